@@ -1,0 +1,39 @@
+"""`python -m cifar_lightning`: answers help and version itself, and loads PyTorch only for a command that needs it."""
+
+import sys
+from collections.abc import Sequence
+
+from cifar_lightning import __version__
+
+USAGE = """\
+Train image classifiers and export them as one ONNX file that anybody can run.
+
+  python -m cifar_lightning fit [--config configs/X.yaml]   train; without a config the tutorial's CNN on CIFAR-10
+  python -m cifar_lightning validate --ckpt_path P          metrics on the validation set
+  python -m cifar_lightning test --ckpt_path P              metrics on the test set
+  python -m cifar_lightning predict --ckpt_path P           predictions to a CSV file
+  python -m cifar_lightning export --ckpt_path P            write model.onnx, proven equal to the checkpoint
+
+  python -m cifar_lightning COMMAND --help                  every option of a command
+  python -m cifar_lightning --version
+
+What receives model.onnx needs no PyTorch: python -m cifar_onnx --help
+"""
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit code: 0 done, 1 refused by a check, 2 a mistake in what was given."""
+    words = sys.argv[1:] if args is None else args
+    if not words or words[0] in ("-h", "--help"):
+        print(USAGE, end="")
+        return 0 if words else 2
+    if words[0] == "--version":
+        print(f"cifar-lightning {__version__}")
+        return 0
+    from cifar_lightning.main import main as run
+
+    return run(args)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

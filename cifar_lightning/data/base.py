@@ -1,0 +1,234 @@
+"""The LightningDataModule under every source: split, statistics, batches on the device, augmentation."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import lightning.pytorch as L
+import numpy as np
+import torch
+from cifar_onnx import InputError
+from cifar_onnx.images import Pixels, ResizeMode, encode_png, fingerprint
+from numpy.typing import NDArray
+
+from cifar_lightning.augment import Augmentation
+from cifar_lightning.data.batches import Batch, Batches
+
+Part = Literal["train", "val", "test", "predict"]
+Labels = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Images:
+    """Labelled images in memory.
+
+    Attributes:
+        pixels: uint8 `(N, S, S, 3)`.
+        labels: int64 `(N,)`, -1 where unknown.
+        names: path or index of each.
+    """
+
+    pixels: Pixels
+    labels: Labels
+    names: Sequence[str]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, indices: NDArray[np.int64]) -> "Images":
+        """Those at `indices`, in that order."""
+        return Images(self.pixels[indices], self.labels[indices], [self.names[i] for i in indices])
+
+
+class ImageData(L.LightningDataModule, ABC):
+    """Images that fit into memory; a source says what they are.
+
+    Parts that the source does not give are seeded, stratified slices of train. The test set is loaded by `test` and
+    `predict` only.
+
+    Args:
+        batch_size: images a step.
+        augment: what is done to each training batch, in this order.
+        val_fraction: share of each class held out for validation, where there is no validation set.
+        test_fraction: share of each class held out for the test, where there is no test set.
+        split_seed: of these slices; not the seed of the run, so that runs with other seeds are comparable.
+
+    Attributes:
+        image_size: side of the images in pixels.
+        resize_mode: how a picture of another size or shape becomes one of them.
+    """
+
+    image_size: int = 32
+    resize_mode: ResizeMode = "stretch"
+
+    def __init__(
+        self,
+        batch_size: int = 64,
+        augment: list[Augmentation] | None = None,
+        val_fraction: float = 0.1,
+        test_fraction: float = 0.1,
+        split_seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if batch_size < 1:
+            raise InputError(f"data.batch_size is {batch_size}: it must be at least 1")
+        for name, fraction in (("val_fraction", val_fraction), ("test_fraction", test_fraction)):
+            if not 0 < fraction < 0.5:
+                raise InputError(f"data.{name} is {fraction}: it must lie between 0 and 0.5")
+        self.save_hyperparameters(logger=False)
+        self.batch_size = batch_size
+        self.augment = augment or []
+        self.val_fraction = val_fraction
+        self.test_fraction = test_fraction
+        self.split_seed = split_seed
+        self._parts: dict[Part, Images] = {}
+        self._tensors: dict[Part, tuple[torch.Tensor, torch.Tensor]] = {}
+
+    @property
+    @abstractmethod
+    def classes(self) -> list[str]:
+        """Class names in the order of the labels, known before any image is read."""
+
+    @property
+    @abstractmethod
+    def given(self) -> frozenset[Part]:
+        """The parts that the source has of itself; always `train`."""
+
+    @abstractmethod
+    def load(self, part: Part) -> Images:
+        """Read one of the given parts."""
+
+    def original(self, part: Part, index: int) -> tuple[bytes, str]:
+        """The encoded file of an image, and the fingerprint of what it was decoded to for training.
+
+        Where the source has no files, a lossless one is made.
+        """
+        pixels = self.images(part).pixels[index]
+        return encode_png(pixels), fingerprint(pixels)
+
+    def samples(self, count: int) -> Iterator[tuple[str, bytes, str, Pixels]]:
+        """Pictures that training knows, spread over the validation set and, where that is too small, over train.
+
+        Yields:
+            name, encoded file, fingerprint of what it was decoded to, and uint8 `(S, S, 3)` that the net was given.
+        """
+        parts: tuple[Part, Part] = ("val", "train")
+        for part in parts:
+            images = self.images(part)
+            chosen = np.unique(np.linspace(0, len(images) - 1, min(count, len(images))).round().astype(np.int64))
+            for index in chosen:
+                yield f"{part} image {images.names[index]}", *self.original(part, index), images.pixels[index]
+            count -= len(chosen)
+            if count <= 0:
+                return
+
+    @property
+    def predicted(self) -> Images:
+        """What `predict` works on: the test set, or what the source gives for it."""
+        return self.images("predict" if "predict" in self.given else "test")
+
+    def images(self, part: Part) -> Images:
+        """A part, read or sliced off when first asked for."""
+        if part not in self._parts:
+            if part in self.given and part != "train":
+                self._parts[part] = self.load(part)
+            else:
+                self._parts |= self._slices(self.load("train"))
+        return self._parts[part]
+
+    def _slices(self, whole: Images) -> dict[Part, Images]:
+        fractions: dict[Part, float] = {"test": self.test_fraction, "val": self.val_fraction}
+        missing = {part: fraction for part, fraction in fractions.items() if part not in self.given}
+        indices = stratify(whole.labels, missing, self.split_seed)
+        parts = {part: whole.take(chosen) for part, chosen in indices.items()}
+        for part, images in parts.items():
+            if not len(images):
+                raise InputError(
+                    f"no image is left for {part}: {len(whole)} images of {len(self.classes)} classes are too few"
+                )
+        return parts
+
+    @property
+    def statistics(self) -> tuple[list[float], list[float]]:
+        """Channel means and standard deviations of the training images, pixels scaled to 0..1."""
+        return channel_statistics(self.images("train").pixels)
+
+    def setup(self, stage: str) -> None:
+        assert self.trainer is not None
+        needed: dict[str, tuple[Part, ...]] = {
+            "fit": ("train", "val"),
+            "validate": ("val",),
+            "test": ("test",),
+            "predict": ("predict",) if "predict" in self.given else ("test",),
+        }
+        for part in needed[stage]:
+            images = self.images(part)
+            self._tensors[part] = tuple(
+                torch.from_numpy(array).to(self.trainer.strategy.root_device) for array in (images.pixels, images.labels)
+            )
+
+    def train_dataloader(self) -> Batches:
+        trainer = self.trainer
+        assert trainer is not None
+        # seed_everything has seeded torch: its seed is the run's.
+        return Batches(*self._tensors["train"], self.batch_size, torch.initial_seed(), lambda: trainer.current_epoch)
+
+    def val_dataloader(self) -> Batches:
+        return self._in_order("val")
+
+    def test_dataloader(self) -> Batches:
+        return self._in_order("test")
+
+    def predict_dataloader(self) -> Batches:
+        return self._in_order("predict" if "predict" in self._tensors else "test")
+
+    def _in_order(self, part: Part) -> Batches:
+        return Batches(*self._tensors[part], max(self.batch_size, 256))
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        assert self.trainer is not None
+        if not (self.trainer.training and self.augment):
+            return batch
+        images = batch.images
+        generator = torch.Generator(images.device).manual_seed(batch.seed)
+        for augmentation in self.augment:
+            images = augmentation(images, generator)
+        return batch._replace(images=images)
+
+
+def stratify(labels: Labels, fractions: Mapping[Part, float], seed: int) -> dict[Part, NDArray[np.int64]]:
+    """Split indices by class.
+
+    Args:
+        labels: `(N,)`.
+        fractions: of each class, rounded, for each part; at least one image of a class stays in train.
+        seed: the same gives the same split.
+
+    Returns:
+        Sorted, disjoint indices of each part and of `train`; together they are all.
+    """
+    generator = np.random.default_rng(seed)
+    chosen: dict[Part, list[NDArray[np.int64]]] = {part: [] for part in (*fractions, "train")}
+    for label in np.unique(labels):
+        members = generator.permutation(np.flatnonzero(labels == label))
+        for part, fraction in fractions.items():
+            count = min(round(fraction * np.count_nonzero(labels == label)), len(members) - 1)
+            chosen[part].append(members[:count])
+            members = members[count:]
+        chosen["train"].append(members)
+    return {part: np.sort(np.concatenate(lists)) for part, lists in chosen.items()}
+
+
+def channel_statistics(pixels: Pixels) -> tuple[list[float], list[float]]:
+    """Channel means and standard deviations over uint8 `(N, H, W, 3)`, scaled to 0..1; exact, in integers."""
+    total = np.zeros(3, np.int64)
+    squares = np.zeros(3, np.int64)
+    for start in range(0, len(pixels), 1024):
+        chunk = pixels[start : start + 1024]
+        total += chunk.sum(axis=(0, 1, 2), dtype=np.int64)
+        squares += np.square(chunk, dtype=np.uint16).sum(axis=(0, 1, 2), dtype=np.int64)
+    count = pixels.size // 3
+    mean = total / count
+    std = np.sqrt(squares / count - mean**2)
+    return list(map(float, mean / 255)), list(map(float, std / 255))

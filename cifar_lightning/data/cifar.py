@@ -1,0 +1,102 @@
+"""CIFAR-10 (Krizhevsky 2009): 60,000 photos of 32x32 pixels in ten classes."""
+
+import http.client
+import shutil
+import tarfile
+import tempfile
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from cifar_onnx import InputError
+
+from cifar_lightning.data.base import ImageData, Images, Part
+from cifar_lightning.progress import track
+
+_CHUNK = 1 << 20  # bytes
+
+
+class CIFAR10(ImageData):
+    """CIFAR-10 as published (https://www.cs.toronto.edu/~kriz/cifar.html), read and checked by torchvision.
+
+    Args:
+        root: folder that holds, or will hold, `cifar-10-python.tar.gz` and what is inside it.
+        url: where to download it from; by default the publisher's address. A mirror's file must have the same checksum.
+    """
+
+    def __init__(self, root: str = "data", url: str | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.root = Path(root)
+        self.url = url
+
+    @property
+    def classes(self) -> list[str]:
+        return ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
+
+    @property
+    def given(self) -> frozenset[Part]:
+        return frozenset({"train", "test"})
+
+    def prepare_data(self) -> None:
+        self._prepare()
+
+    def load(self, part: Part) -> Images:
+        self._prepare()
+        from torchvision.datasets import CIFAR10 as Files
+
+        files = Files(str(self.root), train=part == "train")
+        names = [str(index) for index in range(len(files.data))]
+        return Images(np.ascontiguousarray(files.data), np.array(files.targets, np.int64), names)
+
+    def _prepare(self) -> None:
+        """Make sure that the files are there and whole: extract the archive, or download it first."""
+        from torchvision.datasets import CIFAR10 as Files
+        from torchvision.datasets.utils import calculate_md5, check_integrity
+
+        folder = self.root / Files.base_folder
+        parts = [*Files.train_list, *Files.test_list, [Files.meta["filename"], Files.meta["md5"]]]
+        if all(check_integrity(folder / name, md5) for name, md5 in parts):
+            return
+        archive = self.root / Files.filename
+        url = self.url or Files.url
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=self.root, prefix=".cifar-10-") as temporary:
+                if not archive.exists():
+                    fetched = Path(temporary) / archive.name
+                    self._download(url, fetched, Files.tgz_md5)
+                    fetched.replace(archive)
+                elif (md5 := calculate_md5(archive)) != Files.tgz_md5:
+                    raise InputError(
+                        f"{archive} is not CIFAR-10's file, or is damaged: its md5 is {md5}, not {Files.tgz_md5}; "
+                        "delete it to download it again"
+                    )
+                with tarfile.open(archive) as tar:
+                    tar.extractall(temporary, filter="data")
+                shutil.rmtree(folder, ignore_errors=True)
+                (Path(temporary) / Files.base_folder).replace(folder)
+        except OSError as error:
+            raise InputError(f"CIFAR-10 cannot be unpacked into {self.root} ({error}): name another --data.root") from None
+
+    def _download(self, url: str, target: Path, md5: str) -> None:
+        from torchvision.datasets.utils import calculate_md5
+
+        try:
+            with urllib.request.urlopen(url, timeout=30) as response, target.open("wb") as file:
+                length = int(response.headers.get("Content-Length", 0))
+                chunks = iter(lambda: response.read(_CHUNK), b"")
+                for chunk in track(chunks, f"downloading CIFAR-10 (MB) from {url}", -(-length // _CHUNK)):
+                    file.write(chunk)
+            if length and target.stat().st_size < length:
+                raise OSError(f"the connection ended after {target.stat().st_size:,} of {length:,} bytes")
+            if (found := calculate_md5(target)) != md5:
+                raise OSError(f"what came has md5 {found}, not {md5}")
+        except (OSError, ValueError, http.client.HTTPException) as error:  # URLError is an OSError
+            reason = error.reason if isinstance(error, urllib.error.URLError) else error
+            raise InputError(
+                f"CIFAR-10 is not in {self.root} and could not be downloaded from {url} ({reason}): put "
+                f"{target.name} into {self.root}, name a mirror with --data.url, "
+                "or train on the digits offline with --config configs/quickstart.yaml"
+            ) from None

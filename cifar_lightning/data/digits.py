@@ -1,0 +1,30 @@
+"""Handwritten digits that come with scikit-learn: real images that need no network."""
+
+import numpy as np
+from cifar_onnx.images import resize
+from sklearn.datasets import load_digits
+
+from cifar_lightning.data.base import ImageData, Images, Part
+
+
+class Digits(ImageData):
+    """1,797 scans of 8x8 grey pixels, drawn as 32x32 RGB.
+
+    Test part of the UCI set "Optical Recognition of Handwritten Digits" (Alpaydin and Kaynak 1998,
+    https://doi.org/10.24432/C50P49), as bundled with scikit-learn.
+    """
+
+    @property
+    def classes(self) -> list[str]:
+        return [str(digit) for digit in range(10)]
+
+    @property
+    def given(self) -> frozenset[Part]:
+        return frozenset({"train"})
+
+    def load(self, part: Part) -> Images:
+        scans, labels = load_digits(return_X_y=True)  # grey levels 0..16
+        grey = np.rint(scans.reshape(-1, 8, 8, 1) * (255 / 16)).astype(np.uint8)
+        pixels = np.stack([resize(np.repeat(scan, 3, axis=2), 32) for scan in grey])
+        names = [str(index) for index in range(len(pixels))]
+        return Images(pixels, labels.astype(np.int64), names)

@@ -1,0 +1,377 @@
+"""From a trained net to model.onnx: resize, normalisation, net and softmax in one graph, proven on real pictures.
+
+Notation: `B` batch, `H W` size of the pictures, `S` side of the square that the net sees, `K` classes.
+"""
+
+import base64
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import torch
+from cifar_onnx import Classifier, InputError, contract, images
+from numpy.typing import NDArray
+from onnx import ModelProto, TensorProto, helper
+from onnx_ir.passes.common import ClearMetadataAndDocStringPass
+from PIL import Image
+from torch import Tensor, nn
+
+from cifar_lightning.nets.pixels import Pixels
+
+OPSET, IR = 18, 8  # what onnxruntime 1.14 and every newer one read
+GOLDEN = 4  # golden samples in the file
+GOLDEN_SIDE = 96  # pixels: larger pictures are shrunk to this before they become golden samples
+TOLERANCE = 1e-4  # of logits and probabilities from the same pixels
+TIES = 1e-3  # share of resized pixels that may be one grey level off
+
+Scores = NDArray[np.float32]
+
+
+class ParityError(Exception):
+    """The exported file does not answer as the checkpoint does; the message names the stage that differs."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A picture as its file holds it and as training saw it.
+
+    Attributes:
+        name: what to call it in a message.
+        encoded: bytes of its file.
+        fingerprint: `images.fingerprint` of what training decoded the file to.
+        pixels: uint8 `(S, S, 3)`, what training resized that to.
+    """
+
+    name: str
+    encoded: bytes
+    fingerprint: str
+    pixels: images.Pixels
+
+
+@dataclass(frozen=True)
+class Report:
+    """What the gate measured, over `count` pictures: largest differences between the file and torch."""
+
+    count: int
+    ties: float
+    logits: float
+    probabilities: float
+    labels: int
+
+    def __str__(self) -> str:
+        return (
+            f"parity with torch on {self.count} pictures, from their encoded bytes: decoded pixels equal, resized pixels "
+            f"one grey level off on {self.ties:.4%}, logits within {self.logits:.1e}, "
+            f"probabilities within {self.probabilities:.1e}, labels {self.labels} of {self.count}"
+        )
+
+
+def export(
+    pixels: Pixels,
+    net: nn.Module,
+    samples: Sequence[Sample],
+    output: Path,
+    *,
+    classes: Sequence[str],
+    size: int,
+    resize: images.ResizeMode,
+    facts: Mapping[str, Any],
+) -> Report:
+    """Write the contract, after the file has answered as torch does on every sample.
+
+    The file appears whole or not at all; an older one at `output` stays until then.
+
+    Args:
+        pixels: the normalisation that the net was trained with.
+        net: normalised pixels `(B, 3, S, S)` to logits `(B, K)`.
+        samples: what the gate compares on.
+        output: path of the file.
+        classes: `K` names.
+        size: `S`.
+        resize: how a picture becomes a square.
+        facts: further entries of the contract.
+
+    Raises:
+        ParityError: a stage of the file differs from torch.
+        InputError: the file cannot be written.
+    """
+    model = nn.Sequential(pixels, net).cpu().eval()
+    temperature = 1.0
+    logits = _torch_logits(model, np.stack([sample.pixels for sample in samples]))
+    graph = _with_softmax(_with_resize(_core(model, size), size, resize), temperature)
+    info = {
+        "format": contract.FORMAT,
+        "digest": contract.BLANK,
+        "classes": list(classes),
+        "input": {
+            "size": size,
+            "resize": resize,
+            "interpolation": "bilinear, antialiased",
+            "color": "RGB",
+            "exif": "applied",
+            "transparency": "over white",
+            "pad": images.PAD_VALUE,
+        },
+        "temperature": temperature,
+        **facts,
+        "golden": _golden(model, samples, classes, size, resize, temperature),
+    }
+    helper.set_model_props(graph, {contract.KEY: json.dumps(info, ensure_ascii=True)})
+    onnx.checker.check_model(graph, full_check=True)
+    data = contract.seal(graph.SerializeToString(deterministic=True))
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=output.parent, prefix=".export-") as temporary:
+            candidate = Path(temporary) / output.name
+            candidate.write_bytes(data)
+            report = compare(candidate, samples, logits)
+            candidate.replace(output)
+    except OSError as error:
+        raise InputError(f"{output} cannot be written ({error}): name another file with --output") from None
+    return report
+
+
+def compare(path: Path, samples: Sequence[Sample], logits: Scores) -> Report:
+    """Run a model file on pictures from their encoded bytes and compare it, stage by stage, with training.
+
+    Args:
+        path: the model file.
+        samples: `B` pictures.
+        logits: `(B, K)`, torch's, from the pixels that training saw.
+
+    Raises:
+        ParityError: naming the first stage that differs: decode, resize, logits, probabilities or labels.
+    """
+    classifier = Classifier(path)
+    decoded = [images.decode(sample.encoded) for sample in samples]
+    for sample, picture in zip(samples, decoded, strict=True):
+        if images.fingerprint(picture) != sample.fingerprint:
+            raise ParityError(f"decode: {sample.name} decodes to other pixels than it did for training")
+
+    session = ort.InferenceSession(_showing_pixels(path), providers=["CPUExecutionProvider"])
+    resized = np.concatenate([session.run(["pixels"], {"image": picture[None]})[0] for picture in decoded])
+    trained = np.stack([sample.pixels for sample in samples])
+    off = np.abs(resized - trained.transpose(0, 3, 1, 2))  # (B, 3, S, S)
+    ties = float((off > 0).mean())
+    if off.max() > 1 or ties > TIES:
+        worst = samples[int(off.max(axis=(1, 2, 3)).argmax())].name
+        raise ParityError(
+            f"resize: pixels differ from training's on {ties:.2%} of them, by up to {off.max():g} grey levels ({worst})"
+        )
+
+    got_logits, got_probabilities = classifier.run(trained)
+    logits_off = float(np.abs(got_logits - logits).max())
+    if not logits_off <= TOLERANCE:
+        raise ParityError(f"logits: differ from torch's by up to {logits_off:.3g}, more than {TOLERANCE:g}")
+    expected = torch.from_numpy(logits / classifier.contract.temperature).softmax(1).numpy()
+    probabilities_off = float(np.abs(got_probabilities - expected).max())
+    if not probabilities_off <= TOLERANCE:
+        raise ParityError(f"probabilities: differ from torch's by up to {probabilities_off:.3g}, more than {TOLERANCE:g}")
+
+    predictions = classifier([sample.encoded for sample in samples])
+    best = logits.argmax(1)
+    top = np.sort(logits, axis=1)
+    # A rounding tie in the resize moves the logits a little; only a label within that noise may change.
+    noise = float(np.abs(_logits_of(classifier, decoded) - got_logits).max()) + TOLERANCE
+    agree = [p.label == classifier.classes[label] for p, label in zip(predictions, best, strict=True)]
+    for sample, same, (second, first) in zip(samples, agree, top[:, -2:], strict=True):
+        if not same and first - second > 2 * noise:
+            raise ParityError(f"labels: {sample.name} gets another label than from torch")
+    return Report(len(samples), ties, logits_off, probabilities_off, sum(agree))
+
+
+def _logits_of(classifier: Classifier, pictures: Sequence[images.Pixels]) -> Scores:
+    return np.concatenate([classifier.run(picture[None])[0] for picture in pictures])
+
+
+@torch.inference_mode()
+def _torch_logits(model: nn.Module, pixels: images.Pixels) -> Scores:
+    """Logits `(B, K)` of uint8 `(B, S, S, 3)`."""
+    logits: Tensor = model(torch.from_numpy(pixels).permute(0, 3, 1, 2))
+    array: Scores = logits.numpy()
+    return array
+
+
+def _golden(
+    model: nn.Module,
+    samples: Sequence[Sample],
+    classes: Sequence[str],
+    size: int,
+    resize: images.ResizeMode,
+    temperature: float,
+) -> list[dict[str, Any]]:
+    """Small pictures with the probabilities that torch gives them."""
+    golden = []
+    for sample in samples[:: max(1, len(samples) // GOLDEN)][:GOLDEN]:
+        picture = Image.fromarray(images.decode(sample.encoded))
+        picture.thumbnail((GOLDEN_SIDE, GOLDEN_SIDE))
+        pixels = np.array(picture)
+        logits = _torch_logits(model, images.resize(pixels, size, resize)[None])[0]
+        probabilities = torch.from_numpy(logits / temperature).softmax(0)
+        golden.append(
+            {
+                "png": base64.b64encode(images.encode_png(pixels)).decode(),
+                "label": classes[int(probabilities.argmax())],
+                "probabilities": [round(float(p), 7) for p in probabilities],
+            }
+        )
+    return golden
+
+
+def _core(model: nn.Module, size: int) -> ModelProto:
+    """Pixels float `(B, 3, S, S)`, 0..255, to logits `(B, K)`, as torch exports it; without source paths."""
+    # Two images, because torch takes a batch of one for a constant.
+    example = torch.zeros(2, 3, size, size)
+    program = torch.onnx.export(
+        model,
+        (example,),
+        dynamo=True,
+        opset_version=OPSET,
+        input_names=["net_pixels"],
+        output_names=["logits"],
+        dynamic_shapes=({0: "batch"},),
+        verbose=False,
+    )
+    assert program is not None
+    ClearMetadataAndDocStringPass()(program.model)
+    buffer = BytesIO()
+    program.save(buffer)
+    return onnx.load_from_string(buffer.getvalue())
+
+
+def _with_resize(core: ModelProto, size: int, mode: images.ResizeMode) -> ModelProto:
+    """Put before the net what `cifar_onnx.images.resize` does, from uint8 `(B, H, W, 3)`.
+
+    ONNX `Resize` with antialiasing is ignored by OpenVINO and refused on WebGPU; two matrix products run everywhere.
+    """
+    front = onnx.parser.parse_model(f"""
+        <ir_version: {IR}, opset_import: ["" : {OPSET}]>
+        resize (uint8[batch, height, width, 3] image) => (float[batch, 3, {size}, {size}] pixels)
+        <float zero = {{0.0}}, float half = {{0.5}}, float one = {{1.0}}, float two = {{2.0}}, float side = {{{size}.0}},
+         int64 height_index = {{1}}, int64 width_index = {{2}}, int64[1] second = {{1}}>
+        {{
+            shape = Shape(image)
+            lengths = Cast <to = {TensorProto.FLOAT}> (shape)
+            height_length = Gather(lengths, height_index)
+            width_length = Gather(lengths, width_index)
+            short = Min(height_length, width_length)
+            long = Max(height_length, width_length)
+            steps = Range(zero, side, one)
+            middles = Add(steps, half)
+            {_axis("height", mode)}
+            {_axis("width", mode)}
+            floats = Cast <to = {TensorProto.FLOAT}> (image)
+            planes = Transpose <perm = [0, 3, 1, 2]> (floats)
+            columns = Transpose <perm = [1, 0]> (width_weights)
+            wide = MatMul(planes, columns)
+            wide_half = Add(wide, half)
+            wide_whole = Floor(wide_half)
+            tall = MatMul(height_weights, wide_whole)
+            tall_half = Add(tall, half)
+            {_PADDED if mode == "pad" else "pixels = Floor(tall_half)"}
+        }}
+    """)
+    front = onnx.compose.add_prefix(front, "resize/", rename_inputs=False, rename_outputs=False)
+    core.ir_version = IR
+    return onnx.compose.merge_models(
+        front,
+        core,
+        io_map=[("pixels", "net_pixels")],
+        name="classifier",
+        producer_name="cifar-lightning",
+        producer_version=version("cifar-lightning"),
+    )
+
+
+def _axis(axis: str, mode: images.ResizeMode) -> str:
+    """Weights `(S, length)` of one axis: `cifar_onnx.images.resize_weights`, line by line."""
+    box = "short" if mode == "crop" else f"{axis}_length"
+    extent = "side"
+    lines = ""
+    if mode == "pad":
+        extent = "#_extent"
+        lines = """
+            #_product = Mul(#_length, side)
+            #_share = Div(#_product, long)
+            #_share_half = Add(#_share, half)
+            #_share_whole = Floor(#_share_half)
+            #_extent = Max(one, #_share_whole)
+        """
+    lines += f"""
+            #_scale = Div({box}, {extent})
+            #_outside = Sub(#_length, {box})
+            #_begin = Div(#_outside, two)
+            #_free = Sub(side, {extent})
+            #_free_half = Div(#_free, two)
+            #_margin = Floor(#_free_half)
+            #_at = Sub(middles, #_margin)
+            #_scaled = Mul(#_at, #_scale)
+            #_centre = Add(#_begin, #_scaled)
+            #_centres = Unsqueeze(#_centre, second)
+            #_steps = Range(zero, #_length, one)
+            #_middles = Add(#_steps, half)
+            #_difference = Sub(#_middles, #_centres)
+            #_distance = Abs(#_difference)
+            #_support = Max(#_scale, one)
+            #_relative = Div(#_distance, #_support)
+            #_triangle = Sub(one, #_relative)
+            #_clipped = Relu(#_triangle)
+    """
+    if mode == "pad":
+        lines += f"""
+            #_after = Greater(#_at, zero)
+            #_before = Less(#_at, {extent})
+            #_both = And(#_after, #_before)
+            #_inside = Cast <to = {TensorProto.FLOAT}> (#_both)
+            #_insides = Unsqueeze(#_inside, second)
+            #_kept = Mul(#_clipped, #_insides)
+            #_sum = ReduceSum <keepdims = 1> (#_kept, second)
+            #_empty = Sub(one, #_insides)
+            #_total = Add(#_sum, #_empty)
+            #_weights = Div(#_kept, #_total)
+        """
+    else:
+        lines += """
+            #_total = ReduceSum <keepdims = 1> (#_clipped, second)
+            #_weights = Div(#_clipped, #_total)
+        """
+    return lines.replace("#", axis)
+
+
+_PADDED = """
+            tall_whole = Floor(tall_half)
+            width_row = Transpose <perm = [1, 0]> (width_insides)
+            picture = Mul(height_insides, width_row)
+            no_picture = Sub(one, picture)
+            grey = Constant <value_float = %.1f> ()
+            padding = Mul(no_picture, grey)
+            pixels = Add(tall_whole, padding)
+""" % images.PAD_VALUE
+
+
+def _with_softmax(model: ModelProto, temperature: float) -> ModelProto:
+    """Put `probabilities = softmax(logits / temperature)` behind the net."""
+    graph = model.graph
+    graph.initializer.append(helper.make_tensor("temperature", TensorProto.FLOAT, [], [temperature]))
+    graph.node.append(helper.make_node("Div", ["logits", "temperature"], ["calibrated"]))
+    graph.node.append(helper.make_node("Softmax", ["calibrated"], ["probabilities"], axis=1))
+    probabilities = graph.output.add()
+    probabilities.CopyFrom(graph.output[0])
+    probabilities.name = "probabilities"
+    return model
+
+
+def _showing_pixels(path: Path) -> bytes:
+    """The model with one more output: the resized pixels."""
+    model = onnx.load(path)
+    model.graph.output.append(helper.make_tensor_value_info("pixels", TensorProto.FLOAT, None))
+    data: bytes = model.SerializeToString()
+    return data

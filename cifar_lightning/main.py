@@ -1,0 +1,258 @@
+"""The command line: LightningCLI over Classifier and the data sources, with `export` as one more command."""
+
+import argparse
+import csv
+import hashlib
+import json
+import logging
+import sys
+import warnings
+from collections.abc import Iterable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as L
+import torch
+from cifar_onnx import InputError, images
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import CSVLogger, Logger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from cifar_lightning import augment, loss, nets  # noqa: F401  so that a config may name their classes without a module
+from cifar_lightning.callbacks import EpochLines
+from cifar_lightning.data import ImageData
+from cifar_lightning.export import ParityError, Sample, export
+from cifar_lightning.module import Classifier
+from cifar_lightning.parser import Parser
+
+# The tutorial's experiment, and what keeps its best epoch.
+DEFAULTS: dict[str, Any] = {
+    "model.net": {"class_path": "cifar_lightning.nets.CNN"},
+    "model.optimizer": {"class_path": "torch.optim.Adam", "init_args": {"lr": 1e-3}},
+    "model.loss": {"class_path": "cifar_lightning.loss.CrossEntropy"},
+    "data": {"class_path": "cifar_lightning.data.CIFAR10"},
+    "checkpoint.filename": "best",
+    "checkpoint.monitor": "val/accuracy",
+    "checkpoint.mode": "max",
+    "checkpoint.enable_version_counter": False,
+}
+
+
+class Trainer(L.Trainer):
+    """Lightning's Trainer with a CSV file from `predict`, and with `export`."""
+
+    def predict(  # type: ignore[override]
+        self,
+        model: Classifier,
+        datamodule: ImageData,
+        ckpt_path: str | None = None,
+        output: str | None = None,
+    ) -> None:
+        """Write the predictions of a checkpoint to a CSV file.
+
+        Args:
+            ckpt_path: the checkpoint.
+            output: the file; by default predictions.csv in the run's folder.
+        """
+        batches = super().predict(model, datamodule=datamodule, ckpt_path=ckpt_path)
+        assert ckpt_path is not None and batches is not None
+        path = Path(output or _run_folder(ckpt_path) / "predictions.csv")
+        names = datamodule.predicted.names
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(["image", "label", "probability"])
+            for indices, probabilities in batches:
+                best = probabilities.max(1)
+                for index, probability, label in zip(indices, best.values, best.indices, strict=True):
+                    writer.writerow([names[index], model.classes[label], f"{float(probability):.6f}"])
+        print(f"wrote {path}")
+
+    def export(
+        self, model: Classifier, datamodule: ImageData, ckpt_path: str | None = None, output: str | None = None
+    ) -> None:
+        """Write a checkpoint as one ONNX file, after proving on real images that it gives the same answers.
+
+        Args:
+            ckpt_path: the checkpoint.
+            output: the file; by default model.onnx in the run's folder.
+        """
+        assert ckpt_path is not None
+        checkpoint = _load(ckpt_path)
+        model.load_state_dict(checkpoint["state_dict"])
+        path = Path(output or _run_folder(ckpt_path) / "model.onnx")
+        samples = [Sample(*sample) for sample in datamodule.samples(256)]
+        report = export(
+            model.pixels,
+            model.net,
+            samples,
+            path,
+            classes=model.classes,
+            size=datamodule.image_size,
+            resize=datamodule.resize_mode,
+            facts=_facts(checkpoint, datamodule),
+        )
+        print(f"{report}\nwrote {path}")
+
+
+class CLI(LightningCLI):
+    """LightningCLI with this project's defaults, run folders, and precedence: typed > config > checkpoint > defaults."""
+
+    def __init__(self, checkpoint_defaults: dict[str, Any], **kwargs: Any) -> None:
+        self.checkpoint_defaults = checkpoint_defaults
+        super().__init__(Classifier, ImageData, trainer_class=Trainer, subclass_mode_data=True, **kwargs)
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        hidden = {"model", "datamodule"}
+        return {**LightningCLI.subcommands(), "predict": hidden, "export": hidden}
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument("--experiment", type=str, default="cnn", help="Name of the run's folder under runs/.")
+        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.link_arguments("data.classes", "model.classes", apply_on="instantiate")
+        parser.link_arguments("data.classes", "model.net.init_args.num_classes", compute_fn=len, apply_on="instantiate")
+        parser.set_defaults({**DEFAULTS, **self.checkpoint_defaults})
+
+    def _parse_ckpt_path(self) -> None:
+        """Lightning lets the checkpoint win over what was typed (PR #21455); here it only changes the defaults."""
+
+    def before_instantiate_classes(self) -> None:
+        if self.subcommand != "fit":
+            self.save_config_callback = None
+            if not self.config[self.subcommand].ckpt_path:
+                raise InputError(f"{self.subcommand} needs a checkpoint: name it with --ckpt_path")
+
+    def instantiate_classes(self) -> None:
+        try:
+            super().instantiate_classes()
+        except Exception as error:  # a value that a constructor refuses: jsonargparse wraps its message in many others
+            raise InputError(_innermost(error)) from error
+
+    def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
+        """A run of `fit` gets a folder of its own, with metrics.csv, beside whatever other loggers were asked for."""
+        config = self.config_init[self.subcommand]
+        given = config.trainer.logger
+        loggers = list(given) if isinstance(given, Iterable) else [given] if isinstance(given, Logger) else []
+        folder = Path(config.trainer.default_root_dir or ".", "runs")
+        logger = [CSVLogger(folder, name=config.experiment), *loggers] if self.subcommand == "fit" else False
+        return super().instantiate_trainer(logger=logger, **kwargs)
+
+    def after_fit(self) -> None:
+        best = self.trainer.checkpoint_callback
+        if not self.trainer.is_global_zero or not isinstance(best, ModelCheckpoint) or not best.best_model_path:
+            return
+        path = Path(best.best_model_path)
+        path = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+        print(f"best {best.monitor} {float(best.best_model_score):.4f}, kept in {path}")
+        _next(f"test --ckpt_path {path}")
+
+    def after_test(self) -> None:
+        _next(f"export --ckpt_path {self.config.test.ckpt_path}")
+
+
+def _next(command: str) -> None:
+    print(f"next: python -m cifar_lightning {command}")
+
+
+def _run_folder(ckpt_path: str) -> Path:
+    """The folder of the run that a checkpoint belongs to, or the one it lies in."""
+    folder = Path(ckpt_path).parent
+    return folder.parent if folder.name == "checkpoints" else folder
+
+
+def _load(ckpt_path: str) -> dict[str, Any]:
+    try:
+        checkpoint: dict[str, Any] = torch.load(ckpt_path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise InputError(f"{ckpt_path}: no such checkpoint") from None
+    except Exception as error:
+        raise InputError(f"{ckpt_path}: not a checkpoint, or a damaged one ({error})") from None
+    return checkpoint
+
+
+def _checkpoint_defaults(args: Sequence[str]) -> dict[str, Any]:
+    """What the checkpoint of `--ckpt_path` says of its net and data, as defaults of the parser."""
+    words = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    words.add_argument("--ckpt_path", nargs="?")
+    path = words.parse_known_args(args)[0].ckpt_path
+    if path is None or path in ("last", "best", "hpc"):
+        return {}
+    checkpoint = _load(path)
+    model, data = dict(checkpoint["hyper_parameters"]), dict(checkpoint["datamodule_hyper_parameters"])
+    return {
+        **{f"model.{key}": value for key, value in model.items() if key not in ("_instantiator", "classes")},
+        "data": {
+            "class_path": data.pop("_class_path"),
+            "init_args": {key: value for key, value in data.items() if key != "_instantiator"},
+        },
+    }
+
+
+def _facts(checkpoint: dict[str, Any], datamodule: ImageData) -> dict[str, Any]:
+    """What a contract tells of how its weights came to be; no dates and no paths, so that bytes repeat."""
+    settings = {key: checkpoint[key] for key in ("hyper_parameters", "datamodule_hyper_parameters")}
+    return {
+        "metrics": checkpoint["run"]["metrics"],
+        "provenance": {
+            "config": hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest(),
+            "data": {
+                "source": type(datamodule).__name__,
+                "validation": images.fingerprint(datamodule.images("val").pixels),
+            },
+            "seed": checkpoint["run"]["seed"],
+            "epoch": checkpoint["epoch"],
+            "step": checkpoint["global_step"],
+            "versions": {name: version(name) for name in ("cifar-lightning", "cifar-onnx", "torch", "lightning", "onnx")},
+        },
+    }
+
+
+def _innermost(error: BaseException) -> str:
+    """What the first exception of a chain said, or our own one if there is one."""
+    while not isinstance(error, InputError) and error.__cause__ is not None:
+        error = error.__cause__
+    return str(error)
+
+
+def _not_advertising(record: logging.LogRecord) -> bool:
+    return "Tip:" not in record.getMessage()
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run a command; returns its exit code: 0 done, 1 refused by a check, 2 a mistake in what was given."""
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_not_advertising)
+    # torch 2.15 deprecates what Lightning 2.6.6 uses; steps are not logged, so no interval can be too long for them.
+    for message in ("`isinstance.treespec, LeafSpec.` is deprecated", "The number of training batches"):
+        warnings.filterwarnings("ignore", message)
+    terminal = sys.stdout.isatty()
+    last = ModelCheckpoint(filename="last", enable_version_counter=False, save_on_train_epoch_end=True)
+    try:
+        CLI(
+            checkpoint_defaults=_checkpoint_defaults(sys.argv[1:] if args is None else args),
+            args=None if args is None else list(args),
+            parser_class=Parser,
+            parser_kwargs={"prog": "python -m cifar_lightning", "allow_abbrev": False},
+            seed_everything_default=0,
+            auto_configure_optimizers=False,
+            trainer_defaults={
+                "max_epochs": 50,
+                "devices": 1,
+                "enable_progress_bar": terminal,
+                "enable_model_summary": False,
+                "callbacks": [last] if terminal else [last, EpochLines()],
+            },
+        )
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    except ParityError as error:
+        return _fail(f"no file was written: {error}", 1)
+    except (InputError, MisconfigurationException) as error:
+        return _fail(str(error), 2)
+    return 0
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"error: {message}", file=sys.stderr)
+    return code

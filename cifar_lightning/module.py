@@ -1,0 +1,137 @@
+"""The LightningModule: an injected net, loss, optimizer and schedule, and one step for train, val and test.
+
+Notation: `B` batch, `K` classes, `S` side of the images in pixels.
+"""
+
+from functools import partial
+from typing import Any
+
+import lightning.pytorch as L
+import torch
+from cifar_onnx import InputError
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable, ReduceLROnPlateau
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import CyclicLR, OneCycleLR
+from torchmetrics import MetricCollection
+from torchmetrics.classification import (
+    MulticlassAccuracy,
+    MulticlassF1Score,
+    MulticlassPrecision,
+    MulticlassRecall,
+)
+
+from cifar_lightning.nets.pixels import Pixels
+
+Batch = tuple[Tensor, Tensor, Tensor, int]  # images, labels, indices, seed of the augmentation
+
+
+class Classifier(L.LightningModule):
+    """Trains and judges any net that maps normalised pixels `(B, 3, S, S)` to logits `(B, K)`.
+
+    Args:
+        classes: names, in the order of the logits.
+        net: the net.
+        optimizer: makes the optimizer from the parameters.
+        scheduler: makes the learning-rate schedule from the optimizer. One that needs the number of steps (OneCycleLR)
+            is given it and steps per batch; others step per epoch.
+        loss: of logits `(B, K)` and labels `(B,)`.
+    """
+
+    def __init__(
+        self,
+        classes: list[str],
+        net: nn.Module,
+        optimizer: OptimizerCallable = torch.optim.Adam,
+        scheduler: LRSchedulerCallable | None = None,
+        loss: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters(logger=False)
+        self.classes = classes
+        self.pixels = Pixels()
+        self.net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.optimizer = optimizer
+        self.scheduler = scheduler
+        self.loss = loss or nn.CrossEntropyLoss()
+        for weight in self.loss.buffers():
+            if weight.shape != (len(classes),):
+                raise InputError(
+                    f"model.loss has {weight.numel()} class weights for {len(classes)} classes: give one for each of "
+                    f"{', '.join(classes)}"
+                )
+        metrics = MetricCollection(
+            {
+                "accuracy": MulticlassAccuracy(len(classes), average="micro", validate_args=False),
+                "precision": MulticlassPrecision(len(classes), average="macro", validate_args=False),
+                "recall": MulticlassRecall(len(classes), average="macro", validate_args=False),
+                "f1": MulticlassF1Score(len(classes), average="macro", validate_args=False),
+            }
+        )
+        self.val_metrics = metrics.clone(prefix="val/")
+        self.test_metrics = metrics.clone(prefix="test/")
+
+    def setup(self, stage: str) -> None:
+        datamodule = self.trainer.datamodule  # type: ignore[attr-defined]
+        if stage == "fit" and datamodule is not None:
+            self.pixels.set_statistics(*datamodule.statistics)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Pixels 0..255, uint8 or float `(B, 3, S, S)`, to logits `(B, K)`."""
+        logits: Tensor = self.net(self.pixels(images))
+        return logits
+
+    def _step(self, batch: Batch, part: str) -> tuple[Tensor, Tensor]:
+        """Loss and logits of a batch; the loss is summed on the device and logged at the end of the epoch."""
+        images, labels, *_ = batch
+        logits = self(images)
+        loss: Tensor = self.loss(logits, labels)
+        self.log(f"{part}/loss", loss, on_step=False, on_epoch=True, batch_size=len(labels))
+        return loss, logits
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        return self._step(batch, "train")[0]
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self.val_metrics.update(self._step(batch, "val")[1], batch[1])
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        self.test_metrics.update(self._step(batch, "test")[1], batch[1])
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> tuple[Tensor, Tensor]:
+        """Indices `(B,)` and probabilities `(B, K)`."""
+        return batch[2], self(batch[0]).softmax(1)
+
+    def on_validation_epoch_end(self) -> None:
+        self._log_metrics(self.val_metrics)
+
+    def on_test_epoch_end(self) -> None:
+        self._log_metrics(self.test_metrics)
+
+    def _log_metrics(self, metrics: MetricCollection) -> None:
+        self.log_dict(metrics.compute())
+        metrics.reset()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep with the weights what was measured of them, and the seed of the run."""
+        metrics = {name: float(value) for name, value in self.trainer.callback_metrics.items()}
+        checkpoint["run"] = {"seed": torch.initial_seed(), "metrics": metrics}
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        optimizer = self.optimizer(self.parameters())
+        if self.scheduler is None:
+            return optimizer
+        make = self.scheduler
+        if isinstance(make, partial) and _lacks_total_steps(make.keywords):
+            make = partial(make, total_steps=int(self.trainer.estimated_stepping_batches))
+        schedule = make(optimizer)
+        config: dict[str, Any] = {"scheduler": schedule, "interval": "epoch"}
+        if isinstance(schedule, OneCycleLR | CyclicLR):
+            config["interval"] = "step"
+        if isinstance(schedule, ReduceLROnPlateau):
+            config["monitor"] = schedule.monitor
+        return {"optimizer": optimizer, "lr_scheduler": config}  # type: ignore[return-value]
+
+
+def _lacks_total_steps(settings: dict[str, Any]) -> bool:
+    return "total_steps" in settings and settings["total_steps"] is None and settings.get("epochs") is None

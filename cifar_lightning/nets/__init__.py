@@ -1,0 +1,6 @@
+"""Nets: from normalised pixels `(B, 3, S, S)` to logits `(B, K)`. They know nothing of Lightning or of files."""
+
+from cifar_lightning.nets.cnn import CNN
+from cifar_lightning.nets.pixels import Pixels
+
+__all__ = ["CNN", "Pixels"]

@@ -1,0 +1,160 @@
+"""The receiver's side: an ONNX file with a contract becomes a function from pictures to predictions."""
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from typing import overload
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+from PIL import Image
+
+from cifar_onnx import contract as contracts
+from cifar_onnx import images
+from cifar_onnx.errors import InputError, ProviderError
+from cifar_onnx.images import Pixels, Source
+
+Scores = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the model says of one picture.
+
+    Attributes:
+        label: the most probable class.
+        probability: its probability, from 0 to 1.
+        classes: all class names, in the order of the outputs.
+        probabilities: one for each class, in that order.
+    """
+
+    label: str
+    probability: float
+    classes: tuple[str, ...]
+    probabilities: tuple[float, ...]
+
+    def top(self, k: int = 5) -> list[tuple[str, float]]:
+        """The `k` most probable classes as (label, probability), best first."""
+        ranked = sorted(zip(self.classes, self.probabilities, strict=True), key=lambda pair: -pair[1])
+        return ranked[:k]
+
+
+@dataclass(frozen=True)
+class Replay:
+    """A golden sample run again on this machine: largest difference of its probabilities, and the two labels."""
+
+    expected: str
+    label: str
+    difference: float
+
+    @property
+    def ok(self) -> bool:
+        """Whether the label is the same and the probabilities are within 1e-3: a rounding tie in the resize counts."""
+        return self.label == self.expected and self.difference <= 1e-3
+
+
+class Classifier:
+    """An exported classifier.
+
+    Args:
+        model: path of a model.onnx that holds a contract.
+        providers: onnxruntime execution providers in order of preference, `"cuda"` or `"CUDAExecutionProvider"`;
+            by default the CPU.
+        threads: how many threads the net may use; by default as many as the CPUs this process may run on.
+
+    Raises:
+        ContractError: the file holds no contract, one of an unknown format, or is damaged.
+        ProviderError: a provider that was asked for is not active.
+    """
+
+    def __init__(
+        self, model: str | PathLike[str] = "model.onnx", *, providers: Sequence[str] = ("cpu",), threads: int | None = None
+    ) -> None:
+        data, self.contract = contracts.read(model)
+        self.classes = self.contract.classes
+        options = ort.SessionOptions()
+        options.log_severity_level = 3
+        # Set in any case: left to itself, onnxruntime pins threads to CPUs that a container may not own.
+        options.intra_op_num_threads = threads or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
+        wanted = [_full_name(provider) for provider in providers]
+        available = ort.get_available_providers()
+        _require(wanted, available)
+        try:
+            self._session = ort.InferenceSession(data, options, providers=wanted)
+        except Exception as error:
+            raise contracts.ContractError(f"{model}: onnxruntime {ort.__version__} cannot load it ({error})") from error
+        self.providers: list[str] = self._session.get_providers()
+        _require(wanted, self.providers)
+
+    @overload
+    def __call__(self, image: Source, batch_size: int = 32) -> Prediction: ...
+    @overload
+    def __call__(self, image: Iterable[Source], batch_size: int = 32) -> list[Prediction]: ...
+    def __call__(self, image: Source | Iterable[Source], batch_size: int = 32) -> Prediction | list[Prediction]:
+        """Classify one picture, or many.
+
+        Args:
+            image: path, encoded bytes, Pillow image or uint8 array `(H, W, 3)`; or an iterable of these, or an array
+                `(N, H, W, 3)`.
+            batch_size: how many pictures of equal size run together.
+
+        Raises:
+            ImageError: a picture cannot be decoded.
+        """
+        if isinstance(image, (str, PathLike, bytes, Image.Image)) or (isinstance(image, np.ndarray) and image.ndim < 4):
+            return self._predict([images.decode(image)])[0]
+        pictures = list(image)
+        predictions: list[Prediction] = []
+        for start in range(0, len(pictures), batch_size):
+            predictions += self._predict([images.decode(picture) for picture in pictures[start : start + batch_size]])
+        return predictions
+
+    def _predict(self, pictures: Sequence[Pixels]) -> list[Prediction]:
+        """Predictions of decoded pictures; those of equal size run as one batch."""
+        groups: dict[tuple[int, ...], list[int]] = {}
+        for index, picture in enumerate(pictures):
+            groups.setdefault(picture.shape, []).append(index)
+        predictions: dict[int, Prediction] = {}
+        for indices in groups.values():
+            _, probabilities = self.run(np.stack([pictures[i] for i in indices]))
+            predictions |= {i: self._prediction(row) for i, row in zip(indices, probabilities, strict=True)}
+        return [predictions[i] for i in range(len(pictures))]
+
+    def _prediction(self, probabilities: Scores) -> Prediction:
+        best = int(probabilities.argmax())
+        return Prediction(
+            self.classes[best], float(probabilities[best]), self.classes, tuple(map(float, probabilities))
+        )
+
+    def run(self, batch: Pixels) -> tuple[Scores, Scores]:
+        """Logits and probabilities, each float32 `(B, K)`, of pictures of one size: uint8 `(B, H, W, 3)`."""
+        logits, probabilities = self._session.run(["logits", "probabilities"], {"image": batch})
+        return logits, probabilities
+
+    def verify(self) -> list[Replay]:
+        """Replay the golden samples, from their encoded bytes, on this machine."""
+        replays = []
+        for golden in self.contract.golden:
+            prediction = self(golden.png)
+            difference = max(
+                abs(a - b) for a, b in zip(prediction.probabilities, golden.probabilities, strict=True)
+            )
+            replays.append(Replay(golden.label, prediction.label, difference))
+        return replays
+
+
+def _full_name(provider: str) -> str:
+    known = {name.removesuffix("ExecutionProvider").lower(): name for name in ort.get_all_providers()}
+    if provider in known.values():
+        return provider
+    if provider.lower() not in known:
+        raise InputError(f"unknown execution provider {provider!r}: onnxruntime knows {', '.join(sorted(known))}")
+    return known[provider.lower()]
+
+
+def _require(wanted: Sequence[str], active: Sequence[str]) -> None:
+    for provider in wanted:
+        if provider not in active:
+            raise ProviderError(f"{provider} is not active on this machine: available are {', '.join(active)}")

@@ -1,0 +1,17 @@
+"""What can be wrong with what a user gave. Each message is one sentence: what is wrong, and what would be right."""
+
+
+class InputError(ValueError):
+    """A file, key or value given by the user cannot be used. Commands print it and end with exit code 2."""
+
+
+class ImageError(InputError):
+    """A picture cannot be decoded, or is of a kind that is not accepted."""
+
+
+class ContractError(InputError):
+    """An ONNX file holds no contract, one of an unknown format, or is damaged."""
+
+
+class ProviderError(InputError):
+    """The execution provider asked for is not active on this machine."""

@@ -1,0 +1,179 @@
+"""Pictures to pixels: the one decoder and the one resize rule that training, export and inference share.
+
+Notation: `H W` height and width of the picture, `S` side of the square that the net sees.
+"""
+
+import hashlib
+import io
+from glob import glob, has_magic
+from os import PathLike
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from cifar_onnx.errors import ImageError, InputError
+
+Pixels = NDArray[np.uint8]
+Weights = NDArray[np.float32]
+Source = str | PathLike[str] | bytes | Image.Image | NDArray[np.uint8]
+ResizeMode = Literal["stretch", "crop", "pad"]
+
+RESIZE_MODES: tuple[ResizeMode, ...] = get_args(ResizeMode)
+# Pillow's rarer decoders are where most of its security advisories come from: they stay off.
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "WEBP")
+SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".webp"})
+MAX_PIXELS = 100_000_000  # 300 MB once decoded; a 230 KB file can claim more
+PAD_VALUE = 128  # mid-grey, where mode `pad` has no picture
+
+
+def decode(source: Source) -> Pixels:
+    """Decode a picture to upright RGB.
+
+    EXIF orientation is applied, transparency is laid over white, 16-bit grey is scaled to 8 bits, and of an animation
+    the first frame is taken.
+
+    Args:
+        source: path, encoded bytes, Pillow image, or an array: uint8 `(H, W, 3)` in RGB order, or `(H, W)` grey.
+
+    Returns:
+        uint8 `(H, W, 3)`.
+
+    Raises:
+        ImageError: the picture cannot be decoded; the message names the file, where there is one, and the reason.
+    """
+    if isinstance(source, np.ndarray):
+        return _from_array(source)
+    if isinstance(source, Image.Image):
+        return _upright_rgb(source)
+    name = "the encoded picture" if isinstance(source, bytes) else str(source)
+    try:
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS) as image:
+            return _upright_rgb(image)
+    except FileNotFoundError:
+        raise ImageError(f"{name}: no such file") from None
+    except IsADirectoryError:
+        raise ImageError(f"{name}: is a folder, not a picture") from None
+    except UnidentifiedImageError:
+        raise ImageError(f"{name}: not a picture in one of the formats {', '.join(FORMATS)}") from None
+    except Image.DecompressionBombError as error:
+        raise ImageError(f"{name}: {error}") from None
+    except ImageError as error:
+        raise ImageError(f"{name}: {error}") from None
+    except (OSError, SyntaxError, ValueError, EOFError) as error:  # what Pillow raises for cut or rotten files
+        raise ImageError(f"{name}: cannot be decoded ({error})") from None
+
+
+def _from_array(array: NDArray[np.uint8]) -> Pixels:
+    if array.dtype != np.uint8 or array.size == 0 or not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 3)):
+        raise ImageError(
+            f"an array of dtype {array.dtype} and shape {array.shape} is not a picture: "
+            "give uint8 of shape (H, W, 3) in RGB order, or (H, W) for grey"
+        )
+    return array if array.ndim == 3 else np.repeat(array[:, :, None], 3, axis=2)
+
+
+def _upright_rgb(image: Image.Image) -> Pixels:
+    if image.width * image.height > MAX_PIXELS:
+        raise ImageError(f"{image.width} x {image.height} pixels are more than the limit of {MAX_PIXELS:,}")
+    if image.mode == "F":
+        raise ImageError("floating-point pixels have no fixed range: convert them to 8 bits first")
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I"):  # 16-bit grey; Pillow's own convert("RGB") would clip it to white
+        grey = np.asarray(image).astype(np.int64)
+        if grey.min() < 0 or grey.max() > 65535:
+            raise ImageError("32-bit pixels have no fixed range: convert them to 8 bits first")
+        return _from_array(((grey + 128) // 257).astype(np.uint8))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return np.array(image.convert("RGB"))
+
+
+def encode_png(pixels: Pixels) -> bytes:
+    """Encode uint8 `(H, W, 3)` losslessly."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def fingerprint(pixels: Pixels) -> str:
+    """What tells one decoded picture from another: 128 bits over its shape and pixels, in hexadecimal."""
+    return hashlib.blake2b(str(pixels.shape).encode() + pixels.tobytes(), digest_size=16).hexdigest()
+
+
+def resize(pixels: Pixels, size: int, mode: ResizeMode = "stretch") -> Pixels:
+    """Antialiased bilinear resize to a square, as two matrix products with triangle weights.
+
+    The same formula is in the exported graph, and within one grey level of Pillow's `BILINEAR`: both passes round to
+    whole grey levels, columns first.
+
+    Args:
+        pixels: uint8 `(H, W, 3)`.
+        size: `S`.
+        mode: `stretch` both sides to `S`; `crop` the central square; `pad` to a square with mid-grey.
+
+    Returns:
+        uint8 `(S, S, 3)`.
+    """
+    height, width = pixels.shape[:2]
+    if height == width == size:
+        return pixels
+    rows, columns = resize_weights(height, width, size, mode)
+    x = np.ascontiguousarray(pixels.transpose(2, 0, 1), dtype=np.float32)  # (3, H, W)
+    x = np.floor(x @ columns.T + np.float32(0.5))  # (3, H, S)
+    x = np.floor(rows @ x + np.float32(0.5))  # (3, S, S)
+    if mode == "pad":
+        inside = rows.any(axis=1)[:, None] & columns.any(axis=1)
+        x = np.where(inside, x, np.float32(PAD_VALUE))
+    return np.ascontiguousarray(x.transpose(1, 2, 0)).astype(np.uint8)
+
+
+def resize_weights(height: int, width: int, size: int, mode: ResizeMode) -> tuple[Weights, Weights]:
+    """Weights of the two passes: rows `(S, H)` and columns `(S, W)`, float32; a row of zeros is padding.
+
+    Output pixel `i` looks at the input around `c = begin + (i + 1/2 - margin) * scale` with
+    `w[i, j] = max(0, 1 - |j + 1/2 - c| / max(scale, 1))`, normalised, where `scale = box / extent`: `box` input
+    pixels, from `begin`, are drawn on `extent` output pixels, from `margin`.
+    """
+    short, long = min(height, width), max(height, width)
+
+    def axis(length: int) -> Weights:
+        box = np.float32(short if mode == "crop" else length)
+        extent = np.float32(size)
+        if mode == "pad":
+            extent = max(np.float32(1), np.floor(np.float32(length * size) / np.float32(long) + np.float32(0.5)))
+        scale = box / extent
+        begin = (np.float32(length) - box) / np.float32(2)
+        margin = np.floor((np.float32(size) - extent) / np.float32(2))
+        at = np.arange(size, dtype=np.float32) + np.float32(0.5) - margin  # (S,)
+        centre = begin + at * scale
+        distance = np.abs(np.arange(length, dtype=np.float32) + np.float32(0.5) - centre[:, None])  # (S, length)
+        weights = np.maximum(np.float32(0), np.float32(1) - distance / max(scale, np.float32(1)))
+        weights *= ((at > 0) & (at < extent))[:, None]
+        total = weights.sum(axis=1, keepdims=True)
+        return weights / np.where(total > 0, total, np.float32(1))
+
+    return axis(height), axis(width)
+
+
+def find(pattern: str | PathLike[str]) -> list[Path]:
+    """Picture files that a word of the command line means: a file, every picture below a folder, or a glob.
+
+    Raises:
+        InputError: nothing is there.
+    """
+    path = Path(pattern)
+    if path.is_dir():
+        found = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+        if not found:
+            raise InputError(f"{path}: no pictures in this folder (looked for {', '.join(sorted(SUFFIXES))})")
+        return found
+    if path.exists() or not has_magic(str(pattern)):
+        return [path]
+    found = sorted(Path(p) for p in glob(str(pattern), recursive=True) if Path(p).is_file())
+    if not found:
+        raise InputError(f"{pattern}: no file matches")
+    return found

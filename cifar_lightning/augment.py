@@ -55,7 +55,9 @@ class ShiftedCrop(Augmentation):
         columns = left + torch.arange(width, device=images.device)  # (B, W)
         batch = torch.arange(count, device=images.device)
         # The last axis of the gathered (B, H, W, 3) goes back to channels: memory stays channels_last.
-        return padded.permute(0, 2, 3, 1)[batch[:, None, None], rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+        return padded.permute(0, 2, 3, 1)[batch[:, None, None], rows[:, :, None], columns[:, None, :]].permute(
+            0, 3, 1, 2
+        )
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,12 @@ class EpochLines(L.Callback):
         self._images = 0
 
     def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: object, batch: tuple[Tensor, ...], batch_idx: int
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: object,
+        batch: tuple[Tensor, ...],
+        batch_idx: int,
     ) -> None:
         self._images += len(batch[1])
         if trainer.is_last_batch:
@@ -30,9 +35,9 @@ class EpochLines(L.Callback):
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         done = trainer.current_epoch + 1
         words = [f"epoch {done}" + (f"/{trainer.max_epochs}" if trainer.max_epochs else "")]
-        for name in ("train/loss", "val/loss", "val/accuracy"):
-            if name in trainer.callback_metrics:
-                words.append(f"{name} {float(trainer.callback_metrics[name]):.4f}")
+        metrics = trainer.callback_metrics
+        shown = (name for name in ("train/loss", "val/loss", "val/accuracy") if name in metrics)
+        words += [f"{name} {float(metrics[name]):.4f}" for name in shown]
         words.append(f"{self._images / self._seconds:,.0f} images/s")
         if trainer.max_epochs and trainer.max_epochs > 0:
             each = (time.monotonic() - self._start) / (done - self._first_epoch)

@@ -9,7 +9,6 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,6 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import torch
-from cifar_onnx import Classifier, InputError, contract, images
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper
 from onnx_ir.passes.common import ClearMetadataAndDocStringPass
@@ -25,6 +23,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from cifar_lightning.nets.pixels import Pixels
+from cifar_onnx import Classifier, InputError, contract, images
 
 OPSET, IR = 18, 8  # what onnxruntime 1.14 and every newer one read
 GOLDEN = 4  # golden samples in the file
@@ -68,8 +67,8 @@ class Report:
 
     def __str__(self) -> str:
         return (
-            f"parity with torch on {self.count} pictures, from their encoded bytes: decoded pixels equal, resized pixels "
-            f"one grey level off on {self.ties:.4%}, logits within {self.logits:.1e}, "
+            f"parity with torch on {self.count} pictures, from their encoded bytes: decoded pixels equal, "
+            f"resized pixels one grey level off on {self.ties:.4%}, logits within {self.logits:.1e}, "
             f"probabilities within {self.probabilities:.1e}, labels {self.labels} of {self.count}"
         )
 
@@ -174,7 +173,9 @@ def compare(path: Path, samples: Sequence[Sample], logits: Scores) -> Report:
     expected = torch.from_numpy(logits / classifier.contract.temperature).softmax(1).numpy()
     probabilities_off = float(np.abs(got_probabilities - expected).max())
     if not probabilities_off <= TOLERANCE:
-        raise ParityError(f"probabilities: differ from torch's by up to {probabilities_off:.3g}, more than {TOLERANCE:g}")
+        raise ParityError(
+            f"probabilities: differ from torch's by up to {probabilities_off:.3g}, more than {TOLERANCE:g}"
+        )
 
     predictions = classifier([sample.encoded for sample in samples])
     best = logits.argmax(1)
@@ -242,9 +243,7 @@ def _core(model: nn.Module, size: int) -> ModelProto:
     )
     assert program is not None
     ClearMetadataAndDocStringPass()(program.model)
-    buffer = BytesIO()
-    program.save(buffer)
-    return onnx.load_from_string(buffer.getvalue())
+    return program.model_proto
 
 
 def _with_resize(core: ModelProto, size: int, mode: images.ResizeMode) -> ModelProto:
@@ -255,8 +254,8 @@ def _with_resize(core: ModelProto, size: int, mode: images.ResizeMode) -> ModelP
     front = onnx.parser.parse_model(f"""
         <ir_version: {IR}, opset_import: ["" : {OPSET}]>
         resize (uint8[batch, height, width, 3] image) => (float[batch, 3, {size}, {size}] pixels)
-        <float zero = {{0.0}}, float half = {{0.5}}, float one = {{1.0}}, float two = {{2.0}}, float side = {{{size}.0}},
-         int64 height_index = {{1}}, int64 width_index = {{2}}, int64[1] second = {{1}}>
+        <float zero = {{0.0}}, float half = {{0.5}}, float one = {{1.0}}, float two = {{2.0}},
+         float side = {{{size}.0}}, int64 height_index = {{1}}, int64 width_index = {{2}}, int64[1] second = {{1}}>
         {{
             shape = Shape(image)
             lengths = Cast <to = {TensorProto.FLOAT}> (shape)
@@ -346,15 +345,15 @@ def _axis(axis: str, mode: images.ResizeMode) -> str:
     return lines.replace("#", axis)
 
 
-_PADDED = """
+_PADDED = f"""
             tall_whole = Floor(tall_half)
             width_row = Transpose <perm = [1, 0]> (width_insides)
             picture = Mul(height_insides, width_row)
             no_picture = Sub(one, picture)
-            grey = Constant <value_float = %.1f> ()
+            grey = Constant <value_float = {images.PAD_VALUE}.0> ()
             padding = Mul(no_picture, grey)
             pixels = Add(tall_whole, padding)
-""" % images.PAD_VALUE
+"""
 
 
 def _with_softmax(model: ModelProto, temperature: float) -> ModelProto:

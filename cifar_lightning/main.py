@@ -14,11 +14,10 @@ from typing import Any
 
 import lightning.pytorch as L
 import torch
-from cifar_onnx import InputError, images
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, Logger
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from cifar_lightning import augment, loss, nets  # noqa: F401  so that a config may name their classes without a module
 from cifar_lightning.callbacks import EpochLines
@@ -26,6 +25,7 @@ from cifar_lightning.data import ImageData
 from cifar_lightning.export import ParityError, Sample, export
 from cifar_lightning.module import Classifier
 from cifar_lightning.parser import Parser
+from cifar_onnx import InputError, images
 
 # The tutorial's experiment, and what keeps its best epoch.
 DEFAULTS: dict[str, Any] = {
@@ -38,6 +38,14 @@ DEFAULTS: dict[str, Any] = {
     "checkpoint.mode": "max",
     "checkpoint.enable_version_counter": False,
 }
+
+
+# What Lightning warns of although all is well.
+_NOISE = (
+    "`isinstance.treespec, LeafSpec.` is deprecated",  # by torch 2.10, in Lightning's own code
+    "The number of training batches",  # is smaller than the logging interval: steps are not logged
+    "The dirpath has changed",  # a resumed run has a folder of its own
+)
 
 
 class Trainer(L.Trainer):
@@ -57,7 +65,8 @@ class Trainer(L.Trainer):
             output: the file; by default predictions.csv in the run's folder.
         """
         batches = super().predict(model, datamodule=datamodule, ckpt_path=ckpt_path)
-        assert ckpt_path is not None and batches is not None
+        assert ckpt_path is not None
+        assert batches is not None
         path = Path(output or _run_folder(ckpt_path) / "predictions.csv")
         names = datamodule.predicted.names
         with path.open("w", newline="", encoding="utf-8") as file:
@@ -97,7 +106,10 @@ class Trainer(L.Trainer):
 
 
 class CLI(LightningCLI):
-    """LightningCLI with this project's defaults, run folders, and precedence: typed > config > checkpoint > defaults."""
+    """LightningCLI with this project's defaults and run folders.
+
+    What was typed beats the config file, which beats the checkpoint, which beats the defaults.
+    """
 
     def __init__(self, checkpoint_defaults: dict[str, Any], **kwargs: Any) -> None:
         self.checkpoint_defaults = checkpoint_defaults
@@ -141,7 +153,7 @@ class CLI(LightningCLI):
 
     def after_fit(self) -> None:
         best = self.trainer.checkpoint_callback
-        if not self.trainer.is_global_zero or not isinstance(best, ModelCheckpoint) or not best.best_model_path:
+        if not self.trainer.is_global_zero or not isinstance(best, ModelCheckpoint) or best.best_model_score is None:
             return
         path = Path(best.best_model_path)
         path = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
@@ -180,11 +192,15 @@ def _checkpoint_defaults(args: Sequence[str]) -> dict[str, Any]:
     if path is None or path in ("last", "best", "hpc"):
         return {}
     checkpoint = _load(path)
-    model, data = dict(checkpoint["hyper_parameters"]), dict(checkpoint["datamodule_hyper_parameters"])
+    try:
+        model, data = dict(checkpoint["hyper_parameters"]), dict(checkpoint["datamodule_hyper_parameters"])
+        source = data.pop("_class_path")
+    except KeyError as error:
+        raise InputError(f"{path}: not a checkpoint of this project's fit, it has no {error}") from None
     return {
         **{f"model.{key}": value for key, value in model.items() if key not in ("_instantiator", "classes")},
         "data": {
-            "class_path": data.pop("_class_path"),
+            "class_path": source,
             "init_args": {key: value for key, value in data.items() if key != "_instantiator"},
         },
     }
@@ -204,7 +220,9 @@ def _facts(checkpoint: dict[str, Any], datamodule: ImageData) -> dict[str, Any]:
             "seed": checkpoint["run"]["seed"],
             "epoch": checkpoint["epoch"],
             "step": checkpoint["global_step"],
-            "versions": {name: version(name) for name in ("cifar-lightning", "cifar-onnx", "torch", "lightning", "onnx")},
+            "versions": {
+                name: version(name) for name in ("cifar-lightning", "cifar-onnx", "torch", "lightning", "onnx")
+            },
         },
     }
 
@@ -223,8 +241,7 @@ def _not_advertising(record: logging.LogRecord) -> bool:
 def main(args: Sequence[str] | None = None) -> int:
     """Run a command; returns its exit code: 0 done, 1 refused by a check, 2 a mistake in what was given."""
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_not_advertising)
-    # torch 2.15 deprecates what Lightning 2.6.6 uses; steps are not logged, so no interval can be too long for them.
-    for message in ("`isinstance.treespec, LeafSpec.` is deprecated", "The number of training batches"):
+    for message in _NOISE:
         warnings.filterwarnings("ignore", message)
     terminal = sys.stdout.isatty()
     last = ModelCheckpoint(filename="last", enable_version_counter=False, save_on_train_epoch_end=True)

@@ -3,12 +3,12 @@
 Notation: `B` batch, `K` classes, `S` side of the images in pixels.
 """
 
+import warnings
 from functools import partial
 from typing import Any
 
 import lightning.pytorch as L
 import torch
-from cifar_onnx import InputError
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable, ReduceLROnPlateau
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
@@ -22,6 +22,7 @@ from torchmetrics.classification import (
 )
 
 from cifar_lightning.nets.pixels import Pixels
+from cifar_onnx import InputError
 
 Batch = tuple[Tensor, Tensor, Tensor, int]  # images, labels, indices, seed of the augmentation
 
@@ -47,10 +48,15 @@ class Classifier(L.LightningModule):
         loss: nn.Module | None = None,
     ) -> None:
         super().__init__()
-        self.save_hyperparameters(logger=False)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Attribute .* is an instance of `nn.Module`")
+            self.save_hyperparameters(logger=False)
+        # From YAML they are plain values; objects made in Python stay out of checkpoints, which hold nothing else.
+        objects = [name for name, value in self.hparams.items() if callable(value)]
+        self.remove_ignored_hparams(objects)
         self.classes = classes
         self.pixels = Pixels()
-        self.net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.net = net.to(memory_format=torch.channels_last)
         self.optimizer = optimizer
         self.scheduler = scheduler
         self.loss = loss or nn.CrossEntropyLoss()

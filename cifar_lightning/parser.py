@@ -9,15 +9,16 @@ from difflib import get_close_matches
 from typing import NoReturn
 
 import lightning.pytorch as L
-import torch
 from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.loggers import Logger
 from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 from cifar_lightning.augment import Augmentation
 from cifar_lightning.data import ImageData
 
-_BASES = (nn.Module, torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler, L.Callback, Logger, ImageData, Augmentation)
+_BASES = (nn.Module, Optimizer, LRScheduler, L.Callback, Logger, ImageData, Augmentation)
 
 
 class Parser(LightningArgumentParser):
@@ -25,7 +26,7 @@ class Parser(LightningArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         parser = getattr(ex, "subcommand_parser", None) or self
-        keys = [action.dest for action in parser._actions]
+        keys = [action.dest for action in parser._actions if not action.dest.endswith("help")]
         sys.stderr.write(f"error: {explain(message, keys)}\n")
         raise SystemExit(2)
 
@@ -37,45 +38,69 @@ def explain(message: str, keys: Iterable[str]) -> str:
         message: what jsonargparse says.
         keys: the options of the parser that said it.
     """
-    match = re.search(r'Parser key "([^"]+)"', message)
-    key = match[1] if match else ""
-    if match := re.search(r"unrecognized arguments: -*([^\s=]+)|option '([^']+)'$|Option '([^']+)' is not accepted", message):
+    key = ".".join(re.findall(r'Parser key "([^"]+)"', message))
+    where = f"{key}: " if key else ""
+    not_known = r"unrecognized arguments: -*([^\s=]+)|option '([^']+)'$|Option '([^']+)' is not accepted"
+    if match := re.search(not_known, message):
         name = next(group for group in match.groups() if group)
-        if owner := re.findall(r"class_path[ =]'([^']+)'", message):
-            return f"{key}: {owner[-1]} has no option {name!r}{_hint(name, _options(owner[-1]))}"
-        return f"there is no option {name!r}{_hint_key(name, keys)}"
+        owner = re.findall(r"class_path[ =]'([^']+)'", message)
+        hint = _hint(name, _options(owner[-1])) if owner else _hint_key(name, keys)
+        return f"{where}there is no option {name!r}{hint}"
     if match := re.search(r"dot import path string: (\S+)", message):
-        return f"{key}: no class is called {match[1]!r}{_hint(match[1], _classes())}"
+        return f"{where}no class is called {match[1]!r}{_hint(match[1], _classes())}"
     if match := re.search(r"module '([^']+)' has no attribute '([^']+)'", message):
-        return f"{key}: {match[1]} has no {match[2]!r}{_hint(match[2], dir(importlib.import_module(match[1])))}"
+        return f"{where}{match[1]} has no {match[2]!r}{_hint(match[2], dir(importlib.import_module(match[1])))}"
     if match := re.search(r"No module named '([^']+)'", message):
-        return f"{key}: there is no module {match[1]!r}{_hint(match[1], sys.modules)}"
+        return f"{where}there is no module {match[1]!r}{_hint(match[1], sys.modules)}"
     if match := re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message):
         return f"there is no command {match[1]!r}{_hint(match[1], re.findall(r'[a-z]+', match[2]))}"
+    types = re.findall(r"Expected an? <class '([^']+)'>", message)
+    value = re.search(r"(?:Given|Got) value: (.*)", message)
+    if types and value:
+        return f"{where}expected {' or '.join(dict.fromkeys(types))}, got {value[1]!r}".replace("NoneType", "null")
     return re.sub(r"\s*\n\s*(?:- )?", " ", message.replace("Parser key ", "").strip())
 
 
 def _hint(name: str, valid: Iterable[str]) -> str:
-    near = get_close_matches(name, sorted(set(valid)), n=1)
-    return f": did you mean {near[0]!r}?" if near else ""
+    near = _nearest(name, valid)
+    return f": did you mean {near!r}?" if near else ""
 
 
 def _hint_key(name: str, keys: Iterable[str]) -> str:
     """As `_hint` for dotted keys, of which the parser knows only the first parts."""
     parts = name.split(".")
     for count in range(len(parts), 0, -1):
-        head, rest = ".".join(parts[:count]), parts[count:]
-        if near := get_close_matches(head, [key for key in keys if key.count(".") == count - 1], n=1):
-            return f": did you mean {'.'.join([near[0], *rest])!r}?"
+        near = _nearest(".".join(parts[:count]), (key for key in keys if key.count(".") == count - 1))
+        if near:
+            return f": did you mean {'.'.join([near, *parts[count:]])!r}?"
     return ""
+
+
+def _nearest(name: str, valid: Iterable[str]) -> str | None:
+    """The closest of the valid names, if any is close: fewest typing errors first."""
+    close = get_close_matches(name, sorted(set(valid)), n=5)
+    return min(close, key=lambda other: _typing_errors(name, other), default=None)
+
+
+def _typing_errors(a: str, b: str) -> int:
+    """Letters to insert, delete, replace or swap with their neighbour to make `b` of `a` (Damerau 1964)."""
+    rows = [list(range(len(b) + 1))]
+    for i, x in enumerate(a, 1):
+        row = [i]
+        for j, y in enumerate(b, 1):
+            row.append(min(rows[-1][j] + 1, row[-1] + 1, rows[-1][j - 1] + (x != y)))
+            if i > 1 and j > 1 and x == b[j - 2] and a[i - 2] == y:
+                row[-1] = min(row[-1], rows[-2][j - 2] + 1)
+        rows.append(row)
+    return rows[-1][-1]
 
 
 def _options(class_path: str) -> set[str]:
     """Names of the constructor's parameters, those of its base classes too."""
     module, _, name = class_path.rpartition(".")
     cls = getattr(importlib.import_module(module), name)
-    inits = [base.__init__ for base in inspect.getmro(cls) if "__init__" in vars(base)]
-    return {parameter for init in inits for parameter in inspect.signature(init).parameters} - {"self", "args", "kwargs"}
+    inits = [vars(base)["__init__"] for base in inspect.getmro(cls) if "__init__" in vars(base)]
+    return {name for init in inits for name in inspect.signature(init).parameters} - {"self", "args", "kwargs"}
 
 
 def _classes() -> set[str]:

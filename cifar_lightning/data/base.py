@@ -8,12 +8,12 @@ from typing import Literal
 import lightning.pytorch as L
 import numpy as np
 import torch
-from cifar_onnx import InputError
-from cifar_onnx.images import Pixels, ResizeMode, encode_png, fingerprint
 from numpy.typing import NDArray
 
 from cifar_lightning.augment import Augmentation
 from cifar_lightning.data.batches import Batch, Batches
+from cifar_onnx import InputError
+from cifar_onnx.images import Pixels, ResizeMode, encode_png, fingerprint
 
 Part = Literal["train", "val", "test", "predict"]
 Labels = NDArray[np.int64]
@@ -77,6 +77,8 @@ class ImageData(L.LightningDataModule, ABC):
             if not 0 < fraction < 0.5:
                 raise InputError(f"data.{name} is {fraction}: it must lie between 0 and 0.5")
         self.save_hyperparameters(logger=False)
+        if augment and self.hparams["augment"] == augment:  # made in Python, not from YAML: no plain values
+            self.remove_ignored_hparams(["augment"])
         self.batch_size = batch_size
         self.augment = augment or []
         self.val_fraction = val_fraction
@@ -163,10 +165,8 @@ class ImageData(L.LightningDataModule, ABC):
             "predict": ("predict",) if "predict" in self.given else ("test",),
         }
         for part in needed[stage]:
-            images = self.images(part)
-            self._tensors[part] = tuple(
-                torch.from_numpy(array).to(self.trainer.strategy.root_device) for array in (images.pixels, images.labels)
-            )
+            images, device = self.images(part), self.trainer.strategy.root_device
+            self._tensors[part] = torch.from_numpy(images.pixels).to(device), torch.from_numpy(images.labels).to(device)
 
     def train_dataloader(self) -> Batches:
         trainer = self.trainer

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from cifar_onnx import InputError
 
 from cifar_lightning.data.base import ImageData, Images, Part
 from cifar_lightning.progress import track
+from cifar_onnx import InputError
 
 _CHUNK = 1 << 20  # bytes
 
@@ -22,13 +22,13 @@ class CIFAR10(ImageData):
     """CIFAR-10 as published (https://www.cs.toronto.edu/~kriz/cifar.html), read and checked by torchvision.
 
     Args:
-        root: folder that holds, or will hold, `cifar-10-python.tar.gz` and what is inside it.
+        root: folder that holds, or will hold, `cifar-10-python.tar.gz` and what is inside it; by default `data`.
         url: where to download it from; by default the publisher's address. A mirror's file must have the same checksum.
     """
 
-    def __init__(self, root: str = "data", url: str | None = None, **kwargs: Any) -> None:
+    def __init__(self, root: str | None = None, url: str | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.root = Path(root)
+        self.root = Path(root or "data")
         self.url = url
 
     @property
@@ -44,41 +44,44 @@ class CIFAR10(ImageData):
 
     def load(self, part: Part) -> Images:
         self._prepare()
-        from torchvision.datasets import CIFAR10 as Files
+        from torchvision import datasets
 
-        files = Files(str(self.root), train=part == "train")
+        files = datasets.CIFAR10(str(self.root), train=part == "train")
         names = [str(index) for index in range(len(files.data))]
         return Images(np.ascontiguousarray(files.data), np.array(files.targets, np.int64), names)
 
     def _prepare(self) -> None:
         """Make sure that the files are there and whole: extract the archive, or download it first."""
-        from torchvision.datasets import CIFAR10 as Files
+        from torchvision import datasets
         from torchvision.datasets.utils import calculate_md5, check_integrity
 
-        folder = self.root / Files.base_folder
-        parts = [*Files.train_list, *Files.test_list, [Files.meta["filename"], Files.meta["md5"]]]
+        known = datasets.CIFAR10
+        folder = self.root / known.base_folder
+        parts = [*known.train_list, *known.test_list, [known.meta["filename"], known.meta["md5"]]]
         if all(check_integrity(folder / name, md5) for name, md5 in parts):
             return
-        archive = self.root / Files.filename
-        url = self.url or Files.url
+        archive = self.root / known.filename
+        url = self.url or known.url
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=self.root, prefix=".cifar-10-") as temporary:
                 if not archive.exists():
                     fetched = Path(temporary) / archive.name
-                    self._download(url, fetched, Files.tgz_md5)
+                    self._download(url, fetched, known.tgz_md5)
                     fetched.replace(archive)
-                elif (md5 := calculate_md5(archive)) != Files.tgz_md5:
+                elif (md5 := calculate_md5(archive)) != known.tgz_md5:
                     raise InputError(
-                        f"{archive} is not CIFAR-10's file, or is damaged: its md5 is {md5}, not {Files.tgz_md5}; "
+                        f"{archive} is not CIFAR-10's file, or is damaged: its md5 is {md5}, not {known.tgz_md5}; "
                         "delete it to download it again"
                     )
                 with tarfile.open(archive) as tar:
                     tar.extractall(temporary, filter="data")
                 shutil.rmtree(folder, ignore_errors=True)
-                (Path(temporary) / Files.base_folder).replace(folder)
+                (Path(temporary) / known.base_folder).replace(folder)
         except OSError as error:
-            raise InputError(f"CIFAR-10 cannot be unpacked into {self.root} ({error}): name another --data.root") from None
+            raise InputError(
+                f"CIFAR-10 cannot be unpacked into {self.root} ({error}): name another --data.root"
+            ) from None
 
     def _download(self, url: str, target: Path, md5: str) -> None:
         from torchvision.datasets.utils import calculate_md5
@@ -94,7 +97,9 @@ class CIFAR10(ImageData):
             if (found := calculate_md5(target)) != md5:
                 raise OSError(f"what came has md5 {found}, not {md5}")
         except (OSError, ValueError, http.client.HTTPException) as error:  # URLError is an OSError
-            reason = error.reason if isinstance(error, urllib.error.URLError) else error
+            if isinstance(error, urllib.error.HTTPError):
+                error.close()  # it holds the connection
+            reason = str(error).removeprefix("<urlopen error ").removesuffix(">")
             raise InputError(
                 f"CIFAR-10 is not in {self.root} and could not be downloaded from {url} ({reason}): put "
                 f"{target.name} into {self.root}, name a mirror with --data.url, "

@@ -1,10 +1,10 @@
 """Handwritten digits that come with scikit-learn: real images that need no network."""
 
 import numpy as np
-from cifar_onnx.images import resize
 from sklearn.datasets import load_digits
 
 from cifar_lightning.data.base import ImageData, Images, Part
+from cifar_onnx.images import resize
 
 
 class Digits(ImageData):

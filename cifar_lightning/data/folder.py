@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from cifar_onnx import ImageError, InputError
-from cifar_onnx.images import ResizeMode, decode, fingerprint, resize
+from numpy.typing import NDArray
 
 from cifar_lightning.data.base import ImageData, Images, Part
 from cifar_lightning.progress import track
+from cifar_onnx import ImageError, InputError
+from cifar_onnx.images import Pixels, ResizeMode, decode, fingerprint, resize
 
 _VERSION = 1  # of how pictures become pixels: a change makes old caches stale
+Texts = NDArray[np.str_]
 _JUNK = frozenset({"thumbs.db", "desktop.ini"})
 
 
@@ -45,7 +47,9 @@ class ImageFolder(ImageData):
         super().__init__(**kwargs)
         self.root = Path(root)
         if not self.root.is_dir():
-            raise InputError(f"data.root {root!r} is not a folder: name one that holds a folder of pictures for each class")
+            raise InputError(
+                f"data.root {root!r} is not a folder: name one that holds a folder of pictures for each class"
+            )
         if image_size < 1:
             raise InputError(f"data.image_size is {image_size}: it must be at least 1")
         self.image_size = image_size
@@ -54,7 +58,9 @@ class ImageFolder(ImageData):
         self._classes = classes or _subfolders(self._folder("train"))
         self.hparams["classes"] = self._classes
         if len(self._classes) < 2:
-            raise InputError(f"{self._folder('train')} holds {len(self._classes)} class folders: at least two are needed")
+            raise InputError(
+                f"{self._folder('train')} holds {len(self._classes)} class folders: at least two are needed"
+            )
         self._fingerprints: dict[str, str] = {}
 
     @property
@@ -70,17 +76,13 @@ class ImageFolder(ImageData):
 
     def load(self, part: Part) -> Images:
         folder = self._folder("test" if part == "predict" else part)
-        if part == "predict":
-            files = [(path, -1) for path in _files(folder)]
-        else:
-            files = self._labelled(folder)
+        files = [(path, -1) for path in _files(folder)] if part == "predict" else self._labelled(folder)
         if not files:
             raise InputError(f"{folder} holds no pictures")
         paths = [path for path, _ in files]
         pixels, fingerprints, errors = self._decoded(folder, paths)
-        for path, error in zip(paths, errors, strict=True):
-            if error:
-                print(f"left out: {error}", file=sys.stderr)
+        for error in filter(None, errors):
+            print(f"left out: {error}", file=sys.stderr)
         kept = [i for i, error in enumerate(errors) if not error]
         if not kept:
             raise InputError(f"{folder}: none of the {len(paths)} files can be read as a picture")
@@ -106,10 +108,10 @@ class ImageFolder(ImageData):
                     raise InputError(f"{folder / name}: no pictures of class {name!r} to train on")
         return files
 
-    def _decoded(self, folder: Path, paths: Sequence[Path]) -> tuple[Any, Sequence[str], Sequence[str]]:
+    def _decoded(self, folder: Path, paths: Sequence[Path]) -> tuple[Pixels, Texts, Texts]:
         """Pixels `(N, S, S, 3)`, fingerprints and errors of the files, from the cache if it knows them."""
-        stats = [path.stat() for path in paths]
-        lines = [f"{path.relative_to(folder)}\0{s.st_size}\0{s.st_mtime_ns}" for path, s in zip(paths, stats, strict=True)]
+        stats = [(path.relative_to(folder), path.stat()) for path in paths]
+        lines = [f"{path}\0{stat.st_size}\0{stat.st_mtime_ns}" for path, stat in stats]
         key = f"{_VERSION}\0{self.image_size}\0{self.resize_mode}\0{folder.resolve()}\n" + "\n".join(lines)
         cache = self.cache_dir.expanduser() / f"{hashlib.sha256(os.fsencode(key)).hexdigest()}.npz"
         if cache.exists():
@@ -117,14 +119,14 @@ class ImageFolder(ImageData):
                 return arrays["pixels"], arrays["fingerprints"], arrays["errors"]
         size, mode = self.image_size, self.resize_mode
 
-        def read(path: Path) -> tuple[Any, str, str]:
+        def read(path: Path) -> tuple[Pixels, str, str]:
             try:
                 picture = decode(path)
             except ImageError as error:
                 return np.zeros((size, size, 3), np.uint8), "", str(error)
             return resize(picture, size, mode), fingerprint(picture), ""
 
-        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        with ThreadPoolExecutor() as pool:
             rows = list(track(pool.map(read, paths), f"decoding {folder}", len(paths)))
         pixels = np.stack([row[0] for row in rows])
         fingerprints, errors = np.array([row[1] for row in rows]), np.array([row[2] for row in rows])

@@ -3,6 +3,8 @@
 https://machinelearningmastery.com/how-to-develop-a-cnn-from-scratch-for-cifar-10-photo-classification/
 """
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
@@ -37,7 +39,7 @@ class CNN(nn.Module):
             *(
                 # Pooling before ReLU is the same function, since ReLU is monotone, on a quarter of the values.
                 nn.Sequential(nn.Conv2d(i, o, 3, padding="same"), nn.MaxPool2d(2), nn.ReLU())
-                for i, o in zip(channels[:-1], channels[1:], strict=True)
+                for i, o in pairwise(channels)
             )
         )
         self.head = nn.Sequential(

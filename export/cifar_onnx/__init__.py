@@ -1,7 +1,7 @@
 """Run an image classifier from one ONNX file that carries its own preprocessing and labels. No PyTorch.
 
-    from cifar_onnx import Classifier
-    print(Classifier("model.onnx")("photo.jpg").label)
+>>> from cifar_onnx import Classifier
+>>> Classifier("model.onnx")("photo.jpg").label
 """
 
 from cifar_onnx.classifier import Classifier, Prediction

@@ -1,6 +1,7 @@
 """The receiver's side: an ONNX file with a contract becomes a function from pictures to predictions."""
 
 import os
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from os import PathLike
@@ -11,9 +12,8 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from PIL import Image
 
-from cifar_onnx import contract as contracts
-from cifar_onnx import images
-from cifar_onnx.errors import InputError, ProviderError
+from cifar_onnx import contract, images
+from cifar_onnx.errors import ContractError, InputError, ProviderError
 from cifar_onnx.images import Pixels, Source
 
 Scores = NDArray[np.float32]
@@ -70,40 +70,43 @@ class Classifier:
     """
 
     def __init__(
-        self, model: str | PathLike[str] = "model.onnx", *, providers: Sequence[str] = ("cpu",), threads: int | None = None
+        self,
+        model: str | PathLike[str] = "model.onnx",
+        *,
+        providers: Sequence[str] = ("cpu",),
+        threads: int | None = None,
     ) -> None:
-        data, self.contract = contracts.read(model)
+        data, self.contract = contract.read(model)
         self.classes = self.contract.classes
         options = ort.SessionOptions()
         options.log_severity_level = 3
         # Set in any case: left to itself, onnxruntime pins threads to CPUs that a container may not own.
-        options.intra_op_num_threads = threads or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
+        options.intra_op_num_threads = threads or _usable_cpus()
         wanted = [_full_name(provider) for provider in providers]
         available = ort.get_available_providers()
         _require(wanted, available)
         try:
             self._session = ort.InferenceSession(data, options, providers=wanted)
         except Exception as error:
-            raise contracts.ContractError(f"{model}: onnxruntime {ort.__version__} cannot load it ({error})") from error
+            raise ContractError(f"{model}: onnxruntime {ort.__version__} cannot load it ({error})") from error
         self.providers: list[str] = self._session.get_providers()
         _require(wanted, self.providers)
 
     @overload
-    def __call__(self, image: Source, batch_size: int = 32) -> Prediction: ...
+    def __call__(self, image: Source, batch_size: int = 32) -> Prediction: ...  # type: ignore[overload-overlap]
     @overload
     def __call__(self, image: Iterable[Source], batch_size: int = 32) -> list[Prediction]: ...
     def __call__(self, image: Source | Iterable[Source], batch_size: int = 32) -> Prediction | list[Prediction]:
         """Classify one picture, or many.
 
         Args:
-            image: path, encoded bytes, Pillow image or uint8 array `(H, W, 3)`; or an iterable of these, or an array
-                `(N, H, W, 3)`.
+            image: path, encoded bytes, Pillow image or uint8 array `(H, W, 3)`; or an iterable of these.
             batch_size: how many pictures of equal size run together.
 
         Raises:
             ImageError: a picture cannot be decoded.
         """
-        if isinstance(image, (str, PathLike, bytes, Image.Image)) or (isinstance(image, np.ndarray) and image.ndim < 4):
+        if isinstance(image, str | PathLike | bytes | Image.Image | np.ndarray):
             return self._predict([images.decode(image)])[0]
         pictures = list(image)
         predictions: list[Prediction] = []
@@ -138,15 +141,17 @@ class Classifier:
         replays = []
         for golden in self.contract.golden:
             prediction = self(golden.png)
-            difference = max(
-                abs(a - b) for a, b in zip(prediction.probabilities, golden.probabilities, strict=True)
-            )
+            difference = max(abs(a - b) for a, b in zip(prediction.probabilities, golden.probabilities, strict=True))
             replays.append(Replay(golden.label, prediction.label, difference))
         return replays
 
 
+def _usable_cpus() -> int:
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+
+
 def _full_name(provider: str) -> str:
-    known = {name.removesuffix("ExecutionProvider").lower(): name for name in ort.get_all_providers()}
+    known: dict[str, str] = {name.removesuffix("ExecutionProvider").lower(): name for name in ort.get_all_providers()}
     if provider in known.values():
         return provider
     if provider.lower() not in known:

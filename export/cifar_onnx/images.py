@@ -70,7 +70,7 @@ def _from_array(array: NDArray[np.uint8]) -> Pixels:
     if array.dtype != np.uint8 or array.size == 0 or not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 3)):
         raise ImageError(
             f"an array of dtype {array.dtype} and shape {array.shape} is not a picture: "
-            "give uint8 of shape (H, W, 3) in RGB order, or (H, W) for grey"
+            "give uint8 of shape (H, W, 3) in RGB order, or (H, W) for grey; for many, a list of these"
         )
     return array if array.ndim == 3 else np.repeat(array[:, :, None], 3, axis=2)
 
@@ -126,7 +126,7 @@ def resize(pixels: Pixels, size: int, mode: ResizeMode = "stretch") -> Pixels:
     x = np.floor(x @ columns.T + np.float32(0.5))  # (3, H, S)
     x = np.floor(rows @ x + np.float32(0.5))  # (3, S, S)
     if mode == "pad":
-        inside = rows.any(axis=1)[:, None] & columns.any(axis=1)
+        inside = np.outer(rows.any(axis=1), columns.any(axis=1))
         x = np.where(inside, x, np.float32(PAD_VALUE))
     return np.ascontiguousarray(x.transpose(1, 2, 0)).astype(np.uint8)
 
@@ -154,7 +154,8 @@ def resize_weights(height: int, width: int, size: int, mode: ResizeMode) -> tupl
         weights = np.maximum(np.float32(0), np.float32(1) - distance / max(scale, np.float32(1)))
         weights *= ((at > 0) & (at < extent))[:, None]
         total = weights.sum(axis=1, keepdims=True)
-        return weights / np.where(total > 0, total, np.float32(1))
+        normalised: Weights = weights / np.where(total > 0, total, np.float32(1))
+        return normalised
 
     return axis(height), axis(width)
 

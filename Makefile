@@ -1,0 +1,47 @@
+# Everything runs in .venv, which the first target makes. `make PYTHON=python3.12 test` takes another Python.
+PYTHON ?= python3
+BIN := .venv/bin
+BEST = "$$(ls -t runs/quickstart/version_*/checkpoints/best.ckpt | head -n 1)"
+MODEL := runs/quickstart/model.onnx
+
+.PHONY: quickstart test test-slow check format constraints
+
+quickstart: .venv/installed
+	@echo; echo "== Train on the handwritten digits that come with scikit-learn"
+	$(BIN)/python -m cifar_lightning fit --config configs/quickstart.yaml
+	@echo; echo "== Test the best epoch"
+	$(BIN)/python -m cifar_lightning test --ckpt_path $(BEST)
+	@echo; echo "== Export it as one ONNX file, proven equal to the checkpoint"
+	$(BIN)/python -m cifar_lightning export --ckpt_path $(BEST) --output $(MODEL)
+	@echo; echo "== Verify the file as its receiver would: no PyTorch from here on"
+	$(BIN)/python -m cifar_onnx verify $(MODEL)
+	@echo; echo "== Classify the four pictures that the file carries"
+	$(BIN)/python -m cifar_onnx info $(MODEL) --samples runs/quickstart/samples
+	$(BIN)/python -m cifar_onnx classify --model $(MODEL) --top-k 3 runs/quickstart/samples
+
+test: .venv/installed
+	$(BIN)/python -m pytest
+
+test-slow: .venv/installed
+	$(BIN)/python -m pytest -m slow
+
+check: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: .venv/installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# Newer versions of everything: afterwards run the tests, and commit.
+constraints: .venv/installed
+	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --upgrade --no-emit-package cifar-onnx \
+		--no-emit-index-url --no-annotate --no-header -q -o constraints.txt
+
+.venv/installed: pyproject.toml export/pyproject.toml constraints.txt
+	@test -x $(BIN)/pip || { rm -rf .venv; $(PYTHON) -m venv .venv; } || \
+		{ rm -rf .venv; echo "error: $(PYTHON) -m venv failed; on Debian and Ubuntu: apt install python3-venv"; exit 2; }
+	@echo "Installing into .venv (about 2 minutes and 5 GB, once)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ./export -e ".[test,check]"
+	@touch $@

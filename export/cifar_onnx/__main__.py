@@ -1,0 +1,176 @@
+"""`python -m cifar_onnx`: classify pictures with a model.onnx, and look at or verify the file itself."""
+
+import argparse
+import csv
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import onnxruntime
+
+from cifar_onnx import Classifier, __version__, contract, images
+from cifar_onnx.errors import ImageError, InputError
+
+_TOGETHER = 64  # pictures decoded before they run: what is in memory at once
+
+Top = Sequence[tuple[str, float]]  # labels and probabilities, best first; empty where there is an error
+Answer = tuple[str, Top, str]  # path, top classes, error
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run a command; returns its exit code: 0 done, 1 a picture or a check failed, 2 a mistake in what was given."""
+    options = _parser().parse_args(args)
+    try:
+        code: int = options.run(options)
+        return code
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m cifar_onnx", description=__doc__, allow_abbrev=False)
+    parser.add_argument("--version", action="version", version=f"cifar-onnx {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    classify = commands.add_parser("classify", help="classify files, folders and globs", allow_abbrev=False)
+    classify.add_argument("paths", nargs="+", metavar="PATH", help="a picture, a folder of pictures, or a glob")
+    classify.add_argument("--model", default="model.onnx", help="the model file (default: %(default)s)")
+    classify.add_argument("--top-k", type=_positive, default=1, metavar="K", help="how many classes (default: 1)")
+    form = classify.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="one JSON object a line")
+    form.add_argument("--csv", action="store_true", help="comma-separated values")
+    classify.set_defaults(run=_classify)
+
+    info = commands.add_parser("info", help="what a model says of itself", allow_abbrev=False)
+    info.add_argument("model", nargs="?", default="model.onnx", help="the model file (default: %(default)s)")
+    info.add_argument("--json", action="store_true", help="the whole contract as JSON")
+    info.add_argument("--samples", type=Path, metavar="DIR", help="also write the golden samples to DIR as PNG files")
+    info.set_defaults(run=_info)
+
+    verify = commands.add_parser("verify", help="replay a model's golden samples on this machine", allow_abbrev=False)
+    verify.add_argument("model", nargs="?", default="model.onnx", help="the model file (default: %(default)s)")
+    verify.set_defaults(run=_verify)
+
+    for command in (classify, verify):
+        command.add_argument(
+            "--provider", action="append", metavar="NAME", help="execution provider, such as cpu or cuda (default: cpu)"
+        )
+        command.add_argument("--threads", type=_positive, metavar="N", help="threads of the net (default: all CPUs)")
+    return parser
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 up")
+    return int(text)
+
+
+def _classifier(options: argparse.Namespace) -> Classifier:
+    return Classifier(options.model, providers=options.provider or ("cpu",), threads=options.threads)
+
+
+def _classify(options: argparse.Namespace) -> int:
+    classifier = _classifier(options)
+    names: list[tuple[str, str]] = []  # path, and why there is nothing to open
+    for pattern in options.paths:
+        try:
+            names += [(str(path), "") for path in images.find(pattern)]
+        except InputError as error:
+            names.append((pattern, str(error)))
+    answers = _answers(classifier, names, options.top_k)
+    if options.json:
+        return _json_lines(answers)
+    if options.csv:
+        return _csv_lines(answers, options.top_k)
+    return _table(answers, width=max(len(name) for name, _ in names))
+
+
+def _answers(classifier: Classifier, names: Sequence[tuple[str, str]], top_k: int) -> Iterator[Answer]:
+    for start in range(0, len(names), _TOGETHER):
+        decoded: list[images.Pixels | str] = []
+        for name, error in names[start : start + _TOGETHER]:
+            try:
+                decoded.append(error or images.decode(name))
+            except ImageError as reason:
+                decoded.append(str(reason))
+        predictions = iter(classifier([picture for picture in decoded if not isinstance(picture, str)]))
+        for (name, _), picture in zip(names[start:], decoded, strict=False):
+            if isinstance(picture, str):
+                yield name, [], picture.removeprefix(f"{name}: ")
+            else:
+                yield name, next(predictions).top(top_k), ""
+
+
+def _table(answers: Iterator[Answer], width: int) -> int:
+    code = 0
+    for name, top, error in answers:
+        code = max(code, bool(error))
+        words = "  ".join(f"{label} {probability:6.1%}" for label, probability in top)
+        print(f"{name:<{width}}  {f'error: {error}' if error else words}", flush=True)
+    return code
+
+
+def _json_lines(answers: Iterator[Answer]) -> int:
+    code = 0
+    for name, top, error in answers:
+        answer: dict[str, object] = {"path": name}
+        if error:
+            code, answer["error"] = 1, error
+        else:
+            answer["label"], answer["probability"] = top[0]
+            answer["top"] = [{"label": label, "probability": probability} for label, probability in top]
+        print(json.dumps(answer), flush=True)
+    return code
+
+
+def _csv_lines(answers: Iterator[Answer], top_k: int) -> int:
+    code = 0
+    ranks = ["", *(f"_{rank}" for rank in range(2, top_k + 1))]
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(["path", *(f"{name}{rank}" for rank in ranks for name in ("label", "probability")), "error"])
+    for name, top, error in answers:
+        code = max(code, bool(error))
+        cells = [cell for label, probability in top for cell in (label, f"{probability:.6f}")]
+        writer.writerow([name, *cells, *[""] * (2 * top_k - len(cells)), error])
+    return code
+
+
+def _info(options: argparse.Namespace) -> int:
+    data, about = contract.read(options.model)
+    if options.samples:
+        options.samples.mkdir(parents=True, exist_ok=True)
+        for number, golden in enumerate(about.golden, 1):
+            (options.samples / f"{number}.png").write_bytes(golden.png)
+    if options.json:
+        print(json.dumps(about.info))
+        return 0
+    print(f"file      {options.model}, {len(data) / 1e6:.2f} MB, sha256 digest {about.digest[:16]}...")
+    print(f"classes   {len(about.classes)}: {', '.join(about.classes)}")
+    print(f"input     any picture, made {about.size} x {about.size} pixels inside the graph ({about.resize})")
+    for name, value in about.info.get("metrics", {}).items():
+        print(f"metric    {name} {value:.4f}")
+    for name, value in about.info.get("provenance", {}).items():
+        words = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value
+        print(f"from      {name} {words}")
+    print(f"golden    {len(about.golden)} samples to replay: python -m cifar_onnx verify {options.model}")
+    return 0
+
+
+def _verify(options: argparse.Namespace) -> int:
+    classifier = _classifier(options)
+    replays = classifier.verify()
+    for number, replay in enumerate(replays, 1):
+        verdict = "ok" if replay.ok else f"WRONG, expected {replay.expected}"
+        print(f"golden sample {number}: {replay.label}, probabilities within {replay.difference:.1e}: {verdict}")
+    passed = sum(replay.ok for replay in replays)
+    print(
+        f"{passed} of {len(replays)} golden samples give the answer they must, "
+        f"by onnxruntime {onnxruntime.__version__} on {', '.join(classifier.providers)}"
+    )
+    return 0 if replays and passed == len(replays) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,72 @@
+"""Who may import what, and what a help text may load."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+HEAVY = {"torch", "torchvision", "lightning", "torchmetrics", "onnx", "onnxruntime", "numpy", "rich", "sklearn"}
+OURS = "cifar_lightning."
+
+# Module or folder -> what it may import, of third parties and of this package.
+LAW = {
+    "cifar_lightning/__main__.py": {"cifar_lightning", OURS + "main"},
+    "cifar_lightning/nets": {"torch", OURS + "nets"},
+    "cifar_lightning/augment.py": {"torch"},
+    "cifar_lightning/loss.py": {"torch"},
+    "cifar_lightning/progress.py": {"rich"},
+    "cifar_lightning/data": {
+        "torch", "lightning", "torchvision", "numpy", "PIL", "sklearn", "cifar_onnx",
+        OURS + "augment", OURS + "progress", OURS + "data",
+    },
+    "cifar_lightning/module.py": {"torch", "lightning", "torchmetrics", "cifar_onnx", OURS + "nets.pixels"},
+    "cifar_lightning/callbacks.py": {"lightning", "torch", "cifar_onnx"},
+    "cifar_lightning/export.py": {
+        "torch", "onnx", "onnx_ir", "onnxruntime", "numpy", "PIL", "cifar_onnx", OURS + "nets.pixels",
+    },
+    "export/cifar_onnx": {"numpy", "PIL", "onnxruntime", "cifar_onnx"},
+}  # fmt: skip
+
+
+def imported(file: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: imports are absolute"
+            assert node.module
+            names.add(node.module)
+    return {name for name in names if name.split(".")[0] not in sys.stdlib_module_names}
+
+
+@pytest.mark.parametrize("place", LAW)
+def test_modules_import_only_what_the_law_allows(place: str) -> None:
+    path = ROOT / place
+    files = [path] if path.is_file() else sorted(path.rglob("*.py"))
+    assert files
+    for file in files:
+        for name in imported(file):
+            allowed = any(name == law or name.startswith(law + ".") for law in LAW[place])
+            assert allowed, f"{file.relative_to(ROOT)} must not import {name}"
+
+
+@pytest.mark.parametrize("words", [["--help"], ["--version"]])
+def test_help_and_version_load_nothing_heavy(words: list[str]) -> None:
+    code = (
+        "import sys; from cifar_lightning.__main__ import main; "
+        f"assert main({words}) == 0; print('LOADED', *sorted({HEAVY} & set(sys.modules)))"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out.splitlines()[-1] == "LOADED"
+    assert "cifar-lightning 0." in out or "python -m cifar_lightning fit" in out
+
+
+def test_importing_a_data_source_does_not_import_torchvision_datasets() -> None:
+    for file in (ROOT / "cifar_lightning").rglob("*.py"):
+        for node in ast.parse(file.read_text()).body:
+            if isinstance(node, ast.ImportFrom | ast.Import):
+                assert "torchvision" not in ast.unparse(node), f"{file}: import torchvision where it is used"

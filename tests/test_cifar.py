@@ -1,0 +1,122 @@
+"""The download of CIFAR-10, against an archive of the same layout served from this machine."""
+
+import hashlib
+import io
+import pickle
+import tarfile
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+
+import numpy as np
+import pytest
+from cifar_onnx import InputError
+from torchvision import datasets
+
+from cifar_lightning.data import CIFAR10
+from tests.conftest import Run
+
+NAMES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
+
+
+@pytest.fixture
+def archive(monkeypatch: pytest.MonkeyPatch) -> bytes:
+    """Ten images a batch, in the publisher's layout; torchvision is told the checksums."""
+    generator = np.random.default_rng(0)
+    files = {"batches.meta": pickle.dumps({"label_names": NAMES})}
+    for name in [*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"]:
+        rows = generator.integers(0, 256, (10, 3072), dtype=np.uint8)
+        files[name] = pickle.dumps({"data": rows, "labels": list(range(10))})
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
+        for name, content in files.items():
+            entry = tarfile.TarInfo(f"cifar-10-batches-py/{name}")
+            entry.size = len(content)
+            tar.addfile(entry, io.BytesIO(content))
+    sums = {name: hashlib.md5(content).hexdigest() for name, content in files.items()}
+    known = datasets.CIFAR10
+    monkeypatch.setattr(known, "tgz_md5", hashlib.md5(buffer.getvalue()).hexdigest())
+    monkeypatch.setattr(known, "train_list", [[name, sums[name]] for name, _ in known.train_list])
+    monkeypatch.setattr(known, "test_list", [["test_batch", sums["test_batch"]]])
+    monkeypatch.setattr(known, "meta", {**known.meta, "md5": sums["batches.meta"]})
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def url(archive: bytes) -> Iterator[str]:
+    """A server with the archive whole, wrong, cut off and absent."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = {
+                "/good.tar.gz": archive,
+                "/wrong.tar.gz": archive[:-1] + b"x",
+                "/cut.tar.gz": archive[: len(archive) // 2],
+            }.get(self.path)
+            self.send_response(404 if body is None else 200)
+            self.send_header("Content-Length", str(0 if body is None else len(archive)))
+            self.end_headers()
+            self.wfile.write(body or b"")
+
+        def log_message(self, *words: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_a_good_archive_is_downloaded_read_and_kept(url: str, tmp_path: Path) -> None:
+    data = CIFAR10(str(tmp_path), url=f"{url}/good.tar.gz")
+    train, test = data.load("train"), data.load("test")
+    assert train.pixels.shape == (50, 32, 32, 3)
+    assert test.labels.tolist() == list(range(10))
+    assert data.classes == NAMES
+    offline = CIFAR10(str(tmp_path), url="http://127.0.0.1:1/gone.tar.gz")
+    assert np.array_equal(offline.load("train").pixels, train.pixels)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cifar-10-batches-py", "cifar-10-python.tar.gz"]
+
+
+def test_an_archive_that_was_put_there_is_unpacked(archive: bytes, tmp_path: Path) -> None:
+    (tmp_path / "cifar-10-python.tar.gz").write_bytes(archive)
+    assert len(CIFAR10(str(tmp_path), url="http://127.0.0.1:1/gone").load("test")) == 10
+
+
+@pytest.mark.parametrize(
+    ("file", "reason"),
+    [
+        ("wrong.tar.gz", "what came has md5"),
+        ("cut.tar.gz", "the connection ended after|IncompleteRead"),
+        ("absent.tar.gz", "404"),
+    ],
+)
+def test_what_cannot_be_had_is_one_sentence_and_leaves_nothing(
+    url: str, tmp_path: Path, file: str, reason: str
+) -> None:
+    root = tmp_path / "data"
+    with pytest.raises(InputError, match=reason) as error:
+        CIFAR10(str(root), url=f"{url}/{file}").load("train")
+    for word in (f"{url}/{file}", f"put cifar-10-python.tar.gz into {root}", "--data.url", "configs/quickstart.yaml"):
+        assert word in str(error.value)
+    assert not list(root.iterdir())
+
+
+def test_a_damaged_archive_is_named_and_left_to_the_user(archive: bytes, tmp_path: Path) -> None:
+    (tmp_path / "cifar-10-python.tar.gz").write_bytes(archive[:-9])
+    with pytest.raises(InputError, match=r"cifar-10-python.tar.gz is not CIFAR-10's file, or is damaged: its md5 is"):
+        CIFAR10(str(tmp_path)).load("train")
+
+
+def test_the_default_command_fails_in_one_sentence_without_a_network(run: Run) -> None:
+    result = run("fit", "--data.url", "http://127.0.0.1:1/cifar-10-python.tar.gz")
+    assert result.code == 2
+    assert result.err.splitlines()[-1].startswith("error: CIFAR-10 is not in data and could not be downloaded from ")
+    assert "Traceback" not in result.err
+
+
+def test_fit_trains_on_the_downloaded_files(url: str, run: Run) -> None:
+    result = run("fit", "--data.url", f"{url}/good.tar.gz", "--trainer.max_epochs", 1, "--data.val_fraction", 0.2)
+    assert result.code == 0, result.err
+    assert Path("data", "cifar-10-batches-py").is_dir()

@@ -1,0 +1,267 @@
+import re
+from pathlib import Path
+
+import lightning.pytorch as L
+import numpy as np
+import pytest
+import torch
+from cifar_onnx import InputError
+from cifar_onnx.images import decode, fingerprint, resize
+from PIL import Image
+
+from cifar_lightning.augment import Augmentation, Mirror
+from cifar_lightning.data import CIFAR10, Digits, ImageData, ImageFolder
+from cifar_lightning.data.base import channel_statistics, stratify
+from cifar_lightning.data.batches import Batches
+from tests.conftest import make_photos
+
+ROOT = Path(__file__).parent.parent
+
+
+def attach(data: ImageData, stage: str) -> ImageData:
+    """What a Trainer does before the first epoch."""
+    data.trainer = L.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+    data.setup(stage)
+    return data
+
+
+class TestBatches:
+    IMAGES = torch.arange(50, dtype=torch.uint8).view(50, 1, 1, 1).expand(50, 2, 4, 3).contiguous()
+    LABELS = torch.arange(50)
+
+    def epoch(self, number: int, seed: int = 0) -> list[torch.Tensor]:
+        return [batch.labels for batch in Batches(self.IMAGES, self.LABELS, 16, seed, lambda: number)]
+
+    def test_an_epoch_is_every_image_once_with_its_label(self) -> None:
+        batches = list(Batches(self.IMAGES, self.LABELS, 16, 0, lambda: 0))
+        assert [len(batch.labels) for batch in batches] == [16, 16, 16, 2]
+        assert sorted(torch.cat([batch.labels for batch in batches]).tolist()) == list(range(50))
+        for images, labels, indices, _ in batches:
+            assert images.shape[1:] == (3, 2, 4)
+            assert torch.equal(images[:, 0, 0, 0].long(), labels)
+            assert torch.equal(indices, labels)
+
+    def test_order_is_a_function_of_seed_and_epoch(self) -> None:
+        assert all(map(torch.equal, self.epoch(3), self.epoch(3)))
+        assert not torch.equal(self.epoch(3)[0], self.epoch(4)[0])
+        assert not torch.equal(self.epoch(3)[0], self.epoch(3, seed=1)[0])
+
+    def test_every_batch_has_a_seed_of_its_own(self) -> None:
+        seeds = [batch.seed for epoch in range(3) for batch in Batches(self.IMAGES, self.LABELS, 16, 0, lambda: epoch)]  # noqa: B023
+        assert len(set(seeds)) == 12
+
+    def test_batches_are_slices_of_one_permuted_tensor_in_channels_last_memory(self) -> None:
+        first, second, *_ = Batches(self.IMAGES, self.LABELS, 16, 0, lambda: 0)
+        assert first.images.untyped_storage().data_ptr() == second.images.untyped_storage().data_ptr()
+        assert first.images.is_contiguous(memory_format=torch.channels_last)
+
+    def test_without_an_epoch_the_order_stays(self) -> None:
+        labels = [batch.labels for batch in Batches(self.IMAGES, self.LABELS, 16)]
+        assert torch.cat(labels).tolist() == list(range(50))
+
+
+class TestSplit:
+    LABELS = np.repeat([0, 1, 2], [100, 40, 3])
+
+    def test_it_is_stratified_disjoint_and_complete(self) -> None:
+        parts = stratify(self.LABELS, {"test": 0.2, "val": 0.1}, seed=0)
+        assert {part: np.bincount(self.LABELS[i], minlength=3).tolist() for part, i in parts.items()} == {
+            "test": [20, 8, 1],
+            "val": [10, 4, 0],
+            "train": [70, 28, 2],
+        }
+        assert sorted(np.concatenate(list(parts.values()))) == list(range(143))
+
+    def test_it_is_a_function_of_the_seed(self) -> None:
+        first, same, other = (stratify(self.LABELS, {"val": 0.1}, seed)["val"] for seed in (0, 0, 1))
+        assert first.tolist() == same.tolist()
+        assert first.tolist() != other.tolist()
+
+    def test_a_lone_image_stays_in_train(self) -> None:
+        assert stratify(np.array([0, 0, 0, 1]), {"val": 0.49}, 0)["train"].tolist()[-1] == 3
+
+
+class TestStatistics:
+    def test_they_equal_numpys(self) -> None:
+        pixels = np.random.default_rng(0).integers(0, 256, (2000, 5, 4, 3), dtype=np.uint8)
+        mean, std = channel_statistics(pixels)
+        assert np.allclose(mean, (pixels / 255).mean((0, 1, 2)), atol=1e-12)
+        assert np.allclose(std, (pixels / 255).std((0, 1, 2)), atol=1e-12)
+
+    def test_those_of_cifar10_are_the_known_ones(self) -> None:
+        """Over all 50,000 training images, as published or as JPEGs, wherever they lie under data/."""
+        official, jpegs = ROOT / "data" / "cifar-10-batches-py", ROOT / "data" / "cifar10-jpeg"
+        if official.is_dir():
+            pixels, tolerance = CIFAR10(str(ROOT / "data")).load("train").pixels, 5e-5
+        elif jpegs.is_dir():
+            pixels, tolerance = (
+                ImageFolder(str(jpegs), cache_dir=str(ROOT / "data" / "cache")).load("train").pixels,
+                5e-3,
+            )
+        else:
+            pytest.skip("CIFAR-10 is not under data/")
+        mean, std = channel_statistics(pixels)
+        assert np.allclose(mean, [0.4914, 0.4822, 0.4465], atol=tolerance)
+        assert np.allclose(std, [0.2470, 0.2435, 0.2616], atol=tolerance)
+
+
+class TestDigits:
+    def test_they_are_the_scans_as_rgb(self) -> None:
+        data = Digits()
+        parts = {part: data.images(part) for part in ("train", "val", "test")}
+        assert sum(map(len, parts.values())) == 1797
+        assert data.classes == list("0123456789")
+        for images in parts.values():
+            assert images.pixels.shape[1:] == (32, 32, 3)
+            assert images.pixels.dtype == np.uint8
+            assert images.pixels.max() == 255
+            assert (images.pixels == images.pixels[..., :1]).all()
+        names = [name for images in parts.values() for name in images.names]
+        assert len(set(names)) == 1797
+
+    def test_fit_never_loads_the_test_set(self) -> None:
+        data = attach(Digits(), "fit")
+        assert set(data._tensors) == {"train", "val"}
+        assert len(data.train_dataloader().images) == 1439
+
+    def test_augmentation_changes_training_batches_only(self) -> None:
+        class Black(Augmentation):
+            def __call__(self, images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+                return images * 0
+
+        data = attach(Digits(augment=[Mirror(), Black()]), "fit")
+        assert data.trainer is not None
+        batch = next(iter(data.train_dataloader()))
+        data.trainer.training = True
+        assert not data.on_after_batch_transfer(batch, 0).images.any()
+        data.trainer.validating = True
+        assert data.on_after_batch_transfer(batch, 0) is batch
+
+    @pytest.mark.parametrize(("name", "value"), [("batch_size", 0), ("val_fraction", 0.9), ("test_fraction", -1)])
+    def test_impossible_settings_are_named(self, name: str, value: float) -> None:
+        with pytest.raises(InputError, match=rf"data\.{name} is {value}"):
+            Digits(**{name: value})
+
+
+class TestImageFolder:
+    def test_train_and_test_folders(self, photos: Path) -> None:
+        data = ImageFolder(str(photos))
+        assert data.classes == ["blue", "green", "red"]
+        assert [len(data.images(part)) for part in ("train", "val", "test")] == [33, 3, 9]
+        for part in ("train", "val", "test"):
+            images = data.images(part)
+            for pixels, label, name in zip(images.pixels, images.labels, images.names, strict=True):
+                assert Path(name).parent.name == data.classes[label]
+                assert np.array_equal(pixels, resize(decode(name), 32))
+
+    def test_one_flat_tree_is_split(self, photos: Path) -> None:
+        data = ImageFolder(str(photos / "train"), test_fraction=0.25)
+        assert [len(data.images(part)) for part in ("train", "val", "test")] == [24, 3, 9]
+
+    def test_a_validation_folder_is_used(self, photos: Path) -> None:
+        make_photos(photos / "val", 2)
+        data = ImageFolder(str(photos))
+        assert [len(data.images(part)) for part in ("train", "val", "test")] == [36, 6, 9]
+
+    def test_a_class_that_test_lacks_is_fine(self, photos: Path) -> None:
+        for file in (photos / "test" / "green").iterdir():
+            file.unlink()
+        (photos / "test" / "green").rmdir()
+        data = ImageFolder(str(photos))
+        assert sorted({data.classes[label] for label in data.images("test").labels}) == ["blue", "red"]
+
+    def test_a_class_that_train_lacks_is_named(self, photos: Path) -> None:
+        (photos / "test" / "red").rename(photos / "test" / "zebra")
+        with pytest.raises(InputError, match=r"test/zebra: class 'zebra' is not one of the classes of train \(blue, "):
+            ImageFolder(str(photos)).images("test")
+
+    def test_a_class_without_pictures_is_named(self, photos: Path) -> None:
+        (photos / "train" / "yellow").mkdir()
+        with pytest.raises(InputError, match="no pictures of class 'yellow' to train on"):
+            ImageFolder(str(photos)).images("train")
+
+    def test_fewer_than_two_classes_are_refused(self, photos: Path) -> None:
+        with pytest.raises(InputError, match="0 class folders: at least two are needed"):
+            ImageFolder(str(photos / "train" / "red"))
+
+    @pytest.mark.parametrize("mode", ["stretch", "crop", "pad"])
+    def test_size_and_mode_are_those_asked_for(self, photos: Path, mode: str) -> None:
+        images = ImageFolder(str(photos), image_size=24, resize_mode=mode).images("val")  # type: ignore[arg-type]
+        for pixels, name in zip(images.pixels, images.names, strict=True):
+            assert np.array_equal(pixels, resize(decode(name), 24, mode))  # type: ignore[arg-type]
+
+    def test_unreadable_files_are_named_with_their_reason_and_left_out(
+        self, photos: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        red = photos / "train" / "red"
+        (red / "notes.txt").write_text("not a picture")
+        Image.effect_noise((200, 200), 50).save(red / "cut.jpg")
+        (red / "cut.jpg").write_bytes((red / "cut.jpg").read_bytes()[:-2000])
+        (red / "empty.png").touch()
+        (red / ".DS_Store").write_text("junk")
+        (red / "Thumbs.db").write_text("junk")
+        data = ImageFolder(str(photos))
+        assert len(data.images("train")) + len(data.images("val")) == 36
+        lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("left out: ")]
+        assert len(lines) == 3
+        for name, reason in (("notes.txt", "not a picture"), ("cut.jpg", "truncated"), ("empty.png", "not a picture")):
+            assert any(re.search(rf"red/{name}: .*{reason}", line) for line in lines), name
+
+    def test_modes_and_orientation_become_upright_rgb(self, photos: Path) -> None:
+        red = photos / "train" / "red"
+        exif = Image.Exif()
+        exif[0x0112] = 6  # turned a quarter
+        stripe = np.zeros((20, 40, 3), np.uint8)
+        stripe[:10] = 255
+        Image.fromarray(stripe).save(red / "turned.png", exif=exif)
+        for mode in ("1", "L", "LA", "P", "RGBA", "CMYK", "I;16"):
+            image = Image.fromarray(stripe).convert("L" if mode == "I;16" else mode)
+            if mode == "I;16":
+                image = Image.fromarray(np.asarray(image).astype(np.uint16) * 257)
+            image.save(red / f"mode-{mode[0:2].strip(';')}.{'jpg' if mode == 'CMYK' else 'png'}")
+        images = ImageFolder(str(photos), image_size=4).load("train")
+        seen = {Path(name).name: pixels for name, pixels in zip(images.names, images.pixels, strict=True)}
+        upright = seen.pop("turned.png")
+        assert upright[0, 0, 0] == 0
+        assert upright[0, -1, 0] == 255
+        found = [name for name in seen if name.startswith("mode-")]
+        assert len(found) == 7
+        for name in found:
+            assert seen[name][0].min() > 240, name
+            assert seen[name][-1].max() < 15, name
+
+    def test_the_second_run_decodes_nothing(self, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        first = ImageFolder(str(photos)).load("train")
+        monkeypatch.setattr("cifar_lightning.data.folder.decode", None)
+        again = ImageFolder(str(photos)).load("train")
+        assert np.array_equal(first.pixels, again.pixels)
+        assert first.names == again.names
+
+    @pytest.mark.parametrize("change", ["content", "size", "mode"])
+    def test_a_change_makes_the_cache_stale(self, photos: Path, monkeypatch: pytest.MonkeyPatch, change: str) -> None:
+        ImageFolder(str(photos)).load("train")
+        if change == "content":
+            Image.new("RGB", (9, 9)).save(photos / "train" / "red" / "00.jpg")
+        decoded = []
+        monkeypatch.setattr("cifar_lightning.data.folder.decode", lambda path: decoded.append(path) or decode(path))
+        size, mode = (16 if change == "size" else 32), ("crop" if change == "mode" else "stretch")
+        ImageFolder(str(photos), image_size=size, resize_mode=mode).load("train")  # type: ignore[arg-type]
+        assert len(decoded) == 36
+
+    def test_a_cache_that_cannot_be_written_costs_only_time(
+        self, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        (tmp_path / "file").touch()
+        images = ImageFolder(str(photos), cache_dir=str(tmp_path / "file")).load("train")
+        assert len(images) == 36
+        assert "not kept for the next run" in capsys.readouterr().err
+
+    def test_originals_are_the_files_and_what_they_decoded_to(self, photos: Path) -> None:
+        data = ImageFolder(str(photos))
+        name, encoded, found, pixels = next(data.samples(1))
+        path = name.removeprefix("val image ")
+        assert encoded == Path(path).read_bytes()
+        assert found == fingerprint(decode(path))
+        assert np.array_equal(pixels, resize(decode(path), 32))
+        assert len(list(data.samples(10))) == 10
+        assert len(list(data.samples(1000))) == 36

@@ -1,0 +1,329 @@
+"""The command line, as people type it."""
+
+import csv
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from cifar_lightning.data import Digits, ImageData
+from tests.conftest import BRIEF, Run
+
+CONFIGS = sorted((Path(__file__).parent.parent / "configs").rglob("*.yaml"))
+
+
+def config_of(run: Run, *words: object) -> dict[str, Any]:
+    """What a command would run with."""
+    result = run(*words, "--print_config")
+    assert result.code == 0, result.err
+    config: dict[str, Any] = yaml.safe_load(result.out)
+    return config
+
+
+def lines(text: str, start: str) -> list[str]:
+    return [line for line in text.splitlines() if line.startswith(start)]
+
+
+class TestFit:
+    def test_without_a_further_word_it_is_the_tutorials_recipe(self, run: Run) -> None:
+        config = config_of(run, "fit")
+        assert config["data"]["class_path"] == "cifar_lightning.data.CIFAR10"
+        assert config["data"]["init_args"]["batch_size"] == 64
+        assert config["model"]["net"]["class_path"] == "cifar_lightning.nets.CNN"
+        assert config["model"]["net"]["init_args"]["widths"] == [32, 64, 128]
+        assert config["model"]["net"]["init_args"]["dropout"] == 0.5
+        assert config["model"]["optimizer"]["class_path"] == "torch.optim.Adam"
+        assert config["model"]["optimizer"]["init_args"]["lr"] == 1e-3
+        assert config["model"]["scheduler"] is None
+        assert config["trainer"]["max_epochs"] == 50
+        assert config["trainer"]["accelerator"] == "auto"
+
+    def test_a_run_has_a_folder_that_the_next_leaves_alone(self, run: Run) -> None:
+        for _ in range(2):
+            assert run("fit", *BRIEF).code == 0
+        for version in ("version_0", "version_1"):
+            files = {str(path.relative_to(f"runs/cnn/{version}")) for path in Path("runs/cnn", version).rglob("*.*")}
+            assert files == {"config.yaml", "metrics.csv", "checkpoints/best.ckpt", "checkpoints/last.ckpt"}
+        with Path("runs/cnn/version_0/metrics.csv").open() as file:
+            names = next(csv.reader(file))
+        assert {"train/loss", "val/loss", "val/accuracy", "val/precision", "val/recall", "val/f1"} <= set(names)
+
+    def test_its_config_runs_again(self, run: Run) -> None:
+        assert run("fit", *BRIEF, "--experiment", "first").code == 0
+        assert run("fit", "--config", "runs/first/version_0/config.yaml", "--experiment", "again").code == 0
+        states = [torch.load(path, weights_only=True)["state_dict"] for path in Path("runs").rglob("last.ckpt")]
+        assert len(states) == 2
+        assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+    def test_it_ends_with_the_result_and_the_next_command(self, run: Run) -> None:
+        result = run("fit", *BRIEF)
+        best = "runs/cnn/version_0/checkpoints/best.ckpt"
+        assert re.fullmatch(rf"best val/accuracy 0\.\d{{4}}, kept in {best}", result.out.splitlines()[-2])
+        assert result.out.splitlines()[-1] == f"next: python -m cifar_lightning test --ckpt_path {best}"
+
+    def test_without_a_terminal_there_is_one_plain_line_an_epoch(self, run: Run) -> None:
+        result = run("fit", *BRIEF, "--trainer.max_epochs", 3)
+        found = lines(result.out, "epoch ")
+        assert len(found) == 3
+        number = r"\d\.\d{4}"
+        line = rf"epoch 2/3  train/loss {number}  val/loss {number}  val/accuracy {number}  [\d,]+ images/s  \d+ s left"
+        assert re.fullmatch(line, found[1])
+        assert "\r" not in result.out + result.err
+
+    def test_on_a_terminal_there_is_a_bar_instead(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+        result = run("fit", *BRIEF)
+        assert not lines(result.out, "epoch ")
+        assert "4/4" in result.out
+
+    def test_the_best_epoch_and_the_last_are_kept(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        """With a validation accuracy that falls from epoch to epoch, best is the first and last the last."""
+        monkeypatch.setattr(
+            "cifar_lightning.module.Classifier._log_metrics",
+            lambda self, metrics: self.log("val/accuracy", 1.0 - self.current_epoch / 10),
+        )
+        assert run("fit", *BRIEF, "--trainer.max_epochs", 3).code == 0
+        folder = Path("runs/cnn/version_0/checkpoints")
+        epochs = {path.name: torch.load(path, weights_only=True)["epoch"] for path in folder.iterdir()}
+        assert epochs == {"best.ckpt": 0, "last.ckpt": 2}
+
+    def test_only_test_reads_the_test_set(self, run: Run, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        read: list[str] = []
+        images = ImageData.images
+        monkeypatch.setattr(ImageData, "images", lambda self, part: read.append(part) or images(self, part))
+        assert run("fit", *BRIEF).code == 0
+        assert run("validate", "--ckpt_path", checkpoint).code == 0
+        assert set(read) == {"train", "val"}
+        assert run("test", "--ckpt_path", checkpoint).code == 0
+        assert set(read) == {"train", "val", "test"}
+
+    def test_tensorboard_is_one_line_of_yaml(self, run: Run) -> None:
+        Path("tb.yaml").write_text("trainer:\n  logger: {class_path: TensorBoardLogger, init_args: {save_dir: runs}}\n")
+        assert run("fit", "--config", "tb.yaml", *BRIEF).code == 0
+        assert list(Path("runs").rglob("events.out.tfevents*"))
+        assert Path("runs/cnn/version_0/metrics.csv").exists()
+
+    def test_callbacks_come_from_yaml(self, run: Run) -> None:
+        Path("stop.yaml").write_text(
+            "trainer:\n  callbacks:\n  - class_path: EarlyStopping\n"
+            "    init_args: {monitor: val/accuracy, mode: max, patience: 1, min_delta: 1.0}\n"
+        )
+        result = run("fit", "--config", "stop.yaml", *BRIEF, "--trainer.max_epochs", 9)
+        assert result.code == 0, result.err
+        assert len(lines(result.out, "epoch ")) == 2
+
+    def test_every_part_can_be_overridden_by_name(self, run: Run) -> None:
+        Path("whole.yaml").write_text(
+            """
+seed_everything: 1
+model:
+  net: {class_path: CNN, init_args: {dropout: 0.1, widths: [8, 8]}}
+  optimizer: {class_path: torch.optim.SGD, init_args: {lr: 0.1, momentum: 0.9}}
+  scheduler: {class_path: torch.optim.lr_scheduler.OneCycleLR, init_args: {max_lr: 0.1}}
+  loss: {class_path: CrossEntropy, init_args: {label_smoothing: 0.1}}
+data:
+  class_path: Digits
+  init_args: {batch_size: 32, augment: [{class_path: Mirror}, {class_path: Cutout, init_args: {size: 4}}]}
+"""
+        )
+        config = config_of(run, "fit", "--config", "whole.yaml", "--model.net.init_args.dropout", 0.3)
+        assert config["model"]["net"]["init_args"]["dropout"] == 0.3
+        assert config["model"]["net"]["init_args"]["widths"] == [8, 8]
+        words = {
+            "--seed_everything": 2,
+            "--model.optimizer.init_args.lr": 0.05,
+            "--model.scheduler.init_args.max_lr": 0.05,
+            "--model.loss.init_args.label_smoothing": 0.2,
+            "--data.init_args.batch_size": 16,
+            "--trainer.max_epochs": 1,
+            "--trainer.limit_train_batches": 2,
+        }
+        flat = [word for pair in words.items() for word in pair]
+        result = run("fit", "--config", "whole.yaml", *flat)
+        assert result.code == 0, result.err
+        saved = yaml.safe_load(Path("runs/cnn/version_0/config.yaml").read_text())
+        assert saved["seed_everything"] == 2
+        assert saved["model"]["optimizer"]["init_args"]["lr"] == 0.05
+        assert saved["model"]["optimizer"]["init_args"]["momentum"] == 0.9
+        assert saved["model"]["scheduler"]["init_args"]["max_lr"] == 0.05
+        assert saved["model"]["loss"]["init_args"]["label_smoothing"] == 0.2
+        assert saved["data"]["init_args"]["batch_size"] == 16
+        assert len(saved["data"]["init_args"]["augment"]) == 2
+
+    @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
+    def test_every_shipped_config_runs(self, run: Run, config: Path, photos: Path) -> None:
+        source = yaml.safe_load(config.read_text())["data"]["class_path"]
+        data = () if source == "Digits" else ("--data", "ImageFolder", "--data.root", photos)
+        brief = ("--trainer.max_epochs", 2, "--trainer.limit_train_batches", 2)
+        result = run("fit", "--config", config, *data, *brief)
+        assert result.code == 0, result.err
+        assert len(config.read_text().splitlines()) <= 40
+        assert Path("runs", config.stem).is_dir()
+
+    def test_the_default_command_is_the_shipped_cnn_config(self, run: Run) -> None:
+        (path,) = (path for path in CONFIGS if path.name == "cnn.yaml")
+        assert config_of(run, "fit", "--config", path) == config_of(run, "fit")
+
+
+class TestPrecedence:
+    """Typed > config file > checkpoint > defaults."""
+
+    @pytest.fixture
+    def made(self, run: Run) -> Path:
+        """A checkpoint with a dropout of 0.1 and a batch size of 32."""
+        words = ("--model.net.init_args.dropout", 0.1, "--model.net.init_args.hidden", 8, "--data.batch_size", 32)
+        assert run("fit", *BRIEF, *words).code == 0
+        Path("c.yaml").write_text(
+            "model: {net: {class_path: CNN, init_args: {dropout: 0.2}}}\ndata: {class_path: Digits}\n"
+        )
+        return Path("runs/cnn/version_0/checkpoints/last.ckpt")
+
+    def test_the_checkpoint_beats_the_defaults(self, run: Run, made: Path) -> None:
+        config = config_of(run, "fit", "--ckpt_path", made)
+        assert config["model"]["net"]["init_args"]["dropout"] == 0.1
+        assert config["data"]["class_path"].endswith("Digits")
+        assert config["data"]["init_args"]["batch_size"] == 32
+
+    def test_the_config_file_beats_the_checkpoint(self, run: Run, made: Path) -> None:
+        config = config_of(run, "fit", "--config", "c.yaml", "--ckpt_path", made)
+        assert config["model"]["net"]["init_args"]["dropout"] == 0.2
+        assert config["model"]["net"]["init_args"]["hidden"] == 8
+
+    def test_what_was_typed_beats_the_config_file(self, run: Run, made: Path) -> None:
+        config = config_of(run, "fit", "--config", "c.yaml", "--model.net.init_args.dropout", 0.3)
+        assert config["model"]["net"]["init_args"]["dropout"] == 0.3
+
+    def test_what_was_typed_beats_the_checkpoint_in_the_run_itself(self, run: Run, made: Path) -> None:
+        words = ("--ckpt_path", made, "--model.net.init_args.dropout", 0.4, "--trainer.max_epochs", 2)
+        assert run("fit", *words, "--experiment", "on").code == 0
+        kept = torch.load("runs/on/version_0/checkpoints/last.ckpt", weights_only=True)["hyper_parameters"]
+        assert kept["net"]["init_args"]["dropout"] == 0.4
+        assert kept["net"]["init_args"]["hidden"] == 8
+
+
+class TestFromACheckpoint:
+    @pytest.mark.parametrize(("command", "prefix"), [("validate", "val/"), ("test", "test/")])
+    def test_metrics_need_no_config_and_write_no_run(
+        self, run: Run, checkpoint: Path, command: str, prefix: str
+    ) -> None:
+        result = run(command, "--ckpt_path", checkpoint)
+        assert result.code == 0, result.err
+        for name in ("accuracy", "precision", "recall", "f1", "loss"):
+            assert prefix + name in result.out
+        assert not list(Path().iterdir())
+
+    def test_predict_writes_a_row_for_every_test_image(self, run: Run, checkpoint: Path, tmp_path: Path) -> None:
+        result = run("predict", "--ckpt_path", checkpoint, "--output", "p.csv")
+        assert result.code == 0, result.err
+        with Path("p.csv").open() as file:
+            rows = list(csv.DictReader(file))
+        images = Digits().images("test")
+        assert [row["image"] for row in rows] == list(images.names)
+        right = [row["label"] == str(label) for row, label in zip(rows, images.labels, strict=True)]
+        assert sum(right) / len(right) > 0.8
+        assert all(0.1 <= float(row["probability"]) <= 1 for row in rows)
+
+    def test_predict_takes_a_folder_of_any_pictures(self, run: Run, photos: Path, tmp_path: Path) -> None:
+        assert run("fit", *BRIEF, "--data", "ImageFolder", "--data.root", photos).code == 0
+        shutil.copytree(photos / "test" / "red", "new")
+        ckpt = "runs/cnn/version_0/checkpoints/best.ckpt"
+        result = run("predict", "--ckpt_path", ckpt, "--data.root", "new")
+        assert result.code == 0, result.err
+        with Path("runs/cnn/version_0/predictions.csv").open() as file:
+            rows = list(csv.DictReader(file))
+        assert sorted(row["image"] for row in rows) == ["new/00.jpg", "new/01.png", "new/02.jpg"]
+        assert {row["label"] for row in rows} <= {"blue", "green", "red"}
+
+    def test_class_names_travel_with_the_checkpoint(self, run: Run, photos: Path) -> None:
+        """A test set that lacks a class keeps the order of the training folder."""
+        assert run("fit", *BRIEF, "--data", "ImageFolder", "--data.root", photos).code == 0
+        (Path("other") / "test").mkdir(parents=True)
+        shutil.copytree(photos / "train" / "red", "other/test/red")
+        ckpt = Path("runs/cnn/version_0/checkpoints/best.ckpt")
+        assert torch.load(ckpt, weights_only=True)["hyper_parameters"]["classes"] == ["blue", "green", "red"]
+        assert run("test", "--ckpt_path", ckpt, "--data.root", "other").code == 0
+
+    def test_checkpoints_hold_nothing_but_tensors_and_plain_values(self, checkpoint: Path) -> None:
+        for name in ("best.ckpt", "last.ckpt"):
+            kept = torch.load(checkpoint.with_name(name), weights_only=True)
+            assert kept["run"]["seed"] == 0
+            assert kept["run"]["metrics"]["val/accuracy"] > 0.8
+
+
+class TestMistakes:
+    """Each is one sentence with the nearest valid name, exit code 2, and nothing written."""
+
+    @pytest.mark.parametrize(
+        ("words", "sentence"),
+        [
+            (["fti"], "there is no command 'fti': did you mean 'fit'?"),
+            (["fit", "--trainer.max_epoch", "3"], "no option 'trainer.max_epoch': did you mean 'trainer.max_epochs'?"),
+            (["fit", "--trainer.max_epoch=3"], "no option 'trainer.max_epoch': did you mean 'trainer.max_epochs'?"),
+            (["fit", "--model.net.init_args.dropuot", "0.3"], "there is no option 'dropuot': did you mean 'dropout'?"),
+            (["fit", "--model.net.dropuot", "0.3"], "there is no option 'dropuot': did you mean 'dropout'?"),
+            (["fit", "--modle.net.dropout", "0.3"], "'modle.net.dropout': did you mean 'model.net.dropout'?"),
+            (["fit", "--data.batchsize", "3"], "there is no option 'batchsize': did you mean 'batch_size'?"),
+            (["fit", "--data", "Digit"], "data: no class is called 'Digit': did you mean 'Digits'?"),
+            (["fit", "--model.net", "CNNN"], "model.net: no class is called 'CNNN': did you mean 'CNN'?"),
+            (["fit", "--model.net", "cifar_lightning.nets.CNNN"], "has no 'CNNN': did you mean 'CNN'?"),
+            (["fit", "--model.net", "cifar_lightnin.nets.CNN"], "'cifar_lightnin': did you mean 'cifar_lightning'?"),
+            (["fit", "--model.optimizer", "Adma"], "no class is called 'Adma': did you mean 'Adam'?"),
+            (["fit", "--model.optimizer.lrr", "1"], "there is no option 'lrr': did you mean 'lr'?"),
+            (["fit", "--trainer.callbacks+", "EarlyStoping"], "'EarlyStoping': did you mean 'EarlyStopping'?"),
+            (["fit", "--data.batch_size", "many"], "batch_size: expected int, got 'many'"),
+            (["fit", "--trainer.max_epochs", "x"], "trainer.max_epochs: expected int or null, got 'x'"),
+            (["fit", "--data", "ImageFolder"], "root"),
+            (["fit", "--data", "ImageFolder", "--data.root", "nowhere"], "data.root 'nowhere' is not a folder"),
+            (["fit", "--data", "Digits", "--data.batch_size", "0"], "data.batch_size is 0: it must be at least 1"),
+            (["fit", "--config", "nowhere.yaml"], "nowhere.yaml"),
+            (["fit", "--trainer.accelerator", "gpuu"], "gpuu"),
+            (["test"], "test needs a checkpoint: name it with --ckpt_path"),
+            (["export", "--ckpt_path", "nowhere.ckpt"], "nowhere.ckpt: no such checkpoint"),
+        ],
+        ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+    )
+    def test_on_the_command_line(self, run: Run, words: list[str], sentence: str) -> None:
+        result = run(*words)
+        assert result.code == 2
+        (line,) = lines(result.err, "error: ")
+        assert sentence in line
+        assert "Traceback" not in result.err
+        assert not list(Path().iterdir())
+
+    @pytest.mark.parametrize(
+        ("text", "sentence"),
+        [
+            ("trainer: {max_epoch: 3}", "'trainer.max_epoch': did you mean 'trainer.max_epochs'?"),
+            ("trainr: {max_epochs: 3}", "'trainr.max_epochs': did you mean 'trainer.max_epochs'?"),
+            ("model: {net: {class_path: CNN, init_args: {dropuot: 0.3}}}", "did you mean 'dropout'?"),
+            ("data: {class_path: Digits, init_args: {augment: [Miror]}}", "did you mean 'Mirror'?"),
+            ("model: {loss: {class_path: CrossEntropy, init_args: {label_smothing: 1}}}", "'label_smoothing'?"),
+            ("trainer: [", "parsing"),
+        ],
+    )
+    def test_in_a_config_file(self, run: Run, text: str, sentence: str) -> None:
+        Path("c.yaml").write_text(text)
+        result = run("fit", "--config", "c.yaml")
+        assert result.code == 2
+        (line,) = lines(result.err, "error: ")
+        assert sentence in line
+        assert not Path("runs").exists()
+
+    def test_a_file_that_is_no_checkpoint_is_named(self, run: Run) -> None:
+        for content in (b"", b"not a checkpoint"):
+            Path("x.ckpt").write_bytes(content)
+            result = run("test", "--ckpt_path", "x.ckpt")
+            assert result.code == 2
+            assert "error: x.ckpt: not a checkpoint, or a damaged one" in result.err
+        torch.save({"state_dict": {}}, "x.ckpt")
+        assert "error: x.ckpt: not a checkpoint of this project" in run("test", "--ckpt_path", "x.ckpt").err
+
+    def test_help_of_a_command_is_complete(self, run: Run) -> None:
+        result = run("fit", "--help")
+        assert result.code == 0
+        for option in ("--model.net", "--model.optimizer", "--data", "--trainer.max_epochs", "--checkpoint.monitor"):
+            assert option in result.out

@@ -1,0 +1,119 @@
+from functools import partial
+
+import lightning.pytorch as L
+import pytest
+import torch
+from cifar_onnx import InputError
+from sklearn.metrics import precision_recall_fscore_support
+from torch import Tensor
+from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from cifar_lightning.data import Digits
+from cifar_lightning.loss import CrossEntropy
+from cifar_lightning.module import Classifier
+from cifar_lightning.nets import CNN
+
+CLASSES = list("0123456789")
+
+
+def trainer(**settings: object) -> L.Trainer:
+    defaults = {"accelerator": "cpu", "logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    return L.Trainer(**{**defaults, "enable_model_summary": False, "limit_val_batches": 0, **settings})  # type: ignore[arg-type]
+
+
+class Rates(L.Callback):
+    """Learning rates, one for each step."""
+
+    def __init__(self) -> None:
+        self.seen: list[float] = []
+
+    def on_train_batch_start(self, trainer: L.Trainer, *_: object) -> None:
+        self.seen.append(trainer.optimizers[0].param_groups[0]["lr"])
+
+
+def test_onecycle_is_given_the_number_of_steps_and_steps_per_batch() -> None:
+    rates = Rates()
+    model = Classifier(CLASSES, CNN(), scheduler=partial(OneCycleLR, max_lr=0.1, total_steps=None))
+    trainer(max_epochs=2, limit_train_batches=5, callbacks=[rates]).fit(model, datamodule=Digits())
+    optimizer = torch.optim.Adam([torch.zeros(1)])
+    schedule = OneCycleLR(optimizer, max_lr=0.1, total_steps=10)
+    expected = []
+    for _ in range(10):
+        expected.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    assert rates.seen == pytest.approx(expected)
+
+
+def test_other_schedules_step_per_epoch() -> None:
+    rates = Rates()
+    model = Classifier(CLASSES, CNN(), scheduler=partial(CosineAnnealingLR, T_max=2))
+    trainer(max_epochs=2, limit_train_batches=3, callbacks=[rates]).fit(model, datamodule=Digits())
+    assert rates.seen == pytest.approx([1e-3] * 3 + [5e-4] * 3)
+
+
+def test_a_stated_number_of_steps_is_kept() -> None:
+    rates = Rates()
+    model = Classifier(CLASSES, CNN(), scheduler=partial(OneCycleLR, max_lr=0.1, total_steps=100))
+    trainer(max_epochs=1, limit_train_batches=3, callbacks=[rates]).fit(model, datamodule=Digits())
+    assert max(rates.seen) < 0.01
+
+
+class Waits(TorchDispatchMode):
+    """Counts where Python asks for a value that the device has still to compute."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        if func is torch.ops.aten._local_scalar_dense.default:
+            self.count += 1
+        return func(*args, **(kwargs or {}))
+
+
+def test_nothing_in_the_training_step_waits_for_the_device() -> None:
+    waits = Waits()
+
+    class Watched(Classifier):
+        def training_step(self, batch: tuple[Tensor, Tensor, Tensor, int], batch_idx: int) -> Tensor:
+            with waits:
+                return super().training_step(batch, batch_idx)
+
+    trainer(max_epochs=1, limit_train_batches=3).fit(Watched(CLASSES, CNN()), datamodule=Digits())
+    assert waits.count == 0
+    with waits:
+        torch.ones(1).item()
+    assert waits.count == 1
+
+
+def test_statistics_of_the_training_images_are_in_the_state() -> None:
+    data, model = Digits(), Classifier(CLASSES, CNN())
+    trainer(max_epochs=1, limit_train_batches=1).fit(model, datamodule=data)
+    mean, std = data.statistics
+    assert model.state_dict()["pixels.mean"].tolist() == pytest.approx(mean)
+    assert model.state_dict()["pixels.std"].tolist() == pytest.approx(std)
+
+
+def test_metrics_equal_scikit_learns() -> None:
+    data, model = Digits(), Classifier(CLASSES, CNN())
+    (metrics,) = trainer(max_epochs=1).test(model, datamodule=data, verbose=False)
+    images = data.images("test")
+    with torch.inference_mode():
+        predicted = model.eval()(torch.from_numpy(images.pixels).permute(0, 3, 1, 2)).argmax(1).numpy()
+    shown = sorted({*predicted.tolist(), *images.labels.tolist()})
+    expected = precision_recall_fscore_support(images.labels, predicted, average="macro", labels=shown, zero_division=0)
+    assert metrics["test/accuracy"] == pytest.approx((predicted == images.labels).mean())
+    for name, value in zip(("precision", "recall", "f1"), expected, strict=False):
+        assert metrics[f"test/{name}"] == pytest.approx(value, abs=1e-6)
+
+
+def test_cross_entropy_takes_class_weights_and_smoothing() -> None:
+    logits, labels = torch.randn(8, 3), torch.tensor([0, 1, 2, 0, 1, 2, 0, 0])
+    weights = [1.0, 2.0, 0.5]
+    expected = torch.nn.CrossEntropyLoss(torch.tensor(weights), label_smoothing=0.1)(logits, labels)
+    assert torch.equal(CrossEntropy(0.1, weights)(logits, labels), expected)
+
+
+def test_class_weights_must_be_one_for_each_class() -> None:
+    with pytest.raises(InputError, match="3 class weights for 10 classes"):
+        Classifier(CLASSES, CNN(), loss=CrossEntropy(class_weights=[1.0, 1.0, 1.0]))

@@ -131,20 +131,21 @@ def export(
         with tempfile.TemporaryDirectory(dir=output.parent, prefix=".export-") as temporary:
             candidate = Path(temporary) / output.name
             candidate.write_bytes(data)
-            report = compare(candidate, samples, logits)
+            report = compare(candidate, samples, logits, classes)
             candidate.replace(output)
     except OSError as error:
         raise InputError(f"{output} cannot be written ({error}): name another file with --output") from None
     return report
 
 
-def compare(path: Path, samples: Sequence[Sample], logits: Scores) -> Report:
+def compare(path: Path, samples: Sequence[Sample], logits: Scores, classes: Sequence[str]) -> Report:
     """Run a model file on pictures from their encoded bytes and compare it, stage by stage, with training.
 
     Args:
         path: the model file.
         samples: `B` pictures.
         logits: `(B, K)`, torch's, from the pixels that training saw.
+        classes: `K` names.
 
     Raises:
         ParityError: naming the first stage that differs: decode, resize, logits, probabilities or labels.
@@ -182,7 +183,7 @@ def compare(path: Path, samples: Sequence[Sample], logits: Scores) -> Report:
     top = np.sort(logits, axis=1)
     # A rounding tie in the resize moves the logits a little; only a label within that noise may change.
     noise = float(np.abs(_logits_of(classifier, decoded) - got_logits).max()) + TOLERANCE
-    agree = [p.label == classifier.classes[label] for p, label in zip(predictions, best, strict=True)]
+    agree = [p.label == classes[label] for p, label in zip(predictions, best, strict=True)]
     for sample, same, (second, first) in zip(samples, agree, top[:, -2:], strict=True):
         if not same and first - second > 2 * noise:
             raise ParityError(f"labels: {sample.name} gets another label than from torch")
@@ -254,7 +255,7 @@ def _with_resize(core: ModelProto, size: int, mode: images.ResizeMode) -> ModelP
     front = onnx.parser.parse_model(f"""
         <ir_version: {IR}, opset_import: ["" : {OPSET}]>
         resize (uint8[batch, height, width, 3] image) => (float[batch, 3, {size}, {size}] pixels)
-        <float zero = {{0.0}}, float half = {{0.5}}, float one = {{1.0}}, float two = {{2.0}},
+        <float zero = {{0.0}}, float half = {{0.5}}, float one = {{1.0}}, float two = {{2.0}}, float rounding = {{{images.ROUNDING}}},
          float side = {{{size}.0}}, int64 height_index = {{1}}, int64 width_index = {{2}}, int64[1] second = {{1}}>
         {{
             shape = Shape(image)
@@ -271,16 +272,16 @@ def _with_resize(core: ModelProto, size: int, mode: images.ResizeMode) -> ModelP
             planes = Transpose <perm = [0, 3, 1, 2]> (floats)
             columns = Transpose <perm = [1, 0]> (width_weights)
             wide = MatMul(planes, columns)
-            wide_half = Add(wide, half)
-            wide_whole = Floor(wide_half)
+            wide_up = Add(wide, rounding)
+            wide_whole = Floor(wide_up)
             tall = MatMul(height_weights, wide_whole)
-            tall_half = Add(tall, half)
-            {_PADDED if mode == "pad" else "pixels = Floor(tall_half)"}
+            tall_up = Add(tall, rounding)
+            {_PADDED if mode == "pad" else "pixels = Floor(tall_up)"}
         }}
     """)
     front = onnx.compose.add_prefix(front, "resize/", rename_inputs=False, rename_outputs=False)
     core.ir_version = IR
-    return onnx.compose.merge_models(
+    model = onnx.compose.merge_models(
         front,
         core,
         io_map=[("pixels", "net_pixels")],
@@ -288,6 +289,8 @@ def _with_resize(core: ModelProto, size: int, mode: images.ResizeMode) -> ModelP
         producer_name="cifar-lightning",
         producer_version=version("cifar-lightning"),
     )
+    del model.opset_import[1:]  # it lists the opset of each half
+    return model
 
 
 def _axis(axis: str, mode: images.ResizeMode) -> str:
@@ -346,7 +349,7 @@ def _axis(axis: str, mode: images.ResizeMode) -> str:
 
 
 _PADDED = f"""
-            tall_whole = Floor(tall_half)
+            tall_whole = Floor(tall_up)
             width_row = Transpose <perm = [1, 0]> (width_insides)
             picture = Mul(height_insides, width_row)
             no_picture = Sub(one, picture)

@@ -102,7 +102,7 @@ class Trainer(L.Trainer):
             resize=datamodule.resize_mode,
             facts=_facts(checkpoint, datamodule),
         )
-        print(f"{report}\nwrote {path}")
+        print(f"{report}\nwrote {path}\nnext: python -m cifar_onnx classify --model {path} PHOTO.jpg")
 
 
 class CLI(LightningCLI):

@@ -27,6 +27,9 @@ FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "WEBP")
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".webp"})
 MAX_PIXELS = 100_000_000  # 300 MB once decoded; a 230 KB file can claim more
 PAD_VALUE = 128  # mid-grey, where mode `pad` has no picture
+# A half, and a little more than any sum of products is off: rational weights give many exact ties, and these must fall
+# on the same side whatever the order in which a runtime adds.
+ROUNDING = 0.5 + 2**-10
 
 
 def decode(source: Source) -> Pixels:
@@ -123,8 +126,8 @@ def resize(pixels: Pixels, size: int, mode: ResizeMode = "stretch") -> Pixels:
         return pixels
     rows, columns = resize_weights(height, width, size, mode)
     x = np.ascontiguousarray(pixels.transpose(2, 0, 1), dtype=np.float32)  # (3, H, W)
-    x = np.floor(x @ columns.T + np.float32(0.5))  # (3, H, S)
-    x = np.floor(rows @ x + np.float32(0.5))  # (3, S, S)
+    x = np.floor(x @ columns.T + np.float32(ROUNDING))  # (3, H, S)
+    x = np.floor(rows @ x + np.float32(ROUNDING))  # (3, S, S)
     if mode == "pad":
         inside = np.outer(rows.any(axis=1), columns.any(axis=1))
         x = np.where(inside, x, np.float32(PAD_VALUE))

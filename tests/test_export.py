@@ -1,0 +1,276 @@
+"""What is inside model.onnx, and that a fault at any stage stops the export."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import openvino
+import pytest
+import torch
+from cifar_onnx import Classifier, InputError, images
+from onnx import TensorProto
+from PIL import Image
+
+import cifar_lightning.export as exporting
+from cifar_lightning.export import ParityError, Report, Sample, compare, export
+from cifar_lightning.nets import CNN, Pixels
+from tests.conftest import BRIEF, Run
+
+MODES: list[images.ResizeMode] = ["stretch", "crop", "pad"]
+SIZES = [
+    (1, 1), (1, 9), (9, 1), (2, 3), (16, 31), (31, 33), (32, 32), (64, 64),
+    (100, 37), (224, 224), (480, 640), (1000, 1500), (1500, 1000),
+]  # fmt: skip
+CLASSES = ["ant", "bee", "cow"]
+
+
+def noise(height: int, width: int) -> images.Pixels:
+    return np.random.default_rng(height * 10_000 + width).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def by_pillow(pixels: images.Pixels, size: int, mode: images.ResizeMode) -> images.Pixels:
+    """The same rule by Pillow, which computes in double precision."""
+    image, (height, width) = Image.fromarray(pixels), pixels.shape[:2]
+    if mode == "stretch":
+        return np.array(image.resize((size, size), Image.Resampling.BILINEAR))
+    if mode == "crop":
+        side = min(height, width)
+        left, top = (width - side) / 2, (height - side) / 2
+        box = (left, top, left + side, top + side)
+        return np.array(image.resize((size, size), Image.Resampling.BILINEAR, box=box))
+    inner = [max(1, int(length * size / max(height, width) + 0.5)) for length in (width, height)]
+    canvas = Image.new("RGB", (size, size), (images.PAD_VALUE,) * 3)
+    canvas.paste(
+        image.resize((inner[0], inner[1]), Image.Resampling.BILINEAR),
+        ((size - inner[0]) // 2, (size - inner[1]) // 2),
+    )
+    return np.array(canvas)
+
+
+def tiny(seed: int = 0) -> tuple[Pixels, CNN]:
+    torch.manual_seed(seed)
+    pixels = Pixels()
+    pixels.set_statistics([0.4, 0.5, 0.6], [0.2, 0.25, 0.3])
+    return pixels, CNN(len(CLASSES), widths=(8, 8), hidden=8)
+
+
+def samples(mode: images.ResizeMode = "stretch", size: int = 32) -> list[Sample]:
+    pictures = [noise(height, width) for height, width in SIZES[:9] * 3]
+    return [
+        Sample(f"picture {i}", images.encode_png(p), images.fingerprint(p), images.resize(p, size, mode))
+        for i, p in enumerate(pictures)
+    ]
+
+
+def write(output: Path, mode: images.ResizeMode = "stretch", size: int = 32) -> Report:
+    return export(*tiny(), samples(mode, size), output, classes=CLASSES, size=size, resize=mode, facts={"note": "é"})
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A model for each resize mode."""
+    folder = tmp_path_factory.mktemp("models")
+    for mode in MODES:
+        write(folder / f"{mode}.onnx", mode)
+    return {mode: folder / f"{mode}.onnx" for mode in MODES}
+
+
+class TestContract:
+    def test_versions_input_and_outputs(self, models: dict[str, Path]) -> None:
+        model = onnx.load(models["stretch"])
+        assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", 18)]
+        assert 8 <= model.ir_version <= 10
+        assert not model.functions
+        (image,) = model.graph.input
+        assert image.name == "image"
+        assert image.type.tensor_type.elem_type == TensorProto.UINT8
+        shape = [dim.dim_param or dim.dim_value for dim in image.type.tensor_type.shape.dim]
+        assert shape == ["batch", "height", "width", 3]
+        assert [output.name for output in model.graph.output] == ["logits", "probabilities"]
+        for output in model.graph.output:
+            assert output.type.tensor_type.elem_type == TensorProto.FLOAT
+            shape = [dim.dim_param or dim.dim_value for dim in output.type.tensor_type.shape.dim]
+            assert shape == ["batch", len(CLASSES)]
+
+    def test_metadata_is_json_with_golden_samples(self, models: dict[str, Path]) -> None:
+        (entry,) = onnx.load(models["pad"]).metadata_props
+        info = json.loads(entry.value)
+        assert entry.key == "classifier"
+        assert info["format"] == 1
+        assert info["classes"] == CLASSES
+        assert info["input"]["size"] == 32
+        assert info["input"]["resize"] == "pad"
+        assert info["note"] == "é"
+        assert len(info["golden"]) == 4
+
+    def test_the_same_weights_give_the_same_bytes(self, models: dict[str, Path], tmp_path: Path) -> None:
+        write(tmp_path / "again.onnx")
+        assert (tmp_path / "again.onnx").read_bytes() == models["stretch"].read_bytes()
+
+    def test_it_is_one_file_without_paths(self, models: dict[str, Path]) -> None:
+        data = models["stretch"].read_bytes()
+        for word in (str(Path(exporting.__file__).parent), "site-packages", ".py", str(Path.home()), "/tmp"):
+            assert word.encode() not in data, word
+        assert {path.suffix for path in models["stretch"].parent.iterdir()} == {".onnx"}
+
+    def test_the_batch_is_dynamic_and_changes_no_answer(self, models: dict[str, Path]) -> None:
+        classifier = Classifier(models["stretch"])
+        batch = np.stack([np.roll(noise(40, 50), shift, axis=1) for shift in range(7)])
+        _, together = classifier.run(batch)
+        alone = np.concatenate([classifier.run(picture[None])[1] for picture in batch])
+        assert together.shape == (7, 3)
+        assert np.abs(together - alone).max() < 1e-6
+        assert np.allclose(together.sum(1), 1, atol=1e-6)
+
+
+class TestResize:
+    @pytest.mark.parametrize("mode", MODES)
+    def test_training_graph_and_pillow_agree_in_onnxruntime(self, models: dict[str, Path], mode: str) -> None:
+        session = ort.InferenceSession(exporting._showing_pixels(models[mode]))
+        assert self.check(lambda batch: session.run(["pixels"], {"image": batch})[0], mode) <= 1e-3
+
+    @pytest.mark.parametrize("mode", MODES)
+    def test_training_graph_and_pillow_agree_in_openvino(
+        self, models: dict[str, Path], mode: str, tmp_path: Path
+    ) -> None:
+        (tmp_path / "pixels.onnx").write_bytes(exporting._showing_pixels(models[mode]))
+        core = openvino.Core()
+        compiled = core.compile_model(tmp_path / "pixels.onnx", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        assert self.check(lambda batch: compiled([batch])["pixels"], mode) <= 1e-3
+
+    def check(self, graph, mode) -> float:  # type: ignore[no-untyped-def]
+        """Every pixel within one grey level of both; returns on how many training and graph differ."""
+        differing, total = 0, 0
+        for height, width in SIZES:
+            picture = noise(height, width)
+            seen = graph(picture[None])[0].transpose(1, 2, 0)
+            trained = images.resize(picture, 32, mode).astype(int)
+            assert np.abs(seen - trained).max() <= 1, (height, width)
+            assert np.abs(seen - by_pillow(picture, 32, mode).astype(int)).max() <= 1, (height, width)
+            differing, total = differing + (seen != trained).sum(), total + seen.size
+        return differing / total
+
+    @pytest.mark.parametrize("mode", MODES)
+    def test_a_picture_of_the_right_size_is_left_alone(self, mode: images.ResizeMode) -> None:
+        picture = noise(32, 32)
+        rows, columns = images.resize_weights(32, 32, 32, mode)
+        assert np.array_equal(rows, np.eye(32))
+        assert np.array_equal(columns, np.eye(32))
+        assert np.array_equal(images.resize(picture, 32, mode), picture)
+
+    def test_pad_keeps_what_crop_cuts_off(self) -> None:
+        wide = np.full((20, 80, 3), 128, np.uint8)
+        wide[:, :8] = 255
+        assert images.resize(wide, 32, "pad").max() > 200
+        assert images.resize(wide, 32, "crop").max() == 128
+
+
+class TestGate:
+    """A fault planted at each stage is found, named, and leaves no file."""
+
+    def refused(self, output: Path, stage: str, given: Sequence[Sample] | None = None) -> None:
+        output.write_text("an older file")
+        with pytest.raises(ParityError, match=f"^{stage}: "):
+            export(*tiny(), given or samples(), output, classes=CLASSES, size=32, resize="stretch", facts={})
+        assert [path.name for path in output.parent.iterdir()] == [output.name]
+        assert output.read_text() == "an older file"
+
+    def test_a_sound_model_passes_with_its_figures(self, tmp_path: Path) -> None:
+        report = write(tmp_path / "m.onnx")
+        assert report.count == report.labels == 27
+        assert report.logits <= 1e-4
+        assert report.ties <= 1e-3
+
+    def test_decode(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        given, decode = samples(), images.decode
+        monkeypatch.setattr(images, "decode", lambda source: decode(source)[:, :, ::-1])
+        self.refused(tmp_path / "m.onnx", "decode", given)
+
+    def test_resize(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(exporting, "_axis", lambda axis, _mode, build=exporting._axis: build(axis, "crop"))
+        self.refused(tmp_path / "m.onnx", "resize")
+
+    def test_resize_by_another_filter(self, tmp_path: Path) -> None:
+        def nearest(sample: Sample) -> Sample:
+            image = Image.fromarray(images.decode(sample.encoded)).resize((32, 32), Image.Resampling.NEAREST)
+            return Sample(sample.name, sample.encoded, sample.fingerprint, np.array(image))
+
+        self.refused(tmp_path / "m.onnx", "resize", [nearest(sample) for sample in samples()])
+
+    @pytest.mark.parametrize("which", ["mean or std", "convolution"])
+    def test_logits(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, which: str) -> None:
+        shape = {"mean or std": (1, 3, 1, 1), "convolution": (8, 3, 3, 3)}[which]
+        core = exporting._core
+
+        def wrong(model: torch.nn.Module, size: int) -> onnx.ModelProto:
+            proto = core(model, size)
+            weight = next(weight for weight in proto.graph.initializer if tuple(weight.dims) == shape)
+            changed = onnx.numpy_helper.to_array(weight).copy()
+            changed.flat[0] += 0.01
+            weight.CopyFrom(onnx.numpy_helper.from_array(changed, weight.name))
+            return proto
+
+        monkeypatch.setattr(exporting, "_core", wrong)
+        self.refused(tmp_path / "m.onnx", "logits")
+
+    def test_probabilities(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        attach = exporting._with_softmax
+        monkeypatch.setattr(exporting, "_with_softmax", lambda model, temperature: attach(model, temperature * 1.5))
+        self.refused(tmp_path / "m.onnx", "probabilities")
+
+    def test_labels(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        dumps = json.dumps
+        monkeypatch.setattr(json, "dumps", lambda info, **_: dumps({**info, "classes": info["classes"][::-1]}))
+        self.refused(tmp_path / "m.onnx", "labels")
+
+    def test_a_folder_that_cannot_be_written_is_named(self, tmp_path: Path) -> None:
+        (tmp_path / "file").touch()
+        with pytest.raises(InputError, match=r"file/m\.onnx cannot be written"):
+            write(tmp_path / "file" / "m.onnx")
+
+    def test_compare_finds_another_models_weights(self, models: dict[str, Path]) -> None:
+        other = torch.nn.Sequential(*tiny(seed=1)).eval()
+        given = samples()
+        logits = exporting._torch_logits(other, np.stack([sample.pixels for sample in given]))
+        with pytest.raises(ParityError, match="^logits: "):
+            compare(models["stretch"], given, logits, CLASSES)
+
+
+class TestCommand:
+    def test_it_writes_into_the_runs_folder_and_says_what_it_compared(self, run: Run, checkpoint: Path) -> None:
+        result = run("export", "--ckpt_path", checkpoint)
+        assert result.code == 0, result.err
+        assert "parity with torch on 256 pictures" in result.out
+        assert "labels 256 of 256" in result.out
+        assert result.out.splitlines()[-1].startswith("next: python -m cifar_onnx classify --model ")
+
+    def test_the_file_answers_as_the_checkpoint_does(self, run: Run, model: Path, checkpoint: Path) -> None:
+        from cifar_lightning.data import Digits
+
+        assert run("predict", "--ckpt_path", checkpoint, "--output", "p.csv").code == 0
+        labels = [line.split(",")[1] for line in Path("p.csv").read_text().splitlines()[1:]]
+        pixels = Digits().images("test").pixels
+        assert [prediction.label for prediction in Classifier(model)(list(pixels))] == labels
+
+    @pytest.mark.parametrize("mode", MODES)
+    def test_photos_of_any_size_pass_the_gate(self, run: Run, photos: Path, mode: str) -> None:
+        words = ("--data.root", photos, "--data.image_size", 24, "--data.resize_mode", mode)
+        assert run("fit", *BRIEF, "--data", "ImageFolder", *words).code == 0
+        result = run("export", "--ckpt_path", "runs/cnn/version_0/checkpoints/best.ckpt", "--output", "m.onnx")
+        assert result.code == 0, result.err
+        assert "labels 36 of 36" in result.out
+        classifier = Classifier("m.onnx")
+        assert classifier.classes == ("blue", "green", "red")
+        assert (classifier.contract.size, classifier.contract.resize) == (24, mode)
+
+    def test_a_gate_that_refuses_ends_with_exit_code_1(
+        self, run: Run, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(exporting, "TOLERANCE", 0.0)
+        result = run("export", "--ckpt_path", checkpoint, "--output", "m.onnx")
+        assert result.code == 1
+        assert "error: no file was written: logits: differ from torch's by up to" in result.err
+        assert not Path("m.onnx").exists()

@@ -11,6 +11,8 @@ class EpochLines(L.Callback):
     """Prints one plain line an epoch: for where there is no terminal, and a bar would only fill a log file."""
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        count = sum(parameter.numel() for parameter in pl_module.parameters())
+        print(f"training {count:,} parameters on {pl_module.device}", flush=True)
         self._start = time.monotonic()
         self._first_epoch = trainer.current_epoch
 

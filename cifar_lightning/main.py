@@ -1,31 +1,27 @@
 """The command line: LightningCLI over Classifier and the data sources, with `export` as one more command."""
 
-import argparse
 import csv
-import hashlib
-import json
 import logging
 import sys
 import warnings
 from collections.abc import Iterable, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as L
-import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, Logger
 
 from cifar_lightning import augment, loss, nets  # noqa: F401  so that a config may name their classes without a module
+from cifar_lightning import checkpoint as checkpoints
 from cifar_lightning.callbacks import EpochLines
 from cifar_lightning.data import ImageData
 from cifar_lightning.export import ParityError, Sample, export
 from cifar_lightning.module import Classifier
 from cifar_lightning.parser import Parser
-from cifar_onnx import InputError, images
+from cifar_onnx import InputError
 
 # The tutorial's experiment, and what keeps its best epoch.
 DEFAULTS: dict[str, Any] = {
@@ -67,15 +63,16 @@ class Trainer(L.Trainer):
         batches = super().predict(model, datamodule=datamodule, ckpt_path=ckpt_path)
         assert ckpt_path is not None
         assert batches is not None
-        path = Path(output or _run_folder(ckpt_path) / "predictions.csv")
+        path = Path(output or checkpoints.run_folder(ckpt_path) / "predictions.csv")
         names = datamodule.predicted.names
+        path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(["image", "label", "probability"])
             for indices, probabilities in batches:
-                best = probabilities.max(1)
-                for index, probability, label in zip(indices, best.values, best.indices, strict=True):
-                    writer.writerow([names[index], model.classes[label], f"{float(probability):.6f}"])
+                best, labels = (tensor.tolist() for tensor in probabilities.max(1))
+                for index, label, probability in zip(indices.tolist(), labels, best, strict=True):
+                    writer.writerow([names[index], model.classes[label], f"{probability:.6f}"])
         print(f"wrote {path}")
 
     def export(
@@ -88,9 +85,9 @@ class Trainer(L.Trainer):
             output: the file; by default model.onnx in the run's folder.
         """
         assert ckpt_path is not None
-        checkpoint = _load(ckpt_path)
+        checkpoint = checkpoints.load(ckpt_path)
         model.load_state_dict(checkpoint["state_dict"])
-        path = Path(output or _run_folder(ckpt_path) / "model.onnx")
+        path = Path(output or checkpoints.run_folder(ckpt_path) / "model.onnx")
         samples = [Sample(*sample) for sample in datamodule.samples(256)]
         report = export(
             model.pixels,
@@ -100,7 +97,7 @@ class Trainer(L.Trainer):
             classes=model.classes,
             size=datamodule.image_size,
             resize=datamodule.resize_mode,
-            facts=_facts(checkpoint, datamodule),
+            facts=checkpoints.facts(checkpoint, datamodule),
         )
         print(f"{report}\nwrote {path}\nnext: python -m cifar_onnx classify --model {path} PHOTO.jpg")
 
@@ -168,65 +165,6 @@ def _next(command: str) -> None:
     print(f"next: python -m cifar_lightning {command}")
 
 
-def _run_folder(ckpt_path: str) -> Path:
-    """The folder of the run that a checkpoint belongs to, or the one it lies in."""
-    folder = Path(ckpt_path).parent
-    return folder.parent if folder.name == "checkpoints" else folder
-
-
-def _load(ckpt_path: str) -> dict[str, Any]:
-    try:
-        checkpoint: dict[str, Any] = torch.load(ckpt_path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise InputError(f"{ckpt_path}: no such checkpoint") from None
-    except Exception as error:
-        raise InputError(f"{ckpt_path}: not a checkpoint, or a damaged one ({error})") from None
-    return checkpoint
-
-
-def _checkpoint_defaults(args: Sequence[str]) -> dict[str, Any]:
-    """What the checkpoint of `--ckpt_path` says of its net and data, as defaults of the parser."""
-    words = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    words.add_argument("--ckpt_path", nargs="?")
-    path = words.parse_known_args(args)[0].ckpt_path
-    if path is None or path in ("last", "best", "hpc"):
-        return {}
-    checkpoint = _load(path)
-    try:
-        model, data = dict(checkpoint["hyper_parameters"]), dict(checkpoint["datamodule_hyper_parameters"])
-        source = data.pop("_class_path")
-    except KeyError as error:
-        raise InputError(f"{path}: not a checkpoint of this project's fit, it has no {error}") from None
-    return {
-        **{f"model.{key}": value for key, value in model.items() if key not in ("_instantiator", "classes")},
-        "data": {
-            "class_path": source,
-            "init_args": {key: value for key, value in data.items() if key != "_instantiator"},
-        },
-    }
-
-
-def _facts(checkpoint: dict[str, Any], datamodule: ImageData) -> dict[str, Any]:
-    """What a contract tells of how its weights came to be; no dates and no paths, so that bytes repeat."""
-    settings = {key: checkpoint[key] for key in ("hyper_parameters", "datamodule_hyper_parameters")}
-    return {
-        "metrics": checkpoint["run"]["metrics"],
-        "provenance": {
-            "config": hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest(),
-            "data": {
-                "source": type(datamodule).__name__,
-                "validation": images.fingerprint(datamodule.images("val").pixels),
-            },
-            "seed": checkpoint["run"]["seed"],
-            "epoch": checkpoint["epoch"],
-            "step": checkpoint["global_step"],
-            "versions": {
-                name: version(name) for name in ("cifar-lightning", "cifar-onnx", "torch", "lightning", "onnx")
-            },
-        },
-    }
-
-
 def _innermost(error: BaseException) -> str:
     """What the first exception of a chain said, or our own one if there is one."""
     while not isinstance(error, InputError) and error.__cause__ is not None:
@@ -247,7 +185,7 @@ def main(args: Sequence[str] | None = None) -> int:
     last = ModelCheckpoint(filename="last", enable_version_counter=False, save_on_train_epoch_end=True)
     try:
         CLI(
-            checkpoint_defaults=_checkpoint_defaults(sys.argv[1:] if args is None else args),
+            checkpoint_defaults=checkpoints.parser_defaults(sys.argv[1:] if args is None else args),
             args=None if args is None else list(args),
             parser_class=Parser,
             parser_kwargs={"prog": "python -m cifar_lightning", "allow_abbrev": False},
@@ -257,7 +195,7 @@ def main(args: Sequence[str] | None = None) -> int:
                 "max_epochs": 50,
                 "devices": 1,
                 "enable_progress_bar": terminal,
-                "enable_model_summary": False,
+                "enable_model_summary": terminal,
                 "callbacks": [last] if terminal else [last, EpochLines()],
             },
         )
@@ -267,6 +205,12 @@ def main(args: Sequence[str] | None = None) -> int:
         return _fail(f"no file was written: {error}", 1)
     except (InputError, MisconfigurationException) as error:
         return _fail(str(error), 2)
+    except RuntimeError as error:
+        if "loading state_dict" not in str(error):
+            raise
+        return _fail(
+            f"the checkpoint's weights do not fit the net that was asked for: {' '.join(str(error).split())}", 2
+        )
     return 0
 
 

@@ -115,7 +115,8 @@ class Classifier(L.LightningModule):
         self._log_metrics(self.test_metrics)
 
     def _log_metrics(self, metrics: MetricCollection) -> None:
-        self.log_dict(metrics.compute())
+        for name, value in metrics.compute().items():
+            self.log(name, value, prog_bar=name.endswith("accuracy"))
         metrics.reset()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

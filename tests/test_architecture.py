@@ -24,9 +24,12 @@ LAW = {
     },
     "cifar_lightning/module.py": {"torch", "lightning", "torchmetrics", "cifar_onnx", OURS + "nets.pixels"},
     "cifar_lightning/callbacks.py": {"lightning", "torch", "cifar_onnx"},
+    "cifar_lightning/graph.py": {"torch", "onnx", "onnx_ir", "cifar_onnx"},
     "cifar_lightning/export.py": {
-        "torch", "onnx", "onnx_ir", "onnxruntime", "numpy", "PIL", "cifar_onnx", OURS + "nets.pixels",
+        "torch", "onnx", "onnxruntime", "numpy", "PIL", "cifar_onnx", OURS + "nets.pixels", OURS + "graph",
     },
+    "cifar_lightning/checkpoint.py": {"torch", "cifar_onnx", OURS + "data"},
+    "cifar_lightning/parser.py": {"torch", "lightning", OURS + "augment", OURS + "data"},
     "export/cifar_onnx": {"numpy", "PIL", "onnxruntime", "cifar_onnx"},
 }  # fmt: skip
 

@@ -11,10 +11,10 @@ from threading import Thread
 
 import numpy as np
 import pytest
-from cifar_onnx import InputError
 from torchvision import datasets
 
 from cifar_lightning.data import CIFAR10
+from cifar_onnx import InputError
 from tests.conftest import Run
 
 NAMES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]

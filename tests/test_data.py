@@ -5,14 +5,14 @@ import lightning.pytorch as L
 import numpy as np
 import pytest
 import torch
-from cifar_onnx import InputError
-from cifar_onnx.images import decode, fingerprint, resize
 from PIL import Image
 
 from cifar_lightning.augment import Augmentation, Mirror
 from cifar_lightning.data import CIFAR10, Digits, ImageData, ImageFolder
 from cifar_lightning.data.base import channel_statistics, stratify
 from cifar_lightning.data.batches import Batches
+from cifar_onnx import InputError
+from cifar_onnx.images import decode, fingerprint, resize
 from tests.conftest import make_photos
 
 ROOT = Path(__file__).parent.parent

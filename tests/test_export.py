@@ -10,13 +10,14 @@ import onnxruntime as ort
 import openvino
 import pytest
 import torch
-from cifar_onnx import Classifier, InputError, images
 from onnx import TensorProto
 from PIL import Image
 
 import cifar_lightning.export as exporting
+from cifar_lightning import graph
 from cifar_lightning.export import ParityError, Report, Sample, compare, export
 from cifar_lightning.nets import CNN, Pixels
+from cifar_onnx import Classifier, InputError, images
 from tests.conftest import BRIEF, Run
 
 MODES: list[images.ResizeMode] = ["stretch", "crop", "pad"]
@@ -129,14 +130,14 @@ class TestContract:
 class TestResize:
     @pytest.mark.parametrize("mode", MODES)
     def test_training_graph_and_pillow_agree_in_onnxruntime(self, models: dict[str, Path], mode: str) -> None:
-        session = ort.InferenceSession(exporting._showing_pixels(models[mode]))
+        session = ort.InferenceSession(graph.showing_pixels(onnx.load(models[mode])))
         assert self.check(lambda batch: session.run(["pixels"], {"image": batch})[0], mode) <= 1e-3
 
     @pytest.mark.parametrize("mode", MODES)
     def test_training_graph_and_pillow_agree_in_openvino(
         self, models: dict[str, Path], mode: str, tmp_path: Path
     ) -> None:
-        (tmp_path / "pixels.onnx").write_bytes(exporting._showing_pixels(models[mode]))
+        (tmp_path / "pixels.onnx").write_bytes(graph.showing_pixels(onnx.load(models[mode])))
         core = openvino.Core()
         compiled = core.compile_model(tmp_path / "pixels.onnx", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
         assert self.check(lambda batch: compiled([batch])["pixels"], mode) <= 1e-3
@@ -190,7 +191,7 @@ class TestGate:
         self.refused(tmp_path / "m.onnx", "decode", given)
 
     def test_resize(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(exporting, "_axis", lambda axis, _mode, build=exporting._axis: build(axis, "crop"))
+        monkeypatch.setattr(graph, "_axis", lambda axis, _mode, build=graph._axis: build(axis, "crop"))
         self.refused(tmp_path / "m.onnx", "resize")
 
     def test_resize_by_another_filter(self, tmp_path: Path) -> None:
@@ -203,7 +204,7 @@ class TestGate:
     @pytest.mark.parametrize("which", ["mean or std", "convolution"])
     def test_logits(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, which: str) -> None:
         shape = {"mean or std": (1, 3, 1, 1), "convolution": (8, 3, 3, 3)}[which]
-        core = exporting._core
+        core = graph.core
 
         def wrong(model: torch.nn.Module, size: int) -> onnx.ModelProto:
             proto = core(model, size)
@@ -213,12 +214,12 @@ class TestGate:
             weight.CopyFrom(onnx.numpy_helper.from_array(changed, weight.name))
             return proto
 
-        monkeypatch.setattr(exporting, "_core", wrong)
+        monkeypatch.setattr(graph, "core", wrong)
         self.refused(tmp_path / "m.onnx", "logits")
 
     def test_probabilities(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        attach = exporting._with_softmax
-        monkeypatch.setattr(exporting, "_with_softmax", lambda model, temperature: attach(model, temperature * 1.5))
+        attach = graph.with_softmax
+        monkeypatch.setattr(graph, "with_softmax", lambda model, temperature: attach(model, temperature * 1.5))
         self.refused(tmp_path / "m.onnx", "probabilities")
 
     def test_labels(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -235,7 +236,7 @@ class TestGate:
         other = torch.nn.Sequential(*tiny(seed=1)).eval()
         given = samples()
         logits = exporting._torch_logits(other, np.stack([sample.pixels for sample in given]))
-        with pytest.raises(ParityError, match="^logits: "):
+        with pytest.raises(ParityError, match=r"^logits: "):
             compare(models["stretch"], given, logits, CLASSES)
 
 

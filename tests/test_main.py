@@ -322,6 +322,12 @@ class TestMistakes:
         torch.save({"state_dict": {}}, "x.ckpt")
         assert "error: x.ckpt: not a checkpoint of this project" in run("test", "--ckpt_path", "x.ckpt").err
 
+    def test_a_net_that_the_weights_do_not_fit_is_named(self, run: Run, checkpoint: Path) -> None:
+        result = run("test", "--ckpt_path", checkpoint, "--model.net.init_args.hidden", 9)
+        assert result.code == 2
+        assert "error: the checkpoint's weights do not fit the net that was asked for" in result.err
+        assert "net.head.1.weight" in result.err
+
     def test_help_of_a_command_is_complete(self, run: Run) -> None:
         result = run("fit", "--help")
         assert result.code == 0

@@ -3,7 +3,6 @@ from functools import partial
 import lightning.pytorch as L
 import pytest
 import torch
-from cifar_onnx import InputError
 from sklearn.metrics import precision_recall_fscore_support
 from torch import Tensor
 from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR
@@ -13,6 +12,7 @@ from cifar_lightning.data import Digits
 from cifar_lightning.loss import CrossEntropy
 from cifar_lightning.module import Classifier
 from cifar_lightning.nets import CNN
+from cifar_onnx import InputError
 
 CLASSES = list("0123456789")
 

@@ -1,0 +1,179 @@
+"""The ONNX graph of a classifier: resize, normalisation, net and softmax.
+
+Notation: `B` batch, `H W` size of the pictures, `S` side of the square that the net sees, `K` classes.
+"""
+
+from importlib.metadata import version
+
+import onnx
+import torch
+from onnx import ModelProto, TensorProto, helper
+from onnx_ir.passes.common import ClearMetadataAndDocStringPass
+from torch import nn
+
+from cifar_onnx import images
+
+OPSET, IR = 18, 8  # what onnxruntime 1.14 and every newer one read
+
+
+def build(model: nn.Module, size: int, mode: images.ResizeMode, temperature: float) -> ModelProto:
+    """The whole graph: uint8 pictures `(B, H, W, 3)` to `logits` and `probabilities`, each `(B, K)`.
+
+    Args:
+        model: pixels 0..255 `(B, 3, S, S)` to logits `(B, K)`, in evaluation mode.
+        size: `S`.
+        mode: how a picture becomes a square.
+        temperature: what logits are divided by before softmax.
+    """
+    return with_softmax(with_resize(core(model, size), size, mode), temperature)
+
+
+def core(model: nn.Module, size: int) -> ModelProto:
+    """Pixels float `(B, 3, S, S)`, 0..255, to logits `(B, K)`, as torch exports it; without source paths."""
+    # Two images, because torch takes a batch of one for a constant.
+    example = torch.zeros(2, 3, size, size)
+    program = torch.onnx.export(
+        model,
+        (example,),
+        dynamo=True,
+        opset_version=OPSET,
+        input_names=["net_pixels"],
+        output_names=["logits"],
+        dynamic_shapes=({0: "batch"},),
+        verbose=False,
+    )
+    assert program is not None
+    ClearMetadataAndDocStringPass()(program.model)
+    return program.model_proto
+
+
+def with_resize(net: ModelProto, size: int, mode: images.ResizeMode) -> ModelProto:
+    """Put before the net what `cifar_onnx.images.resize` does, from uint8 `(B, H, W, 3)`.
+
+    ONNX `Resize` with antialiasing is ignored by OpenVINO and refused on WebGPU; two matrix products run everywhere.
+    """
+    front = onnx.parser.parse_model(f"""
+        <ir_version: {IR}, opset_import: ["" : {OPSET}]>
+        resize (uint8[batch, height, width, 3] image) => (float[batch, 3, {size}, {size}] pixels)
+        <float zero = {{0.0}}, float half = {{0.5}}, float one = {{1.0}}, float two = {{2.0}},
+         float rounding = {{{images.ROUNDING}}}, float side = {{{size}.0}},
+         int64 height_index = {{1}}, int64 width_index = {{2}}, int64[1] second = {{1}}>
+        {{
+            shape = Shape(image)
+            lengths = Cast <to = {TensorProto.FLOAT}> (shape)
+            height_length = Gather(lengths, height_index)
+            width_length = Gather(lengths, width_index)
+            short = Min(height_length, width_length)
+            long = Max(height_length, width_length)
+            steps = Range(zero, side, one)
+            middles = Add(steps, half)
+            {_axis("height", mode)}
+            {_axis("width", mode)}
+            floats = Cast <to = {TensorProto.FLOAT}> (image)
+            planes = Transpose <perm = [0, 3, 1, 2]> (floats)
+            columns = Transpose <perm = [1, 0]> (width_weights)
+            wide = MatMul(planes, columns)
+            wide_up = Add(wide, rounding)
+            wide_whole = Floor(wide_up)
+            tall = MatMul(height_weights, wide_whole)
+            tall_up = Add(tall, rounding)
+            {_PADDED if mode == "pad" else "pixels = Floor(tall_up)"}
+        }}
+    """)
+    front = onnx.compose.add_prefix(front, "resize/", rename_inputs=False, rename_outputs=False)
+    net.ir_version = IR
+    model = onnx.compose.merge_models(
+        front,
+        net,
+        io_map=[("pixels", "net_pixels")],
+        name="classifier",
+        producer_name="cifar-lightning",
+        producer_version=version("cifar-lightning"),
+    )
+    del model.opset_import[1:]  # it lists the opset of each half
+    return model
+
+
+def _axis(axis: str, mode: images.ResizeMode) -> str:
+    """Weights `(S, length)` of one axis: `cifar_onnx.images.resize_weights`, line by line."""
+    box = "short" if mode == "crop" else f"{axis}_length"
+    extent = "side"
+    lines = ""
+    if mode == "pad":
+        extent = "#_extent"
+        lines = """
+            #_product = Mul(#_length, side)
+            #_share = Div(#_product, long)
+            #_share_half = Add(#_share, half)
+            #_share_whole = Floor(#_share_half)
+            #_extent = Max(one, #_share_whole)
+        """
+    lines += f"""
+            #_scale = Div({box}, {extent})
+            #_outside = Sub(#_length, {box})
+            #_begin = Div(#_outside, two)
+            #_free = Sub(side, {extent})
+            #_free_half = Div(#_free, two)
+            #_margin = Floor(#_free_half)
+            #_at = Sub(middles, #_margin)
+            #_scaled = Mul(#_at, #_scale)
+            #_centre = Add(#_begin, #_scaled)
+            #_centres = Unsqueeze(#_centre, second)
+            #_steps = Range(zero, #_length, one)
+            #_middles = Add(#_steps, half)
+            #_difference = Sub(#_middles, #_centres)
+            #_distance = Abs(#_difference)
+            #_support = Max(#_scale, one)
+            #_relative = Div(#_distance, #_support)
+            #_triangle = Sub(one, #_relative)
+            #_clipped = Relu(#_triangle)
+    """
+    if mode == "pad":
+        lines += f"""
+            #_after = Greater(#_at, zero)
+            #_before = Less(#_at, {extent})
+            #_both = And(#_after, #_before)
+            #_inside = Cast <to = {TensorProto.FLOAT}> (#_both)
+            #_insides = Unsqueeze(#_inside, second)
+            #_kept = Mul(#_clipped, #_insides)
+            #_sum = ReduceSum <keepdims = 1> (#_kept, second)
+            #_empty = Sub(one, #_insides)
+            #_total = Add(#_sum, #_empty)
+            #_weights = Div(#_kept, #_total)
+        """
+    else:
+        lines += """
+            #_total = ReduceSum <keepdims = 1> (#_clipped, second)
+            #_weights = Div(#_clipped, #_total)
+        """
+    return lines.replace("#", axis)
+
+
+_PADDED = f"""
+            tall_whole = Floor(tall_up)
+            width_row = Transpose <perm = [1, 0]> (width_insides)
+            picture = Mul(height_insides, width_row)
+            no_picture = Sub(one, picture)
+            grey = Constant <value_float = {images.PAD_VALUE}.0> ()
+            padding = Mul(no_picture, grey)
+            pixels = Add(tall_whole, padding)
+"""
+
+
+def with_softmax(model: ModelProto, temperature: float) -> ModelProto:
+    """Put `probabilities = softmax(logits / temperature)` behind the net."""
+    graph = model.graph
+    graph.initializer.append(helper.make_tensor("temperature", TensorProto.FLOAT, [], [temperature]))
+    graph.node.append(helper.make_node("Div", ["logits", "temperature"], ["calibrated"]))
+    graph.node.append(helper.make_node("Softmax", ["calibrated"], ["probabilities"], axis=1))
+    probabilities = graph.output.add()
+    probabilities.CopyFrom(graph.output[0])
+    probabilities.name = "probabilities"
+    return model
+
+
+def showing_pixels(model: ModelProto) -> bytes:
+    """A built model with one more output: the resized pixels, float32 `(B, 3, S, S)`."""
+    model.graph.output.append(helper.make_tensor_value_info("pixels", TensorProto.FLOAT, None))
+    data: bytes = model.SerializeToString()
+    return data

@@ -1,0 +1,90 @@
+from dataclasses import FrozenInstanceError
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+from PIL import Image
+
+from cifar_onnx import Classifier, ImageError, InputError, Prediction, ProviderError
+
+
+@pytest.fixture(scope="module")
+def classifier() -> Classifier:
+    return Classifier(Path(__file__).parent / "digits.onnx")
+
+
+def test_a_picture_gives_a_frozen_prediction(classifier: Classifier, digits: Path) -> None:
+    for path in sorted(digits.iterdir()):
+        prediction = classifier(path)
+        assert prediction.label == path.stem[-1]
+        assert prediction.probability == max(prediction.probabilities)
+        assert sum(prediction.probabilities) == pytest.approx(1, abs=1e-6)
+        with pytest.raises(FrozenInstanceError):
+            prediction.label = "0"  # type: ignore[misc]
+
+
+def test_top_is_ranked(classifier: Classifier, digits: Path) -> None:
+    prediction = classifier(next(digits.iterdir()))
+    assert prediction.top(1) == [(prediction.label, prediction.probability)]
+    assert len(prediction.top()) == 5
+    probabilities = [probability for _, probability in prediction.top(99)]
+    assert probabilities == sorted(prediction.probabilities, reverse=True)
+
+
+def test_path_text_bytes_image_and_array_give_one_answer(classifier: Classifier, digits: Path) -> None:
+    path = next(digits.iterdir())
+    image = Image.open(path)
+    for source in (str(path), path.read_bytes(), image, np.array(image)):
+        assert classifier(source) == classifier(path)
+
+
+def test_many_of_all_sizes_come_back_in_order_and_as_alone(classifier: Classifier) -> None:
+    generator = np.random.default_rng(0)
+    sizes = [(20, 30), (32, 32), (20, 30), (5, 7), (32, 32), (64, 10), (20, 30)]
+    pictures = [generator.integers(0, 256, (*size, 3), dtype=np.uint8) for size in sizes]
+    together = classifier(pictures, batch_size=4)
+    assert isinstance(together, list)
+    for prediction, picture in zip(together, pictures, strict=True):
+        alone = classifier(picture)
+        assert prediction.label == alone.label
+        assert np.allclose(prediction.probabilities, alone.probabilities, atol=1e-6)
+    assert len(classifier(iter(pictures))) == len(pictures)
+    assert classifier([]) == []
+
+
+def test_a_picture_that_cannot_be_decoded_is_named(classifier: Classifier) -> None:
+    with pytest.raises(ImageError, match=r"nowhere\.jpg: no such file"):
+        classifier("nowhere.jpg")
+
+
+def test_run_gives_logits_and_their_softmax(classifier: Classifier) -> None:
+    logits, probabilities = classifier.run(np.zeros((2, 9, 9, 3), np.uint8))
+    assert logits.shape == probabilities.shape == (2, 10)
+    expected = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    assert np.allclose(probabilities, expected, atol=1e-6)
+
+
+def test_the_provider_in_use_is_told(classifier: Classifier) -> None:
+    assert classifier.providers == ["CPUExecutionProvider"]
+
+
+def test_a_provider_that_is_not_active_is_an_error(model: Path) -> None:
+    missing = next(name for name in ("CUDA", "CoreML", "ROCM") if f"{name}ExecutionProvider" in ort.get_all_providers())
+    assert f"{missing}ExecutionProvider" not in ort.get_available_providers()
+    with pytest.raises(ProviderError, match=rf"{missing}ExecutionProvider is not active.*CPUExecutionProvider"):
+        Classifier(model, providers=[missing.lower(), "cpu"])
+    with pytest.raises(InputError, match="unknown execution provider 'warp'"):
+        Classifier(model, providers=["warp"])
+
+
+def test_threads_change_no_answer(model: Path, digits: Path) -> None:
+    path = next(digits.iterdir())
+    one, two = (Classifier(model, threads=threads)(path) for threads in (1, 2))
+    assert one.label == two.label
+    assert np.allclose(one.probabilities, two.probabilities, atol=1e-6)
+
+
+def test_prediction_can_be_made_by_hand() -> None:
+    prediction = Prediction("b", 0.75, ("a", "b"), (0.25, 0.75))
+    assert prediction.top(2) == [("b", 0.75), ("a", 0.25)]

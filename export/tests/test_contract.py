@@ -1,0 +1,124 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cifar_onnx import Classifier, ContractError, contract
+
+
+def field(number: int, value: bytes | int) -> bytes:
+    """A protobuf field."""
+
+    def varint(value: int) -> bytes:
+        low, high = value & 0x7F, value >> 7
+        return bytes([low | 0x80]) + varint(high) if high else bytes([low])
+
+    if isinstance(value, int):
+        return varint(number << 3) + varint(value)
+    return varint(number << 3 | 2) + varint(len(value)) + value
+
+
+def model_of(info: object, graph: bytes = b"") -> bytes:
+    """An ONNX file with this contract and graph."""
+    text = json.dumps(info).encode()
+    return contract.seal(field(7, graph) + field(14, field(1, b"classifier") + field(2, text)))
+
+
+INFO = {
+    "format": 1,
+    "digest": contract.BLANK,
+    "classes": ["a", "b"],
+    "input": {"size": 8, "resize": "crop"},
+    "temperature": 1.5,
+    "golden": [],
+}
+
+
+def test_it_is_read_without_a_runtime(model: Path) -> None:
+    data, known = contract.read(model)
+    assert len(data) == model.stat().st_size
+    assert known.classes == tuple("0123456789")
+    assert (known.size, known.resize, known.temperature) == (32, "stretch", 1.0)
+    assert len(known.golden) == 4
+    assert all(len(golden.probabilities) == 10 for golden in known.golden)
+    assert known.info["provenance"]["seed"] == 0
+
+
+def test_a_contract_of_the_known_format_is_taken() -> None:
+    known = contract.parse(model_of(INFO))
+    assert (known.classes, known.size, known.resize, known.temperature) == (("a", "b"), 8, "crop", 1.5)
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "an ONNX file without a contract"),
+        (b"not an onnx file at all", "not an ONNX file, or a damaged one"),
+        (field(7, b""), r"without a contract \(metadata key 'classifier'\): export it with"),
+        (model_of({**INFO, "format": 2}), "contract format 2 is unknown: this version reads format 1"),
+        (model_of({**INFO, "input": {"size": 8, "resize": "magic"}}), "cannot be read .*magic"),
+        (model_of({key: value for key, value in INFO.items() if key != "classes"}), "cannot be read .*classes"),
+        (model_of([]), "its contract cannot be read"),
+        (model_of(INFO, field(5, field(13, b"x"))), "keeps weights outside the file"),
+        (model_of(INFO, field(5, field(14, 1))), "keeps weights outside the file"),
+        (model_of(INFO, field(1, field(5, field(5, field(14, 1))))), "keeps weights outside the file"),
+        (model_of(INFO, field(1, field(5, field(6, field(5, field(14, 1)))))), "keeps weights outside the file"),
+        (model_of(INFO) + field(25, field(7, field(5, field(5, field(14, 1))))), "keeps weights outside the file"),
+        (model_of(INFO) + field(20, b""), "holds training information"),
+    ],
+    ids=[
+        "empty", "text", "no contract", "format", "resize mode", "no classes", "a list", "external data",
+        "data location", "in an attribute", "in a subgraph", "in a function", "training",
+    ],
+)  # fmt: skip
+def test_other_files_are_refused_with_the_reason(tmp_path: Path, data: bytes, reason: str) -> None:
+    path = tmp_path / "m.onnx"
+    path.write_bytes(data)
+    with pytest.raises(ContractError, match=reason) as error:
+        contract.read(path)
+    assert str(error.value).startswith(f"{path}: ")
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ContractError, match=r"m\.onnx: cannot be read \(No such file or directory\)"):
+        contract.read(tmp_path / "m.onnx")
+
+
+def largest_tensor(data: bytes) -> bytes:
+    """Raw bytes of the model's largest weight."""
+    (graph,) = (value for number, value in contract._fields(memoryview(data)) if number == 7)
+    assert isinstance(graph, memoryview)
+    tensors = [value for number, value in contract._fields(graph) if number == 5 and isinstance(value, memoryview)]
+    raw = [bytes(v) for t in tensors for n, v in contract._fields(t) if n == 9 and isinstance(v, memoryview)]
+    return max(raw, key=len)
+
+
+def test_a_changed_byte_anywhere_is_found(tmp_path: Path, model: Path) -> None:
+    data = model.read_bytes()
+    generator = np.random.default_rng(0)
+    for position in generator.choice(len(data), 300, replace=False):
+        broken = bytearray(data)
+        broken[position] ^= 1 << int(generator.integers(8))
+        with pytest.raises(ContractError):
+            contract.parse(bytes(broken))
+    for length in generator.integers(0, len(data), 50):
+        with pytest.raises(ContractError):
+            contract.parse(data[:length])
+
+
+def test_changed_weights_and_labels_are_damage(model: Path, changed: Callable[..., Path]) -> None:
+    weights = largest_tensor(model.read_bytes())
+    for old, new in ((weights[:1], bytes([weights[0] ^ 1])), (b'"7", "8"', b'"8", "7"')):
+        with pytest.raises(ContractError, match="damaged or changed since it was exported"):
+            Classifier(changed(old, new))
+
+
+def test_golden_samples_find_a_change_that_was_sealed_anew(model: Path, changed: Callable[..., Path]) -> None:
+    weights = largest_tensor(model.read_bytes())
+    assert all(replay.ok for replay in Classifier(model).verify())
+    assert not all(replay.ok for replay in Classifier(changed(weights, weights[::-1], seal=True)).verify())
+    rotated = b'"classes": ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"]'
+    wrong = b'"classes": ["9", "0", "1", "2", "3", "4", "5", "6", "7", "8"]'
+    assert not any(replay.ok for replay in Classifier(changed(rotated, wrong, seal=True)).verify())

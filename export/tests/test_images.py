@@ -1,0 +1,142 @@
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cifar_onnx import ImageError, InputError, images
+
+# Upper half white, lower half black: 20 x 40 pixels.
+HALVES = np.zeros((20, 40, 3), np.uint8)
+HALVES[:10] = 255
+
+
+def saved(image: Image.Image, form: str = "PNG", **settings: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, form, **settings)  # type: ignore[arg-type]
+    return buffer.getvalue()
+
+
+def test_path_bytes_image_and_array_decode_alike(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(saved(Image.fromarray(HALVES)))
+    for source in (path, str(path), path.read_bytes(), Image.open(path), HALVES, HALVES[:, :, 0]):
+        assert np.array_equal(images.decode(source), HALVES)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_exif_orientation_comes_out_upright(orientation: int) -> None:
+    undo = {
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_90,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_270,
+    }
+    image = Image.fromarray(HALVES)
+    stored = image if orientation == 1 else image.transpose(undo[orientation])
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    assert np.array_equal(images.decode(saved(stored, exif=exif)), HALVES)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "PA"])
+def test_modes_become_rgb(mode: str) -> None:
+    assert np.array_equal(images.decode(Image.fromarray(HALVES).convert("L").convert(mode)), HALVES)
+
+
+def test_cmyk_becomes_rgb() -> None:
+    decoded = images.decode(saved(Image.fromarray(HALVES).convert("CMYK"), "JPEG", quality=95))
+    assert np.abs(decoded.astype(int) - HALVES).mean() < 2
+
+
+def test_sixteen_bit_grey_is_scaled_and_not_clipped() -> None:
+    levels = np.arange(0, 65536, 257, dtype=np.uint16).reshape(16, 16)
+    decoded = images.decode(saved(Image.fromarray(levels)))
+    assert np.array_equal(decoded[:, :, 0], np.arange(256).reshape(16, 16))
+
+
+def test_transparency_is_laid_over_white() -> None:
+    image = Image.new("RGBA", (2, 1), (255, 0, 0, 0))
+    image.putpixel((1, 0), (255, 0, 0, 255))
+    assert images.decode(saved(image)).tolist() == [[[255, 255, 255], [255, 0, 0]]]
+    palette = Image.new("P", (1, 1), 0)
+    palette.putpalette([255, 0, 0])
+    assert images.decode(saved(palette, transparency=0)).tolist() == [[[255, 255, 255]]]
+
+
+def test_an_animation_gives_its_first_frame() -> None:
+    frames = [Image.new("RGB", (4, 4), color) for color in ("red", "blue")]
+    animation = saved(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    assert images.decode(animation)[0, 0].tolist() == [255, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "not a picture"),
+        (b"hello", "not a picture"),
+        (saved(Image.fromarray(HALVES))[:-30], "cannot be decoded"),
+        (saved(Image.effect_noise((99, 99), 50), "JPEG")[:-500], "truncated"),
+        (saved(Image.fromarray(HALVES), "TIFF"), "not a picture in one of the formats BMP, GIF, JPEG, PNG"),
+        (saved(Image.fromarray(HALVES), "EPS"), "not a picture"),
+    ],
+    ids=["empty", "text", "cut PNG", "cut JPEG", "TIFF", "EPS"],
+)
+def test_what_cannot_be_decoded_is_named_with_its_reason(tmp_path: Path, content: bytes, reason: str) -> None:
+    (tmp_path / "a.jpg").write_bytes(content)
+    with pytest.raises(ImageError, match=reason) as error:
+        images.decode(tmp_path / "a.jpg")
+    assert str(error.value).startswith(f"{tmp_path / 'a.jpg'}: ")
+
+
+def test_missing_files_and_folders_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match="no such file"):
+        images.decode(tmp_path / "a.jpg")
+    with pytest.raises(ImageError, match="is a folder, not a picture"):
+        images.decode(tmp_path)
+
+
+def test_a_bomb_is_refused_by_its_header(monkeypatch: pytest.MonkeyPatch) -> None:
+    encoded = saved(Image.fromarray(HALVES))
+    monkeypatch.setattr(images, "MAX_PIXELS", 799)
+    monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("decoded"))
+    with pytest.raises(ImageError, match="40 x 20 pixels are more than the limit of 799"):
+        images.decode(encoded)
+
+
+@pytest.mark.parametrize(
+    "array", [np.zeros((4, 4, 3)), np.zeros((4, 4, 4), np.uint8), np.zeros((0, 4, 3), np.uint8), np.zeros(3, np.uint8)]
+)
+def test_arrays_of_another_kind_are_refused(array: np.ndarray) -> None:  # type: ignore[type-arg]
+    with pytest.raises(ImageError, match=r"give uint8 of shape \(H, W, 3\) in RGB order"):
+        images.decode(array)
+
+
+def test_floating_point_and_32_bit_pixels_are_refused() -> None:
+    for mode in ("F", "I"):
+        with pytest.raises(ImageError, match="no fixed range"):
+            images.decode(Image.new(mode, (2, 2), 70000))
+
+
+def test_fingerprints_tell_pictures_and_shapes_apart() -> None:
+    seen = {images.fingerprint(a) for a in (HALVES, HALVES[::-1], HALVES.reshape(40, 20, 3))}
+    assert len(seen) == 3
+    assert images.fingerprint(HALVES.copy()) in seen
+
+
+def test_find_takes_files_folders_and_globs(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for name in ("b.png", "a.JPG", "in/c.webp", "notes.txt"):
+        (tmp_path / name).touch()
+    assert images.find(tmp_path) == [tmp_path / "a.JPG", tmp_path / "b.png", tmp_path / "in/c.webp"]
+    assert images.find(tmp_path / "*.png") == [tmp_path / "b.png"]
+    assert images.find(tmp_path / "notes.txt") == [tmp_path / "notes.txt"]
+    with pytest.raises(InputError, match="no file matches"):
+        images.find(tmp_path / "*.gif")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="no pictures in this folder"):
+        images.find(tmp_path / "empty")

@@ -1,0 +1,122 @@
+"""The receiver's command line."""
+
+import csv
+import io
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from cifar_onnx.__main__ import main
+
+
+@pytest.fixture(autouse=True)
+def _own_place(tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder that holds `model.onnx`."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model.onnx").write_bytes(model.read_bytes())
+
+
+def test_classify_prints_a_row_for_every_picture(digits: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["classify", "digits"]) == 0
+    rows = capsys.readouterr().out.splitlines()
+    assert len(rows) == 4
+    for row in rows:
+        path, label, probability, percent = re.fullmatch(r"(\S+)\s+(\d)\s+([\d.]+)(%)", row).groups()  # type: ignore[union-attr]
+        assert Path(path).stem[-1] == label
+        assert 10 < float(probability) <= 100
+        assert percent == "%"
+
+
+def test_a_bad_file_is_a_row_and_the_others_go_on(digits: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("bad.jpg").write_text("no picture")
+    first = sorted(digits.iterdir())[0]
+    assert main(["classify", "bad.jpg", "nowhere.png", "*.gif", str(first)]) == 1
+    rows = capsys.readouterr().out.splitlines()
+    assert re.match(r"bad\.jpg +error: not a picture", rows[0])
+    assert re.match(r"nowhere\.png +error: no such file", rows[1])
+    assert re.match(r"\*\.gif +error: .*no file matches", rows[2])
+    assert "error" not in rows[3]
+
+
+def test_json_lines(digits: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["classify", "digits", "nowhere.png", "--json", "--top-k", "3"]) == 1
+    *answers, error = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    for answer in answers:
+        assert answer["label"] == Path(answer["path"]).stem[-1]
+        assert answer["top"][0] == {"label": answer["label"], "probability": answer["probability"]}
+        assert len(answer["top"]) == 3
+    assert error == {"path": "nowhere.png", "error": "no such file"}
+
+
+def test_csv(digits: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["classify", "digits/*.png", "nowhere.png", "--csv", "--top-k", "2"]) == 1
+    *answers, error = csv.DictReader(io.StringIO(capsys.readouterr().out))
+    assert len(answers) == 4
+    for answer in answers:
+        assert answer["label"] == Path(answer["path"]).stem[-1]
+        assert float(answer["probability"]) >= float(answer["probability_2"])
+        assert answer["error"] == ""
+    assert (error["label"], error["error"]) == ("", "no such file")
+
+
+def test_many_pictures_run_in_several_batches(digits: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    paths = [str(path) for path in sorted(digits.iterdir())] * 40
+    assert main(["classify", *paths, "--csv"]) == 0
+    answers = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert [answer["path"] for answer in answers] == paths
+    assert all(answer["label"] == Path(answer["path"]).stem[-1] for answer in answers)
+
+
+def test_info_in_words_as_json_and_with_samples(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert main(["info", "--samples", "samples"]) == 0
+    out = capsys.readouterr().out
+    for words in ("classes   10: 0, 1, 2", "32 x 32 pixels", "metric    val/accuracy 0.9", "4 samples"):
+        assert words in out
+    assert sorted(path.name for path in Path("samples").iterdir()) == ["1.png", "2.png", "3.png", "4.png"]
+    assert main(["info", "model.onnx", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["format"] == 1
+
+
+def test_verify_replays_the_golden_samples(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["verify"]) == 0
+    assert "4 of 4 golden samples give the answer they must, by onnxruntime" in capsys.readouterr().out
+
+
+def test_verify_finds_wrong_answers(changed, capsys: pytest.CaptureFixture[str]) -> None:  # type: ignore[no-untyped-def]
+    right, wrong = (json.dumps(order).encode() for order in (list("0123456789"), list("1032547698")))
+    assert main(["verify", str(changed(right, wrong, seal=True))]) == 1
+    out = capsys.readouterr().out
+    assert "WRONG, expected" in out
+    assert "0 of 4 golden samples" in out
+
+
+def test_verify_refuses_a_changed_byte(changed, capsys: pytest.CaptureFixture[str]) -> None:  # type: ignore[no-untyped-def]
+    assert main(["verify", str(changed(b'"seed": 0', b'"seed": 1'))]) == 2
+    assert "changed.onnx: damaged or changed since it was exported" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["classify", "x.png", "--model", "nowhere.onnx"], "error: nowhere.onnx: cannot be read"),
+        (["classify", "x.png", "--provider", "warp"], "error: unknown execution provider 'warp'"),
+        (["classify", "x.png", "--threads", "0"], "'0' is not a whole number from 1 up"),
+        (["classify"], "PATH"),
+        (["clasify", "x.png"], "classify"),
+    ],
+)
+def test_mistakes_end_with_exit_code_2(words: list[str], sentence: str, capsys: pytest.CaptureFixture[str]) -> None:
+    try:
+        code = main(words)
+    except SystemExit as stop:
+        code = int(stop.code or 0)
+    assert code == 2
+    assert sentence in capsys.readouterr().err
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main(["--version"])
+    assert re.fullmatch(r"cifar-onnx \d+\.\d+\.\d+\n", capsys.readouterr().out)

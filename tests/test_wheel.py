@@ -1,0 +1,96 @@
+"""What a receiver installs: the wheel of cifar-onnx with its three dependencies, where `import torch` fails."""
+
+import os
+import subprocess
+import sys
+import zipfile
+from email.parser import Parser
+from importlib.metadata import distribution
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+EXPORT = Path(__file__).parent.parent / "export"
+
+
+def closure(names: set[str]) -> set[str]:
+    """These distributions and all that they need."""
+    found: set[str] = set()
+    while names - found:
+        name = (names - found).pop()
+        found.add(name)
+        requirements = [Requirement(line) for line in distribution(name).requires or []]
+        names |= {r.name for r in requirements if r.marker is None or r.marker.evaluate({"extra": ""})}
+    return found
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--no-deps",
+        "--no-build-isolation",
+        "-qw",
+        str(folder),
+        str(EXPORT),
+    ]
+    subprocess.run(command, check=True, timeout=120)
+    (path,) = folder.glob("cifar_onnx-*-py3-none-any.whl")
+    return path
+
+
+@pytest.fixture(scope="module")
+def place(wheel: Path) -> Path:
+    """A folder with the wheel, what it declares to need, and pytest; nothing else is importable from it."""
+    folder = wheel.parent / "site"
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(folder)
+        (name,) = (name for name in archive.namelist() if name.endswith("/METADATA"))
+        declared = Parser().parsestr(archive.read(name).decode()).get_all("Requires-Dist") or []
+    needs = {Requirement(line).name for line in declared}
+    assert needs == {"numpy", "pillow", "onnxruntime"}
+    for dependency in closure(needs | {"pytest"}):
+        for file in distribution(dependency).files or []:
+            top = file.parts[0]
+            if top not in ("..", "__pycache__") and not (folder / top).exists():
+                (folder / top).symlink_to(Path(str(distribution(dependency).locate_file(top))))
+    return folder
+
+
+def bare(place: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run Python with nothing but that folder and the standard library."""
+    environment = {**os.environ, "PYTHONPATH": str(place)}
+    command = [sys.executable, "-S", "-P", *words]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=place, timeout=120)
+
+
+def test_the_wheel_carries_types_and_licence(wheel: Path) -> None:
+    names = zipfile.ZipFile(wheel).namelist()
+    assert "cifar_onnx/py.typed" in names
+    assert any(name.endswith("/LICENSE") for name in names)
+    assert not any("tests" in name for name in names)
+
+
+@pytest.mark.parametrize("module", ["torch", "lightning", "onnx", "cifar_lightning"])
+def test_what_trains_cannot_be_imported_there(place: Path, module: str) -> None:
+    assert f"No module named '{module}'" in bare(place, "-c", f"import {module}").stderr
+
+
+def test_all_of_its_own_tests_pass_there(place: Path) -> None:
+    result = bare(place, "-m", "pytest", "-q", "-c", str(EXPORT / "pyproject.toml"), str(EXPORT / "tests"))
+    assert result.returncode == 0, result.stdout[-3000:] + result.stderr
+    where = bare(place, "-c", "import cifar_onnx; print(cifar_onnx.__file__)").stdout
+    assert where.startswith(str(place))
+
+
+def test_it_classifies_there(place: Path, tmp_path: Path) -> None:
+    model = str(EXPORT / "tests" / "digits.onnx")
+    assert bare(place, "-m", "cifar_onnx", "info", model, "--samples", str(tmp_path)).returncode == 0
+    result = bare(place, "-m", "cifar_onnx", "classify", "--model", model, str(tmp_path))
+    assert result.returncode == 0, result.stderr
+    assert len(result.stdout.splitlines()) == 4

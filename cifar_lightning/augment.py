@@ -11,6 +11,8 @@ import torch
 from torch import Generator, Tensor
 from torch.nn.functional import pad
 
+from cifar_onnx.errors import InputError
+
 
 class Augmentation(ABC):
     """A random change of a batch of images that leaves their labels as they are."""
@@ -48,7 +50,7 @@ class ShiftedCrop(Augmentation):
     def __call__(self, images: Tensor, generator: Generator) -> Tensor:
         count, _, height, width = images.shape
         if not 0 <= self.pixels < min(height, width):
-            raise ValueError(f"ShiftedCrop cannot shift images of {height} x {width} by {self.pixels} pixels")
+            raise InputError(f"ShiftedCrop cannot shift images of {height} x {width} by {self.pixels} pixels")
         padded = pad(images.float(), (self.pixels,) * 4, mode="reflect").to(images.dtype)
         top, left = torch.randint(0, 2 * self.pixels + 1, (2, count, 1), device=images.device, generator=generator)
         rows = top + torch.arange(height, device=images.device)  # (B, H)

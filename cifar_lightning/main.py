@@ -44,6 +44,11 @@ _NOISE = (
 )
 
 
+# What torch and Lightning raise as RuntimeError although the user can mend it: weights that do not fit the net that was
+# asked for, and a metric that is not there.
+_MISTAKES = ("Error(s) in loading state_dict", "Early stopping conditioned on metric")
+
+
 class Trainer(L.Trainer):
     """Lightning's Trainer with a CSV file from `predict`, and with `export`."""
 
@@ -136,8 +141,11 @@ class CLI(LightningCLI):
     def instantiate_classes(self) -> None:
         try:
             super().instantiate_classes()
-        except Exception as error:  # a value that a constructor refuses: jsonargparse wraps its message in many others
-            raise InputError(_innermost(error)) from error
+        except Exception as error:  # jsonargparse wraps what a constructor says of its arguments in many messages
+            cause = _innermost(error)
+            if not isinstance(cause, TypeError | ValueError | MisconfigurationException):
+                raise
+            raise InputError(str(cause)) from error
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         """A run of `fit` gets a folder of its own, with metrics.csv, beside whatever other loggers were asked for."""
@@ -165,11 +173,11 @@ def _next(command: str) -> None:
     print(f"next: python -m cifar_lightning {command}")
 
 
-def _innermost(error: BaseException) -> str:
-    """What the first exception of a chain said, or our own one if there is one."""
+def _innermost(error: BaseException) -> BaseException:
+    """The first exception of a chain, or our own one if there is one."""
     while not isinstance(error, InputError) and error.__cause__ is not None:
         error = error.__cause__
-    return str(error)
+    return error
 
 
 def _not_advertising(record: logging.LogRecord) -> bool:
@@ -206,11 +214,9 @@ def main(args: Sequence[str] | None = None) -> int:
     except (InputError, MisconfigurationException) as error:
         return _fail(str(error), 2)
     except RuntimeError as error:
-        if "loading state_dict" not in str(error):
+        if not any(mistake in str(error) for mistake in _MISTAKES):
             raise
-        return _fail(
-            f"the checkpoint's weights do not fit the net that was asked for: {' '.join(str(error).split())}", 2
-        )
+        return _fail(" ".join(str(error).split()), 2)
     return 0
 
 

@@ -14,8 +14,8 @@ OURS = "cifar_lightning."
 # Module or folder -> what it may import, of third parties and of this package.
 LAW = {
     "cifar_lightning/__main__.py": {"cifar_lightning", OURS + "main"},
-    "cifar_lightning/nets": {"torch", OURS + "nets"},
-    "cifar_lightning/augment.py": {"torch"},
+    "cifar_lightning/nets": {"torch", "cifar_onnx.errors", OURS + "nets"},
+    "cifar_lightning/augment.py": {"torch", "cifar_onnx.errors"},
     "cifar_lightning/loss.py": {"torch"},
     "cifar_lightning/progress.py": {"rich"},
     "cifar_lightning/data": {

@@ -281,6 +281,7 @@ class TestMistakes:
             (["fit", "--data", "Digits", "--data.batch_size", "0"], "data.batch_size is 0: it must be at least 1"),
             (["fit", "--config", "nowhere.yaml"], "nowhere.yaml"),
             (["fit", "--trainer.accelerator", "gpuu"], "gpuu"),
+            (["fit", "--data", "Digits", "--model.loss.class_weights", "[1.0]"], "1 class weights for 10 classes"),
             (["test"], "test needs a checkpoint: name it with --ckpt_path"),
             (["export", "--ckpt_path", "nowhere.ckpt"], "nowhere.ckpt: no such checkpoint"),
         ],
@@ -322,11 +323,35 @@ class TestMistakes:
         torch.save({"state_dict": {}}, "x.ckpt")
         assert "error: x.ckpt: not a checkpoint of this project" in run("test", "--ckpt_path", "x.ckpt").err
 
+    @pytest.mark.parametrize(
+        ("words", "sentence"),
+        [
+            (
+                ["--trainer.callbacks+", "EarlyStopping", "--trainer.callbacks.monitor", "val/acc"],
+                "`val/acc` which is not",
+            ),
+            (["--checkpoint.monitor", "val/acc"], "val/acc"),
+            (
+                ["--data.augment+", "ShiftedCrop", "--data.augment.pixels", 32],
+                "ShiftedCrop cannot shift images of 32 x 32",
+            ),
+            (
+                ["--model.net.widths", "[4, 4, 4, 4, 4, 4]"],
+                "CNN with 6 blocks needs pictures of at least 64 pixels, not 32",
+            ),
+        ],
+    )
+    def test_that_show_only_in_the_run(self, run: Run, words: list[object], sentence: str) -> None:
+        result = run("fit", *BRIEF, *words)
+        assert result.code == 2
+        (line,) = lines(result.err, "error: ")
+        assert sentence in line
+
     def test_a_net_that_the_weights_do_not_fit_is_named(self, run: Run, checkpoint: Path) -> None:
         result = run("test", "--ckpt_path", checkpoint, "--model.net.init_args.hidden", 9)
         assert result.code == 2
-        assert "error: the checkpoint's weights do not fit the net that was asked for" in result.err
-        assert "net.head.1.weight" in result.err
+        (line,) = lines(result.err, "error: ")
+        assert "size mismatch for net.head.1.weight" in line
 
     def test_help_of_a_command_is_complete(self, run: Run) -> None:
         result = run("fit", "--help")

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
 
+from cifar_onnx.errors import InputError
+
 _SIDE = 4  # of the map that the dense layer sees: 32x32 pixels after three halvings
 
 
@@ -63,6 +65,11 @@ class CNN(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalised pixels `(B, 3, S, S)` to logits `(B, K)`."""
+        if min(x.shape[2:]) < 2 ** len(self.blocks):
+            raise InputError(
+                f"CNN with {len(self.blocks)} blocks needs pictures of at least {2 ** len(self.blocks)} pixels, "
+                f"not {min(x.shape[2:])}"
+            )
         x = self.blocks(x)  # (B, widths[-1], S / 2 ** len(widths), the same)
         if x.shape[2:] != (_SIDE, _SIDE):
             x = adaptive_avg_pool2d(x, _SIDE)

@@ -11,6 +11,7 @@ import torch
 import yaml
 
 from cifar_lightning.data import Digits, ImageData
+from cifar_onnx import Classifier
 from tests.conftest import BRIEF, Run
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").rglob("*.yaml"))
@@ -167,6 +168,21 @@ data:
     def test_the_default_command_is_the_shipped_cnn_config(self, run: Run) -> None:
         (path,) = (path for path in CONFIGS if path.name == "cnn.yaml")
         assert config_of(run, "fit", "--config", path) == config_of(run, "fit")
+
+
+@pytest.mark.slow
+def test_quickstart_reaches_97_percent_and_its_file_agrees(run: Run) -> None:
+    (path,) = (path for path in CONFIGS if path.name == "quickstart.yaml")
+    assert run("fit", "--config", path).code == 0
+    checkpoint = "runs/quickstart/version_0/checkpoints/best.ckpt"
+    tested = run("test", "--ckpt_path", checkpoint)
+    accuracy = float(re.search(r"test/accuracy\W+([\d.]+)", tested.out)[1])  # type: ignore[index]
+    assert accuracy >= 0.97
+    assert run("export", "--ckpt_path", checkpoint).code == 0
+    images = Digits().images("test")
+    predictions = Classifier("runs/quickstart/version_0/model.onnx")(list(images.pixels))
+    right = [prediction.label == str(label) for prediction, label in zip(predictions, images.labels, strict=True)]
+    assert sum(right) / len(right) == pytest.approx(accuracy)
 
 
 class TestPrecedence:

@@ -202,7 +202,8 @@ def stratify(labels: Labels, fractions: Mapping[Part, float], seed: int) -> dict
 
     Args:
         labels: `(N,)`.
-        fractions: of each class, rounded, for each part; at least one image of a class stays in train.
+        fractions: of each class, rounded, for each part; a class of three images or more has one in each part at
+            least, and one stays in train in any case.
         seed: the same gives the same split.
 
     Returns:
@@ -212,8 +213,9 @@ def stratify(labels: Labels, fractions: Mapping[Part, float], seed: int) -> dict
     chosen: dict[Part, list[NDArray[np.int64]]] = {part: [] for part in (*fractions, "train")}
     for label in np.unique(labels):
         members = generator.permutation(np.flatnonzero(labels == label))
+        total = len(members)
         for part, fraction in fractions.items():
-            count = min(round(fraction * np.count_nonzero(labels == label)), len(members) - 1)
+            count = min(max(round(fraction * total), int(total >= 3)), len(members) - 1)
             chosen[part].append(members[:count])
             members = members[count:]
         chosen["train"].append(members)

@@ -1,14 +1,20 @@
 """Callbacks: what a run says of itself while it goes."""
 
 import time
+from collections.abc import Sequence
+from typing import Any
 
 import lightning.pytorch as L
 import torch
-from torch import Tensor
 
 
 class EpochLines(L.Callback):
     """Prints one plain line an epoch: for where there is no terminal, and a bar would only fill a log file."""
+
+    def __init__(self) -> None:
+        self._start = self._epoch_start = self._pause = 0.0  # moments
+        self._validating = 0.0  # seconds of this epoch
+        self._first_epoch = self._images = 0
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         count = sum(parameter.numel() for parameter in pl_module.parameters())
@@ -19,31 +25,38 @@ class EpochLines(L.Callback):
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._epoch_start = time.monotonic()
         self._images = 0
+        self._validating = 0.0
 
     def on_train_batch_end(
         self,
         trainer: L.Trainer,
         pl_module: L.LightningModule,
         outputs: object,
-        batch: tuple[Tensor, ...],
+        batch: Sequence[Any],
         batch_idx: int,
     ) -> None:
         self._images += len(batch[1])
-        if trainer.is_last_batch:
-            if torch.accelerator.is_available():
-                torch.accelerator.synchronize()
-            self._seconds = time.monotonic() - self._epoch_start
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if pl_module.device.type != "cpu":
+            torch.accelerator.synchronize()  # the training steps are queued, not yet done
+        self._pause = time.monotonic()
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if not trainer.sanity_checking:
+            self._validating += time.monotonic() - self._pause
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        done = trainer.current_epoch + 1
-        words = [f"epoch {done}" + (f"/{trainer.max_epochs}" if trainer.max_epochs else "")]
+        now, done = time.monotonic(), trainer.current_epoch + 1
+        last = trainer.max_epochs if trainer.max_epochs is not None and trainer.max_epochs > 0 else None
+        words = [f"epoch {done}/{last}" if last else f"epoch {done}"]
         metrics = trainer.callback_metrics
         shown = (name for name in ("train/loss", "val/loss", "val/accuracy") if name in metrics)
         words += [f"{name} {float(metrics[name]):.4f}" for name in shown]
-        words.append(f"{self._images / self._seconds:,.0f} images/s")
-        if trainer.max_epochs and trainer.max_epochs > 0:
-            each = (time.monotonic() - self._start) / (done - self._first_epoch)
-            words.append(f"{_duration(each * (trainer.max_epochs - done))} left")
+        words.append(f"{self._images / (now - self._epoch_start - self._validating):,.0f} images/s")
+        if last:
+            each = (now - self._start) / (done - self._first_epoch)
+            words.append(f"{_duration(each * (last - done))} left")
         print("  ".join(words), flush=True)
 
 

@@ -13,6 +13,8 @@ import torch
 from cifar_lightning.data import ImageData
 from cifar_onnx import InputError, images
 
+KEYWORDS = ("best", "last", "hpc")  # what Lightning takes for a checkpoint of the run that is going on
+
 
 def run_folder(ckpt_path: str) -> Path:
     """The folder of the run that a checkpoint belongs to, or the one it lies in."""
@@ -28,26 +30,28 @@ def load(ckpt_path: str) -> dict[str, Any]:
     """
     try:
         checkpoint: dict[str, Any] = torch.load(ckpt_path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise InputError(f"{ckpt_path}: no such checkpoint") from None
-    except Exception as error:
-        raise InputError(f"{ckpt_path}: not a checkpoint, or a damaged one ({error})") from None
+    except OSError as error:
+        raise InputError(f"{ckpt_path}: no such checkpoint ({error.strerror})") from None
+    except Exception:  # torch.load raises whatever the bytes lead it to
+        raise InputError(f"{ckpt_path}: not a checkpoint, or a damaged one") from None
+    needed = ("state_dict", "hyper_parameters", "datamodule_hyper_parameters", "run")
+    if not isinstance(checkpoint, dict) or not all(key in checkpoint for key in needed):
+        raise InputError(f"{ckpt_path}: not a checkpoint that this project's fit has written")
     return checkpoint
 
 
-def parser_defaults(args: Sequence[str]) -> dict[str, Any]:
-    """What the checkpoint of `--ckpt_path` says of its net and data, as defaults of the parser."""
+def named_in(args: Sequence[str]) -> dict[str, Any] | None:
+    """The checkpoint that `--ckpt_path` names on a command line, if it names a file."""
     words = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     words.add_argument("--ckpt_path", nargs="?")
     path = words.parse_known_args(args)[0].ckpt_path
-    if path is None or path in ("last", "best", "hpc"):
-        return {}
-    checkpoint = load(path)
-    try:
-        model, data = dict(checkpoint["hyper_parameters"]), dict(checkpoint["datamodule_hyper_parameters"])
-        source = data.pop("_class_path")
-    except KeyError as error:
-        raise InputError(f"{path}: not a checkpoint of this project's fit, it has no {error}") from None
+    return None if path is None or path in KEYWORDS else load(path)
+
+
+def parser_defaults(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """What a checkpoint says of its net and data, as defaults of the parser."""
+    model, data = (dict(checkpoint[key]) for key in ("hyper_parameters", "datamodule_hyper_parameters"))
+    source = data.pop("_class_path")
     return {
         **{f"model.{key}": value for key, value in model.items() if key not in ("_instantiator", "classes")},
         "data": {

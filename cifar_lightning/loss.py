@@ -13,6 +13,7 @@ class CrossEntropy(nn.CrossEntropyLoss):
     """
 
     def __init__(self, label_smoothing: float = 0.0, class_weights: list[float] | None = None) -> None:
-        super().__init__(
-            weight=None if class_weights is None else torch.tensor(class_weights), label_smoothing=label_smoothing
-        )
+        super().__init__(label_smoothing=label_smoothing)
+        if class_weights is not None:
+            # A setting, not something learnt: a checkpoint must not overrule what was asked for.
+            self.register_buffer("weight", torch.tensor(class_weights), persistent=False)

@@ -71,7 +71,7 @@ class Trainer(L.Trainer):
         path = Path(output or checkpoints.run_folder(ckpt_path) / "predictions.csv")
         names = datamodule.predicted.names
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("w", newline="", encoding="utf-8") as file:
+        with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
             writer = csv.writer(file)
             writer.writerow(["image", "label", "probability"])
             for indices, probabilities in batches:
@@ -113,8 +113,8 @@ class CLI(LightningCLI):
     What was typed beats the config file, which beats the checkpoint, which beats the defaults.
     """
 
-    def __init__(self, checkpoint_defaults: dict[str, Any], **kwargs: Any) -> None:
-        self.checkpoint_defaults = checkpoint_defaults
+    def __init__(self, checkpoint: dict[str, Any] | None, **kwargs: Any) -> None:
+        self.checkpoint = checkpoint
         super().__init__(Classifier, ImageData, trainer_class=Trainer, subclass_mode_data=True, **kwargs)
 
     @staticmethod
@@ -127,7 +127,7 @@ class CLI(LightningCLI):
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
         parser.link_arguments("data.classes", "model.classes", apply_on="instantiate")
         parser.link_arguments("data.classes", "model.net.init_args.num_classes", compute_fn=len, apply_on="instantiate")
-        parser.set_defaults({**DEFAULTS, **self.checkpoint_defaults})
+        parser.set_defaults({**DEFAULTS, **(checkpoints.parser_defaults(self.checkpoint) if self.checkpoint else {})})
 
     def _parse_ckpt_path(self) -> None:
         """Lightning lets the checkpoint win over what was typed (PR #21455); here it only changes the defaults."""
@@ -135,8 +135,8 @@ class CLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         if self.subcommand != "fit":
             self.save_config_callback = None
-            if not self.config[self.subcommand].ckpt_path:
-                raise InputError(f"{self.subcommand} needs a checkpoint: name it with --ckpt_path")
+            if self.checkpoint is None:
+                raise InputError(f"{self.subcommand} needs a checkpoint: name its file with --ckpt_path")
 
     def instantiate_classes(self) -> None:
         try:
@@ -146,6 +146,12 @@ class CLI(LightningCLI):
             if not isinstance(cause, TypeError | ValueError | MisconfigurationException):
                 raise
             raise InputError(str(cause)) from error
+
+    def after_instantiate_classes(self) -> None:
+        if self.checkpoint and (known := self.checkpoint["hyper_parameters"]["classes"]) != self.model.classes:
+            raise InputError(
+                f"the checkpoint knows the classes {', '.join(known)}; the data has {', '.join(self.model.classes)}"
+            )
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         """A run of `fit` gets a folder of its own, with metrics.csv, beside whatever other loggers were asked for."""
@@ -193,7 +199,7 @@ def main(args: Sequence[str] | None = None) -> int:
     last = ModelCheckpoint(filename="last", enable_version_counter=False, save_on_train_epoch_end=True)
     try:
         CLI(
-            checkpoint_defaults=checkpoints.parser_defaults(sys.argv[1:] if args is None else args),
+            checkpoint=checkpoints.named_in(sys.argv[1:] if args is None else args),
             args=None if args is None else list(args),
             parser_class=Parser,
             parser_kwargs={"prog": "python -m cifar_lightning", "allow_abbrev": False},

@@ -3,16 +3,19 @@
 Notation: `B` batch, `K` classes, `S` side of the images in pixels.
 """
 
+import math
 import warnings
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import lightning.pytorch as L
 import torch
-from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable, ReduceLROnPlateau
+from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import CyclicLR, OneCycleLR
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import CyclicLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
 from torchmetrics import MetricCollection
 from torchmetrics.classification import (
     MulticlassAccuracy,
@@ -24,6 +27,7 @@ from torchmetrics.classification import (
 from cifar_lightning.nets.pixels import Pixels
 from cifar_onnx import InputError
 
+SchedulerCallable = Callable[[Optimizer], LRScheduler]
 Batch = tuple[Tensor, Tensor, Tensor, int]  # images, labels, indices, seed of the augmentation
 
 
@@ -35,7 +39,7 @@ class Classifier(L.LightningModule):
         net: the net.
         optimizer: makes the optimizer from the parameters.
         scheduler: makes the learning-rate schedule from the optimizer. One that needs the number of steps (OneCycleLR)
-            is given it and steps per batch; others step per epoch.
+            is given it and steps per batch; others step per epoch, ReduceLROnPlateau by the validation loss.
         loss: of logits `(B, K)` and labels `(B,)`.
     """
 
@@ -44,7 +48,7 @@ class Classifier(L.LightningModule):
         classes: list[str],
         net: nn.Module,
         optimizer: OptimizerCallable = torch.optim.Adam,
-        scheduler: LRSchedulerCallable | None = None,
+        scheduler: SchedulerCallable | None = None,
         loss: nn.Module | None = None,
     ) -> None:
         super().__init__()
@@ -60,12 +64,12 @@ class Classifier(L.LightningModule):
         self.optimizer = optimizer
         self.scheduler = scheduler
         self.loss = loss or nn.CrossEntropyLoss()
-        for weight in self.loss.buffers():
-            if weight.shape != (len(classes),):
-                raise InputError(
-                    f"model.loss has {weight.numel()} class weights for {len(classes)} classes: give one for each of "
-                    f"{', '.join(classes)}"
-                )
+        weights = getattr(self.loss, "weight", None)
+        if weights is not None and weights.shape != (len(classes),):
+            raise InputError(
+                f"model.loss has {weights.numel()} class weights for {len(classes)} classes: give one for each of "
+                f"{', '.join(classes)}"
+            )
         metrics = MetricCollection(
             {
                 "accuracy": MulticlassAccuracy(len(classes), average="micro", validate_args=False),
@@ -129,16 +133,25 @@ class Classifier(L.LightningModule):
         if self.scheduler is None:
             return optimizer
         make = self.scheduler
-        if isinstance(make, partial) and _lacks_total_steps(make.keywords):
-            make = partial(make, total_steps=int(self.trainer.estimated_stepping_batches))
+        if isinstance(make, partial) and OneCycleLR in (make.func, *make.args):
+            make = self._with_total_steps(make)
         schedule = make(optimizer)
-        config: dict[str, Any] = {"scheduler": schedule, "interval": "epoch"}
-        if isinstance(schedule, OneCycleLR | CyclicLR):
-            config["interval"] = "step"
+        per_batch = isinstance(schedule, OneCycleLR | CyclicLR)
+        config = {"scheduler": schedule, "interval": "step" if per_batch else "epoch"}
         if isinstance(schedule, ReduceLROnPlateau):
-            config["monitor"] = schedule.monitor
+            config["monitor"] = "val/loss"
         return {"optimizer": optimizer, "lr_scheduler": config}  # type: ignore[return-value]
 
+    def _with_total_steps(self, make: partial[LRScheduler]) -> partial[LRScheduler]:
+        if make.keywords.get("total_steps") is not None or make.keywords.get("epochs") is not None:
+            return make
+        steps = self.trainer.estimated_stepping_batches
+        if math.isinf(steps) or steps < 1:
+            raise InputError("OneCycleLR needs an end: set --trainer.max_epochs or --trainer.max_steps")
+        return partial(make, total_steps=int(steps))
 
-def _lacks_total_steps(settings: dict[str, Any]) -> bool:
-    return "total_steps" in settings and settings["total_steps"] is None and settings.get("epochs") is None
+    def on_train_start(self) -> None:
+        """Settings of the optimizer are the config's, also where a checkpoint has brought back its own."""
+        if self.scheduler is None and isinstance(self.optimizer, partial):
+            for group in self.trainer.optimizers[0].param_groups:
+                group.update({key: value for key, value in self.optimizer.keywords.items() if key in group})

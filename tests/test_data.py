@@ -1,4 +1,5 @@
 import re
+import shutil
 from pathlib import Path
 
 import lightning.pytorch as L
@@ -180,6 +181,18 @@ class TestImageFolder:
         with pytest.raises(InputError, match="no pictures of class 'yellow' to train on"):
             ImageFolder(str(photos)).images("train")
 
+    def test_a_test_folder_without_a_training_folder_is_no_class(self, photos: Path) -> None:
+        (photos / "train").rename(photos / "trainn")
+        with pytest.raises(InputError, match=r"has test/ but no train/ beside it"):
+            ImageFolder(str(photos))
+
+    def test_predict_takes_what_training_did_not_see(self, photos: Path) -> None:
+        assert len(ImageFolder(str(photos)).predicted) == 9
+        assert len(ImageFolder(str(photos / "train")).predicted) == 3
+        others = ImageFolder(str(photos / "train" / "red"), classes=["blue", "green", "red"]).predicted
+        assert len(others) == 12
+        assert set(others.labels) == {-1}
+
     def test_fewer_than_two_classes_are_refused(self, photos: Path) -> None:
         with pytest.raises(InputError, match="0 class folders: at least two are needed"):
             ImageFolder(str(photos / "train" / "red"))
@@ -200,6 +213,8 @@ class TestImageFolder:
         (red / "empty.png").touch()
         (red / ".DS_Store").write_text("junk")
         (red / "Thumbs.db").write_text("junk")
+        (red / ".ipynb_checkpoints").mkdir()
+        shutil.copy(red / "00.jpg", red / ".ipynb_checkpoints")
         data = ImageFolder(str(photos))
         assert len(data.images("train")) + len(data.images("val")) == 36
         lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("left out: ")]
@@ -247,6 +262,14 @@ class TestImageFolder:
         size, mode = (16 if change == "size" else 32), ("crop" if change == "mode" else "stretch")
         ImageFolder(str(photos), image_size=size, resize_mode=mode).load("train")  # type: ignore[arg-type]
         assert len(decoded) == 36
+
+    def test_a_damaged_cache_is_made_anew(self, photos: Path, tmp_path: Path) -> None:
+        first = ImageFolder(str(photos), cache_dir=str(tmp_path / "c")).load("train")
+        (cache,) = (tmp_path / "c").iterdir()
+        cache.write_bytes(cache.read_bytes()[:-999])
+        for _ in range(2):
+            again = ImageFolder(str(photos), cache_dir=str(tmp_path / "c")).load("train")
+            assert np.array_equal(first.pixels, again.pixels)
 
     def test_a_cache_that_cannot_be_written_costs_only_time(
         self, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

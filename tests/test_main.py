@@ -75,6 +75,12 @@ class TestFit:
         assert re.fullmatch(line, found[1])
         assert "\r" not in result.out + result.err
 
+    @pytest.mark.filterwarnings("ignore:.*could not find the monitored key")
+    def test_a_run_cut_short_says_so_without_a_last_epoch(self, run: Run) -> None:
+        result = run("fit", *BRIEF, "--trainer.max_epochs", -1, "--trainer.max_steps", 3)
+        assert result.code == 0, result.err
+        assert re.match(r"epoch 1  train/loss", lines(result.out, "epoch ")[0])
+
     def test_on_a_terminal_there_is_a_bar_instead(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("sys.stdout.isatty", lambda: True)
         result = run("fit", *BRIEF)
@@ -220,6 +226,14 @@ class TestPrecedence:
         assert kept["net"]["init_args"]["dropout"] == 0.4
         assert kept["net"]["init_args"]["hidden"] == 8
 
+    def test_a_typed_learning_rate_and_class_weights_beat_the_checkpoints(self, run: Run, made: Path) -> None:
+        words = ("--model.optimizer.init_args.lr", 0.5, "--model.loss.class_weights", [2.0] * 10)
+        assert run("fit", "--ckpt_path", made, *words, "--trainer.max_epochs", 2, "--experiment", "on").code == 0
+        kept = torch.load("runs/on/version_0/checkpoints/last.ckpt", weights_only=True)
+        assert kept["optimizer_states"][0]["param_groups"][0]["lr"] == 0.5
+        assert kept["hyper_parameters"]["loss"]["init_args"]["class_weights"] == [2.0] * 10
+        assert "loss.weight" not in kept["state_dict"]
+
 
 class TestFromACheckpoint:
     @pytest.mark.parametrize(("command", "prefix"), [("validate", "val/"), ("test", "test/")])
@@ -298,7 +312,9 @@ class TestMistakes:
             (["fit", "--config", "nowhere.yaml"], "nowhere.yaml"),
             (["fit", "--trainer.accelerator", "gpuu"], "gpuu"),
             (["fit", "--data", "Digits", "--model.loss.class_weights", "[1.0]"], "1 class weights for 10 classes"),
-            (["test"], "test needs a checkpoint: name it with --ckpt_path"),
+            (["test"], "test needs a checkpoint: name its file with --ckpt_path"),
+            (["test", "--ckpt_path", "last"], "test needs a checkpoint: name its file with --ckpt_path"),
+            (["predict", "--ckpt_path", "best"], "predict needs a checkpoint: name its file with --ckpt_path"),
             (["export", "--ckpt_path", "nowhere.ckpt"], "nowhere.ckpt: no such checkpoint"),
         ],
         ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -335,9 +351,20 @@ class TestMistakes:
             Path("x.ckpt").write_bytes(content)
             result = run("test", "--ckpt_path", "x.ckpt")
             assert result.code == 2
-            assert "error: x.ckpt: not a checkpoint, or a damaged one" in result.err
-        torch.save({"state_dict": {}}, "x.ckpt")
-        assert "error: x.ckpt: not a checkpoint of this project" in run("test", "--ckpt_path", "x.ckpt").err
+            assert lines(result.err, "error: ") == ["error: x.ckpt: not a checkpoint, or a damaged one"]
+        for kept in ({"state_dict": {}}, torch.zeros(3)):
+            torch.save(kept, "x.ckpt")
+            result = run("test", "--ckpt_path", "x.ckpt")
+            assert "error: x.ckpt: not a checkpoint that this project's fit has written" in result.err
+
+    def test_data_with_other_classes_than_the_checkpoints_is_refused(
+        self, run: Run, checkpoint: Path, photos: Path
+    ) -> None:
+        for command in ("test", "export"):
+            result = run(command, "--ckpt_path", checkpoint, "--data", "ImageFolder", "--data.root", photos)
+            assert result.code == 2
+            assert "the checkpoint knows the classes 0, 1, 2" in result.err
+            assert "the data has blue, green, red" in result.err
 
     @pytest.mark.parametrize(
         ("words", "sentence"),
@@ -347,6 +374,10 @@ class TestMistakes:
                 "`val/acc` which is not",
             ),
             (["--checkpoint.monitor", "val/acc"], "val/acc"),
+            (
+                ["--model.scheduler", "OneCycleLR", "--model.scheduler.max_lr", 0.1, "--trainer.max_epochs", -1],
+                "OneCycleLR needs an end",
+            ),
             (
                 ["--data.augment+", "ShiftedCrop", "--data.augment.pixels", 32],
                 "ShiftedCrop cannot shift images of 32 x 32",

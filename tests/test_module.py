@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from functools import partial
 
 import lightning.pytorch as L
@@ -5,10 +6,12 @@ import pytest
 import torch
 from sklearn.metrics import precision_recall_fscore_support
 from torch import Tensor
-from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR
+from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR, ReduceLROnPlateau
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from cifar_lightning.augment import Cutout, Mirror, ShiftedCrop
 from cifar_lightning.data import Digits
+from cifar_lightning.data.batches import Batch
 from cifar_lightning.loss import CrossEntropy
 from cifar_lightning.module import Classifier
 from cifar_lightning.nets import CNN
@@ -34,7 +37,7 @@ class Rates(L.Callback):
 
 def test_onecycle_is_given_the_number_of_steps_and_steps_per_batch() -> None:
     rates = Rates()
-    model = Classifier(CLASSES, CNN(), scheduler=partial(OneCycleLR, max_lr=0.1, total_steps=None))
+    model = Classifier(CLASSES, CNN(), scheduler=partial(OneCycleLR, max_lr=0.1))
     trainer(max_epochs=2, limit_train_batches=5, callbacks=[rates]).fit(model, datamodule=Digits())
     optimizer = torch.optim.Adam([torch.zeros(1)])
     schedule = OneCycleLR(optimizer, max_lr=0.1, total_steps=10)
@@ -53,6 +56,14 @@ def test_other_schedules_step_per_epoch() -> None:
     assert rates.seen == pytest.approx([1e-3] * 3 + [5e-4] * 3)
 
 
+def test_a_plateau_is_one_of_the_validation_loss() -> None:
+    rates = Rates()
+    model = Classifier(CLASSES, CNN(), scheduler=partial(ReduceLROnPlateau, patience=0, threshold=1e9))
+    settings = {"limit_train_batches": 1, "limit_val_batches": 1}
+    trainer(max_epochs=3, callbacks=[rates], **settings).fit(model, datamodule=Digits())
+    assert rates.seen == pytest.approx([1e-3, 1e-4, 1e-5])
+
+
 def test_a_stated_number_of_steps_is_kept() -> None:
     rates = Rates()
     model = Classifier(CLASSES, CNN(), scheduler=partial(OneCycleLR, max_lr=0.1, total_steps=100))
@@ -61,29 +72,49 @@ def test_a_stated_number_of_steps_is_kept() -> None:
 
 
 class Waits(TorchDispatchMode):
-    """Counts where Python asks for a value that the device has still to compute."""
+    """Counts operations whose result Python needs before it can go on: values, and shapes that depend on values."""
 
-    count = 0
+    WAITING = (
+        torch.ops.aten._local_scalar_dense.default,
+        torch.ops.aten.nonzero.default,
+        torch.ops.aten.masked_select.default,
+        torch.ops.aten.equal.default,
+    )
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
-        if func is torch.ops.aten._local_scalar_dense.default:
-            self.count += 1
+        masks = func is torch.ops.aten.index.Tensor and any(i is not None and i.dtype == torch.bool for i in args[1])
+        self.count += func in self.WAITING or masks
         return func(*args, **(kwargs or {}))
 
 
+@pytest.mark.parametrize("wait", [Tensor.item, Tensor.nonzero, lambda x: x[x > 0], lambda x: bool(x.all())])
+def test_the_watch_for_waits_sees_them(wait: Callable[[Tensor], object]) -> None:
+    with Waits() as waits:
+        wait(torch.ones(1))
+    assert waits.count
+
+
 def test_nothing_in_the_training_step_waits_for_the_device() -> None:
+    """Neither the augmentation nor the step itself."""
     waits = Waits()
 
-    class Watched(Classifier):
+    class WatchedStep(Classifier):
         def training_step(self, batch: tuple[Tensor, Tensor, Tensor, int], batch_idx: int) -> Tensor:
             with waits:
                 return super().training_step(batch, batch_idx)
 
-    trainer(max_epochs=1, limit_train_batches=3).fit(Watched(CLASSES, CNN()), datamodule=Digits())
+    class WatchedData(Digits):
+        def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+            with waits:
+                return super().on_after_batch_transfer(batch, dataloader_idx)
+
+    data = WatchedData(augment=[Mirror(), ShiftedCrop(), Cutout()])
+    trainer(max_epochs=1, limit_train_batches=3).fit(WatchedStep(CLASSES, CNN()), datamodule=data)
     assert waits.count == 0
-    with waits:
-        torch.ones(1).item()
-    assert waits.count == 1
 
 
 def test_statistics_of_the_training_images_are_in_the_state() -> None:

@@ -4,12 +4,14 @@ import hashlib
 import os
 import sys
 import tempfile
+import zipfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL
 from numpy.typing import NDArray
 
 from cifar_lightning.data.base import ImageData, Images, Part
@@ -54,8 +56,8 @@ class ImageFolder(ImageData):
             raise InputError(f"data.image_size is {image_size}: it must be at least 1")
         self.image_size = image_size
         self.resize_mode = resize_mode
-        self.cache_dir = Path(cache_dir or Path(os.environ.get("XDG_CACHE_HOME", "~/.cache"), "cifar-lightning"))
-        self._classes = classes or _subfolders(self._folder("train"))
+        self.cache_dir = Path(cache_dir or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "cifar-lightning"))
+        self._classes = classes or _subfolders(self._training_folder())
         self.hparams["classes"] = self._classes
         if len(self._classes) < 2:
             raise InputError(
@@ -69,13 +71,22 @@ class ImageFolder(ImageData):
 
     @property
     def given(self) -> frozenset[Part]:
-        return frozenset({"train", "predict", *(part for part in ("val", "test") if (self.root / part).is_dir())})
+        parts: set[Part] = {"train", *(part for part in ("val", "test") if (self.root / part).is_dir())}
+        if "test" not in parts and _subfolders(self._folder("train")) != self._classes:
+            parts.add("predict")  # no training set: a folder of pictures to predict, all of them
+        return frozenset(parts)
 
     def _folder(self, part: Part) -> Path:
         return self.root / part if (self.root / part).is_dir() else self.root
 
+    def _training_folder(self) -> Path:
+        for part in ("val", "test"):
+            if (self.root / part).is_dir() and not (self.root / "train").is_dir():
+                raise InputError(f"{self.root} has {part}/ but no train/ beside it: there is nothing to train on")
+        return self._folder("train")
+
     def load(self, part: Part) -> Images:
-        folder = self._folder("test" if part == "predict" else part)
+        folder = self._training_folder() if part == "train" else self._folder(part)
         files = [(path, -1) for path in _files(folder)] if part == "predict" else self._labelled(folder)
         if not files:
             raise InputError(f"{folder} holds no pictures")
@@ -112,11 +123,15 @@ class ImageFolder(ImageData):
         """Pixels `(N, S, S, 3)`, fingerprints and errors of the files, from the cache if it knows them."""
         stats = [(path.relative_to(folder), path.stat()) for path in paths]
         lines = [f"{path}\0{stat.st_size}\0{stat.st_mtime_ns}" for path, stat in stats]
-        key = f"{_VERSION}\0{self.image_size}\0{self.resize_mode}\0{folder.resolve()}\n" + "\n".join(lines)
+        settings = (_VERSION, PIL.__version__, self.image_size, self.resize_mode, folder.resolve())
+        key = "\n".join([*map(str, settings), *lines])
         cache = self.cache_dir.expanduser() / f"{hashlib.sha256(os.fsencode(key)).hexdigest()}.npz"
         if cache.exists():
-            with np.load(cache) as arrays:
-                return arrays["pixels"], arrays["fingerprints"], arrays["errors"]
+            try:
+                with cache.open("rb") as file, np.load(file) as arrays:
+                    return arrays["pixels"], arrays["fingerprints"], arrays["errors"]
+            except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+                print(f"{cache} is damaged ({error}): decoding the pictures again", file=sys.stderr)
         size, mode = self.image_size, self.resize_mode
 
         def read(path: Path) -> tuple[Pixels, str, str]:
@@ -150,10 +165,14 @@ def _subfolders(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
+def _hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
+
+
 def _files(folder: Path) -> list[Path]:
     """Every file below a folder that may be meant as a picture, sorted."""
     return sorted(
         path
         for path in folder.rglob("*")
-        if path.is_file() and not path.name.startswith(".") and path.name.lower() not in _JUNK
+        if path.is_file() and path.name.lower() not in _JUNK and not _hidden(path.relative_to(folder))
     )

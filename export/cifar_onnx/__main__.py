@@ -2,7 +2,9 @@
 
 import argparse
 import csv
+import io
 import json
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,7 +14,7 @@ import onnxruntime
 from cifar_onnx import Classifier, __version__, contract, images
 from cifar_onnx.errors import ImageError, InputError
 
-_TOGETHER = 64  # pictures decoded before they run: what is in memory at once
+_TOGETHER = 16  # pictures decoded before they run: what is in memory at once
 
 Top = Sequence[tuple[str, float]]  # labels and probabilities, best first; empty where there is an error
 Answer = tuple[str, Top, str]  # path, top classes, error
@@ -173,4 +175,12 @@ def _verify(options: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be text
+    try:
+        code = main()
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader, `head` for one, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    sys.exit(code)

@@ -16,6 +16,8 @@ from cifar_onnx import contract, images
 from cifar_onnx.errors import ContractError, InputError, ProviderError
 from cifar_onnx.images import Pixels, Source
 
+_PIXELS_TOGETHER = 16_000_000  # in one run of the graph, whose resize takes about 27 bytes for each
+
 Scores = NDArray[np.float32]
 
 
@@ -120,9 +122,12 @@ class Classifier:
         for index, picture in enumerate(pictures):
             groups.setdefault(picture.shape, []).append(index)
         predictions: dict[int, Prediction] = {}
-        for indices in groups.values():
-            _, probabilities = self.run(np.stack([pictures[i] for i in indices]))
-            predictions |= {i: self._prediction(row) for i, row in zip(indices, probabilities, strict=True)}
+        for (height, width, _), members in groups.items():
+            together = max(1, _PIXELS_TOGETHER // (height * width))
+            for start in range(0, len(members), together):
+                indices = members[start : start + together]
+                _, probabilities = self.run(np.stack([pictures[i] for i in indices]))
+                predictions |= {i: self._prediction(row) for i, row in zip(indices, probabilities, strict=True)}
         return [predictions[i] for i in range(len(pictures))]
 
     def _prediction(self, probabilities: Scores) -> Prediction:

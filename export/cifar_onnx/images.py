@@ -5,6 +5,7 @@ Notation: `H W` height and width of the picture, `S` side of the square that the
 
 import hashlib
 import io
+import struct
 from glob import glob, has_magic
 from os import PathLike
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from cifar_onnx.errors import ImageError, InputError
 
@@ -25,6 +26,18 @@ RESIZE_MODES: tuple[ResizeMode, ...] = get_args(ResizeMode)
 # Pillow's rarer decoders are where most of its security advisories come from: they stay off.
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "WEBP")
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".webp"})
+_ORIENTATION = 0x0112  # EXIF tag; its values, and what makes each upright
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+# What Pillow raises for cut or rotten files.
+_ROTTEN = (OSError, SyntaxError, ValueError, EOFError, TypeError, AttributeError, KeyError, IndexError, struct.error)
 MAX_PIXELS = 100_000_000  # 300 MB once decoded; a 230 KB file can claim more
 PAD_VALUE = 128  # mid-grey, where mode `pad` has no picture
 # A half, and a little more than any sum of products is off: rational weights give many exact ties, and these must fall
@@ -49,10 +62,10 @@ def decode(source: Source) -> Pixels:
     """
     if isinstance(source, np.ndarray):
         return _from_array(source)
-    if isinstance(source, Image.Image):
-        return _upright_rgb(source)
-    name = "the encoded picture" if isinstance(source, bytes) else str(source)
+    name = "the picture" if isinstance(source, bytes | Image.Image) else str(source)
     try:
+        if isinstance(source, Image.Image):
+            return _upright_rgb(source)
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS) as image:
             return _upright_rgb(image)
     except FileNotFoundError:
@@ -65,7 +78,7 @@ def decode(source: Source) -> Pixels:
         raise ImageError(f"{name}: {error}") from None
     except ImageError as error:
         raise ImageError(f"{name}: {error}") from None
-    except (OSError, SyntaxError, ValueError, EOFError) as error:  # what Pillow raises for cut or rotten files
+    except _ROTTEN as error:
         raise ImageError(f"{name}: cannot be decoded ({error})") from None
 
 
@@ -83,7 +96,8 @@ def _upright_rgb(image: Image.Image) -> Pixels:
         raise ImageError(f"{image.width} x {image.height} pixels are more than the limit of {MAX_PIXELS:,}")
     if image.mode == "F":
         raise ImageError("floating-point pixels have no fixed range: convert them to 8 bits first")
-    image = ImageOps.exif_transpose(image)
+    if turn := _UPRIGHT.get(image.getexif().get(_ORIENTATION, 1)):
+        image = image.transpose(turn)
     if image.mode.startswith("I"):  # 16-bit grey; Pillow's own convert("RGB") would clip it to white
         grey = np.asarray(image).astype(np.int64)
         if grey.min() < 0 or grey.max() > 65535:
@@ -177,7 +191,8 @@ def find(pattern: str | PathLike[str]) -> list[Path]:
         return found
     if path.exists() or not has_magic(str(pattern)):
         return [path]
-    found = sorted(Path(p) for p in glob(str(pattern), recursive=True) if Path(p).is_file())
-    if not found:
+    matches = sorted(map(Path, glob(str(pattern), recursive=True)))
+    files = [file for match in matches for file in ([match] if match.is_file() else find(match))]
+    if not files:
         raise InputError(f"{pattern}: no file matches")
-    return found
+    return files

@@ -53,6 +53,15 @@ def test_many_of_all_sizes_come_back_in_order_and_as_alone(classifier: Classifie
     assert classifier([]) == []
 
 
+def test_large_pictures_do_not_run_together(classifier: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory is bounded by pixels, not by pictures."""
+    sizes: list[int] = []
+    run = classifier.run
+    monkeypatch.setattr(classifier, "run", lambda batch: sizes.append(len(batch)) or run(batch))
+    assert len(classifier([np.zeros((2000, 3000, 3), np.uint8)] * 5)) == 5
+    assert sizes == [2, 2, 1]
+
+
 def test_a_picture_that_cannot_be_decoded_is_named(classifier: Classifier) -> None:
     with pytest.raises(ImageError, match=r"nowhere\.jpg: no such file"):
         classifier("nowhere.jpg")

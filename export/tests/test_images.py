@@ -1,4 +1,6 @@
 import io
+import warnings
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -100,6 +102,29 @@ def test_missing_files_and_folders_are_named(tmp_path: Path) -> None:
         images.decode(tmp_path)
 
 
+def test_rotten_exif_is_not_fatal() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    encoded = bytearray(saved(Image.fromarray(HALVES), "JPEG", exif=exif))
+    at = encoded.index(b"Exif")
+    generator = np.random.default_rng(0)
+    decoded = 0
+    for _ in range(2000):
+        rotten = encoded.copy()
+        for position in at + generator.integers(6, 40, 3):
+            rotten[position] = int(generator.integers(256))
+        with warnings.catch_warnings(), suppress(ImageError):
+            warnings.simplefilter("ignore")
+            decoded += images.decode(bytes(rotten)).size == HALVES.size
+    assert decoded
+
+
+def test_a_cut_pillow_image_is_an_image_error() -> None:
+    image = Image.open(io.BytesIO(saved(Image.effect_noise((99, 99), 50), "JPEG")[:-500]))
+    with pytest.raises(ImageError, match="the picture: cannot be decoded"):
+        images.decode(image)
+
+
 def test_a_bomb_is_refused_by_its_header(monkeypatch: pytest.MonkeyPatch) -> None:
     encoded = saved(Image.fromarray(HALVES))
     monkeypatch.setattr(images, "MAX_PIXELS", 799)
@@ -134,6 +159,7 @@ def test_find_takes_files_folders_and_globs(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     assert images.find(tmp_path) == [tmp_path / "a.JPG", tmp_path / "b.png", tmp_path / "in/c.webp"]
     assert images.find(tmp_path / "*.png") == [tmp_path / "b.png"]
+    assert images.find(tmp_path / "i*") == [tmp_path / "in/c.webp"]
     assert images.find(tmp_path / "notes.txt") == [tmp_path / "notes.txt"]
     with pytest.raises(InputError, match="no file matches"):
         images.find(tmp_path / "*.gif")

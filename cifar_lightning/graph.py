@@ -13,7 +13,7 @@ from torch import nn
 
 from cifar_onnx import images
 
-OPSET, IR = 18, 8  # what onnxruntime 1.14 and every newer one read
+OPSET, IR = 18, 8  # old enough for every onnxruntime since 1.18, which cifar-onnx asks for
 
 
 def build(model: nn.Module, size: int, mode: images.ResizeMode, temperature: float) -> ModelProto:

@@ -49,10 +49,11 @@ def named_in(args: Sequence[str]) -> dict[str, Any] | None:
 
 
 def parser_defaults(checkpoint: dict[str, Any]) -> dict[str, Any]:
-    """What a checkpoint says of its net and data, as defaults of the parser."""
+    """What a checkpoint says of its experiment, net and data, as defaults of the parser."""
     model, data = (dict(checkpoint[key]) for key in ("hyper_parameters", "datamodule_hyper_parameters"))
     source = data.pop("_class_path")
     return {
+        "experiment": checkpoint["run"]["experiment"],
         **{f"model.{key}": value for key, value in model.items() if key not in ("_instantiator", "classes")},
         "data": {
             "class_path": source,

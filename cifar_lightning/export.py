@@ -63,9 +63,10 @@ class Report:
     labels: int
 
     def __str__(self) -> str:
+        resized = f"one grey level off on {self.ties:.4%}" if self.ties else "equal"
         return (
             f"parity with torch on {self.count} pictures, from their encoded bytes: decoded pixels equal, "
-            f"resized pixels one grey level off on {self.ties:.4%}, logits within {self.logits:.1e}, "
+            f"resized pixels {resized}, logits within {self.logits:.1e}, "
             f"probabilities within {self.probabilities:.1e}, labels {self.labels} of {self.count}"
         )
 

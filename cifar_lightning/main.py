@@ -1,5 +1,6 @@
 """The command line: LightningCLI over Classifier and the data sources, with `export` as one more command."""
 
+import argparse
 import csv
 import logging
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as L
+import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -40,6 +42,7 @@ DEFAULTS: dict[str, Any] = {
 _NOISE = (
     "`isinstance.treespec, LeafSpec.` is deprecated",  # by torch 2.10, in Lightning's own code
     "The number of training batches",  # is smaller than the logging interval: steps are not logged
+    "LightningCLI's args parameter",  # is given the words of the command line in another order
     "The dirpath has changed",  # a resumed run has a folder of its own
 )
 
@@ -148,10 +151,15 @@ class CLI(LightningCLI):
             raise InputError(str(cause)) from error
 
     def after_instantiate_classes(self) -> None:
-        if self.checkpoint and (known := self.checkpoint["hyper_parameters"]["classes"]) != self.model.classes:
-            raise InputError(
-                f"the checkpoint knows the classes {', '.join(known)}; the data has {', '.join(self.model.classes)}"
-            )
+        if self.checkpoint is None:
+            return
+        known, trained = (self.checkpoint[key] for key in ("hyper_parameters", "datamodule_hyper_parameters"))
+        if known["classes"] != self.model.classes:
+            has = ", ".join(self.model.classes)
+            raise InputError(f"the checkpoint knows the classes {', '.join(known['classes'])}; the data has {has}")
+        for name, value in (("image_size", self.datamodule.image_size), ("resize_mode", self.datamodule.resize_mode)):
+            if self.subcommand == "export" and trained.get(name, value) != value:
+                raise InputError(f"the checkpoint was trained with data.{name} {trained[name]}: export takes no other")
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         """A run of `fit` gets a folder of its own, with metrics.csv, beside whatever other loggers were asked for."""
@@ -179,6 +187,27 @@ def _next(command: str) -> None:
     print(f"next: python -m cifar_lightning {command}")
 
 
+def _configs_first(words: Sequence[str]) -> list[str]:
+    """The words of a command line with its config files in front, so that what was typed beats them wherever it stands.
+
+    Raises:
+        InputError: a config file cannot be read, or is no mapping of options.
+    """
+    splitter = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    splitter.add_argument("-c", "--config", action="append", default=[])
+    found, rest = splitter.parse_known_args(words)
+    for path in found.config:
+        try:
+            mapping = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read ({error.strerror}): name a config file") from None
+        except (UnicodeDecodeError, yaml.YAMLError) as error:
+            raise InputError(f"{path}: not a YAML file ({' '.join(str(error).split())})") from None
+        if not isinstance(mapping, dict):
+            raise InputError(f"{path}: not a mapping of options, such as 'trainer: {{max_epochs: 3}}'")
+    return [*rest[:1], *(word for path in found.config for word in ("--config", path)), *rest[1:]]
+
+
 def _innermost(error: BaseException) -> BaseException:
     """The first exception of a chain, or our own one if there is one."""
     while not isinstance(error, InputError) and error.__cause__ is not None:
@@ -195,12 +224,13 @@ def main(args: Sequence[str] | None = None) -> int:
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_not_advertising)
     for message in _NOISE:
         warnings.filterwarnings("ignore", message)
+    words = sys.argv[1:] if args is None else list(args)
     terminal = sys.stdout.isatty()
     last = ModelCheckpoint(filename="last", enable_version_counter=False, save_on_train_epoch_end=True)
     try:
         CLI(
-            checkpoint=checkpoints.named_in(sys.argv[1:] if args is None else args),
-            args=None if args is None else list(args),
+            checkpoint=checkpoints.named_in(words),
+            args=_configs_first(words),
             parser_class=Parser,
             parser_kwargs={"prog": "python -m cifar_lightning", "allow_abbrev": False},
             seed_everything_default=0,
@@ -219,6 +249,8 @@ def main(args: Sequence[str] | None = None) -> int:
         return _fail(f"no file was written: {error}", 1)
     except (InputError, MisconfigurationException) as error:
         return _fail(str(error), 2)
+    except (ImportError, SyntaxError) as error:  # of a class that a config or checkpoint names
+        return _fail(f"{type(error).__name__}: {error}", 2)
     except RuntimeError as error:
         if not any(mistake in str(error) for mistake in _MISTAKES):
             raise

@@ -95,6 +95,11 @@ class Classifier(L.LightningModule):
         """Loss and logits of a batch; the loss is summed on the device and logged at the end of the epoch."""
         images, labels, *_ = batch
         logits = self(images)
+        if logits.shape != (len(labels), len(self.classes)):
+            raise InputError(
+                f"model.net gives {tuple(logits.shape)} for {len(labels)} images of {len(self.classes)} classes: "
+                f"it must give {(len(labels), len(self.classes))}"
+            )
         loss: Tensor = self.loss(logits, labels)
         self.log(f"{part}/loss", loss, on_step=False, on_epoch=True, batch_size=len(labels))
         return loss, logits
@@ -124,18 +129,25 @@ class Classifier(L.LightningModule):
         metrics.reset()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep with the weights what was measured of them, and the seed of the run."""
+        """Keep with the weights what was measured of them, and the experiment and seed of the run."""
         metrics = {name: float(value) for name, value in self.trainer.callback_metrics.items()}
-        checkpoint["run"] = {"seed": torch.initial_seed(), "metrics": metrics}
+        experiment = str(self.trainer.logger.name) if self.trainer.logger else ""
+        checkpoint["run"] = {"experiment": experiment, "seed": torch.initial_seed(), "metrics": metrics}
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        optimizer = self.optimizer(self.parameters())
+        try:
+            optimizer = self.optimizer(self.parameters())
+        except (TypeError, ValueError) as error:
+            raise InputError(f"model.optimizer: {error}") from None
         if self.scheduler is None:
             return optimizer
         make = self.scheduler
         if isinstance(make, partial) and OneCycleLR in (make.func, *make.args):
             make = self._with_total_steps(make)
-        schedule = make(optimizer)
+        try:
+            schedule = make(optimizer)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"model.scheduler: {error}") from None
         per_batch = isinstance(schedule, OneCycleLR | CyclicLR)
         config = {"scheduler": schedule, "interval": "step" if per_batch else "epoch"}
         if isinstance(schedule, ReduceLROnPlateau):

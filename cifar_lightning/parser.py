@@ -54,8 +54,11 @@ def explain(message: str, keys: Iterable[str]) -> str:
         return f"{where}there is no module {match[1]!r}{_hint(match[1], sys.modules)}"
     if match := re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message):
         return f"there is no command {match[1]!r}{_hint(match[1], re.findall(r'[a-z]+', match[2]))}"
-    types = re.findall(r"Expected an? <class '([^']+)'>", message)
     value = re.search(r"(?:Given|Got) value: (.*)", message)
+    if (match := re.search(r"Expected a typing.Literal\[([^\]]*)\]", message)) and value:
+        choices = re.findall(r"'([^']+)'", match[1])
+        return f"{where}expected {' or '.join(choices)}, got {value[1]!r}{_hint(value[1], choices)}"
+    types = re.findall(r"Expected an? <class '([^']+)'>", message)
     if types and value:
         return f"{where}expected {' or '.join(dict.fromkeys(types))}, got {value[1]!r}".replace("NoneType", "null")
     return re.sub(r"\s*\n\s*(?:- )?", " ", message.replace("Parser key ", "").strip())

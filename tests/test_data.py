@@ -63,9 +63,10 @@ class TestBatches:
 
 class TestSplit:
     LABELS = np.repeat([0, 1, 2], [100, 40, 3])
+    NAMES = tuple(map(str, range(143)))
 
     def test_it_is_stratified_disjoint_and_complete(self) -> None:
-        parts = stratify(self.LABELS, {"test": 0.2, "val": 0.1}, seed=0)
+        parts = stratify(self.LABELS, self.NAMES, {"test": 0.2, "val": 0.1}, seed=0)
         assert {part: np.bincount(self.LABELS[i], minlength=3).tolist() for part, i in parts.items()} == {
             "test": [20, 8, 1],
             "val": [10, 4, 1],
@@ -74,12 +75,25 @@ class TestSplit:
         assert sorted(np.concatenate(list(parts.values()))) == list(range(143))
 
     def test_it_is_a_function_of_the_seed(self) -> None:
-        first, same, other = (stratify(self.LABELS, {"val": 0.1}, seed)["val"] for seed in (0, 0, 1))
+        first, same, other = (stratify(self.LABELS, self.NAMES, {"val": 0.1}, seed)["val"] for seed in (0, 0, 1))
         assert first.tolist() == same.tolist()
         assert first.tolist() != other.tolist()
 
+    def test_another_place_changes_nothing_and_new_images_little(self) -> None:
+        def test_names(names: list[str]) -> set[str]:
+            chosen = stratify(np.zeros(len(names), np.int64), names, {"test": 0.1}, 0)["test"]
+            return {Path(names[index]).name for index in chosen}
+
+        names = [f"here/{number}.jpg" for number in range(200)]
+        before = test_names(names)
+        assert len(before) == 20
+        assert test_names([name.replace("here", "/there") for name in names]) == before
+        after = test_names(sorted([*names, *(f"here/new-{number}.jpg" for number in range(20))]))
+        seen_in_training = {name for name in after - before if not name.startswith("new")}
+        assert len(seen_in_training) <= 2
+
     def test_a_lone_image_stays_in_train(self) -> None:
-        assert stratify(np.array([0, 0, 0, 1]), {"val": 0.49}, 0)["train"].tolist()[-1] == 3
+        assert stratify(np.array([0, 0, 0, 1]), "abcd", {"val": 0.49}, 0)["train"].tolist()[-1] == 3
 
 
 class TestStatistics:
@@ -194,7 +208,7 @@ class TestImageFolder:
         assert set(others.labels) == {-1}
 
     def test_fewer_than_two_classes_are_refused(self, photos: Path) -> None:
-        with pytest.raises(InputError, match="0 class folders: at least two are needed"):
+        with pytest.raises(InputError, match="holds 0 class folders, at least two are needed"):
             ImageFolder(str(photos / "train" / "red"))
 
     @pytest.mark.parametrize("mode", ["stretch", "crop", "pad"])

@@ -267,6 +267,14 @@ class TestCommand:
         assert classifier.classes == ("blue", "green", "red")
         assert (classifier.contract.size, classifier.contract.resize) == (24, mode)
 
+    def test_another_size_than_the_trained_one_is_refused(self, run: Run, photos: Path) -> None:
+        assert run("fit", *BRIEF, "--data", "ImageFolder", "--data.root", photos).code == 0
+        ckpt = "runs/cnn/version_0/checkpoints/best.ckpt"
+        for words in (("--data.image_size", 64), ("--data.resize_mode", "pad")):
+            result = run("export", "--ckpt_path", ckpt, *words)
+            assert result.code == 2
+            assert "export takes no other" in result.err
+
     def test_a_gate_that_refuses_ends_with_exit_code_1(
         self, run: Run, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

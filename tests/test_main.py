@@ -219,6 +219,14 @@ class TestPrecedence:
         config = config_of(run, "fit", "--config", "c.yaml", "--model.net.init_args.dropout", 0.3)
         assert config["model"]["net"]["init_args"]["dropout"] == 0.3
 
+    def test_what_was_typed_beats_a_config_file_that_comes_after_it(self, run: Run, made: Path) -> None:
+        config = config_of(run, "fit", "--model.net.init_args.dropout", 0.3, "--config=c.yaml")
+        assert config["model"]["net"]["init_args"]["dropout"] == 0.3
+
+    def test_a_resumed_run_belongs_to_the_same_experiment(self, run: Run) -> None:
+        assert run("fit", *BRIEF, "--experiment", "mine").code == 0
+        assert config_of(run, "fit", "--ckpt_path", "runs/mine/version_0/checkpoints/last.ckpt")["experiment"] == "mine"
+
     def test_what_was_typed_beats_the_checkpoint_in_the_run_itself(self, run: Run, made: Path) -> None:
         words = ("--ckpt_path", made, "--model.net.init_args.dropout", 0.4, "--trainer.max_epochs", 2)
         assert run("fit", *words, "--experiment", "on").code == 0
@@ -309,7 +317,9 @@ class TestMistakes:
             (["fit", "--data", "ImageFolder"], "root"),
             (["fit", "--data", "ImageFolder", "--data.root", "nowhere"], "data.root 'nowhere' is not a folder"),
             (["fit", "--data", "Digits", "--data.batch_size", "0"], "data.batch_size is 0: it must be at least 1"),
-            (["fit", "--config", "nowhere.yaml"], "nowhere.yaml"),
+            (["fit", "--config", "nowhere.yaml"], "nowhere.yaml: cannot be read (No such file or directory)"),
+            (["fit", "--data", "ImageFolder", "--data.resize_mode", "croop"], "got 'croop': did you mean 'crop'?"),
+            (["fit", "--model.net", "nowhere.Net"], "there is no module 'nowhere'"),
             (["fit", "--trainer.accelerator", "gpuu"], "gpuu"),
             (["fit", "--data", "Digits", "--model.loss.class_weights", "[1.0]"], "1 class weights for 10 classes"),
             (["test"], "test needs a checkpoint: name its file with --ckpt_path"),
@@ -335,7 +345,9 @@ class TestMistakes:
             ("model: {net: {class_path: CNN, init_args: {dropuot: 0.3}}}", "did you mean 'dropout'?"),
             ("data: {class_path: Digits, init_args: {augment: [Miror]}}", "did you mean 'Mirror'?"),
             ("model: {loss: {class_path: CrossEntropy, init_args: {label_smothing: 1}}}", "'label_smoothing'?"),
-            ("trainer: [", "parsing"),
+            ("trainer: [", "c.yaml: not a YAML file"),
+            ("- trainer", "c.yaml: not a mapping of options"),
+            ("", "c.yaml: not a mapping of options"),
         ],
     )
     def test_in_a_config_file(self, run: Run, text: str, sentence: str) -> None:
@@ -374,6 +386,7 @@ class TestMistakes:
                 "`val/acc` which is not",
             ),
             (["--checkpoint.monitor", "val/acc"], "val/acc"),
+            (["--model.optimizer.lr", "-1"], "model.optimizer: Invalid learning rate: -1"),
             (
                 ["--model.scheduler", "OneCycleLR", "--model.scheduler.max_lr", 0.1, "--trainer.max_epochs", -1],
                 "OneCycleLR needs an end",
@@ -393,6 +406,19 @@ class TestMistakes:
         assert result.code == 2
         (line,) = lines(result.err, "error: ")
         assert sentence in line
+
+    def test_a_net_that_gives_another_number_of_logits(self, run: Run) -> None:
+        Path("ownnet.py").write_text(
+            "import torch\nclass Net(torch.nn.Module):\n"
+            "    def __init__(self, num_classes: int) -> None:\n        super().__init__()\n"
+            "        self.layer = torch.nn.Linear(32, 3)\n"
+            "    def forward(self, x):\n        return self.layer(x.mean((1, 2)))\n"
+        )
+        with pytest.MonkeyPatch.context() as patch:
+            patch.syspath_prepend(".")
+            result = run("fit", *BRIEF, "--model.net", "ownnet.Net")
+        assert result.code == 2
+        assert re.search(r"error: model\.net gives \(\d+, 3\) for \d+ images of 10 classes", result.err)
 
     def test_a_net_that_the_weights_do_not_fit_is_named(self, run: Run, checkpoint: Path) -> None:
         result = run("test", "--ckpt_path", checkpoint, "--model.net.init_args.hidden", 9)

@@ -1,5 +1,7 @@
 """The LightningDataModule under every source: split, statistics, batches on the device, augmentation."""
 
+import hashlib
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -142,7 +144,7 @@ class ImageData(L.LightningDataModule, ABC):
     def _slices(self, whole: Images) -> dict[Part, Images]:
         fractions: dict[Part, float] = {"test": self.test_fraction, "val": self.val_fraction}
         missing = {part: fraction for part, fraction in fractions.items() if part not in self.given}
-        indices = stratify(whole.labels, missing, self.split_seed)
+        indices = stratify(whole.labels, whole.names, missing, self.split_seed)
         parts = {part: whole.take(chosen) for part, chosen in indices.items()}
         for part, images in parts.items():
             if not len(images):
@@ -198,11 +200,16 @@ class ImageData(L.LightningDataModule, ABC):
         return batch._replace(images=images)
 
 
-def stratify(labels: Labels, fractions: Mapping[Part, float], seed: int) -> dict[Part, NDArray[np.int64]]:
-    """Split indices by class.
+def stratify(
+    labels: Labels, names: Sequence[str], fractions: Mapping[Part, float], seed: int
+) -> dict[Part, NDArray[np.int64]]:
+    """Split indices by class, in an order that each image's file name decides.
+
+    A photo that is added or taken away leaves most others where they were, and so does another place of the folder.
 
     Args:
         labels: `(N,)`.
+        names: path or index of each image.
         fractions: of each class, rounded, for each part; a class of three images or more has one in each part at
             least, and one stays in train in any case.
         seed: the same gives the same split.
@@ -210,10 +217,10 @@ def stratify(labels: Labels, fractions: Mapping[Part, float], seed: int) -> dict
     Returns:
         Sorted, disjoint indices of each part and of `train`; together they are all.
     """
-    generator = np.random.default_rng(seed)
+    ranks = [hashlib.blake2b(f"{seed} {os.path.basename(name)}".encode(errors="replace")).digest() for name in names]
     chosen: dict[Part, list[NDArray[np.int64]]] = {part: [] for part in (*fractions, "train")}
     for label in np.unique(labels):
-        members = generator.permutation(np.flatnonzero(labels == label))
+        members = np.array(sorted(np.flatnonzero(labels == label), key=lambda index: ranks[index]), np.int64)
         total = len(members)
         for part, fraction in fractions.items():
             count = min(max(round(fraction * total), int(total >= 3)), len(members) - 1)

@@ -52,8 +52,8 @@ class ImageFolder(ImageData):
             raise InputError(
                 f"data.root {root!r} is not a folder: name one that holds a folder of pictures for each class"
             )
-        if image_size < 1:
-            raise InputError(f"data.image_size is {image_size}: it must be at least 1")
+        if not 1 <= image_size <= 1024:
+            raise InputError(f"data.image_size is {image_size}: it must lie between 1 and 1024 pixels")
         self.image_size = image_size
         self.resize_mode = resize_mode
         self.cache_dir = Path(cache_dir or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "cifar-lightning"))
@@ -61,7 +61,8 @@ class ImageFolder(ImageData):
         self.hparams["classes"] = self._classes
         if len(self._classes) < 2:
             raise InputError(
-                f"{self._folder('train')} holds {len(self._classes)} class folders: at least two are needed"
+                f"{self._folder('train')} holds {len(self._classes)} class folders, at least two are needed: "
+                "put the photos of each class into a folder with its name"
             )
         self._fingerprints: dict[str, str] = {}
 

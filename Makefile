@@ -42,8 +42,8 @@ constraints: .venv/installed
 .venv/installed: pyproject.toml export/pyproject.toml constraints.txt
 	@test -x $(BIN)/pip || { rm -rf .venv; $(PYTHON) -m venv .venv; } || \
 		{ rm -rf .venv; echo "error: $(PYTHON) -m venv failed; on Debian and Ubuntu: apt install python3-venv"; exit 2; }
-	@echo "Installing into .venv (about 2 minutes and 5 GB, once)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt hatchling
+	@echo "Installing into .venv (about 3 minutes and 6 GB, once)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt hatchling editables
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation -c constraints.txt \
 		-e ./export -e ".[test,check]"
 	@touch $@

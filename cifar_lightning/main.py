@@ -43,6 +43,7 @@ _NOISE = (
     "`isinstance.treespec, LeafSpec.` is deprecated",  # by torch 2.10, in Lightning's own code
     "The number of training batches",  # is smaller than the logging interval: steps are not logged
     "LightningCLI's args parameter",  # is given the words of the command line in another order
+    "Be aware that when using `ckpt_path`, callbacks",  # that wrote it are needed: not for its weights
     "The dirpath has changed",  # a resumed run has a folder of its own
 )
 

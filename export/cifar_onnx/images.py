@@ -9,7 +9,7 @@ import struct
 from glob import glob, has_magic
 from os import PathLike
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,6 @@ Weights = NDArray[np.float32]
 Source = str | PathLike[str] | bytes | Image.Image | NDArray[np.uint8]
 ResizeMode = Literal["stretch", "crop", "pad"]
 
-RESIZE_MODES: tuple[ResizeMode, ...] = get_args(ResizeMode)
 # Pillow's rarer decoders are where most of its security advisories come from: they stay off.
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "WEBP")
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".webp"})

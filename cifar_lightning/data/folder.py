@@ -115,8 +115,9 @@ class ImageFolder(ImageData):
             )
         files = [(path, self._classes.index(name)) for name in found for path in _files(folder / name)]
         if folder == self._folder("train"):
+            present = {label for _, label in files}
             for label, name in enumerate(self._classes):
-                if not any(label == other for _, other in files):
+                if label not in present:
                     raise InputError(f"{folder / name}: no pictures of class {name!r} to train on")
         return files
 

@@ -1,12 +1,19 @@
-"""Tiny data, and the command line run in this process: a fresh `import lightning` costs seconds."""
+"""Tiny data, and the command line run in this process or in forks of one: a fresh `import lightning` costs seconds."""
 
+import multiprocessing
+import os
 import sys
+import tempfile
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from cifar_lightning.__main__ import main
@@ -50,6 +57,87 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
         return Result(code, out, err)
 
     return command
+
+
+@dataclass
+class Child:
+    """A command in a process of its own, which may be killed."""
+
+    process: ForkServerProcess
+    log: Path
+
+    def wait(self, seconds: float = 100) -> Result:
+        """Its exit code, -9 if it was killed by signal 9, and what it printed, errors too."""
+        self.process.join(seconds)
+        assert self.process.exitcode is not None, "it hangs"
+        return Result(self.process.exitcode, text := self.log.read_text(), text)
+
+    def wait_for(self, condition: Callable[[], object], seconds: float = 60) -> bool:
+        """Wait until a condition holds or the process has ended; whether it holds."""
+        end = time.monotonic() + seconds
+        while self.process.is_alive() and time.monotonic() < end:
+            if condition():
+                return True
+            time.sleep(0.002)
+        return bool(condition())
+
+
+def in_child(function: Callable[..., object], folder: Path, log: Path, args: tuple[Any, ...]) -> None:
+    """What a child does: one thread, a folder of its own, and everything it prints in a file."""
+    os.chdir(folder)
+    os.environ["XDG_CACHE_HOME"] = str(folder / "cache")
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    for each in (1, 2):
+        os.dup2(descriptor, each)
+    sys.argv = ["cifar_lightning"]
+    torch.set_num_threads(1)
+    code = function(*args)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def command_line(*words: str) -> int:
+    """`main` for a child."""
+    return main(list(words))
+
+
+@pytest.fixture(scope="session")
+def _server() -> ForkServerContext:
+    """A process that has imported everything and computed nothing, from which children are forked."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["cifar_lightning.main", "tests.conftest", "sklearn.datasets"])
+    return context
+
+
+Start = Callable[..., Child]
+
+
+@pytest.fixture
+def start(_server: ForkServerContext, tmp_path: Path) -> Iterator[Start]:
+    """Start a function in a child, `command_line` by default."""
+    yield from starting(_server, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def start_for_all(_server: ForkServerContext, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
+    """The same for what the tests of a module share."""
+    yield from starting(_server, tmp_path_factory.mktemp("shared"))
+
+
+def starting(server: ForkServerContext, place: Path) -> Iterator[Start]:
+    children: list[Child] = []
+
+    def begin(*args: object, function: Callable[..., object] = command_line, folder: Path = place) -> Child:
+        log = Path(tempfile.mkstemp(".log", dir=folder)[1])
+        words = tuple(map(str, args)) if function is command_line else args
+        process = server.Process(target=in_child, args=(function, folder, log, words))
+        process.start()
+        children.append(Child(process, log))
+        return children[-1]
+
+    yield begin
+    for child in children:
+        child.process.kill()
+        child.process.join()
 
 
 # A run that takes a second: four batches of digits.

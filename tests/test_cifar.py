@@ -7,7 +7,7 @@ import tarfile
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 
 import numpy as np
 import pytest
@@ -15,7 +15,8 @@ from torchvision import datasets
 
 from cifar_lightning.data import CIFAR10
 from cifar_onnx import InputError
-from tests.conftest import Run
+from cifar_onnx.images import fingerprint
+from tests.conftest import Run, Start
 
 NAMES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 
@@ -44,19 +45,31 @@ def archive(monkeypatch: pytest.MonkeyPatch) -> bytes:
 
 
 @pytest.fixture
-def url(archive: bytes) -> Iterator[str]:
-    """A server with the archive whole, wrong, cut off and absent."""
+def requests() -> list[str]:
+    """What the server was asked for."""
+    return []
+
+
+@pytest.fixture
+def url(archive: bytes, requests: list[str]) -> Iterator[str]:
+    """A server with the archive whole, wrong, cut off and absent, and one that it gives only when asked again."""
+    over = Event()
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
+            requests.append(self.path)
             body = {
                 "/good.tar.gz": archive,
                 "/wrong.tar.gz": archive[:-1] + b"x",
                 "/cut.tar.gz": archive[: len(archive) // 2],
+                "/late.tar.gz": archive,
             }.get(self.path)
             self.send_response(404 if body is None else 200)
             self.send_header("Content-Length", str(0 if body is None else len(archive)))
             self.end_headers()
+            if requests == ["/late.tar.gz"]:
+                over.wait(60)
+                return
             self.wfile.write(body or b"")
 
         def log_message(self, *words: object) -> None:
@@ -65,7 +78,52 @@ def url(archive: bytes) -> Iterator[str]:
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
+        over.set()
         server.shutdown()
+
+
+class Load:
+    """Loading the training images in another process, which prints their fingerprint; picklable."""
+
+    def __init__(self, root: Path, url: str) -> None:
+        self.root, self.url = root, url
+        self.known = {name: getattr(datasets.CIFAR10, name) for name in ("tgz_md5", "train_list", "test_list", "meta")}
+
+    def __call__(self) -> None:
+        for name, value in self.known.items():
+            setattr(datasets.CIFAR10, name, value)
+        print(fingerprint(CIFAR10(str(self.root), url=self.url).load("train").pixels))
+
+
+def test_of_eight_at_once_one_downloads_and_all_have_the_same(
+    url: str, requests: list[str], tmp_path: Path, start: Start
+) -> None:
+    root = tmp_path / "data"
+    children = [start(function=Load(root, f"{url}/good.tar.gz")) for _ in range(8)]
+    results = [child.wait() for child in children]
+    assert [result.code for result in results] == [0] * 8, results[0].err
+    expected = fingerprint(CIFAR10(str(root)).load("train").pixels)
+    assert [result.out.splitlines()[-1] for result in results] == [expected] * 8
+    assert requests == ["/good.tar.gz"]
+
+
+def test_where_the_one_that_downloads_is_killed_the_next_takes_over(
+    url: str, requests: list[str], tmp_path: Path, start: Start
+) -> None:
+    root = tmp_path / "data"
+    load = Load(root, f"{url}/late.tar.gz")
+    first = start(function=load)
+    assert first.wait_for(lambda: requests)
+    second = start(function=load)
+    assert second.wait_for(lambda: "waiting for another process that prepares CIFAR-10" in second.log.read_text())
+    first.process.kill()
+    assert second.wait().code == 0
+    assert requests == ["/late.tar.gz"] * 2
+    assert sorted(path.name for path in root.iterdir()) == [
+        ".cifar-10.lock",
+        "cifar-10-batches-py",
+        "cifar-10-python.tar.gz",
+    ]
 
 
 def test_a_good_archive_is_downloaded_read_and_kept(url: str, tmp_path: Path) -> None:
@@ -76,7 +134,7 @@ def test_a_good_archive_is_downloaded_read_and_kept(url: str, tmp_path: Path) ->
     assert data.classes == NAMES
     offline = CIFAR10(str(tmp_path), url="http://127.0.0.1:1/gone.tar.gz")
     assert np.array_equal(offline.load("train").pixels, train.pixels)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["cifar-10-batches-py", "cifar-10-python.tar.gz"]
+    assert sorted(path.name for path in tmp_path.glob("[!.]*")) == ["cifar-10-batches-py", "cifar-10-python.tar.gz"]
 
 
 def test_an_archive_that_was_put_there_is_unpacked(archive: bytes, tmp_path: Path) -> None:
@@ -100,7 +158,7 @@ def test_what_cannot_be_had_is_one_sentence_and_leaves_nothing(
         CIFAR10(str(root), url=f"{url}/{file}").load("train")
     for word in (f"{url}/{file}", f"put cifar-10-python.tar.gz into {root}", "--data.url", "configs/quickstart.yaml"):
         assert word in str(error.value)
-    assert not list(root.iterdir())
+    assert [path.name for path in root.iterdir()] == [".cifar-10.lock"]
 
 
 def test_a_damaged_archive_is_named_and_left_to_the_user(archive: bytes, tmp_path: Path) -> None:

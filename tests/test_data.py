@@ -1,5 +1,7 @@
 import re
 import shutil
+import time
+from functools import partial
 from pathlib import Path
 
 import lightning.pytorch as L
@@ -9,14 +11,28 @@ import torch
 from PIL import Image
 
 from cifar_lightning.augment import Augmentation, Mirror
-from cifar_lightning.data import CIFAR10, Digits, ImageData, ImageFolder
+from cifar_lightning.data import CIFAR10, Digits, ImageData, ImageFolder, folder
 from cifar_lightning.data.base import channel_statistics, stratify
 from cifar_lightning.data.batches import Batches
 from cifar_onnx import InputError
-from cifar_onnx.images import decode, fingerprint, resize
-from tests.conftest import make_photos
+from cifar_onnx.images import Pixels, decode, fingerprint, resize
+from tests.conftest import Start, make_photos
 
 ROOT = Path(__file__).parent.parent
+
+
+def load_photos(root: Path, hang: bool = False) -> None:
+    """Load the training photos, print their fingerprint, and write a letter for each that is decoded."""
+
+    def counted(path: Path) -> Pixels:
+        with open("decoded", "a") as file:
+            file.write("x")
+        if hang:
+            time.sleep(60)
+        return decode(path)
+
+    folder.decode = counted  # type: ignore[assignment]
+    print(fingerprint(ImageFolder(str(root)).load("train").pixels))
 
 
 def attach(data: ImageData, stage: str) -> ImageData:
@@ -31,13 +47,13 @@ class TestBatches:
     LABELS = torch.arange(50)
 
     def epoch(self, number: int, seed: int = 0) -> list[torch.Tensor]:
-        return [batch.labels for batch in Batches(self.IMAGES, self.LABELS, 16, seed, lambda: number)]
+        return [batch.labels for batch in Batches(self.IMAGES, self.LABELS, 16, seed, lambda: (number, 0))]
 
     def test_an_epoch_is_every_image_once_with_its_label(self) -> None:
-        batches = list(Batches(self.IMAGES, self.LABELS, 16, 0, lambda: 0))
+        batches = list(Batches(self.IMAGES, self.LABELS, 16, 0, lambda: (0, 0)))
         assert [len(batch.labels) for batch in batches] == [16, 16, 16, 2]
         assert sorted(torch.cat([batch.labels for batch in batches]).tolist()) == list(range(50))
-        for images, labels, indices, _ in batches:
+        for images, labels, indices, *_ in batches:
             assert images.shape[1:] == (3, 2, 4)
             assert torch.equal(images[:, 0, 0, 0].long(), labels)
             assert torch.equal(indices, labels)
@@ -48,11 +64,12 @@ class TestBatches:
         assert not torch.equal(self.epoch(3)[0], self.epoch(3, seed=1)[0])
 
     def test_every_batch_has_a_seed_of_its_own(self) -> None:
-        seeds = [batch.seed for epoch in range(3) for batch in Batches(self.IMAGES, self.LABELS, 16, 0, lambda: epoch)]  # noqa: B023
+        passes = [Batches(self.IMAGES, self.LABELS, 16, 0, partial(tuple, (epoch, 0))) for epoch in range(3)]
+        seeds = [batch.seed for batches in passes for batch in batches]
         assert len(set(seeds)) == 12
 
     def test_batches_are_slices_of_one_permuted_tensor_in_channels_last_memory(self) -> None:
-        first, second, *_ = Batches(self.IMAGES, self.LABELS, 16, 0, lambda: 0)
+        first, second, *_ = Batches(self.IMAGES, self.LABELS, 16, 0, lambda: (0, 0))
         assert first.images.untyped_storage().data_ptr() == second.images.untyped_storage().data_ptr()
         assert first.images.is_contiguous(memory_format=torch.channels_last)
 
@@ -266,6 +283,26 @@ class TestImageFolder:
         assert np.array_equal(first.pixels, again.pixels)
         assert first.names == again.names
 
+    def test_of_eight_at_once_one_decodes_and_all_have_the_same(
+        self, photos: Path, tmp_path: Path, start: Start
+    ) -> None:
+        results = [child.wait() for child in [start(photos, function=load_photos) for _ in range(8)]]
+        assert [result.code for result in results] == [0] * 8, results[0].err
+        expected = fingerprint(ImageFolder(str(photos)).load("train").pixels)
+        assert [result.out.splitlines()[-1] for result in results] == [expected] * 8
+        assert len((tmp_path / "decoded").read_text()) == 36
+
+    def test_where_the_one_that_decodes_is_killed_the_next_takes_over(
+        self, photos: Path, tmp_path: Path, start: Start
+    ) -> None:
+        first = start(photos, True, function=load_photos)
+        assert first.wait_for((tmp_path / "decoded").exists)
+        second = start(photos, function=load_photos)
+        assert second.wait_for(lambda: "waiting for another process that prepares" in second.log.read_text())
+        first.process.kill()
+        assert second.wait().code == 0
+        assert len(list((tmp_path / "cache" / "cifar-lightning").iterdir())) == 2  # the cache and the lock
+
     @pytest.mark.parametrize("change", ["content", "size", "mode"])
     def test_a_change_makes_the_cache_stale(self, photos: Path, monkeypatch: pytest.MonkeyPatch, change: str) -> None:
         ImageFolder(str(photos)).load("train")
@@ -279,7 +316,7 @@ class TestImageFolder:
 
     def test_a_damaged_cache_is_made_anew(self, photos: Path, tmp_path: Path) -> None:
         first = ImageFolder(str(photos), cache_dir=str(tmp_path / "c")).load("train")
-        (cache,) = (tmp_path / "c").iterdir()
+        (cache,) = (tmp_path / "c").glob("*.npz")
         cache.write_bytes(cache.read_bytes()[:-999])
         for _ in range(2):
             again = ImageFolder(str(photos), cache_dir=str(tmp_path / "c")).load("train")

@@ -3,8 +3,8 @@
 import hashlib
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Literal
 
 import lightning.pytorch as L
@@ -86,6 +86,8 @@ class ImageData(L.LightningDataModule, ABC):
         self.val_fraction = val_fraction
         self.test_fraction = test_fraction
         self.split_seed = split_seed
+        self.position = (0, 0)  # where training stood when it was saved: epochs, and batches of the next
+        self._seed = 0
         self._parts: dict[Part, Images] = {}
         self._tensors: dict[Part, tuple[torch.Tensor, torch.Tensor]] = {}
 
@@ -159,7 +161,8 @@ class ImageData(L.LightningDataModule, ABC):
         return channel_statistics(self.images("train").pixels)
 
     def setup(self, stage: str) -> None:
-        assert self.trainer is not None
+        trainer = self.trainer
+        assert trainer is not None
         needed: dict[str, tuple[Part, ...]] = {
             "fit": ("train", "val"),
             "validate": ("val",),
@@ -167,14 +170,42 @@ class ImageData(L.LightningDataModule, ABC):
             "predict": ("predict",) if "predict" in self.given else ("test",),
         }
         for part in needed[stage]:
-            images, device = self.images(part), self.trainer.strategy.root_device
+            images, device = self.images(part), trainer.strategy.root_device
+            if len(images) < trainer.world_size:
+                raise InputError(f"{len(images)} images for {part} are too few for {trainer.world_size} processes")
             self._tensors[part] = torch.from_numpy(images.pixels).to(device), torch.from_numpy(images.labels).to(device)
+        if stage == "fit":
+            self._seed = torch.initial_seed()  # of seed_everything; the training step seeds anew
+
+    def state_dict(self) -> dict[str, int]:
+        """Where training stands: epochs done, batches done of the next one, and how many there are in one.
+
+        While gradients are being accumulated, it stands where the weights do: before the first batch of these.
+        """
+        assert self.trainer is not None
+        loop, number = self.trainer.fit_loop, self.trainer.num_training_batches
+        epochs, batches = (asdict(each.current) for each in (loop.epoch_progress, loop.epoch_loop.batch_progress))
+        epoch, batch = epochs["processed"], batches["processed"]
+        if epoch == epochs["ready"]:  # between two
+            epoch, batch = (epoch - 1, batch) if 0 < batch < number else (epoch, 0)  # one that was cut short goes on
+        if batch < number:
+            batch -= batch % self.trainer.accumulate_grad_batches
+        return {"epoch": epoch, "batch": batch, "batches": len(self.train_dataloader())}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        epoch, batch = state_dict["epoch"], state_dict["batch"]
+        if batch and state_dict["batches"] != len(self.train_dataloader()):
+            print(f"other data, or batches of another size, than in the run: epoch {epoch} starts anew")
+            batch = 0
+        self.position = epoch, batch
+
+    def _place(self) -> tuple[int, int]:
+        assert self.trainer is not None
+        epoch, batch = self.position
+        return self.trainer.current_epoch, batch if self.trainer.current_epoch == epoch else 0
 
     def train_dataloader(self) -> Batches:
-        trainer = self.trainer
-        assert trainer is not None
-        # seed_everything has seeded torch: its seed is the run's.
-        return Batches(*self._tensors["train"], self.batch_size, torch.initial_seed(), lambda: trainer.current_epoch)
+        return self._batches("train", self.batch_size, self._place)
 
     def val_dataloader(self) -> Batches:
         return self._in_order("val")
@@ -187,7 +218,12 @@ class ImageData(L.LightningDataModule, ABC):
 
     def _in_order(self, part: Part) -> Batches:
         # Without gradients, four times as many fit into memory.
-        return Batches(*self._tensors[part], 4 * self.batch_size)
+        return self._batches(part, 4 * self.batch_size)
+
+    def _batches(self, part: Part, size: int, place: Callable[[], tuple[int, int]] | None = None) -> Batches:
+        trainer = self.trainer
+        assert trainer is not None
+        return Batches(*self._tensors[part], size, self._seed, place, trainer.global_rank, trainer.world_size)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         assert self.trainer is not None

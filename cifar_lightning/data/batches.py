@@ -3,7 +3,6 @@
 Notation: `N` images, `B` batch, `H W` size.
 """
 
-import math
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -19,53 +18,89 @@ class Batch(NamedTuple):
         images: uint8 `(B, 3, H, W)`, channels last in memory.
         labels: int64 `(B,)`.
         indices: int64 `(B,)`, the images' places in their set.
-        seed: what the augmentation of this batch is drawn from.
+        seed: what the augmentation of this batch is drawn from, and, one higher, its dropout.
+        weight: what its mean loss counts for, when the gradients of all processes are averaged.
     """
 
     images: Tensor
     labels: Tensor
     indices: Tensor
     seed: int
+    weight: float = 1.0
 
 
 class Batches:
     """Batches of a set that lies in memory, on the device where it lies.
 
-    Order and seeds are functions of (seed, epoch) alone.
+    Order and seeds are functions of (seed, epoch) alone. Of several processes each has its share of every batch: the
+    shares are disjoint, and together they are what one process alone would have with batches of their size together.
 
     Args:
         images: uint8 `(N, H, W, 3)`.
         labels: int64 `(N,)`.
-        batch_size: `B`; the last batch may be smaller.
+        batch_size: `B` of each process; the last batch may be smaller.
         seed: of order and augmentation.
-        epoch: asked at the start of each pass; None keeps the images in their order.
+        place: asked at the start of each pass for the epoch and its first batch; None keeps the images in their order.
+        rank: number of this process.
+        processes: how many there are.
     """
 
     def __init__(
-        self, images: Tensor, labels: Tensor, batch_size: int, seed: int = 0, epoch: Callable[[], int] | None = None
+        self,
+        images: Tensor,
+        labels: Tensor,
+        batch_size: int,
+        seed: int = 0,
+        place: Callable[[], tuple[int, int]] | None = None,
+        rank: int = 0,
+        processes: int = 1,
     ) -> None:
         self.images = images
         self.labels = labels
-        self.batch_size = batch_size
         self.seed = seed
-        self.epoch = epoch
+        self.place = place
+        self.rank = rank
+        count, size = len(images), batch_size * processes
+        # A rest that has not an image for each process goes to the batch before.
+        number = max(count // size + (count % size >= processes), 1)
+        ends = [*(size * (batch + 1) for batch in range(number - 1)), count]
+        starts = [size * batch for batch in range(number)]
+        self._shares = [
+            slice(start + (end - start) * rank // processes, start + (end - start) * (rank + 1) // processes)
+            for start, end in zip(starts, ends, strict=True)
+        ]
+        self._weights = [
+            (share.stop - share.start) * processes / (end - start)
+            for share, start, end in zip(self._shares, starts, ends, strict=True)
+        ]
 
     def __len__(self) -> int:
-        return math.ceil(len(self.images) / self.batch_size)
+        return len(self._shares)
+
+    def state_dict(self) -> dict[str, int]:
+        """Nothing: the data module knows the place. Lightning warns of loaders that cannot be resumed."""
+        return {}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        pass
 
     def __iter__(self) -> Iterator[Batch]:
-        images, labels, epoch = self.images, self.labels, 0
-        order = torch.arange(len(images), device=images.device)
-        if self.epoch is not None:
-            epoch = self.epoch()
+        epoch, first = self.place() if self.place else (0, 0)
+        order = torch.arange(len(self.images))
+        if self.place:
             # Drawn on the CPU, so that every device sees the same order.
-            generator = torch.Generator().manual_seed(_mix(self.seed, epoch))
-            order = torch.randperm(len(images), generator=generator).to(images.device)
+            order = torch.randperm(len(order), generator=torch.Generator().manual_seed(_mix(self.seed, epoch)))
+        if not (shares := self._shares[first:]):
+            return
+        order = torch.cat([order[share] for share in shares]).to(self.images.device)
+        images, labels = self.images, self.labels
+        if self.place or len(order) < len(images):
             images, labels = images[order], labels[order]
         images = images.permute(0, 3, 1, 2)  # (N, 3, H, W)
-        for number, start in enumerate(range(0, len(images), self.batch_size)):
-            part = slice(start, start + self.batch_size)
-            yield Batch(images[part], labels[part], order[part], _mix(self.seed, epoch, number + 1))
+        start = 0
+        for number, (share, weight) in enumerate(zip(shares, self._weights[first:], strict=True), first + 1):
+            part = slice(start, start := start + share.stop - share.start)
+            yield Batch(images[part], labels[part], order[part], _mix(self.seed, epoch, number, self.rank), weight)
 
 
 def _mix(*words: int) -> int:

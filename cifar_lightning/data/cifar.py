@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from cifar_lightning.data.base import ImageData, Images, Part
+from cifar_lightning.data.lock import alone
 from cifar_lightning.progress import track
 from cifar_onnx import InputError
 
@@ -49,18 +50,31 @@ class CIFAR10(ImageData):
 
     def _prepare(self) -> None:
         """Make sure that the files are there and whole: extract the archive, or download it first."""
+        if self._whole():
+            return
+        with alone(self.root / ".cifar-10.lock", f"CIFAR-10 in {self.root}"):
+            if not self._whole():
+                self._unpack()
+
+    def _whole(self) -> bool:
         from torchvision import datasets
-        from torchvision.datasets.utils import calculate_md5, check_integrity
+        from torchvision.datasets.utils import check_integrity
 
         known = datasets.CIFAR10
-        folder = self.root / known.base_folder
         parts = [*known.train_list, *known.test_list, [known.meta["filename"], known.meta["md5"]]]
-        if all(check_integrity(folder / name, md5) for name, md5 in parts):
-            return
-        archive = self.root / known.filename
+        return all(check_integrity(self.root / known.base_folder / name, md5) for name, md5 in parts)
+
+    def _unpack(self) -> None:
+        from torchvision import datasets
+        from torchvision.datasets.utils import calculate_md5
+
+        known = datasets.CIFAR10
+        folder, archive = self.root / known.base_folder, self.root / known.filename
         url = self.url or known.url
         try:
             self.root.mkdir(parents=True, exist_ok=True)
+            for left in self.root.glob(".cifar-10-*"):  # by a process that was killed
+                shutil.rmtree(left, ignore_errors=True)
             with tempfile.TemporaryDirectory(dir=self.root, prefix=".cifar-10-") as temporary:
                 if not archive.exists():
                     fetched = Path(temporary) / archive.name

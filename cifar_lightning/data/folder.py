@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shutil
 import sys
 import tempfile
 import zipfile
@@ -15,6 +16,7 @@ import PIL
 from numpy.typing import NDArray
 
 from cifar_lightning.data.base import ImageData, Images, Part
+from cifar_lightning.data.lock import alone
 from cifar_lightning.progress import track
 from cifar_onnx import ImageError, InputError
 from cifar_onnx.images import Pixels, ResizeMode, decode, fingerprint, resize
@@ -128,12 +130,12 @@ class ImageFolder(ImageData):
         settings = (_VERSION, PIL.__version__, self.image_size, self.resize_mode, folder.resolve())
         key = "\n".join([*map(str, settings), *lines])
         cache = self.cache_dir.expanduser() / f"{hashlib.sha256(os.fsencode(key)).hexdigest()}.npz"
-        if cache.exists():
-            try:
-                with cache.open("rb") as file, np.load(file) as arrays:
-                    return arrays["pixels"], arrays["fingerprints"], arrays["errors"]
-            except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-                print(f"{cache} is damaged ({error}): decoding the pictures again", file=sys.stderr)
+        if kept := _kept(cache):
+            return kept
+        with alone(cache.with_name(".lock"), str(folder)):
+            return _kept(cache) or self._decode(folder, paths, cache)
+
+    def _decode(self, folder: Path, paths: Sequence[Path], cache: Path) -> tuple[Pixels, Texts, Texts]:
         size, mode = self.image_size, self.resize_mode
 
         def read(path: Path) -> tuple[Pixels, str, str]:
@@ -151,11 +153,25 @@ class ImageFolder(ImageData):
         return pixels, fingerprints, errors
 
 
+def _kept(cache: Path) -> tuple[Pixels, Texts, Texts] | None:
+    """What the cache holds, if it is whole."""
+    if not cache.exists():
+        return None
+    try:
+        with cache.open("rb") as file, np.load(file) as arrays:
+            return arrays["pixels"], arrays["fingerprints"], arrays["errors"]
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        print(f"{cache} is damaged ({error}): decoding the pictures again", file=sys.stderr)
+        return None
+
+
 def _save(cache: Path, **arrays: Any) -> None:
     """Write the cache, or say why not: training does not need it."""
     try:
         cache.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=cache.parent) as temporary:
+        for left in cache.parent.glob(".decoding-*"):  # by a process that was killed
+            shutil.rmtree(left, ignore_errors=True)
+        with tempfile.TemporaryDirectory(dir=cache.parent, prefix=".decoding-") as temporary:
             new = Path(temporary) / cache.name
             np.savez(new, **arrays)
             new.replace(cache)

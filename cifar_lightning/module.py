@@ -6,6 +6,7 @@ Notation: `B` batch, `K` classes, `S` side of the images in pixels.
 import math
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -24,11 +25,33 @@ from torchmetrics.classification import (
     MulticlassRecall,
 )
 
+from cifar_lightning.finite import LossWatch
 from cifar_lightning.nets.pixels import Pixels
 from cifar_onnx import InputError
 
 SchedulerCallable = Callable[[Optimizer], LRScheduler]
-Batch = tuple[Tensor, Tensor, Tensor, int]  # images, labels, indices, seed of the augmentation
+Batch = tuple[Tensor, Tensor, Tensor, int, float]  # images, labels, indices, seed, weight: see data.batches
+
+
+def _seed(seed: int, device: torch.device) -> None:
+    """As torch.manual_seed for the generators that a step can draw from, in a hundredth of its time."""
+    torch.default_generator.manual_seed(seed)
+    if device.type != "cpu":
+        torch.get_device_module(device).manual_seed(seed)
+
+
+@dataclass(frozen=True)
+class _Recipe:
+    """What makes optimizer and schedule; a copy of the model, such as an average of its weights, shares it.
+
+    What jsonargparse puts here cannot be copied.
+    """
+
+    optimizer: OptimizerCallable
+    scheduler: SchedulerCallable | None
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "_Recipe":
+        return self
 
 
 class Classifier(L.LightningModule):
@@ -61,8 +84,7 @@ class Classifier(L.LightningModule):
         self.classes = classes
         self.pixels = Pixels()
         self.net = net.to(memory_format=torch.channels_last)
-        self.optimizer = optimizer
-        self.scheduler = scheduler
+        self.recipe = _Recipe(optimizer, scheduler)
         self.loss = loss or nn.CrossEntropyLoss()
         weights = getattr(self.loss, "weight", None)
         if weights is not None and weights.shape != (len(classes),):
@@ -80,11 +102,20 @@ class Classifier(L.LightningModule):
         )
         self.val_metrics = metrics.clone(prefix="val/")
         self.test_metrics = metrics.clone(prefix="test/")
+        self._losses: dict[str, tuple[Tensor, int]] = {}  # of this epoch so far: sum over the images, and their number
+        self._watch = LossWatch()
+        self._validated = False  # in this epoch
+        self._known: dict[str, float] = {}  # metrics of the run that is resumed
+        self._seed = 0
 
     def setup(self, stage: str) -> None:
         datamodule = self.trainer.datamodule  # type: ignore[attr-defined]
-        if stage == "fit" and datamodule is not None:
-            self.pixels.set_statistics(*datamodule.statistics)
+        if stage == "fit":
+            self._seed = torch.initial_seed()  # of seed_everything; each step seeds anew
+            # Lightning converts after it has restored a checkpoint, and would have rounded 64-bit weights to 32.
+            self.trainer.precision_plugin.convert_module(self)
+            if datamodule is not None:
+                self.pixels.set_statistics(*datamodule.statistics)
 
     def forward(self, images: Tensor) -> Tensor:
         """Pixels 0..255, uint8 or float `(B, 3, S, S)`, to logits `(B, K)`."""
@@ -92,7 +123,7 @@ class Classifier(L.LightningModule):
         return logits
 
     def _step(self, batch: Batch, part: str) -> tuple[Tensor, Tensor]:
-        """Loss and logits of a batch; the loss is summed on the device and logged at the end of the epoch."""
+        """Loss and logits of a batch; the loss is summed up on the device until the end of the epoch."""
         images, labels, *_ = batch
         logits = self(images)
         if logits.shape != (len(labels), len(self.classes)):
@@ -101,11 +132,17 @@ class Classifier(L.LightningModule):
                 f"it must give {(len(labels), len(self.classes))}"
             )
         loss: Tensor = self.loss(logits, labels)
-        self.log(f"{part}/loss", loss, on_step=False, on_epoch=True, batch_size=len(labels))
+        total, count = self._losses.get(part, (torch.zeros((), device=loss.device), 0))
+        self._losses[part] = total + loss.detach() * len(labels), count + len(labels)
         return loss, logits
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        return self._step(batch, "train")[0]
+        # Dropout is a function of the seed and the step, whatever was drawn before; augmentation has drawn from the
+        # batch's own seed.
+        _seed(batch[3] + 1, self.device)
+        loss, logits = self._step(batch, "train")
+        self._watch.see(self.trainer, loss, batch[2], logits)
+        return loss * batch[4] if self.trainer.world_size > 1 else loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self.val_metrics.update(self._step(batch, "val")[1], batch[1])
@@ -117,31 +154,90 @@ class Classifier(L.LightningModule):
         """Indices `(B,)` and probabilities `(B, K)`."""
         return batch[2], self(batch[0]).softmax(1)
 
+    def on_train_epoch_start(self) -> None:
+        self._losses.pop("train", None)
+
+    def on_validation_epoch_start(self) -> None:
+        self._losses.pop("val", None)
+
+    def on_test_epoch_start(self) -> None:
+        self._losses.pop("test", None)
+
     def on_validation_epoch_end(self) -> None:
-        self._log_metrics(self.val_metrics)
+        self._log_metrics("val", self.val_metrics)
+        self._validated = not self.trainer.sanity_checking
 
     def on_test_epoch_end(self) -> None:
-        self._log_metrics(self.test_metrics)
+        self._log_metrics("test", self.test_metrics)
 
-    def _log_metrics(self, metrics: MetricCollection) -> None:
+    def _loss_of_all(self, part: str) -> tuple[Tensor, Tensor]:
+        """Sum of the losses of all images of this epoch so far, in all processes, and their number."""
+        total, count = self._losses.get(part, (torch.zeros((), device=self.device), 0))
+        both = torch.stack([total, torch.tensor(float(count), device=total.device)])
+        if self.trainer.world_size > 1:
+            both = self.trainer.strategy.reduce(both, reduce_op="sum")
+        return both[0], both[1]
+
+    def _log_loss(self, part: str) -> None:
+        total, count = self._loss_of_all(part)
+        self.log(f"{part}/loss", total / count, sync_dist=True)  # synchronised already; again, it spares a warning
+
+    def _log_metrics(self, part: str, metrics: MetricCollection) -> None:
+        self._log_loss(part)
         for name, value in metrics.compute().items():
-            self.log(name, value, prog_bar=name.endswith("accuracy"))
+            self.log(name, value, prog_bar=name.endswith("accuracy"), sync_dist=True)
         metrics.reset()
 
+    def on_train_epoch_end(self) -> None:
+        """Log the loss, and step a schedule that waits for a plateau, before checkpoints are written.
+
+        Lightning would step it after that, and a resumed run would have one step less.
+        """
+        self._log_loss("train")
+        schedule = self.lr_schedulers()
+        done = self.trainer.fit_loop.batch_idx + 1 >= self.trainer.num_training_batches  # not cut short
+        if done and self._validated and isinstance(schedule, ReduceLROnPlateau):
+            schedule.step(self.trainer.callback_metrics["val/loss"])
+        self._validated = False
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        if not isinstance(scheduler, ReduceLROnPlateau):
+            super().lr_scheduler_step(scheduler, metric)
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep with the weights what was measured of them, and the experiment and seed of the run."""
-        metrics = {name: float(value) for name, value in self.trainer.callback_metrics.items()}
-        experiment = str(self.trainer.logger.name) if self.trainer.logger else ""
-        checkpoint["run"] = {"experiment": experiment, "seed": torch.initial_seed(), "metrics": metrics}
+        """Keep with the weights what was measured of them, and the facts of the run.
+
+        Raises:
+            NotFiniteError: the weights are not worth keeping.
+        """
+        self._watch.check(self.trainer)
+        self._watch.check_weights(self.trainer, checkpoint["state_dict"])
+        total, count = self._loss_of_all("train")
+        checkpoint["run"] = {
+            "experiment": str(self.trainer.logger.name) if self.trainer.logger else "",
+            "seed": self._seed,
+            "threads": torch.get_num_threads(),
+            "metrics": {name: float(value) for name, value in self.trainer.callback_metrics.items()},
+            "validated": self._validated,
+            "train_loss": (total.cpu(), int(count)),
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take up an epoch that was interrupted; the first process has the loss of all."""
+        run = checkpoint["run"]
+        self._validated, self._known = run["validated"], run["metrics"]
+        if self.trainer.is_global_zero:
+            total, count = run["train_loss"]
+            self._losses["train"] = total.to(self.device), count
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         try:
-            optimizer = self.optimizer(self.parameters())
+            optimizer = self.recipe.optimizer(self.parameters())
         except (TypeError, ValueError) as error:
             raise InputError(f"model.optimizer: {error}") from None
-        if self.scheduler is None:
+        if self.recipe.scheduler is None:
             return optimizer
-        make = self.scheduler
+        make = self.recipe.scheduler
         if isinstance(make, partial) and OneCycleLR in (make.func, *make.args):
             make = self._with_total_steps(make)
         try:
@@ -151,7 +247,7 @@ class Classifier(L.LightningModule):
         per_batch = isinstance(schedule, OneCycleLR | CyclicLR)
         config = {"scheduler": schedule, "interval": "step" if per_batch else "epoch"}
         if isinstance(schedule, ReduceLROnPlateau):
-            config["monitor"] = "val/loss"
+            config |= {"monitor": "val/loss", "strict": False}  # type: ignore[dict-item]
         return {"optimizer": optimizer, "lr_scheduler": config}  # type: ignore[return-value]
 
     def _with_total_steps(self, make: partial[LRScheduler]) -> partial[LRScheduler]:
@@ -164,6 +260,13 @@ class Classifier(L.LightningModule):
 
     def on_train_start(self) -> None:
         """Settings of the optimizer are the config's, also where a checkpoint has brought back its own."""
-        if self.scheduler is None and isinstance(self.optimizer, partial):
+        self.trainer.callback_metrics.update({name: torch.tensor(value) for name, value in self._known.items()})
+        schedule, optimizer = self.lr_schedulers(), self.recipe.optimizer
+        if self.recipe.scheduler is None and isinstance(optimizer, partial):
             for group in self.trainer.optimizers[0].param_groups:
-                group.update({key: value for key, value in self.optimizer.keywords.items() if key in group})
+                group.update({key: value for key, value in optimizer.keywords.items() if key in group})
+        if isinstance(schedule, OneCycleLR) and schedule.total_steps < self.trainer.estimated_stepping_batches:
+            raise InputError(
+                f"the OneCycleLR of the run that goes on ends after {schedule.total_steps:,} steps, but "
+                f"{self.trainer.estimated_stepping_batches:,} are asked for: it cannot be made longer"
+            )

@@ -12,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from cifar_lightning.augment import Cutout, Mirror, ShiftedCrop
 from cifar_lightning.data import Digits
 from cifar_lightning.data.batches import Batch
+from cifar_lightning.finite import LossWatch
 from cifar_lightning.loss import CrossEntropy
 from cifar_lightning.module import Classifier
 from cifar_lightning.nets import CNN
@@ -98,12 +99,13 @@ def test_the_watch_for_waits_sees_them(wait: Callable[[Tensor], object]) -> None
     assert waits.count
 
 
-def test_nothing_in_the_training_step_waits_for_the_device() -> None:
-    """Neither the augmentation nor the step itself."""
+def test_nothing_in_the_training_step_waits_for_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither the augmentation nor the step itself; a look at the loss, which on a CPU is part of it, waits a step."""
     waits = Waits()
+    monkeypatch.setattr(LossWatch, "check", lambda self, trainer: None)
 
     class WatchedStep(Classifier):
-        def training_step(self, batch: tuple[Tensor, Tensor, Tensor, int], batch_idx: int) -> Tensor:
+        def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
             with waits:
                 return super().training_step(batch, batch_idx)
 

@@ -29,6 +29,6 @@ class Pixels(nn.Module):
         self.std.copy_(torch.tensor(std).clamp(min=1 / 255))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Pixels 0..255, uint8 or float `(B, 3, H, W)`, to normalised float32 of the same shape."""
+        """Pixels 0..255, uint8 or float `(B, 3, H, W)`, to normalised ones of the same shape in the net's precision."""
         mean, std = (255 * statistic.view(1, 3, 1, 1) for statistic in (self.mean, self.std))
-        return (x.float() - mean) / std
+        return (x.to(mean.dtype) - mean) / std

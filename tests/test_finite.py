@@ -1,0 +1,78 @@
+"""Losses and weights that are NaN or infinite."""
+
+import math
+import re
+from pathlib import Path
+
+import lightning.pytorch as L
+import pytest
+import torch
+
+from cifar_lightning import checkpoint as checkpoints
+from cifar_lightning.callbacks import Resume
+from cifar_lightning.loss import CrossEntropy
+from tests.conftest import BRIEF, Run
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_loss_that_is_not_finite_stops_the_run_at_that_step(
+    run: Run, monkeypatch: pytest.MonkeyPatch, value: float
+) -> None:
+    """In the second epoch's second of four steps; what is kept is that of the first epoch."""
+    steps: list[int] = []
+    forward = CrossEntropy.forward
+
+    def bad(self: CrossEntropy, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        steps.append(int(logits.requires_grad))
+        return forward(self, logits, labels) + (value if sum(steps) == 6 else 0)
+
+    monkeypatch.setattr(CrossEntropy, "forward", bad)
+    result = run("fit", *BRIEF, "--trainer.max_epochs", 3)
+    assert result.code == 3
+    sentence = (
+        rf"error: the loss is {value} in step 5 \(epoch 1\), at learning rate 0.001, for training images (.*): try"
+    )
+    found = re.search(sentence, result.err)
+    assert found, result.err
+    assert len(set(found[1].split(", "))) == 64
+    folder = Path("runs/cnn/version_0/checkpoints")
+    for path in folder.iterdir():
+        kept = checkpoints.load(path)
+        assert kept["epoch"] == 0
+        assert all(weight.isfinite().all() for weight in kept["state_dict"].values())
+
+
+def test_only_the_images_are_named_whose_logits_are_not_finite(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    from cifar_lightning.nets import CNN
+
+    forward = CNN.forward
+
+    def bad(self: CNN, x: torch.Tensor) -> torch.Tensor:
+        logits = forward(self, x)
+        return logits.index_fill(0, torch.tensor([3, 7]), math.nan) if self.training else logits
+
+    monkeypatch.setattr(CNN, "forward", bad)
+    result = run("fit", *BRIEF)
+    assert result.code == 3
+    assert re.search(r"the loss is nan in step 0 .*, for training images \d+, \d+: try", result.err)
+    assert not Path("runs").exists()
+
+
+def test_weights_that_are_not_finite_are_not_saved(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though no loss has shown it: they became so in the last step of the epoch."""
+
+    def spoil(self: Resume, trainer: L.Trainer, module: L.LightningModule, *_: object) -> None:
+        if trainer.global_step == 8:
+            next(module.parameters()).data[0] = math.inf
+
+    monkeypatch.setattr(Resume, "on_train_batch_end", spoil)
+    result = run("fit", *BRIEF, "--trainer.max_epochs", 3)
+    assert result.code == 3
+    assert "error: net.blocks.0.0.weight is not finite after step 7: it is not saved" in result.err
+    for path in Path("runs/cnn/version_0/checkpoints").iterdir():
+        assert checkpoints.load(path)["global_step"] == 4
+
+
+def test_a_learning_rate_that_is_too_high_ends_with_exit_code_3(run: Run) -> None:
+    words = ("--model.optimizer", "torch.optim.SGD", "--model.optimizer.lr", 1e20)
+    assert run("fit", *BRIEF, *words).code == 3

@@ -6,9 +6,11 @@ import re
 import sys
 from collections.abc import Iterable
 from difflib import get_close_matches
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import lightning.pytorch as L
+import yaml
+from jsonargparse import Namespace, get_loader
 from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.loggers import Logger
 from torch import nn
@@ -18,6 +20,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from cifar_lightning.augment import Augmentation
 from cifar_lightning.data import ImageData
 
+_load = get_loader("yaml")
 _BASES = (nn.Module, Optimizer, LRScheduler, L.Callback, Logger, ImageData, Augmentation)
 
 
@@ -26,9 +29,39 @@ class Parser(LightningArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         parser = getattr(ex, "subcommand_parser", None) or self
-        keys = [action.dest for action in parser._actions if not action.dest.endswith("help")]
+        defaults = {action.dest: action.default for action in parser._actions if not action.dest.endswith("help")}
+        # The parser of a class does not know that its options may be given as init_args.
+        keys = [*defaults, *(f"init_args.{key}" for key in defaults if "." not in key)]
+        for key, default in defaults.items():
+            if isinstance(default, dict | Namespace) and "class_path" in default:
+                keys += [f"{key}.{name}" for name in _names(default["class_path"])]
         sys.stderr.write(f"error: {explain(message, keys)}\n")
         raise SystemExit(2)
+
+
+def load_yaml(text: str) -> Any:
+    """As jsonargparse does, but a key that is given twice is an error."""
+    refuse_duplicates(text)
+    return _load(text)
+
+
+def refuse_duplicates(text: str) -> None:
+    """Raise a YAMLError where a mapping has a key twice: YAML forbids it, PyYAML takes the last."""
+    todo, seen = [yaml.compose(text, Loader=yaml.SafeLoader)], set()
+    while todo:
+        node = todo.pop()
+        if id(node) in seen or not isinstance(node, yaml.CollectionNode):
+            continue
+        seen.add(id(node))
+        if isinstance(node, yaml.SequenceNode):
+            todo += node.value
+            continue
+        names = set()
+        for key, value in node.value:
+            todo.append(value)
+            if key.value != "<<" and str(key.value) in names:
+                raise yaml.MarkedYAMLError(problem=f"{key.value!r} is given twice", problem_mark=key.start_mark)
+            names.add(str(key.value))
 
 
 def explain(message: str, keys: Iterable[str]) -> str:
@@ -44,7 +77,7 @@ def explain(message: str, keys: Iterable[str]) -> str:
     if match := re.search(not_known, message):
         name = next(group for group in match.groups() if group)
         owner = re.findall(r"class_path[ =]'([^']+)'", message)
-        hint = _hint(name, _options(owner[-1])) if owner else _hint_key(name, keys)
+        hint = _hint(name, _names(owner[-1])) if owner else _hint_key(name, keys)
         return f"{where}there is no option {name!r}{hint}"
     if match := re.search(r"dot import path string: (\S+)", message):
         return f"{where}no class is called {match[1]!r}{_hint(match[1], _classes())}"
@@ -70,7 +103,7 @@ def _hint(name: str, valid: Iterable[str]) -> str:
 
 
 def _hint_key(name: str, keys: Iterable[str]) -> str:
-    """As `_hint` for dotted keys, of which the parser knows only the first parts."""
+    """As `_hint` for dotted keys, of which the parser may know only the first parts."""
     parts = name.split(".")
     for count in range(len(parts), 0, -1):
         near = _nearest(".".join(parts[:count]), (key for key in keys if key.count(".") == count - 1))
@@ -96,6 +129,12 @@ def _typing_errors(a: str, b: str) -> int:
                 row[-1] = min(row[-1], rows[-2][j - 2] + 1)
         rows.append(row)
     return rows[-1][-1]
+
+
+def _names(class_path: str) -> list[str]:
+    """What may stand below the key of a class: its options, with and without `init_args`."""
+    options = sorted(_options(class_path))
+    return ["class_path", *options, *(f"init_args.{option}" for option in options)]
 
 
 def _options(class_path: str) -> set[str]:

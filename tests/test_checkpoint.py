@@ -1,0 +1,246 @@
+"""Checkpoints on disk: whole or absent, and never code."""
+
+import errno
+import io
+import os
+import pickle
+import random
+import resource
+import signal
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as L
+import pytest
+import torch
+
+from cifar_lightning import checkpoint as checkpoints
+from cifar_lightning.callbacks import EpochLines
+from cifar_onnx import InputError
+from tests.conftest import BRIEF, Run, Start, command_line
+
+KEPT: dict[str, Any] = {
+    "state_dict": {"weight": torch.arange(200.0)},
+    "hyper_parameters": {"classes": []},
+    "datamodule_hyper_parameters": {"_class_path": ""},
+    "run": dict.fromkeys(("experiment", "seed", "threads", "metrics", "validated", "train_loss")),
+    "new": False,
+}
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """A checkpoint."""
+    checkpoints.write(KEPT, tmp_path / "kept" / "x.ckpt")
+    return tmp_path / "kept" / "x.ckpt"
+
+
+def alone(path: Path) -> bool:
+    return [other.name for other in path.parent.iterdir()] == [path.name]
+
+
+class TestWhole:
+    def test_it_opens_with_plain_torch_too(self, path: Path) -> None:
+        for kept in (checkpoints.load(path), torch.load(path, weights_only=True)):
+            assert torch.equal(kept["state_dict"]["weight"], torch.arange(200.0))
+        assert zipfile.ZipFile(path).testzip() is None
+
+    def test_a_thousand_flipped_bits_and_a_hundred_cuts_are_found(self, path: Path) -> None:
+        data, generator = path.read_bytes(), random.Random(0)
+        for _ in range(1000):
+            broken = bytearray(data)
+            broken[generator.randrange(len(data))] ^= 1 << generator.randrange(8)
+            path.write_bytes(broken)
+            with pytest.raises(InputError, match=r"x\.ckpt: damaged"):
+                checkpoints.load(path)
+        for _ in range(100):
+            path.write_bytes(data[: generator.randrange(len(data))])
+            with pytest.raises(InputError, match=r"x\.ckpt: damaged"):
+                checkpoints.load(path)
+
+    @pytest.mark.parametrize("step", ["open", "write", "fsync", "rename", "fsync folder"])
+    @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO, errno.EACCES])
+    def test_whatever_fails_the_old_or_the_new_is_there(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch, step: str, code: int
+    ) -> None:
+        sabotage(monkeypatch, step, lambda: (_ for _ in ()).throw(OSError(code, os.strerror(code))))
+        with pytest.raises(
+            InputError, match=r"x\.ckpt cannot be saved .*; it takes 0\.\d MB, [\d,.]+ MB are free"
+        ) as error:
+            checkpoints.write({**KEPT, "new": True}, path)
+        assert os.strerror(code) in str(error.value)
+        assert checkpoints.load(path)["new"] == (step == "fsync folder")
+        assert alone(path)
+
+    @pytest.mark.parametrize("step", ["open", "write", "fsync", "rename", "fsync folder"])
+    def test_wherever_it_is_killed_the_old_or_the_new_is_there(self, path: Path, start: Start, step: str) -> None:
+        result = start(path, step, function=killed_while_writing).wait()
+        assert result.code == -signal.SIGKILL
+        assert checkpoints.load(path)["new"] == (step == "fsync folder")
+        checkpoints.write(KEPT, path)
+        assert alone(path)
+
+    def test_a_full_disk_stops_the_run_and_leaves_the_last_checkpoint(self, start: Start, tmp_path: Path) -> None:
+        """After an epoch files are limited to 2 MB, which stands for the disk; a checkpoint takes 4.3 with Adam's."""
+        result = start(function=short_of_disk).wait()
+        assert result.code == 2
+        sentence = "ckpt cannot be saved (File too large; it takes 4.3 MB"
+        assert sentence in result.err.splitlines()[-1], result.err
+        assert "Traceback" not in result.err
+        folder = tmp_path / "runs" / "cnn" / "version_0" / "checkpoints"
+        assert {path.name: checkpoints.load(path)["epoch"] for path in folder.iterdir()} == {
+            "best.ckpt": 0,
+            "last.ckpt": 0,
+        }
+
+
+def sabotage(patch: pytest.MonkeyPatch, step: str, act: Callable[[], object]) -> None:
+    """Make one step of `write` fail."""
+    calls = {"fsync": 0}
+    opened, fsync, replace = Path.open, os.fsync, Path.replace
+
+    class Writer(io.FileIO):
+        def write(self, data: Any) -> int:
+            super().write(bytes(data)[:100])
+            return act()  # type: ignore[return-value]
+
+    def opening(self: Path, mode: str = "r", *args: Any, **kwargs: Any) -> Any:
+        if mode != "wb":
+            return opened(self, mode, *args, **kwargs)
+        if step == "open":
+            act()
+        return Writer(self, mode) if step == "write" else opened(self, mode, *args, **kwargs)
+
+    def syncing(descriptor: int) -> None:
+        calls["fsync"] += 1
+        if step == ("fsync", "fsync folder")[calls["fsync"] - 1]:
+            act()
+        fsync(descriptor)
+
+    patch.setattr(Path, "open", opening)
+    patch.setattr(os, "fsync", syncing)
+    patch.setattr(Path, "replace", lambda self, to: act() if step == "rename" else replace(self, to))
+
+
+def killed_while_writing(path: Path, step: str) -> None:
+    sabotage(pytest.MonkeyPatch(), step, lambda: os.kill(os.getpid(), signal.SIGKILL))
+    checkpoints.write({**KEPT, "new": True}, path)
+
+
+def short_of_disk() -> int:
+    def fill(self: EpochLines, trainer: L.Trainer, *_: object) -> None:
+        if trainer.current_epoch == 1:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (2_000_000, 2_000_000))
+
+    EpochLines.on_train_epoch_start = fill  # type: ignore[method-assign]
+    return command_line("fit", *map(str, BRIEF), "--trainer.max_epochs", "3")
+
+
+class Marks:
+    """Code that leaves a file behind when a checkpoint runs it."""
+
+    def __init__(self, by: Callable[..., object], *args: object) -> None:
+        self.by, self.args = by, args
+
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[object, ...]]:
+        return self.by, self.args
+
+
+def hostile(marker: Path) -> dict[str, dict[str, Any]]:
+    """Checkpoints that would make a file, from a real one."""
+    touch = f"__import__('pathlib').Path({str(marker)!r}).touch()"
+    module = {"class_path": "marker.Net"}
+    return {
+        "a call": {"extra": Marks(eval, touch)},
+        "a call in the weights": {"state_dict": {"weight": Marks(exec, touch)}},
+        "a shell": {"extra": Marks(os.system, f"touch {marker}")},
+        "a net": {"hyper_parameters": {"net": module}},
+        "a net as a word": {"hyper_parameters": {"net": "marker.Net"}},
+        "a net in a net": {
+            "hyper_parameters": {"net": {"class_path": "torch.nn.Sequential", "init_args": {"0": module}}}
+        },
+        "a net by its arguments": {
+            "hyper_parameters": {"net": {**module, "dict_kwargs": {}, "class_path": "marker.x.Net"}}
+        },
+        "an optimizer": {"hyper_parameters": {"optimizer": module}},
+        "a schedule": {"hyper_parameters": {"scheduler": module}},
+        "a loss": {"hyper_parameters": {"loss": module}},
+        "data": {"datamodule_hyper_parameters": {"_class_path": "marker.Data"}},
+        "an augmentation": {"datamodule_hyper_parameters": {"augment": [module]}},
+        "a function of torch": {"hyper_parameters": {"net": {"class_path": "torch.hub.load", "init_args": {}}}},
+        "a module in torch": {"hyper_parameters": {"optimizer": {"class_path": "torch.os.system"}}},
+    }
+
+
+@pytest.fixture
+def marker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Made by the import of the module `marker`, or by any other code of a hostile checkpoint."""
+    (tmp_path / "marker.py").write_text(
+        f"import pathlib\npathlib.Path({str(tmp_path / 'MARK')!r}).touch()\n"
+        "from cifar_lightning.nets import CNN\nclass Net(CNN): pass\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    return tmp_path / "MARK"
+
+
+class TestNoCode:
+    @pytest.mark.parametrize("name", hostile(Path()))
+    @pytest.mark.parametrize("environment", ["0", "1"])
+    def test_hostile_checkpoints_are_refused_by_name_and_nothing_runs(
+        self, run: Run, checkpoint: Path, marker: Path, monkeypatch: pytest.MonkeyPatch, name: str, environment: str
+    ) -> None:
+        monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", environment)
+        kept = checkpoints.load(checkpoint)
+        for key, value in hostile(marker)[name].items():
+            kept[key] = {**kept[key], **value} if isinstance(value, dict) else value
+        checkpoints.write(kept, "bad.ckpt")
+        assert not marker.exists()
+        for command in ("fit", "test", "export"):
+            result = run(command, "--ckpt_path", "bad.ckpt")
+            assert result.code == 2
+            assert "error: bad.ckpt: " in result.err
+            assert "Traceback" not in result.err
+        assert not marker.exists()
+
+    def test_the_set_would_do_harm_if_it_were_let(self, marker: Path) -> None:
+        for name in ("a call", "a call in the weights", "a shell"):
+            checkpoints.write({**KEPT, **hostile(marker)[name]}, "bad.ckpt")
+            torch.load("bad.ckpt", weights_only=False)
+            assert marker.exists()
+            marker.unlink()
+
+    def test_a_plain_pickle_and_an_old_file_are_refused(self, run: Run, marker: Path) -> None:
+        Path("a.ckpt").write_bytes(pickle.dumps(Marks(os.system, f"touch {marker}")))
+        torch.save(Marks(os.system, f"touch {marker}"), "b.ckpt", _use_new_zipfile_serialization=False)
+        for name in ("a.ckpt", "b.ckpt"):
+            assert f"error: {name}: damaged, or not a checkpoint" in run("test", "--ckpt_path", name).err
+        assert not marker.exists()
+
+    @pytest.mark.parametrize("url", ["https://example.com/x.ckpt", "s3://bucket/x.ckpt", "file:///x.ckpt"])
+    def test_an_address_is_no_checkpoint(self, run: Run, url: str) -> None:
+        result = run("test", "--ckpt_path", url)
+        assert result.code == 2
+        assert f"error: {url}: an address is not taken as a checkpoint" in result.err
+
+    def test_it_cannot_be_switched_off(self, run: Run, checkpoint: Path) -> None:
+        result = run("test", "--ckpt_path", checkpoint, "--weights_only", "false")
+        assert result.code == 2
+        assert "there is no option 'weights_only'" in result.err
+
+    def test_with_leave_the_module_is_imported_and_named(self, run: Run, checkpoint: Path, marker: Path) -> None:
+        kept = checkpoints.load(checkpoint)
+        kept["hyper_parameters"]["net"]["class_path"] = "marker.Net"
+        checkpoints.write(kept, "own.ckpt")
+        refused = run("test", "--ckpt_path", "own.ckpt")
+        assert refused.code == 2
+        assert (
+            "marker.Net is code from outside this project; if you trust that code, add --allow_custom_classes"
+            in refused.err
+        )
+        assert not marker.exists()
+        result = run("test", "--ckpt_path", "own.ckpt", "--allow_custom_classes")
+        assert result.code == 0, result.err
+        assert "importing marker, which own.ckpt names" in result.out
+        assert marker.exists()

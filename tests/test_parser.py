@@ -1,0 +1,173 @@
+"""Mistakes in the names of options."""
+
+import functools
+import json
+import random
+import re
+import string
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cifar_lightning.cli import CLI
+from cifar_lightning.data import Digits
+from cifar_lightning.module import Classifier
+from cifar_lightning.nets import CNN
+from cifar_lightning.parser import Parser
+from tests.conftest import Run
+
+OF_CLASSES = (
+    *(f"model.net.init_args.{name}" for name in ("widths", "hidden", "dropout")),
+    *(f"model.optimizer.init_args.{name}" for name in ("lr", "betas", "weight_decay", "amsgrad")),
+    *(f"model.loss.init_args.{name}" for name in ("label_smoothing", "class_weights")),
+    *(f"data.init_args.{name}" for name in ("root", "url", "batch_size", "augment", "val_fraction", "split_seed")),
+)
+
+
+class Built(Exception):
+    """A parser has been built."""
+
+
+@pytest.fixture
+def parser(run: Run, monkeypatch: pytest.MonkeyPatch) -> Parser:
+    """That of the command line, to be used more than once: to build it takes most of the time of a mistake."""
+    found: list[Parser] = []
+
+    def take(self: CLI, parser: Parser, args: object) -> None:
+        found.append(parser)
+        raise Built
+
+    monkeypatch.setattr(CLI, "parse_arguments", take)
+    with pytest.raises(Built):
+        run("fit")
+    return found[0]
+
+
+def mutated(key: str, generator: random.Random) -> str:
+    """A key with one or two letters put in, left out, replaced or swapped."""
+    letters = list(key)
+    while "".join(letters) == key:
+        for _ in range(generator.choice((1, 2))):
+            place, letter = generator.randrange(len(letters)), generator.choice(string.ascii_lowercase)
+            match generator.randrange(4):
+                case 0:
+                    letters.insert(place, letter)
+                case 1 if letters[place] != "." and len(letters) > 2:
+                    del letters[place]
+                case 2 if letters[place] != ".":
+                    letters[place] = letter
+                case 3 if place and "." not in letters[place - 1 : place + 1]:
+                    letters[place - 1], letters[place] = letters[place], letters[place - 1]
+    return "".join(letters)
+
+
+def mutations(keys: set[str], count: int) -> Iterator[tuple[str, str]]:
+    """Keys and what people type instead; never another valid key."""
+    generator, names = random.Random(0), sorted(keys)
+    while count:
+        key = generator.choice(names)
+        if (other := mutated(key, generator)) not in keys:
+            yield key, other
+            count -= 1
+
+
+def nested(key: str, value: object) -> dict[str, object]:
+    for part in reversed(key.split(".")):
+        value = {part: value}
+    return value  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("way", ["typed", "in a file"])
+def test_two_hundred_misspelt_keys_are_refused_and_95_percent_answered_with_the_right_one(
+    parser: Parser, capsys: pytest.CaptureFixture[str], way: str
+) -> None:
+    fit = parser._subcommands_action._name_parser_map["fit"]  # type: ignore[union-attr]
+    options = {action.dest for action in fit._actions if not action.dest.endswith("help")}
+    groups = {".".join(option.split(".")[:-1]) for option in options}
+    keys = {*(options - groups - {"config", "print_config", "model.classes"}), *OF_CLASSES}
+    right, wrong = 0, []
+    for key, other in mutations(keys, 200):
+        words = [f"--{other}", "1"] if way == "typed" else ["--config", json.dumps(nested(other, 1))]
+        with pytest.raises(SystemExit) as stop:
+            parser.parse_args(["fit", *words])
+        message = capsys.readouterr().err
+        assert stop.value.code == 2
+        assert message.startswith("error: ")
+        assert message.count("\n") == 1
+        hint = re.search(r"did you mean '(.*)'\?", message)
+        if hint and (key == hint[1] or (key in OF_CLASSES and key.endswith(f".{hint[1]}"))):
+            right += 1
+        else:
+            wrong.append((key, other, message))
+    assert right >= 190, wrong
+
+
+class TestRefused:
+    @pytest.mark.parametrize(
+        "words", [["--trainer.max_ep", "3"], ["--exp", "x"], ["--ckpt", "x"], ["--conf", "x.yaml"]]
+    )
+    def test_an_abbreviation(self, run: Run, words: list[str]) -> None:
+        result = run("fit", *words)
+        assert result.code == 2
+        assert f"there is no option {words[0][2:]!r}" in result.err
+
+    @pytest.mark.parametrize(
+        ("text", "name"),
+        [
+            ("trainer: {max_epochs: 3}\ntrainer: {max_epochs: 4}\n", "'trainer' is given twice"),
+            ("trainer:\n  max_epochs: 3\n  max_epochs: 4\n", "'max_epochs' is given twice"),
+            (
+                "data: {class_path: Digits, init_args: {augment: [{class_path: Mirror, class_path: Cutout}]}}",
+                "class_path",
+            ),
+        ],
+    )
+    def test_a_key_that_is_given_twice(self, run: Run, text: str, name: str) -> None:
+        Path("c.yaml").write_text(text)
+        result = run("fit", "--config", "c.yaml")
+        assert result.code == 2
+        assert "c.yaml: not a YAML file" in result.err
+        assert name in result.err
+        assert "line" in result.err
+
+    @pytest.mark.parametrize("experiment", ["../x", "/tmp/x", "..", "a/b", ""])
+    def test_an_experiment_outside_of_runs(self, run: Run, experiment: str) -> None:
+        result = run("fit", "--data", "Digits", "--experiment", experiment)
+        assert result.code == 2
+        assert "cannot name a folder" in result.err
+        assert not list(Path().iterdir())
+
+    @pytest.mark.parametrize(
+        "words",
+        [
+            ["--trainer.max_epochs", "x"],
+            ["--trainer.accelerator", "gpuu"],
+            ["--trainer.strategy", "dpd"],
+            ["--trainer.precision", "17"],
+            ["--trainer.devices", "0"],
+            ["--trainer.callbacks+", "EarlyStopping", "--trainer.callbacks.monitr", "x"],
+            ["--model.net.dropuot", "1"],
+            ["--model.optimizer.lrr", "1"],
+            ["--model.scheduler", "OneCycleLR", "--model.scheduler.max_lrr", "1"],
+            ["--model.loss.label", "1"],
+            ["--data.augment+", "Miror"],
+            ["--data.batch_size", "x"],
+            ["--checkpoint.mode", "maxx"],
+            ["--last.every", "3"],
+            ["--experiment", "../x"],
+            ["--seed_everything", "x"],
+        ],
+        ids=" ".join,
+    )
+    def test_before_data_or_model_is_built(self, run: Run, monkeypatch: pytest.MonkeyPatch, words: list[str]) -> None:
+        for cls in (Digits, CNN, Classifier):
+            monkeypatch.setattr(cls, "__init__", functools.wraps(cls.__init__)(unbuilt))  # type: ignore[misc]
+        result = run("fit", "--data", "Digits", *words)
+        assert result.code == 2
+        assert result.err.splitlines()[-1].startswith("error: ")
+        assert "Traceback" not in result.err
+
+
+def unbuilt(self: object, *args: object, **kwargs: object) -> None:
+    raise AssertionError("it is built")

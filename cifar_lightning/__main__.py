@@ -22,7 +22,7 @@ What receives model.onnx needs no PyTorch: python -m cifar_onnx --help
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run a command and return its exit code: 0 done, 1 refused by a check, 2 a mistake in what was given."""
+    """Run a command and return its exit code: see `cifar_lightning.main.main`."""
     words = sys.argv[1:] if args is None else args
     if not words or words[0] in ("-h", "--help"):
         print(USAGE, end="")
@@ -30,9 +30,12 @@ def main(args: Sequence[str] | None = None) -> int:
     if words[0] == "--version":
         print(f"cifar-lightning {__version__}")
         return 0
-    from cifar_lightning.main import main as run
+    try:
+        from cifar_lightning.main import main as run
 
-    return run(args)
+        return run(args)
+    except KeyboardInterrupt:  # before anything was begun
+        return 130
 
 
 if __name__ == "__main__":

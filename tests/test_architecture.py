@@ -19,17 +19,25 @@ LAW = {
     "cifar_lightning/loss.py": {"torch"},
     "cifar_lightning/progress.py": {"rich"},
     "cifar_lightning/data": {
-        "torch", "lightning", "torchvision", "numpy", "PIL", "sklearn", "cifar_onnx",
+        "torch", "lightning", "torchvision", "numpy", "PIL", "sklearn", "filelock", "cifar_onnx",
         OURS + "augment", OURS + "progress", OURS + "data",
     },
-    "cifar_lightning/module.py": {"torch", "lightning", "torchmetrics", "cifar_onnx", OURS + "nets.pixels"},
-    "cifar_lightning/callbacks.py": {"lightning", "torch", "cifar_onnx"},
+    "cifar_lightning/module.py": {
+        "torch", "lightning", "torchmetrics", "cifar_onnx", OURS + "finite", OURS + "nets.pixels",
+    },
+    "cifar_lightning/finite.py": {"torch", "lightning"},
+    "cifar_lightning/command.py": {"lightning", "yaml", "cifar_onnx", OURS + "parser", "cifar_lightning"},
+    "cifar_lightning/callbacks": {
+        "lightning", "torch", "cifar_onnx", OURS + "interruption", OURS + "callbacks", "cifar_lightning",
+    },
+    "cifar_lightning/interruption.py": set(),
+    "cifar_lightning/runs.py": {"filelock", "cifar_onnx"},
     "cifar_lightning/graph.py": {"torch", "onnx", "onnx_ir", "cifar_onnx"},
     "cifar_lightning/export.py": {
         "torch", "onnx", "onnxruntime", "numpy", "PIL", "cifar_onnx", OURS + "nets.pixels", OURS + "graph",
     },
-    "cifar_lightning/checkpoint.py": {"torch", "cifar_onnx", OURS + "data"},
-    "cifar_lightning/parser.py": {"torch", "lightning", OURS + "augment", OURS + "data"},
+    "cifar_lightning/checkpoint.py": {"torch", "lightning.fabric", "cifar_onnx", OURS + "augment", OURS + "data"},
+    "cifar_lightning/parser.py": {"torch", "lightning", "yaml", "jsonargparse", OURS + "augment", OURS + "data"},
     "export/cifar_onnx": {"numpy", "PIL", "onnxruntime", "cifar_onnx"},
 }  # fmt: skip
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 import yaml
 
+from cifar_lightning.checkpoint import write
 from cifar_lightning.data import Digits, ImageData
 from cifar_onnx import Classifier
 from tests.conftest import BRIEF, Run
@@ -48,7 +49,7 @@ class TestFit:
             assert run("fit", *BRIEF).code == 0
         for version in ("version_0", "version_1"):
             files = {str(path.relative_to(f"runs/cnn/{version}")) for path in Path("runs/cnn", version).rglob("*.*")}
-            assert files == {"config.yaml", "metrics.csv", "checkpoints/best.ckpt", "checkpoints/last.ckpt"}
+            assert files == {"config.yaml", "metrics.csv", "run.json", "checkpoints/best.ckpt", "checkpoints/last.ckpt"}
         with Path("runs/cnn/version_0/metrics.csv").open() as file:
             names = next(csv.reader(file))
         assert {"train/loss", "val/loss", "val/accuracy", "val/precision", "val/recall", "val/f1"} <= set(names)
@@ -91,7 +92,7 @@ class TestFit:
         """With a validation accuracy that falls from epoch to epoch, best is the first and last the last."""
         monkeypatch.setattr(
             "cifar_lightning.module.Classifier._log_metrics",
-            lambda self, metrics: self.log("val/accuracy", 1.0 - self.current_epoch / 10),
+            lambda self, part, metrics: self.log("val/accuracy", 1.0 - self.current_epoch / 10),
         )
         assert run("fit", *BRIEF, "--trainer.max_epochs", 3).code == 0
         folder = Path("runs/cnn/version_0/checkpoints")
@@ -359,13 +360,16 @@ class TestMistakes:
         assert not Path("runs").exists()
 
     def test_a_file_that_is_no_checkpoint_is_named(self, run: Run) -> None:
+        sentence = "error: x.ckpt: damaged, or not a checkpoint that this project's fit has written"
         for content in (b"", b"not a checkpoint"):
             Path("x.ckpt").write_bytes(content)
             result = run("test", "--ckpt_path", "x.ckpt")
             assert result.code == 2
-            assert lines(result.err, "error: ") == ["error: x.ckpt: not a checkpoint, or a damaged one"]
+            assert lines(result.err, "error: ") == [sentence]
+        torch.save({"state_dict": {}}, "x.ckpt")
+        assert lines(run("test", "--ckpt_path", "x.ckpt").err, "error: ") == [sentence]
         for kept in ({"state_dict": {}}, torch.zeros(3)):
-            torch.save(kept, "x.ckpt")
+            write(kept, "x.ckpt")  # type: ignore[arg-type]
             result = run("test", "--ckpt_path", "x.ckpt")
             assert "error: x.ckpt: not a checkpoint that this project's fit has written" in result.err
 

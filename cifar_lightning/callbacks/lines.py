@@ -1,4 +1,4 @@
-"""Callbacks: what a run says of itself while it goes."""
+"""One plain line an epoch."""
 
 import time
 from collections.abc import Sequence
@@ -15,17 +15,24 @@ class EpochLines(L.Callback):
         self._start = self._epoch_start = self._pause = 0.0  # moments
         self._validating = 0.0  # seconds of this epoch
         self._first_epoch = self._images = 0
+        self._speed: float | None = None  # images per second of an epoch whose line is to come
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         count = sum(parameter.numel() for parameter in pl_module.parameters())
-        print(f"training {count:,} parameters on {pl_module.device}", flush=True)
+        processes = f" and {trainer.world_size - 1} more" if trainer.world_size > 1 else ""
+        self._print(trainer, f"training {count:,} parameters on {pl_module.device}{processes}")
         self._start = time.monotonic()
         self._first_epoch = trainer.current_epoch
+        self._begin()  # a resumed epoch does not start
 
-    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def _begin(self) -> None:
         self._epoch_start = time.monotonic()
         self._images = 0
         self._validating = 0.0
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._line(trainer, trainer.current_epoch)
+        self._begin()
 
     def on_train_batch_end(
         self,
@@ -35,7 +42,7 @@ class EpochLines(L.Callback):
         batch: Sequence[Any],
         batch_idx: int,
     ) -> None:
-        self._images += len(batch[1])
+        self._images += len(batch[1]) * trainer.world_size
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if pl_module.device.type != "cpu":
@@ -47,17 +54,30 @@ class EpochLines(L.Callback):
             self._validating += time.monotonic() - self._pause
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        now, done = time.monotonic(), trainer.current_epoch + 1
+        """The line itself waits for the module to log its loss, which comes after this hook."""
+        self._speed = self._images / (time.monotonic() - self._epoch_start - self._validating)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._line(trainer, trainer.current_epoch)
+
+    def _line(self, trainer: L.Trainer, done: int) -> None:
+        if self._speed is None:
+            return
         last = trainer.max_epochs if trainer.max_epochs is not None and trainer.max_epochs > 0 else None
         words = [f"epoch {done}/{last}" if last else f"epoch {done}"]
         metrics = trainer.callback_metrics
         shown = (name for name in ("train/loss", "val/loss", "val/accuracy") if name in metrics)
         words += [f"{name} {float(metrics[name]):.4f}" for name in shown]
-        words.append(f"{self._images / (now - self._epoch_start - self._validating):,.0f} images/s")
+        words.append(f"{self._speed:,.0f} images/s")
         if last:
-            each = (now - self._start) / (done - self._first_epoch)
+            each = (time.monotonic() - self._start) / (done - self._first_epoch)
             words.append(f"{_duration(each * (last - done))} left")
-        print("  ".join(words), flush=True)
+        self._print(trainer, "  ".join(words))
+        self._speed = None
+
+    def _print(self, trainer: L.Trainer, line: str) -> None:
+        if trainer.is_global_zero:
+            print(line, flush=True)
 
 
 def _duration(seconds: float) -> str:

@@ -1,0 +1,7 @@
+"""Callbacks: what a run says of itself, what it keeps, and how it goes on."""
+
+from cifar_lightning.callbacks.last import LastCheckpoint
+from cifar_lightning.callbacks.lines import EpochLines
+from cifar_lightning.callbacks.resume import Resume
+
+__all__ = ["EpochLines", "LastCheckpoint", "Resume"]

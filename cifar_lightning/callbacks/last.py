@@ -1,0 +1,93 @@
+"""last.ckpt: always the last finished epoch, or step where a signal ends the run."""
+
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as L
+from lightning.pytorch.callbacks import Checkpoint
+
+from cifar_lightning import interruption
+from cifar_lightning.interruption import Interrupted
+
+
+class LastCheckpoint(Checkpoint):
+    """Keeps `last.ckpt` at the end of every epoch, and where SIGTERM or SIGINT comes, after the step that it met.
+
+    Lightning's ModelCheckpoint(save_last=True) writes it only when it writes another one too, and its
+    `every_n_train_steps` leaves epochs out.
+
+    Args:
+        every_n_train_steps: within an epoch too, after so many optimizer steps; 0 for never.
+    """
+
+    def __init__(self, every_n_train_steps: int = 0) -> None:
+        self.every_n_train_steps = every_n_train_steps
+        self._steps = 0  # finished
+        self._training = self._kept = False
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        folder = trainer.log_dir
+        self._path = Path(folder, "checkpoints", "last.ckpt") if folder and not trainer.fast_dev_run else None  # type: ignore[attr-defined]
+
+    def _save(self, trainer: L.Trainer) -> None:
+        if self._path:
+            trainer.save_checkpoint(self._path, weights_only=False)
+            self._kept = True
+
+    def _stopping(self, trainer: L.Trainer) -> bool:
+        """Whether any of the processes has had a signal: they all stop after the same step."""
+        stopping = interruption.received() is not None
+        return trainer.strategy.reduce_boolean_decision(stopping, all=False) if trainer.world_size > 1 else stopping
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        # Lightning has put its own handler in front, which ends with exit code 0 and saves nothing.
+        interruption.listen()
+        interruption.wait(True)
+        self._training = True
+        self._steps = trainer.global_step
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: object, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.global_step == self._steps:
+            return  # gradients are being accumulated: there is nothing yet that could be gone on with
+        self._steps = trainer.global_step
+        self._kept = False
+        if self._stopping(trainer):
+            raise _interrupted()
+        if self.every_n_train_steps and self._steps % self.every_n_train_steps == 0:
+            self._save(trainer)
+
+    def on_validation_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: object,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        if self._training and self._stopping(trainer):
+            raise _interrupted()
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._save(trainer)
+        if self._stopping(trainer):
+            raise _interrupted()
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._training = False
+        interruption.wait(False)
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        if self._training and isinstance(exception, Interrupted):
+            self._training = False
+            if not self._kept and self._steps:
+                self._save(trainer)
+            if self._path and trainer.is_global_zero:
+                print(f"{exception} after step {self._steps:,}, kept in {self._path}")
+
+
+def _interrupted() -> Interrupted:
+    signum = interruption.received()
+    return Interrupted(interruption.SIGTERM if signum is None else signum)

@@ -1,0 +1,112 @@
+"""Going on from a checkpoint as if the run had never stopped."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as L
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint, WeightAveraging
+
+
+class Resume(L.Callback):
+    """Makes a resumed run equal, bit for bit, to one that never stopped, from whatever step.
+
+    Lightning 2.6.6 restores the counters of its loops as they stood when a hook saved them, half way through being
+    counted up; which of its cases of "restarted" it then takes is right for some hooks and wrong for others, and wrong
+    for most when resumed twice. Here the counters are written anew from where the run stood: so many epochs, so many
+    batches of the next, and whether that place was validated.
+    """
+
+    def __init__(self) -> None:
+        self._validated = False  # since the last training step
+        self._validating = False  # with averaged weights in the place of the model's
+        self._resuming = False
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"validated": self._validated}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._validated = state_dict["validated"]
+
+    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        if trainer.state.fn != "fit":
+            return
+        threads = checkpoint["run"]["threads"]
+        if threads != torch.get_num_threads():
+            print(
+                f"the run has used {threads} CPU threads, now there are {torch.get_num_threads()}: its result will not "
+                "be the same bit for bit"
+            )
+        epoch, batch = trainer.datamodule.position  # type: ignore[attr-defined]
+        begun = int(batch > 0)
+        validating = int(begun and not checkpoint["callbacks"][self.state_key]["validated"])
+        loops = checkpoint["loops"]["fit_loop"]
+        for counts in loops["epoch_progress"].values():
+            counts.update(ready=epoch + begun, started=epoch + begun, processed=epoch, completed=epoch)
+        batches = loops["epoch_loop.batch_progress"]
+        total = batches["total"]["processed"] - (batches["current"]["processed"] - batch) * begun
+        batches["current"] = dict.fromkeys(batches["current"], batch)
+        batches["total"] = dict.fromkeys(batches["total"], total)
+        batches["is_last_batch"] = False
+        # Half way through a validation is what makes Lightning run it, where it is due.
+        for counts in (loops["epoch_loop.val_loop.batch_progress"][key] for key in ("total", "current")):
+            counts.update(ready=validating, started=validating, processed=0, completed=0)
+        self._resuming = True
+        _move_best(trainer, checkpoint)
+
+    def _count_steps(self, trainer: L.Trainer, steps: int) -> None:
+        """Set the number of steps that loggers are told, which Lightning guesses."""
+        if self._resuming:
+            trainer.fit_loop.epoch_loop._batches_that_stepped = steps
+            self._resuming = False
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        self._count_steps(trainer, trainer.global_step)
+        self._validated = False
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if not trainer.sanity_checking:
+            self._count_steps(trainer, trainer.global_step - 1)
+
+    def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._validating = True
+
+    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._validating = False
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._validated = not trainer.sanity_checking
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._count_steps(trainer, trainer.global_step)
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """Put the model's own weights back before anything is saved; Lightning leaves the averaged ones in place."""
+        if self._validating:
+            self._validating = False
+            for callback in trainer.callbacks:  # type: ignore[attr-defined]
+                if isinstance(callback, WeightAveraging):
+                    callback.on_validation_epoch_end(trainer, pl_module)
+
+
+def _move_best(trainer: L.Trainer, checkpoint: dict[str, Any]) -> None:
+    """Where a run goes on in its folder, let ModelCheckpoint know its best also if the folder has been moved."""
+    folder = Path(str(trainer.ckpt_path)).parent
+    for callback in trainer.checkpoint_callbacks:
+        state = checkpoint["callbacks"].get(callback.state_key)
+        if (
+            isinstance(callback, ModelCheckpoint)
+            and state
+            and Path(str(callback.dirpath)).resolve() == folder.resolve()
+        ):
+
+            def here(path: str, callback: ModelCheckpoint = callback) -> str:
+                return path and os.path.join(str(callback.dirpath), os.path.basename(path))
+
+            for key in ("best_model_path", "kth_best_model_path", "last_model_path"):
+                state[key] = here(state[key])
+            state["best_k_models"] = {here(path): score for path, score in state["best_k_models"].items()}
+            state["dirpath"] = callback.dirpath

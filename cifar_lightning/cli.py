@@ -1,0 +1,299 @@
+"""LightningCLI over Classifier and the data sources, with run folders, and with `export` as one more command."""
+
+import csv
+import logging
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as L
+import torch
+from jsonargparse import Namespace
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import ModelCheckpoint, Timer
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.loggers import CSVLogger, Logger
+
+from cifar_lightning import augment, loss, nets, runs  # noqa: F401  so that a config may name their classes without a module
+from cifar_lightning import checkpoint as checkpoints
+from cifar_lightning.callbacks import LastCheckpoint
+from cifar_lightning.command import Command, process, without
+from cifar_lightning.data import ImageData
+from cifar_lightning.export import Sample, export
+from cifar_lightning.interruption import Interrupted
+from cifar_lightning.module import Classifier
+from cifar_onnx import InputError
+
+# The tutorial's experiment, and what keeps its best epoch.
+DEFAULTS: dict[str, Any] = {
+    "model.net": {"class_path": "cifar_lightning.nets.CNN"},
+    "model.optimizer": {"class_path": "torch.optim.Adam", "init_args": {"lr": 1e-3}},
+    "model.loss": {"class_path": "cifar_lightning.loss.CrossEntropy"},
+    "data": {"class_path": "cifar_lightning.data.CIFAR10"},
+    "checkpoint.filename": "best",
+    "checkpoint.monitor": "val/accuracy",
+    "checkpoint.mode": "max",
+    "checkpoint.enable_version_counter": False,
+}
+
+
+class Trainer(L.Trainer):
+    """Lightning's Trainer with a CSV file from `predict`, and with `export`."""
+
+    def predict(  # type: ignore[override]
+        self,
+        model: Classifier,
+        datamodule: ImageData,
+        ckpt_path: str | None = None,
+        output: str | None = None,
+    ) -> None:
+        """Write the predictions of a checkpoint to a CSV file.
+
+        Args:
+            ckpt_path: the checkpoint.
+            output: the file; by default predictions.csv in the run's folder.
+        """
+        batches = super().predict(model, datamodule=datamodule, ckpt_path=ckpt_path)
+        assert ckpt_path is not None
+        assert batches is not None
+        path = Path(output or checkpoints.run_folder(ckpt_path) / "predictions.csv")
+        names = datamodule.predicted.names
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
+            writer = csv.writer(file)
+            writer.writerow(["image", "label", "probability"])
+            for indices, probabilities in batches:
+                best, labels = (tensor.tolist() for tensor in probabilities.max(1))
+                for index, label, probability in zip(indices.tolist(), labels, best, strict=True):
+                    writer.writerow([names[index], model.classes[label], f"{probability:.6f}"])
+        print(f"wrote {path}")
+
+    def export(
+        self, model: Classifier, datamodule: ImageData, ckpt_path: str | None = None, output: str | None = None
+    ) -> None:
+        """Write a checkpoint as one ONNX file, after proving on real images that it gives the same answers.
+
+        Args:
+            ckpt_path: the checkpoint.
+            output: the file; by default model.onnx in the run's folder.
+        """
+        assert ckpt_path is not None
+        checkpoint = checkpoints.load(ckpt_path)
+        model.load_state_dict(checkpoint["state_dict"])
+        path = Path(output or checkpoints.run_folder(ckpt_path) / "model.onnx")
+        samples = [Sample(*sample) for sample in datamodule.samples(256)]
+        report = export(
+            model.pixels,
+            model.net,
+            samples,
+            path,
+            classes=model.classes,
+            size=datamodule.image_size,
+            resize=datamodule.resize_mode,
+            facts=checkpoints.facts(checkpoint, datamodule),
+        )
+        print(f"{report}\nwrote {path}\nnext: python -m cifar_onnx classify --model {path} PHOTO.jpg")
+
+
+class RunConfig(SaveConfigCallback):
+    """config.yaml of a run, without the checkpoint that it went on from: it starts the same run again."""
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        self.config = self.config.clone()
+        self.config.ckpt_path = None
+        super().setup(trainer, pl_module, stage)
+
+
+class CLI(LightningCLI):
+    """LightningCLI with this project's defaults and run folders.
+
+    What was typed beats the config file, which beats the checkpoint, which beats the defaults.
+
+    Args:
+        command: what is to be done.
+        checkpoint: what the checkpoint holds that it starts from.
+        **kwargs: LightningCLI's.
+    """
+
+    def __init__(self, command: Command, checkpoint: dict[str, Any] | None, **kwargs: Any) -> None:
+        self.checkpoint = checkpoint
+        self.going_on = command.going_on
+        self.defaults: dict[str, Any] = {}
+        if checkpoint:
+            self.defaults = without(checkpoints.parser_defaults(checkpoint), command.appended)
+        self.run: runs.Run | None = None
+        try:
+            super().__init__(
+                Classifier,
+                ImageData,
+                trainer_class=Trainer,
+                subclass_mode_data=True,
+                save_config_callback=RunConfig,
+                save_config_kwargs={"overwrite": True},
+                **kwargs,
+            )
+        except Interrupted:
+            self._next_is_to_go_on()
+            raise
+        finally:
+            if self.run:
+                self.run.release()
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        hidden = {"model", "datamodule", "weights_only"}
+        commands = {name: parameters | hidden for name, parameters in LightningCLI.subcommands().items()}
+        return {**commands, "predict": hidden, "export": hidden}
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument("--experiment", type=str, default="cnn", help="Name of the run's folder under runs/.")
+        parser.add_argument(
+            "--allow_custom_classes",
+            action="store_true",
+            help="Import the classes that the checkpoint names, wherever they come from: their code runs.",
+        )
+        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.add_lightning_class_args(LastCheckpoint, "last")
+        parser.link_arguments("data.classes", "model.classes", apply_on="instantiate")
+        parser.link_arguments("data.classes", "model.net.init_args.num_classes", compute_fn=len, apply_on="instantiate")
+        parser.set_defaults({**DEFAULTS, **self.defaults})
+
+    def _parse_ckpt_path(self) -> None:
+        """Lightning lets the checkpoint win over what was typed (PR #21455); here it only changes the defaults."""
+
+    def before_instantiate_classes(self) -> None:
+        if self.subcommand != "fit":
+            self.save_config_callback = None
+            if self.checkpoint is None:
+                raise InputError(f"{self.subcommand} needs a checkpoint: name its file with --ckpt_path")
+        elif self.checkpoint:
+            self._check_resumable(self.checkpoint, self.config.fit)
+        runs.check_name(self.config[self.subcommand].experiment)
+
+    def _check_resumable(self, checkpoint: dict[str, Any], config: Namespace) -> None:
+        if not checkpoint.get("optimizer_states"):
+            raise InputError(f"{config.ckpt_path} holds weights only: fit cannot go on from it")
+        for part in ("optimizer", "scheduler"):
+            before, now = checkpoint["hyper_parameters"].get(part), config.model[part]
+            if now and (before or {}).get("class_path") != now.class_path:
+                was = before["class_path"] if before else f"no {part}"
+                raise InputError(f"{config.ckpt_path} was trained with {was}: it cannot go on with {now.class_path}")
+
+    def instantiate_classes(self) -> None:
+        try:
+            self._check_trainer()
+            super().instantiate_classes()
+        except Exception as error:  # jsonargparse wraps what a constructor says of its arguments in many messages
+            cause = _innermost(error)
+            if not isinstance(cause, TypeError | ValueError | MisconfigurationException):
+                raise
+            raise InputError(str(cause)) from error
+
+    def _check_trainer(self) -> None:
+        """Let Lightning judge the settings that it would look at only after data and model are built."""
+        config = self.config[self.subcommand]
+        plain = {name: value for name, value in vars(config.trainer).items() if isinstance(value, str | int | float)}
+        with _quiet():
+            ModelCheckpoint(**vars(config.checkpoint))
+            L.Trainer(**{**plain, "logger": False, "callbacks": None, "enable_checkpointing": False})  # type: ignore[arg-type]
+
+    def after_instantiate_classes(self) -> None:
+        if self.checkpoint is None:
+            return
+        known, trained = (self.checkpoint[key] for key in ("hyper_parameters", "datamodule_hyper_parameters"))
+        if known["classes"] != self.model.classes:
+            has = ", ".join(self.model.classes)
+            raise InputError(f"the checkpoint knows the classes {', '.join(known['classes'])}; the data has {has}")
+        for name, value in (("image_size", self.datamodule.image_size), ("resize_mode", self.datamodule.resize_mode)):
+            if self.subcommand == "export" and trained.get(name, value) != value:
+                raise InputError(f"the checkpoint was trained with data.{name} {trained[name]}: export takes no other")
+
+    def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
+        """A run of `fit` gets a folder of its own, with metrics.csv, beside whatever other loggers were asked for."""
+        config = self.config_init[self.subcommand]
+        plugins = config.trainer.plugins or []
+        kwargs["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), checkpoints.CheckpointFiles()]
+        if self.subcommand in ("predict", "export"):
+            kwargs |= {"devices": 1, "num_nodes": 1, "strategy": "auto"}
+        if self.subcommand != "fit":
+            return super().instantiate_trainer(logger=False, **kwargs)
+        given = config.trainer.logger
+        loggers = list(given) if isinstance(given, Iterable) else [given] if isinstance(given, Logger) else []
+        root = runs.folder(config.trainer.default_root_dir)
+        version = int(self.going_on.name.removeprefix("version_")) if self.going_on else None
+        if process() == 0 and not config.trainer.fast_dev_run:
+            self.run = runs.Run(self.going_on) if self.going_on else runs.start(root, config.experiment)
+            version = self.run.version
+        metrics = CSVLogger(root, name=config.experiment, version=version or 0, flush_logs_every_n_steps=1)
+        if self.run and self.going_on and self.checkpoint:
+            rows = self.run.metrics(self.checkpoint["global_step"])  # before the logger removes the file
+            metrics.experiment.metrics.extend(rows)
+            metrics.save()
+        return super().instantiate_trainer(logger=[metrics, *loggers], **kwargs)
+
+    def before_fit(self) -> None:
+        for callback in self.trainer.checkpoint_callbacks:
+            if folder := getattr(callback, "dirpath", None):
+                runs.check_writable(Path(folder))
+        if self.run:
+            seed, threads = self.config.fit.seed_everything, torch.get_num_threads()
+            versions = {name: metadata.version(name) for name in ("cifar-lightning", "torch", "lightning")}
+            self.run.record(
+                finished=False, seed=seed, threads=threads, devices=self.trainer.world_size, versions=versions
+            )
+
+    def after_fit(self) -> None:
+        callbacks = self.trainer.callbacks  # type: ignore[attr-defined]
+        left = [each.time_remaining() for each in callbacks if isinstance(each, Timer)]
+        out_of_time = any(seconds is not None and seconds <= 0 for seconds in left)
+        if self.run:
+            self.run.record(finished=not out_of_time)
+        best = self.trainer.checkpoint_callback
+        if self.trainer.is_global_zero and isinstance(best, ModelCheckpoint) and best.best_model_score is not None:
+            path = _short(best.best_model_path)
+            print(f"best {best.monitor} {float(best.best_model_score):.4f}, kept in {path}")
+            _next(f"test --ckpt_path {path}")
+        elif self.run and self.run.last.exists():
+            print(f"nothing was validated; the last epoch is kept in {self.run.last}")
+            _next(f"test --ckpt_path {self.run.last}")
+        if out_of_time:
+            self._next_is_to_go_on()
+
+    def _next_is_to_go_on(self) -> None:
+        if self.run and self.run.last.exists():
+            root, experiment = self.config.fit.trainer.default_root_dir, self.config.fit.experiment
+            place = f" --trainer.default_root_dir {root}" if root else ""
+            _next(f"fit --ckpt_path last --experiment {experiment}{place}")
+
+    def after_test(self) -> None:
+        _next(f"export --ckpt_path {self.config.test.ckpt_path}")
+
+
+def _next(command: str) -> None:
+    print(f"next: python -m cifar_lightning {command}")
+
+
+def _short(path: str | Path) -> Path:
+    """A path as people type it."""
+    path = Path(path)
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    log = logging.getLogger("lightning.pytorch")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
+
+
+def _innermost(error: BaseException) -> BaseException:
+    """The first exception of a chain, or our own one if there is one."""
+    while not isinstance(error, InputError) and error.__cause__ is not None:
+        error = error.__cause__
+    return error

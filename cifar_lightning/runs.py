@@ -1,0 +1,150 @@
+"""Runs: the folders `runs/<experiment>/version_N`, what they record, and which of them can be gone on with."""
+
+import csv
+import json
+import os
+import re
+import shutil
+from contextlib import suppress
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from cifar_onnx import InputError
+
+
+class Run:
+    """The folder of one run of `fit`, held by this process until it ends, however it ends.
+
+    Args:
+        folder: an existing folder.
+
+    Raises:
+        Timeout: another process holds it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._lock = FileLock(folder / ".lock")
+        self._lock.acquire(timeout=0)
+
+    @property
+    def version(self) -> int:
+        return int(self.folder.name.removeprefix("version_"))
+
+    @property
+    def last(self) -> Path:
+        """The checkpoint of its last finished step."""
+        return self.folder / "checkpoints" / "last.ckpt"
+
+    def record(self, **facts: Any) -> None:
+        """Add facts to run.json."""
+        new = self.folder / ".run.json"
+        new.write_text(json.dumps({**_facts(self.folder), **facts}, indent=2) + "\n", encoding="utf-8")
+        new.replace(self.folder / "run.json")
+
+    def metrics(self, steps: int) -> list[dict[str, str]]:
+        """The rows of metrics.csv that belong to the first `steps` steps."""
+        path = self.folder / "metrics.csv"
+        if not path.exists():
+            return []
+        with path.open(newline="", encoding="utf-8") as file:
+            return [row for row in csv.DictReader(file) if (row["step"] or "").isdigit() and int(row["step"]) < steps]
+
+    def release(self) -> None:
+        """Let others go on with it; one that has not come to its first checkpoint leaves nothing behind."""
+        (self.folder / ".lock").unlink(missing_ok=True)
+        self._lock.release()
+        if any(self.folder.glob("checkpoints/*.ckpt")):
+            return
+        shutil.rmtree(self.folder, ignore_errors=True)
+        for parent in self.folder.parents[:2]:
+            with suppress(OSError):  # it holds other runs
+                parent.rmdir()
+
+
+def folder(default_root_dir: str | None) -> Path:
+    """Where the runs are, with the trainer's setting for that."""
+    return Path(default_root_dir or ".", "runs")
+
+
+def check_name(experiment: str) -> None:
+    """Refuse a name that is no name of a folder under runs/."""
+    if not re.fullmatch(r"[\w.+=,-][\w.+=, -]*", experiment) or set(experiment) == {"."}:
+        raise InputError(f"experiment {experiment!r} cannot name a folder: use letters, digits, '-', '_' and '.'")
+
+
+def check_writable(folder: Path) -> None:
+    """Refuse a folder in which nothing can be written.
+
+    Raises:
+        InputError: naming it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise InputError(f"{folder}: nothing can be written there ({error.strerror})") from None
+
+
+def start(root: Path, experiment: str) -> Run:
+    """A new folder, after the newest.
+
+    Raises:
+        InputError: nothing can be written there.
+    """
+    parent = root / experiment
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        number = max(_versions(parent), default=-1) + 1
+        while True:
+            try:
+                (parent / f"version_{number}").mkdir()
+                return Run(parent / f"version_{number}")
+            except FileExistsError:  # another process was faster
+                number += 1
+    except OSError as error:
+        where = error.filename or parent
+        raise InputError(
+            f"{where}: nothing can be written there ({error.strerror}): runs are kept under {root}; "
+            "name another place with --trainer.default_root_dir"
+        ) from None
+
+
+def unfinished(root: Path, experiment: str, rank: int = 0) -> Path | None:
+    """The newest folder whose run has a checkpoint, has not come to its end, and is not going on.
+
+    Args:
+        root: the folder `runs`.
+        experiment: name of the experiment.
+        rank: of this process among those of one run; the first holds the folder for all.
+    """
+    parent = root / experiment
+    for number in sorted(_versions(parent), reverse=True):
+        run = parent / f"version_{number}"
+        if _facts(run).get("finished") is not False or not (run / "checkpoints" / "last.ckpt").exists():
+            continue
+        if rank == 0:
+            try:
+                with FileLock(run / ".lock", timeout=0):
+                    pass
+            except (Timeout, OSError):
+                continue
+        return run
+    return None
+
+
+def _versions(parent: Path) -> list[int]:
+    names = os.listdir(parent) if parent.is_dir() else []
+    return [int(name[8:]) for name in names if re.fullmatch(r"version_\d+", name)]
+
+
+def _facts(run: Path) -> dict[str, Any]:
+    try:
+        facts: dict[str, Any] = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return facts

@@ -1,0 +1,365 @@
+"""A resumed run is the run that never stopped, bit for bit."""
+
+import csv
+import hashlib
+import random
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as L
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint, WeightAveraging
+from lightning.pytorch.loggers import CSVLogger
+from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau
+
+from cifar_lightning import checkpoint as checkpoints
+from cifar_lightning.augment import Mirror, ShiftedCrop
+from cifar_lightning.callbacks import LastCheckpoint, Resume
+from cifar_lightning.checkpoint import CheckpointFiles
+from cifar_lightning.data.base import ImageData, Images, Part
+from cifar_lightning.module import Classifier
+from cifar_lightning.nets import CNN
+from tests.conftest import Child, Run, Start, command_line
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:The number of training batches", "ignore:.*ckpt_path.*callbacks", "ignore:The dirpath has changed"
+)
+
+
+class Noise(ImageData):
+    """27 images of 8x8 pixels to train on: six batches of five, the last of two."""
+
+    classes = property(lambda self: ["a", "b"])  # type: ignore[assignment]
+    given = frozenset({"train", "val"})  # type: ignore[assignment]
+    image_size = 8
+
+    def load(self, part: Part) -> Images:
+        generator, count = np.random.default_rng(3), 27 if part == "train" else 9
+        pixels = generator.integers(0, 256, (count, 8, 8, 3), dtype=np.uint8)
+        return Images(pixels, generator.integers(0, 2, count), [str(number) for number in range(count)])
+
+
+def fit(folder: Path, ckpt_path: Path | None = None, keep: Path | None = None, **settings: Any) -> tuple[object, ...]:
+    """Train with dropout and augmentation; everything that is left of it, to be compared.
+
+    `keep` gets a checkpoint from every hook in which Lightning writes one: after each step, validation and epoch.
+    """
+    L.seed_everything(1, verbose=False)
+    ema, scheduler = settings.pop("ema", False), settings.pop("scheduler", None)
+    net = CNN(2, widths=(4, 4), hidden=8)
+    model = Classifier(["a", "b"], net, partial(torch.optim.Adam, lr=0.01), scheduler=scheduler)
+    data = Noise(batch_size=5, augment=[Mirror(), ShiftedCrop(2)])
+    callbacks: list[L.Callback] = [EMAWeightAveraging(decay=0.9)] if ema else []
+    callbacks += [Resume(), LastCheckpoint()]
+    if keep:
+        to = partial(ModelCheckpoint, dirpath=keep, save_top_k=-1, enable_version_counter=False)
+        callbacks += [
+            to(filename="{step}", every_n_train_steps=1),
+            to(filename="validated-{step}", every_n_epochs=1, save_on_train_epoch_end=False, monitor="val/loss"),
+            to(filename="epoch-{step}", every_n_epochs=1, save_on_train_epoch_end=True),
+        ]
+    logger = CSVLogger(folder, name="x", flush_logs_every_n_steps=1)
+    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "log_every_n_steps": 1}
+    basis = {"accelerator": "cpu", "max_epochs": 2, "callbacks": callbacks, "logger": logger, **quiet}
+    trainer = L.Trainer(**{**basis, "plugins": [CheckpointFiles()], **settings})
+    trainer.fit(model, datamodule=data, ckpt_path=ckpt_path)
+    kept = checkpoints.load(Path(logger.log_dir, "checkpoints", "last.ckpt"))
+    state = ("state_dict", "current_model_state", "optimizer_states", "lr_schedulers", "Noise", "run")
+    metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    return (
+        digest(model.state_dict()),
+        trainer.global_step,
+        trainer.current_epoch,
+        metrics,
+        *(digest(kept.get(key)) for key in state),
+    )
+
+
+def digest(state: Any) -> str:
+    """sha256 of all tensors and plain values in nested mappings and sequences."""
+    if isinstance(state, torch.Tensor):
+        return hashlib.sha256(state.numpy().tobytes()).hexdigest()
+    if isinstance(state, dict):
+        state = [(key, digest(value)) for key, value in sorted(state.items(), key=lambda item: str(item[0]))]
+    elif isinstance(state, list | tuple):
+        state = [digest(value) for value in state]
+    return hashlib.sha256(repr(state).encode()).hexdigest()
+
+
+CASES: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "EMA": {"ema": True},
+    "OneCycle": {"scheduler": partial(OneCycleLR, max_lr=0.02)},
+    "accumulation": {"accumulate_grad_batches": 2},
+    "all of them": {"ema": True, "scheduler": partial(OneCycleLR, max_lr=0.02), "accumulate_grad_batches": 4},
+    "plateau": {"scheduler": partial(ReduceLROnPlateau, patience=0, threshold=0.5)},
+    "validation now and then": {"check_val_every_n_epoch": 2},
+    "validation twice an epoch": {
+        "val_check_interval": 0.5,
+        "scheduler": partial(ReduceLROnPlateau, patience=0, threshold=0.5),
+    },
+    "no validation": {"limit_val_batches": 0},
+    "a part of the data": {"limit_train_batches": 4},
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*could not find the monitored key", "ignore:ReduceLROnPlateau conditioned")
+@pytest.mark.parametrize("case", CASES)
+def test_resumed_from_anywhere_it_is_equal_to_the_run_that_never_stopped(tmp_path: Path, case: str) -> None:
+    whole = fit(tmp_path / "whole", keep=tmp_path / "all", **CASES[case])
+    steps = whole[1]
+    files = [path for path in (tmp_path / "all").iterdir() if path.name != f"epoch-step={steps}.ckpt"]  # the end
+    assert len(files) >= steps
+    for path in files:
+        assert fit(tmp_path / "again", path, **CASES[case]) == whole, path.name
+
+
+@pytest.mark.parametrize("case", ["plain", "all of them"])
+def test_resumed_twice_it_is_equal_too(tmp_path: Path, case: str) -> None:
+    whole = fit(tmp_path / "whole", keep=tmp_path / "all", **CASES[case])
+    end = f"epoch-step={whole[1]}.ckpt"
+    files = sorted(path for path in (tmp_path / "all").iterdir() if path.name != end)
+    for number, first in enumerate(random.Random(0).sample(files, 4)):
+        keep = tmp_path / str(number)
+        assert fit(tmp_path / "again", first, keep, **CASES[case]) == whole
+        for second in keep.iterdir():
+            if second.name != end:
+                assert fit(tmp_path / "again", second, **CASES[case]) == whole, (first.name, second.name)
+
+
+@pytest.mark.parametrize("steps", [3, 6, 8])
+@pytest.mark.parametrize("case", ["EMA", "plateau", "accumulation"])
+def test_a_run_that_was_cut_short_goes_on_within_the_epoch(tmp_path: Path, steps: int, case: str) -> None:
+    whole = fit(tmp_path / "whole", **CASES[case])
+    steps = min(steps, int(str(whole[1])) - 1)
+    fit(tmp_path / "cut", **CASES[case], max_epochs=-1, max_steps=steps)
+    assert fit(tmp_path / "again", tmp_path / "cut/x/version_0/checkpoints/last.ckpt", **CASES[case]) == whole
+
+
+@pytest.mark.parametrize("average", [EMAWeightAveraging, WeightAveraging])
+def test_a_crash_in_validation_saves_the_models_own_weights(tmp_path: Path, average: type[WeightAveraging]) -> None:
+    """By a ModelCheckpoint that saves on exceptions: Lightning's averaging leaves the averages in the model's place."""
+    live: dict[str, torch.Tensor] = {}
+
+    class Watch(L.Callback):
+        def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+            if not trainer.sanity_checking:
+                live.update({name: value.clone() for name, value in pl_module.state_dict().items()})
+
+    class Crashing(Classifier):
+        def validation_step(self, batch: Any, batch_idx: int) -> None:
+            super().validation_step(batch, batch_idx)
+            if not self.trainer.sanity_checking:
+                raise RuntimeError("crash")
+
+    trainer = L.Trainer(
+        accelerator="cpu",
+        max_epochs=1,
+        callbacks=[average(), Watch(), Resume(), ModelCheckpoint(tmp_path, "x", save_on_exception=True)],
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        plugins=[CheckpointFiles()],
+    )
+    model = Crashing(["a", "b"], CNN(2, widths=(4, 4), hidden=8), partial(torch.optim.SGD, lr=0.1))
+    with pytest.raises(RuntimeError, match="crash"):
+        trainer.fit(model, datamodule=Noise(batch_size=5))
+    kept = checkpoints.load(tmp_path / "x.ckpt")
+    assert all(torch.equal(kept["current_model_state"][name], value) for name, value in live.items())
+    assert not all(torch.equal(kept["state_dict"][name], value) for name, value in live.items())
+
+
+def test_batches_of_another_size_start_the_epoch_anew(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = Noise(batch_size=9)
+    data.trainer = L.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+    data.setup("fit")
+    data.load_state_dict({"epoch": 3, "batch": 4, "batches": 6})
+    assert data.position == (3, 0)
+    assert "batches of another size" in capsys.readouterr().out
+    data.load_state_dict({"epoch": 3, "batch": 2, "batches": 3})
+    assert data.position == (3, 2)
+
+
+# --- The same through the command line. Small, so that a trial is quick: 23 steps an epoch.
+
+SMALL = (
+    *("--data", "Digits", "--model.net.widths", "[4,4]", "--model.net.hidden", 8, "--trainer.max_epochs", 3),
+    *("--data.augment+", "ShiftedCrop", "--model.scheduler", "OneCycleLR", "--model.scheduler.max_lr", 0.01),
+)
+
+
+def weights(folder: Path, name: str = "last.ckpt") -> str:
+    """sha256 of the weights in the newest run's checkpoint."""
+    path = max(folder.glob(f"runs/*/version_*/checkpoints/{name}"))
+    return digest(checkpoints.load(path)["state_dict"])
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    with max(folder.glob("runs/*/version_*/metrics.csv")).open() as file:
+        return list(csv.DictReader(file))
+
+
+def place(tmp_path: Path, name: str) -> Path:
+    (tmp_path / name).mkdir()
+    return tmp_path / name
+
+
+@pytest.fixture(scope="module")
+def whole(start_for_all: Start, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run that nothing has disturbed."""
+    folder = tmp_path_factory.mktemp("whole")
+    assert start_for_all("fit", *SMALL, folder=folder).wait().code == 0
+    return folder
+
+
+class TestSameBytes:
+    def test_another_run_another_hash_seed_and_no_validation(self, start: Start, whole: Path, tmp_path: Path) -> None:
+        again, blind, other = (place(tmp_path, name) for name in ("again", "blind", "other"))
+        hashed = subprocess.Popen(
+            [sys.executable, "-m", "cifar_lightning", "fit", *map(str, SMALL)],
+            cwd=other,
+            env={"PATH": "", "PYTHONHASHSEED": "7", "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        assert start("fit", *SMALL, folder=again).wait().code == 0
+        assert start("fit", *SMALL, "--trainer.limit_val_batches", 0, folder=blind).wait().code == 0
+        assert hashed.wait(120) == 0
+        assert {weights(folder) for folder in (again, blind, other)} == {weights(whole)}
+        assert rows(again) == rows(whole)
+
+    def test_another_seed_gives_others(self, start: Start, whole: Path, tmp_path: Path) -> None:
+        other = place(tmp_path, "other")
+        assert start("fit", *SMALL, "--seed_everything", 1, folder=other).wait().code == 0
+        assert weights(other) != weights(whole)
+
+    def test_the_thread_count_is_recorded_and_another_is_told(self, run: Run, start: Start, tmp_path: Path) -> None:
+        assert start("fit", *SMALL, folder=tmp_path, function=stop_at(14)).wait().code == 143
+        assert '"threads": 1' in (tmp_path / "runs/cnn/version_0/run.json").read_text()
+        assert torch.get_num_threads() != 1
+        result = run("fit", *SMALL, "--ckpt_path", "last")
+        assert "the run has used 1 CPU threads, now there are" in result.out
+
+
+class Stop:
+    """A command that gets a signal after a step; picklable."""
+
+    def __init__(self, step: int, signum: int, again: bool, where: str) -> None:
+        self.step, self.signum, self.again, self.where = step, signum, again, where
+
+    def __call__(self, *words: object) -> int:
+        def hook(callback: L.Callback, trainer: L.Trainer, *_: object) -> None:
+            if trainer.global_step == self.step and not trainer.sanity_checking:
+                signal.raise_signal(self.signum)
+                if self.again:
+                    signal.raise_signal(self.signum)
+                    time.sleep(60)
+
+        setattr(Resume, self.where, hook)
+        return command_line(*map(str, words))
+
+
+def stop_at(step: int, signum: int = signal.SIGTERM, again: bool = False, where: str = "on_train_batch_start") -> Stop:
+    return Stop(step, signum, again, where)
+
+
+class TestSignals:
+    @pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+    @pytest.mark.parametrize(
+        ("where", "step", "kept"),
+        [
+            ("on_train_batch_start", 30, 31),
+            ("on_train_batch_start", 22, 23),
+            ("on_validation_batch_start", 46, 46),
+            ("on_train_epoch_start", 46, 47),
+        ],
+    )
+    def test_the_step_is_finished_and_kept_and_the_rest_is_as_if_nothing_had_happened(
+        self, start: Start, whole: Path, tmp_path: Path, signum: int, code: int, where: str, step: int, kept: int
+    ) -> None:
+        begin = time.monotonic()
+        result = start("fit", *SMALL, function=stop_at(step, signum, where=where)).wait()
+        assert time.monotonic() - begin < 15  # loading the data included
+        assert result.code == code, result.err
+        last = Path("runs/cnn/version_0/checkpoints/last.ckpt")
+        assert checkpoints.load(last)["global_step"] == kept
+        assert f"after step {kept}, kept in {last}" in result.out
+        assert "next: python -m cifar_lightning fit --ckpt_path last" in result.out
+        resumed = start("fit", "--ckpt_path", "last").wait()
+        assert resumed.code == 0, resumed.err
+        assert "going on with runs/cnn/version_0" in resumed.out
+        assert weights(tmp_path) == weights(whole)
+        assert weights(tmp_path, "best.ckpt") == weights(whole, "best.ckpt")
+        assert rows(tmp_path) == rows(whole)
+
+    def test_a_folder_that_was_moved_goes_on_and_knows_its_best(self, start: Start, tmp_path: Path) -> None:
+        """The best of it is the first epoch, of which no later one may take the place."""
+        words = (*SMALL, "--checkpoint.monitor", "epoch", "--checkpoint.mode", "min", "--trainer.default_root_dir")
+        assert start("fit", *words, tmp_path / "a", function=stop_at(30)).wait().code == 143
+        (tmp_path / "a").rename(tmp_path / "b")
+        assert start("fit", *words, tmp_path / "b", "--ckpt_path", "last").wait().code == 0
+        folder = tmp_path / "b/runs/cnn/version_0/checkpoints"
+        kept = {path.name: checkpoints.load(path)["epoch"] for path in folder.iterdir()}
+        assert kept == {"best.ckpt": 0, "last.ckpt": 2}
+
+    def test_averaged_weights_survive_too(self, start: Start, tmp_path: Path) -> None:
+        whole, words = place(tmp_path, "whole"), (*SMALL, "--trainer.callbacks+", "EMAWeightAveraging")
+        assert start("fit", *words, folder=whole).wait().code == 0
+        stop = stop_at(46, where="on_validation_batch_start")
+        assert start("fit", *words, function=stop).wait().code == 143
+        assert start("fit", *words, "--ckpt_path", "last").wait().code == 0
+        assert weights(tmp_path) == weights(whole)
+        assert rows(tmp_path) == rows(whole)
+
+    def test_a_second_one_ends_it_at_once(self, start: Start) -> None:
+        for signum in (signal.SIGTERM, signal.SIGINT):
+            begin = time.monotonic()
+            assert start("fit", *SMALL, function=stop_at(30, signum, again=True)).wait().code == -signum
+            assert time.monotonic() - begin < 30
+
+    def test_before_training_there_is_nothing_to_keep(self, start: Start, tmp_path: Path) -> None:
+        result = start("fit", *SMALL, function=stop_at(0, where="on_fit_start")).wait()
+        assert result.code == 143
+        assert result.err.splitlines()[-1] == "error: stopped by SIGTERM"
+        assert not (tmp_path / "runs").exists()
+
+
+class TestKill:
+    def test_killed_at_twenty_random_moments_and_resumed_it_is_equal(
+        self, start: Start, whole: Path, tmp_path: Path
+    ) -> None:
+        """Two hits each at least, while training or writing a checkpoint after every third step."""
+        expected = weights(whole)
+        words = ("fit", *SMALL, "--last.every_n_train_steps", 3, "--ckpt_path", "last")
+
+        def trial(number: int) -> int:
+            folder, generator = place(tmp_path, str(number)), random.Random(number)
+            hits = sum(kill(start(*words, folder=folder), folder, generator.uniform(0, 0.25)) for _ in range(2))
+            result = start(*words, folder=folder).wait()
+            assert result.code == 0, result.err
+            assert weights(folder) == expected
+            assert len(list(folder.glob("runs/cnn/*"))) == 1
+            assert not list(folder.rglob(".*.part"))
+            return hits
+
+        with ThreadPoolExecutor(2) as pool:
+            assert list(pool.map(trial, range(20))) == [2] * 20
+
+
+def kill(child: Child, folder: Path, seconds: float) -> bool:
+    """Kill -9 some time after the next checkpoint, and say whether that hit."""
+    last = folder / "runs/cnn/version_0/checkpoints/last.ckpt"
+    before = last.stat().st_mtime_ns if last.exists() else 0
+    assert child.wait_for(lambda: last.exists() and last.stat().st_mtime_ns > before), child.log.read_text()
+    time.sleep(seconds)
+    child.process.kill()
+    child.process.join()
+    return child.process.exitcode == -signal.SIGKILL

@@ -1,0 +1,139 @@
+"""Run folders: refused where they cannot be, and found again."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from cifar_lightning import runs
+from cifar_onnx import InputError
+from tests.conftest import BRIEF, Run, Start, command_line
+
+
+def as_nobody(*words: str) -> int:
+    os.setuid(65534)
+    return command_line(*words)
+
+
+class TestUnwritable:
+    def test_a_file_in_the_way_is_named(self, run: Run) -> None:
+        Path("runs").write_text("")
+        result = run("fit", *BRIEF)
+        assert result.code == 2
+        assert "error: runs/cnn: nothing can be written there (Not a directory)" in result.err
+        assert "training" not in result.out
+
+    @pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
+    def test_a_folder_that_may_not_be_written_is_refused_before_the_first_batch(
+        self, start: Start, tmp_path: Path
+    ) -> None:
+        for parent in tmp_path.parents[:3]:
+            parent.chmod(0o755)
+        (tmp_path / "runs").mkdir(mode=0o555)
+        function = as_nobody if os.getuid() == 0 else command_line
+        result = start(*map(str, ("fit", *BRIEF)), function=function).wait()
+        assert result.code == 2
+        assert "error: runs/cnn: nothing can be written there (Permission denied)" in result.err
+        assert "training" not in result.out
+
+    def test_another_place_for_checkpoints_is_tried_too(self, run: Run) -> None:
+        Path("full").write_text("")
+        result = run("fit", *BRIEF, "--checkpoint.dirpath", "full/x")
+        assert result.code == 2
+        assert "full/x: nothing can be written there (Not a directory)" in result.err
+        assert not Path("runs").exists()
+
+    def test_a_folder_that_becomes_unwritable_ends_the_run(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("os.fsync", lambda descriptor: (_ for _ in ()).throw(OSError(30, "Read-only file system")))
+        result = run("fit", *BRIEF)
+        assert result.code == 2
+        assert "ckpt cannot be saved (Read-only file system" in result.err
+
+
+class TestGoingOn:
+    def test_with_nothing_to_go_on_with_it_says_so_and_starts(self, run: Run) -> None:
+        result = run("fit", *BRIEF, "--ckpt_path", "last")
+        assert result.code == 0
+        assert "nothing to go on with in runs/cnn: a new run" in result.out
+        again = run("fit", *BRIEF, "--ckpt_path", "last")
+        assert "nothing to go on with in runs/cnn: a new run" in again.out  # the first has come to its end
+        assert sorted(path.name for path in Path("runs/cnn").iterdir()) == ["version_0", "version_1"]
+
+    def test_it_is_the_newest_unfinished_run_of_the_experiment_that_no_one_holds(self, run: Run) -> None:
+        for experiment in ("a", "a", "a", "a", "b"):
+            assert run("fit", *BRIEF, "--experiment", experiment).code == 0
+        for version in (0, 1, 2):
+            path = Path(f"runs/a/version_{version}/run.json")
+            path.write_text(json.dumps({**json.loads(path.read_text()), "finished": False}))
+        root = Path("runs")
+        assert runs.unfinished(root, "a") == root / "a" / "version_2"
+        assert runs.unfinished(root, "b") is None
+        held = runs.Run(root / "a" / "version_2")
+        assert runs.unfinished(root, "a") == root / "a" / "version_1"
+        held.release()
+        (root / "a" / "version_2" / "checkpoints" / "last.ckpt").unlink()
+        assert runs.unfinished(root, "a") == root / "a" / "version_1"
+        result = run("fit", "--experiment", "a", "--ckpt_path", "last", "--trainer.max_epochs", 2)
+        assert result.code == 0, result.err
+        assert "going on with runs/a/version_1" in result.out
+        assert "epoch 2/2" in result.out
+        assert "epoch 1/2" not in result.out
+        assert json.loads(Path("runs/a/version_1/run.json").read_text())["finished"] is True
+
+    def test_out_of_time_it_is_not_finished(self, run: Run) -> None:
+        result = run("fit", "--data", "Digits", "--trainer.max_time", "00:00:00:01")
+        assert result.code == 0, result.err
+        assert result.out.splitlines()[-1] == "next: python -m cifar_lightning fit --ckpt_path last --experiment cnn"
+        assert runs.unfinished(Path("runs"), "cnn") == Path("runs/cnn/version_0")
+
+    def test_two_that_start_at_once_have_a_folder_each(self, tmp_path: Path) -> None:
+        first, second = runs.start(tmp_path, "x"), runs.start(tmp_path, "x")
+        assert (first.version, second.version) == (0, 1)
+
+    @pytest.mark.parametrize(
+        ("before", "now", "sentence"),
+        [
+            ([], ["--model.optimizer", "torch.optim.SGD"], "was trained with torch.optim.Adam: it cannot go on with"),
+            (
+                [],
+                ["--model.scheduler", "ExponentialLR", "--model.scheduler.gamma", 0.9],
+                "was trained with no scheduler",
+            ),
+            (
+                ["--model.scheduler", "OneCycleLR", "--model.scheduler.max_lr", 0.1],
+                ["--trainer.max_epochs", 2],
+                "OneCycleLR of the run that goes on ends after 4 steps, but 8 are asked for",
+            ),
+            ([], ["--trainer.max_epochs", 0], "max_epochs=0"),
+        ],
+    )
+    def test_what_cannot_go_on_is_said(self, run: Run, before: list[object], now: list[object], sentence: str) -> None:
+        assert run("fit", *BRIEF, *before).code == 0
+        result = run("fit", *BRIEF, "--ckpt_path", "runs/cnn/version_0/checkpoints/last.ckpt", *now)
+        assert result.code == 2
+        assert sentence in result.err
+        assert len(list(Path("runs/cnn").iterdir())) == 1
+
+    def test_weights_only_cannot_be_gone_on_from(self, run: Run) -> None:
+        assert run("fit", *BRIEF, "--checkpoint.save_weights_only", "true").code == 0
+        result = run("fit", "--ckpt_path", "runs/cnn/version_0/checkpoints/best.ckpt")
+        assert result.code == 2
+        assert "holds weights only: fit cannot go on from it" in result.err
+
+
+def test_a_run_that_comes_to_nothing_leaves_nothing(run: Run) -> None:
+    result = run("fit", *BRIEF, "--model.net.widths", "[4, 4, 4, 4, 4, 4]")
+    assert result.code == 2
+    assert not list(Path().iterdir())
+
+
+@pytest.mark.parametrize("name", ["cnn", "a b", "v1.2+x", "lr=0.1,wd=0"])
+def test_names_of_experiments(name: str) -> None:
+    runs.check_name(name)
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "../a", "/a", "a\0b", " a"])
+def test_what_is_no_name_of_an_experiment(name: str) -> None:
+    with pytest.raises(InputError, match="cannot name a folder"):
+        runs.check_name(name)

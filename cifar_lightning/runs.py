@@ -51,7 +51,9 @@ class Run:
         if not path.exists():
             return []
         with path.open(newline="", encoding="utf-8") as file:
-            return [row for row in csv.DictReader(file) if (row["step"] or "").isdigit() and int(row["step"]) < steps]
+            return [
+                row for row in csv.DictReader(file) if (row.get("step") or "").isdigit() and int(row["step"]) < steps
+            ]
 
     def release(self) -> None:
         """Let others go on with it; one that has not come to its first checkpoint leaves nothing behind."""

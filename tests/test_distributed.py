@@ -49,11 +49,16 @@ class Rank:
         return command_line(*map(str, words))
 
 
-def pair(start: Start, folder: Path, *words: object, stop: int | None = None) -> list[Child]:
-    """Both processes of a run; the signal comes to the second alone."""
+def free_port() -> int:
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
-        port = server.getsockname()[1]
+        port: int = server.getsockname()[1]
+        return port
+
+
+def pair(start: Start, folder: Path, *words: object, stop: int | None = None) -> list[Child]:
+    """Both processes of a run; the signal comes to the second alone."""
+    port = free_port()
     ranks = [Rank(0, port), Rank(1, port, stop)]
     return [start(*WORDS, *TWO, *words, function=rank, folder=folder) for rank in ranks]
 
@@ -118,7 +123,20 @@ class TestTwoProcesses:
         assert weights(cut) == weights(whole)
         assert metrics(cut) == metrics(whole)
 
-    def test_predictions_and_test_metrics_are_those_of_one(self, run: Run, start: Start, alone: Path) -> None:
+    def test_they_go_on_with_the_same_checkpoint_or_not_at_all(self, start: Start, alone: Path, tmp_path: Path) -> None:
+        folder = place(tmp_path, "apart")
+        path = alone / "runs/cnn/version_0/checkpoints"
+        port = free_port()
+        children = [
+            start(*WORDS, *TWO, "--ckpt_path", path / name, function=Rank(rank, port), folder=folder)
+            for rank, name in enumerate(("last.ckpt", "best.ckpt"))
+        ]
+        result = children[1].wait()
+        assert result.code == 2
+        assert "name the file with --ckpt_path" in result.err
+        children[0].process.kill()
+
+    def test_predictions_are_those_of_one(self, run: Run, start: Start, alone: Path) -> None:
         path = alone / "runs/cnn/version_0/checkpoints/best.ckpt"
         assert run("predict", "--ckpt_path", path, *TWO).code == 0
         rows = (alone / "runs/cnn/version_0/predictions.csv").read_text().splitlines()

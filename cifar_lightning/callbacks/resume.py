@@ -8,6 +8,8 @@ import lightning.pytorch as L
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint, WeightAveraging
 
+from cifar_onnx import InputError
+
 
 class Resume(L.Callback):
     """Makes a resumed run equal, bit for bit, to one that never stopped, from whatever step.
@@ -28,6 +30,14 @@ class Resume(L.Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._validated = state_dict["validated"]
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Each process has looked for the run to go on with; they must have found the same."""
+        first = trainer.strategy.broadcast(trainer.ckpt_path)
+        if first != trainer.ckpt_path:
+            raise InputError(
+                f"one process goes on from {first}, another from {trainer.ckpt_path}: name the file with --ckpt_path"
+            )
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         if trainer.state.fn != "fit":

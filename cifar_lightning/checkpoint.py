@@ -6,11 +6,8 @@ import io
 import json
 import os
 import re
-import shutil
-import sys
 from collections.abc import Iterator
 from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, BinaryIO
@@ -23,16 +20,17 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from cifar_lightning.augment import Augmentation
 from cifar_lightning.data import ImageData
+from cifar_lightning.files import write_whole
 from cifar_onnx import InputError, images
 
 _TRAILER = re.compile(rb"sha256:([0-9a-f]{64})\n")
 _TRAILER_SIZE = 72  # bytes at the end of a file, of which zip readers, and so torch.load, take no notice
-_TRUSTED = ("torch", "torchvision", "lightning", "cifar_lightning")
-_NEEDED: dict[str, set[str]] = {
-    "state_dict": set(),
-    "hyper_parameters": {"classes"},
-    "datamodule_hyper_parameters": set(),
-    "run": {"experiment", "seed", "threads", "metrics", "validated", "train_loss"},
+_TRUSTED = ("torch.nn", "torch.optim", "torchvision.models", "torchvision.ops", "cifar_lightning")  # modules
+_NEEDED: dict[str, dict[str, type]] = {
+    "state_dict": {},
+    "hyper_parameters": {"classes": list},
+    "datamodule_hyper_parameters": {},
+    "run": {"experiment": str, "seed": int, "threads": int, "metrics": dict, "validated": bool, "train_loss": tuple},
 }
 _PARTS = ("net", "optimizer", "scheduler", "loss")  # of a model
 _KINDS = (nn.Module, Optimizer, LRScheduler, ImageData, Augmentation)
@@ -59,37 +57,10 @@ def write(checkpoint: dict[str, Any], path: str | Path) -> None:
     Raises:
         InputError: it cannot be written.
     """
-    path = Path(path)
-    part = path.with_name(f".{path.name}.part")
     buffer = io.BytesIO()
     torch.save(checkpoint, buffer)
     data = buffer.getbuffer()
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        for left in path.parent.glob(".*.part"):  # by a process that was killed
-            left.unlink()
-        try:
-            with part.open("wb") as file:
-                file.write(data)
-                file.write(b"sha256:%s\n" % hashlib.sha256(data).hexdigest().encode())
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
-        if os.name == "posix":  # elsewhere a folder cannot be opened, and a rename is durable by itself
-            folder = os.open(path.parent, os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
-    except OSError as error:
-        place = next(folder for folder in path.parents if folder.exists())
-        free = shutil.disk_usage(place).free / 1e6
-        raise InputError(
-            f"{path} cannot be saved ({error.strerror}; it takes {len(data) / 1e6:,.1f} MB, {free:,.1f} MB are free): "
-            "what was saved before is as it was"
-        ) from None
+    write_whole(Path(path), data, b"sha256:%s\n" % hashlib.sha256(data).hexdigest().encode())
 
 
 def load(path: str | Path) -> dict[str, Any]:
@@ -115,7 +86,9 @@ def load(path: str | Path) -> dict[str, Any]:
         what = f"it holds code ({found[1]})" if found else "it holds something else than tensors and plain values"
         raise InputError(f"{path}: not a checkpoint that this project's fit has written: {what}") from None
     if not isinstance(checkpoint, dict) or not all(
-        isinstance(part := checkpoint.get(key), dict) and part.keys() >= needed for key, needed in _NEEDED.items()
+        isinstance(part := checkpoint.get(key), dict)
+        and all(isinstance(part.get(name), kind) for name, kind in needed.items())
+        for key, needed in _NEEDED.items()
     ):
         raise InputError(f"{path}: not a checkpoint that this project's fit has written")
     return checkpoint
@@ -137,53 +110,75 @@ def _check_digest(file: BinaryIO, path: str | Path) -> None:
         raise InputError(f"{path}: damaged: it is not, byte for byte, what was written")
 
 
-def check_classes(checkpoint: dict[str, Any], path: str | Path, allow_custom: bool) -> None:
-    """Refuse a checkpoint that names classes from outside this project and its libraries, before they are imported.
+def check_classes(checkpoint: dict[str, Any], path: str, allow_custom: bool) -> None:
+    """Refuse a checkpoint that names code from outside this project and its libraries, before anything is imported.
 
     Args:
         checkpoint: what `load` has read.
         path: its file, for messages.
-        allow_custom: import them all the same, and say so.
+        allow_custom: import it all the same, and say so.
 
     Raises:
-        InputError: it names such a class, or something that is no net, loss, optimizer, schedule, data or augmentation,
-            or no data at all.
+        InputError: it names such code, something that is no net, loss, optimizer, schedule, data or augmentation, or
+            something that the parser could take for a name in disguise.
     """
     model, data = checkpoint["hyper_parameters"], checkpoint["datamodule_hyper_parameters"]
-    if not isinstance(data.get("_class_path"), str):
+    if "_class_path" not in data:
         raise InputError(f"{path}: does not name its data: it was not written by a command, but by other Python code")
-    settings = [*(model.get(part) for part in _PARTS), data["_class_path"], data.get("augment")]
-    for name in sorted({*_classes_in(settings)}):
-        root = name.partition(".")[0]
-        if root in _TRUSTED:
-            if not _is_class(name):
-                raise InputError(f"{path}: {name} is no class that a checkpoint may name")
-        elif root in sys.modules or find_spec(root) is not None:
-            if not allow_custom:
-                raise InputError(
-                    f"{path}: its class {name} is code from outside this project; if you trust that code, add "
-                    "--allow_custom_classes"
-                )
+    parts = {f"model.{part}": model.get(part) for part in _PARTS}
+    for key, part in {**parts, "data": {"class_path": data["_class_path"]}}.items():
+        if part is not None and not (isinstance(part, dict) and isinstance(part.get("class_path"), str)):
+            raise InputError(f"{path}: {key} is not the name and settings of a class")
+    names: set[str] = set()
+    try:
+        for part in (*parts.values(), {"class_path": data["_class_path"]}, data.get("augment")):
+            names |= {*_classes_in(part)}
+    except ValueError as error:
+        if not allow_custom:
+            raise InputError(f"{path}: {error}; if you trust the file, add --allow_custom_classes") from None
+    for name in sorted(names):
+        if not allow_custom and not _is_ours(name):
+            raise InputError(
+                f"{path}: {name} is no class of this project or its libraries; if you trust that code, add "
+                "--allow_custom_classes"
+            )
+        if name.partition(".")[0] not in ("cifar_lightning", "torch", "torchvision", "lightning"):
             print(f"importing {name.rpartition('.')[0]}, which {path} names")
 
 
 def _classes_in(value: Any) -> Iterator[str]:
-    """Every string that could be taken for the path of a class."""
-    if isinstance(value, str) and re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)+", value):
-        yield value
+    """Names of classes in the settings of a class.
+
+    Raises:
+        ValueError: there is something besides that jsonargparse could read as more than a plain value: it takes strings
+            for YAML, and for names of classes and of files with settings.
+    """
+    if isinstance(value, str):
+        if not re.fullmatch(r"[A-Za-z0-9_+-]*", value) or (value and Path(value).exists()):
+            raise ValueError(f"{value!r} may be more than a plain value")
     elif isinstance(value, dict):
-        for each in value.values():
-            yield from _classes_in(each)
+        for key, each in value.items():
+            if key == "class_path" and isinstance(each, str):
+                yield each
+            else:
+                yield from _classes_in(each)
     elif isinstance(value, list | tuple):
         for each in value:
             yield from _classes_in(each)
+    elif not isinstance(value, int | float | None):
+        raise ValueError(f"a {type(value).__name__} may be more than a plain value")
 
 
-def _is_class(path: str) -> bool:
+def _is_ours(path: str) -> bool:
+    """Whether a name is that of a class that a checkpoint may name; imports nothing else."""
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*(\.[A-Za-z][A-Za-z0-9_]*)+", path):
+        return False
     module, _, name = path.rpartition(".")
+    if not any(module == trusted or module.startswith(f"{trusted}.") for trusted in _TRUSTED):
+        return False
     try:
         found = getattr(importlib.import_module(module), name, None)
-    except ImportError:
+    except Exception:  # there is no such module, or it does not belong on this machine
         return False
     return isinstance(found, type) and issubclass(found, _KINDS)
 
@@ -192,6 +187,12 @@ def run_folder(ckpt_path: str) -> Path:
     """The folder of the run that a checkpoint belongs to, or the one it lies in."""
     folder = Path(ckpt_path).parent
     return folder.parent if folder.name == "checkpoints" else folder
+
+
+def place(checkpoint: dict[str, Any]) -> tuple[int, bool]:
+    """Batches done in the epoch that was going on, and whether the model has been validated after these."""
+    data = checkpoint["datamodule_hyper_parameters"]["_class_path"].rpartition(".")[2]
+    return checkpoint[data]["batch"], checkpoint["callbacks"]["Resume"]["validated"]
 
 
 def parser_defaults(checkpoint: dict[str, Any]) -> dict[str, Any]:
@@ -204,7 +205,8 @@ def parser_defaults(checkpoint: dict[str, Any]) -> dict[str, Any]:
         **{f"model.{key}": model.get(key) for key in _PARTS},
         "data": {
             "class_path": source,
-            "init_args": {key: value for key, value in data.items() if key != "_instantiator"},
+            # Where to download from and what to write are the matter of who runs the command.
+            "init_args": {key: data[key] for key in data.keys() - {"_instantiator", "url", "cache_dir"}},
         },
     }
 

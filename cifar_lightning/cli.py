@@ -1,7 +1,9 @@
 """LightningCLI over Classifier and the data sources, with run folders, and with `export` as one more command."""
 
 import csv
+import json
 import logging
+import shlex
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from importlib import metadata
@@ -19,9 +21,10 @@ from lightning.pytorch.loggers import CSVLogger, Logger
 from cifar_lightning import augment, loss, nets, runs  # noqa: F401  so that a config may name their classes without a module
 from cifar_lightning import checkpoint as checkpoints
 from cifar_lightning.callbacks import LastCheckpoint
-from cifar_lightning.command import Command, process, without
+from cifar_lightning.command import Command, commands, header, process, without
 from cifar_lightning.data import ImageData
 from cifar_lightning.export import Sample, export
+from cifar_lightning.files import write_whole
 from cifar_lightning.interruption import Interrupted
 from cifar_lightning.module import Classifier
 from cifar_onnx import InputError
@@ -98,12 +101,36 @@ class Trainer(L.Trainer):
 
 
 class RunConfig(SaveConfigCallback):
-    """config.yaml of a run, without the checkpoint that it went on from: it starts the same run again."""
+    """config.yaml of a run, with the commands that made it, and without the checkpoint that it started from.
 
-    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+    That of a run that goes on takes its place with the first new checkpoint: settings that do not work do not.
+
+    Args:
+        command: what is done.
+        **kwargs: SaveConfigCallback's.
+    """
+
+    def __init__(self, *args: Any, command: Command, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.command = command
         self.config = self.config.clone()
         self.config.ckpt_path = None
-        super().setup(trainer, pl_module, stage)
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        self.already_saved = False
+        if self.command.going_on is None:
+            self._save(trainer)
+
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        self._save(trainer)
+
+    def _save(self, trainer: L.Trainer) -> None:
+        if self.already_saved or not trainer.is_global_zero or not trainer.log_dir:
+            return
+        path = Path(trainer.log_dir, "config.yaml")
+        lines = dict.fromkeys([*commands(path), self.command.typed])
+        write_whole(path, (header(lines) + self.parser.dump(self.config, skip_none=False)).encode())
+        self.already_saved = True
 
 
 class CLI(LightningCLI):
@@ -119,6 +146,7 @@ class CLI(LightningCLI):
 
     def __init__(self, command: Command, checkpoint: dict[str, Any] | None, **kwargs: Any) -> None:
         self.checkpoint = checkpoint
+        self.command = command
         self.going_on = command.going_on
         self.defaults: dict[str, Any] = {}
         if checkpoint:
@@ -131,15 +159,17 @@ class CLI(LightningCLI):
                 trainer_class=Trainer,
                 subclass_mode_data=True,
                 save_config_callback=RunConfig,
-                save_config_kwargs={"overwrite": True},
+                save_config_kwargs={"command": command},
                 **kwargs,
             )
-        except Interrupted:
-            self._next_is_to_go_on()
-            raise
-        finally:
+        except BaseException as error:
+            if isinstance(error, Interrupted):
+                self._next_is_to_go_on()
             if self.run:
-                self.run.release()
+                self.run.release(discard=isinstance(error, Interrupted | InputError | MisconfigurationException))
+            raise
+        if self.run:
+            self.run.release()
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
@@ -170,7 +200,13 @@ class CLI(LightningCLI):
                 raise InputError(f"{self.subcommand} needs a checkpoint: name its file with --ckpt_path")
         elif self.checkpoint:
             self._check_resumable(self.checkpoint, self.config.fit)
-        runs.check_name(self.config[self.subcommand].experiment)
+        config = self.config[self.subcommand]
+        runs.check_name(config.experiment)
+        for group in ("checkpoint", "last"):
+            if config[group] is None:
+                raise InputError(f"{group} is null: give its settings, or leave it out")
+        if config.trainer.accumulate_grad_batches < 1:
+            raise InputError("trainer.accumulate_grad_batches must be at least 1")
 
     def _check_resumable(self, checkpoint: dict[str, Any], config: Namespace) -> None:
         if not checkpoint.get("optimizer_states"):
@@ -180,6 +216,17 @@ class CLI(LightningCLI):
             if now and (before or {}).get("class_path") != now.class_path:
                 was = before["class_path"] if before else f"no {part}"
                 raise InputError(f"{config.ckpt_path} was trained with {was}: it cannot go on with {now.class_path}")
+            if config.model.scheduler and before and now:  # which has the rates in its hands, and these are restored
+                for name, value in now.init_args.as_dict().items():
+                    if json.dumps(value) != json.dumps(before.get("init_args", {}).get(name, value)):
+                        raise InputError(
+                            f"{config.ckpt_path} has a schedule that began with model.{part}.{name} "
+                            f"{before['init_args'][name]}: it cannot go on with {value}"
+                        )
+        batch, _ = checkpoints.place(checkpoint)
+        seed = checkpoint["run"]["seed"]
+        if batch and config.seed_everything != seed:
+            raise InputError(f"{config.ckpt_path} is in the middle of an epoch: it can go on with seed {seed} only")
 
     def instantiate_classes(self) -> None:
         try:
@@ -228,7 +275,9 @@ class CLI(LightningCLI):
             version = self.run.version
         metrics = CSVLogger(root, name=config.experiment, version=version or 0, flush_logs_every_n_steps=1)
         if self.run and self.going_on and self.checkpoint:
-            rows = self.run.metrics(self.checkpoint["global_step"])  # before the logger removes the file
+            batch, validated = checkpoints.place(self.checkpoint)
+            # Before the logger removes the file.
+            rows = self.run.metrics(self.checkpoint["global_step"], validated or not batch)
             metrics.experiment.metrics.extend(rows)
             metrics.save()
         return super().instantiate_trainer(logger=[metrics, *loggers], **kwargs)
@@ -240,9 +289,10 @@ class CLI(LightningCLI):
         if self.run:
             seed, threads = self.config.fit.seed_everything, torch.get_num_threads()
             versions = {name: metadata.version(name) for name in ("cifar-lightning", "torch", "lightning")}
-            self.run.record(
-                finished=False, seed=seed, threads=threads, devices=self.trainer.world_size, versions=versions
-            )
+            facts = {"seed": seed, "threads": threads, "devices": self.trainer.world_size, "versions": versions}
+            if self.command.ckpt_path and not self.going_on:
+                facts["started_from"] = self.command.ckpt_path
+            self.run.record(finished=False, **facts)
 
     def after_fit(self) -> None:
         callbacks = self.trainer.callbacks  # type: ignore[attr-defined]
@@ -264,8 +314,8 @@ class CLI(LightningCLI):
     def _next_is_to_go_on(self) -> None:
         if self.run and self.run.last.exists():
             root, experiment = self.config.fit.trainer.default_root_dir, self.config.fit.experiment
-            place = f" --trainer.default_root_dir {root}" if root else ""
-            _next(f"fit --ckpt_path last --experiment {experiment}{place}")
+            place = ["--trainer.default_root_dir", root] if root else []
+            _next(shlex.join(["fit", "--ckpt_path", "last", "--experiment", experiment, *place]))
 
     def after_test(self) -> None:
         _next(f"export --ckpt_path {self.config.test.ckpt_path}")

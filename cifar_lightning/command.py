@@ -1,8 +1,9 @@
 """The words of a command line, before they are parsed: its config files, and the checkpoint that it starts from."""
 
 import argparse
-import json
 import re
+import shlex
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from cifar_lightning import runs
 from cifar_lightning.parser import refuse_duplicates
 from cifar_onnx import InputError
 
-_KEYWORDS = ("best", "last", "hpc")  # what Lightning takes for a checkpoint of the run that is going on
+_HEADER = "# python -m cifar_lightning "
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class Command:
 
     Attributes:
         words: the command line.
+        typed: the command line as it was typed, but for `--ckpt_path`.
         ckpt_path: the checkpoint that it starts from, if any.
         going_on: the folder of the run that `fit` goes on with, if any.
         allow_custom: whether the checkpoint may name any class.
@@ -31,10 +33,11 @@ class Command:
     """
 
     words: list[str]
-    ckpt_path: str | None = None
-    going_on: Path | None = None
-    allow_custom: bool = False
-    appended: Sequence[str] = ()
+    typed: str
+    ckpt_path: str | None
+    going_on: Path | None
+    allow_custom: bool
+    appended: Sequence[str]
 
 
 def read(words: Sequence[str]) -> Command:
@@ -43,44 +46,68 @@ def read(words: Sequence[str]) -> Command:
     Raises:
         InputError: a config file cannot be read, or is no mapping of options.
     """
-    splitter = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    splitter.add_argument("-c", "--config", action="append", default=[])
-    for option in ("--ckpt_path", "--experiment", "--trainer.default_root_dir"):
-        splitter.add_argument(option, nargs="?")
-    splitter.add_argument("--allow_custom_classes", action="store_true")
-    typed, _ = splitter.parse_known_args(words)
-    splitter = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    splitter.add_argument("-c", "--config", action="append", default=[])
-    splitter.add_argument("--ckpt_path", nargs="?")
-    _, rest = splitter.parse_known_args(words)
-    settings: dict[str, Any] = {"experiment": "cnn"}
-    for path in typed.config:
-        mapping = _mapping(path)
-        trainer = mapping.pop("trainer", None)
-        if isinstance(trainer, dict):
-            settings |= {f"trainer.{key}": value for key, value in trainer.items()}
-        settings |= mapping
-    settings |= {key: value for key, value in vars(typed).items() if value}
-    configs, found, going_on = typed.config, settings.get("ckpt_path"), None
-    appended = [match[1] for word in rest if (match := re.match(r"--([\w.]+)\+(=|$)", word))]
-    if rest[:1] == ["fit"] and found == "last":
-        root, experiment = runs.folder(settings.get("trainer.default_root_dir")), str(settings["experiment"])
+    configs, rest = _taken(words, "-c", "--config")
+    _, typed = _taken(words, "--ckpt_path")
+    _, rest = _taken(rest, "--ckpt_path")
+    settings = _settings(words, configs)
+    ckpt_path, going_on = settings.get("ckpt_path"), None
+    if words[:1] == ["fit"] and ckpt_path == "last":
+        root, experiment = runs.folder(settings.get("trainer.default_root_dir")), settings["experiment"]
+        ckpt_path = None
         runs.check_name(experiment)
         going_on = runs.unfinished(root, experiment, process())
-        if going_on:
-            kept = _mapping(str(going_on / "config.yaml"))
-            configs = [json.dumps(without(kept, appended)), *configs]
-            found = str(going_on / "checkpoints" / "last.ckpt")
         _say(f"going on with {going_on}" if going_on else f"nothing to go on with in {root / experiment}: a new run")
-    named = str(found) if found and found not in _KEYWORDS else None
-    chosen = ["--ckpt_path", named or "null"] if found else []
+    if going_on:
+        ckpt_path, own = going_on / "checkpoints" / "last.ckpt", going_on / "config.yaml"
+        _mapping(own)
+        if shlex.join(typed) in commands(own):  # has been done: lists must not be appended to once more
+            configs, rest = [], rest[:1]
+        configs = [str(own), *configs]
+    chosen = ["--ckpt_path", str(ckpt_path or "null")] if "ckpt_path" in settings else []
     return Command(
         [*rest[:1], *(word for path in configs for word in ("--config", path)), *rest[1:], *chosen],
-        named,
+        shlex.join(typed),
+        str(ckpt_path) if ckpt_path else None,
         going_on,
-        bool(settings.get("allow_custom_classes")),
-        appended,
+        settings.get("allow_custom_classes") is True,
+        [match[1] for word in rest if (match := re.match(r"--([\w.]+)\+(=|$)", word))],
     )
+
+
+def commands(config: Path) -> list[str]:
+    """The command lines that made the config of a run, which stand at its top."""
+    lines = config.read_text(encoding="utf-8").splitlines() if config.exists() else []
+    return [line.removeprefix(_HEADER) for line in lines if line.startswith(_HEADER)]
+
+
+def header(lines: Iterable[str]) -> str:
+    """What `commands` reads."""
+    return "".join(f"{_HEADER}{line}\n" for line in lines)
+
+
+def _taken(words: Sequence[str], *options: str) -> tuple[list[str], list[str]]:
+    """The values of an option, and the words without it."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument(*options, action="append", nargs="?", dest="values", default=[])
+    found, rest = parser.parse_known_args(words)
+    return [value for value in found.values if value], rest
+
+
+def _settings(words: Sequence[str], configs: Iterable[str]) -> dict[str, Any]:
+    """What decides where a command starts from: typed, or else from the config files."""
+    settings: dict[str, Any] = {"experiment": "cnn"}
+    for path in configs:
+        mapping = _mapping(Path(path))
+        trainer = mapping.get("trainer")
+        nested = {f"trainer.{key}": value for key, value in trainer.items()} if isinstance(trainer, dict) else {}
+        settings |= {**mapping, **nested}
+    for name in ("ckpt_path", "experiment", "trainer.default_root_dir"):
+        values, _ = _taken(words, f"--{name}")
+        if values:
+            settings[name] = values[-1]
+    if "--allow_custom_classes" in words:
+        settings["allow_custom_classes"] = True
+    return settings
 
 
 def process() -> int:
@@ -89,20 +116,21 @@ def process() -> int:
 
 
 def without(config: dict[str, Any], keys: Iterable[str]) -> dict[str, Any]:
-    """A config without lists that the command line appends to: what is typed again is not there twice."""
+    """A checkpoint's settings but for lists that are appended to: what is typed again is not there twice."""
     for key in keys:
         *parents, name = key.split(".")
         node: Any = config
         for parent in parents:
-            node = node.get(parent) or {}
-        for place in (node, node.get("init_args", {})):
-            place.pop(name, None)
+            node = node.get(parent) if isinstance(node, dict) else None
+        if isinstance(node, dict):
+            for place in (node, node.get("init_args") or {}):
+                place.pop(name, None)
     return config
 
 
-def _mapping(path: str) -> dict[str, Any]:
+def _mapping(path: Path) -> dict[str, Any]:
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8")
         refuse_duplicates(text)
         mapping = yaml.safe_load(text)
     except OSError as error:
@@ -116,4 +144,4 @@ def _mapping(path: str) -> dict[str, Any]:
 
 @rank_zero_only
 def _say(line: str) -> None:
-    print(line)
+    print(line, file=sys.stderr)

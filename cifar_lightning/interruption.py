@@ -31,7 +31,7 @@ def received() -> int | None:
     return _received
 
 
-def wait(waiting: bool) -> None:
+def defer(waiting: bool) -> None:
     """Whether signals wait for the end of a training step, which then has to ask for `received`."""
     global _waiting
     _waiting = waiting
@@ -57,7 +57,7 @@ def listen() -> None:
 
 
 @contextmanager
-def heard() -> Iterator[None]:
+def handled() -> Iterator[None]:
     """Turn the first signal into `Interrupted`, as long as this context lasts."""
     global _received
     before = {each: signal.getsignal(each) for each in _SIGNALS}
@@ -66,7 +66,7 @@ def heard() -> Iterator[None]:
     try:
         yield
     finally:
-        wait(False)
+        defer(False)
         if threading.current_thread() is threading.main_thread():
             for each, handler in before.items():
                 signal.signal(each, handler)

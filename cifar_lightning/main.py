@@ -34,12 +34,20 @@ _NOISE = (
 )
 
 
-# What torch and Lightning raise as RuntimeError although the user can mend it: weights that do not fit the net that was
-# asked for, and a metric that is not there.
-_MISTAKES = ("Error(s) in loading state_dict", "Early stopping conditioned on metric")
+# What torch and Lightning raise as RuntimeError or ValueError although the user can mend it: weights that do not fit
+# the net that was asked for, a metric that is not there, numbers that cannot be.
+_MISTAKES = (
+    "Error(s) in loading state_dict",
+    "Early stopping conditioned on metric",
+    "val_check_interval",
+    "is not in bounds",  # a seed
+)
 
 # What the machine refuses, and no code can mend.
-_OUTSIDE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO)
+_OUTSIDE = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO),
+    *(errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.EEXIST),
+)
 
 
 def _not_advertising(record: logging.LogRecord) -> bool:
@@ -58,7 +66,7 @@ def main(args: Sequence[str] | None = None) -> int:
         warnings.filterwarnings("ignore", message)
     set_loader("yaml", load_yaml, (yaml.YAMLError,))
     try:
-        with interruption.heard():
+        with interruption.handled():
             _run(sys.argv[1:] if args is None else args)
     except SystemExit as stop:
         return int(stop.code or 0)
@@ -78,7 +86,7 @@ def main(args: Sequence[str] | None = None) -> int:
         if error.errno not in _OUTSIDE:
             raise
         return _fail(f"{error.filename or 'a file'} cannot be written: {error.strerror}", 2)
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:
         if not any(mistake in str(error) for mistake in _MISTAKES):
             raise
         return _fail(" ".join(str(error).split()), 2)

@@ -211,7 +211,8 @@ class Classifier(L.LightningModule):
             NotFiniteError: the weights are not worth keeping.
         """
         self._watch.check(self.trainer)
-        self._watch.check_weights(self.trainer, checkpoint["state_dict"])
+        for state in ("state_dict", "current_model_state"):  # averaged weights, and those that they are of
+            self._watch.check_weights(self.trainer, checkpoint.get(state, {}))
         total, count = self._loss_of_all("train")
         checkpoint["run"] = {
             "experiment": str(self.trainer.logger.name) if self.trainer.logger else "",
@@ -242,7 +243,7 @@ class Classifier(L.LightningModule):
             make = self._with_total_steps(make)
         try:
             schedule = make(optimizer)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, ArithmeticError) as error:
             raise InputError(f"model.scheduler: {error}") from None
         per_batch = isinstance(schedule, OneCycleLR | CyclicLR)
         config = {"scheduler": schedule, "interval": "step" if per_batch else "epoch"}

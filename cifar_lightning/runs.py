@@ -12,6 +12,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from cifar_lightning.files import write_whole
 from cifar_onnx import InputError
 
 
@@ -41,25 +42,34 @@ class Run:
 
     def record(self, **facts: Any) -> None:
         """Add facts to run.json."""
-        new = self.folder / ".run.json"
-        new.write_text(json.dumps({**_facts(self.folder), **facts}, indent=2) + "\n", encoding="utf-8")
-        new.replace(self.folder / "run.json")
+        text = json.dumps({**_facts(self.folder), **facts}, indent=2) + "\n"
+        write_whole(self.folder / "run.json", text.encode())
 
-    def metrics(self, steps: int) -> list[dict[str, str]]:
-        """The rows of metrics.csv that belong to the first `steps` steps."""
+    def metrics(self, steps: int, validated: bool) -> list[dict[str, str]]:
+        """The whole rows of metrics.csv that belong to the first `steps` steps.
+
+        Args:
+            steps: of the checkpoint that the run goes on from.
+            validated: whether what is measured after the last of them has been; otherwise it will be again.
+        """
         path = self.folder / "metrics.csv"
         if not path.exists():
             return []
-        with path.open(newline="", encoding="utf-8") as file:
-            return [
-                row for row in csv.DictReader(file) if (row.get("step") or "").isdigit() and int(row["step"]) < steps
-            ]
+        with path.open(newline="", encoding="utf-8", errors="replace") as file:
+            rows = [row for row in csv.DictReader(file) if None not in row and None not in row.values()]
+        return [
+            row
+            for row in rows
+            if (step := row.get("step", "")).isdigit()
+            and int(step) < steps
+            and (validated or int(step) < steps - 1 or not any(row[key] for key in row if "/" in key))
+        ]
 
-    def release(self) -> None:
-        """Let others go on with it; one that has not come to its first checkpoint leaves nothing behind."""
+    def release(self, discard: bool = False) -> None:
+        """Let others go on with it; or discard it, if it has not come to its first checkpoint."""
         (self.folder / ".lock").unlink(missing_ok=True)
         self._lock.release()
-        if any(self.folder.glob("checkpoints/*.ckpt")):
+        if not discard or any(self.folder.glob("checkpoints/*.ckpt")):
             return
         shutil.rmtree(self.folder, ignore_errors=True)
         for parent in self.folder.parents[:2]:
@@ -69,12 +79,16 @@ class Run:
 
 def folder(default_root_dir: str | None) -> Path:
     """Where the runs are, with the trainer's setting for that."""
-    return Path(default_root_dir or ".", "runs")
+    return Path(str(default_root_dir or "."), "runs")
 
 
-def check_name(experiment: str) -> None:
+def check_name(experiment: object) -> None:
     """Refuse a name that is no name of a folder under runs/."""
-    if not re.fullmatch(r"[\w.+=,-][\w.+=, -]*", experiment) or set(experiment) == {"."}:
+    if (
+        not isinstance(experiment, str)
+        or not re.fullmatch(r"[\w.+=,-][\w.+=, -]*", experiment)
+        or set(experiment) == {"."}
+    ):
         raise InputError(f"experiment {experiment!r} cannot name a folder: use letters, digits, '-', '_' and '.'")
 
 
@@ -127,7 +141,7 @@ def unfinished(root: Path, experiment: str, rank: int = 0) -> Path | None:
     parent = root / experiment
     for number in sorted(_versions(parent), reverse=True):
         run = parent / f"version_{number}"
-        if _facts(run).get("finished") is not False or not (run / "checkpoints" / "last.ckpt").exists():
+        if _facts(run).get("finished") or not (run / "checkpoints" / "last.ckpt").exists():
             continue
         if rank == 0:
             try:
@@ -149,4 +163,4 @@ def _facts(run: Path) -> dict[str, Any]:
         facts: dict[str, Any] = json.loads((run / "run.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return facts
+    return facts if isinstance(facts, dict) else {}

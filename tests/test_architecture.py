@@ -31,12 +31,15 @@ LAW = {
         "lightning", "torch", "cifar_onnx", OURS + "interruption", OURS + "callbacks", "cifar_lightning",
     },
     "cifar_lightning/interruption.py": set(),
-    "cifar_lightning/runs.py": {"filelock", "cifar_onnx"},
+    "cifar_lightning/files.py": {"cifar_onnx"},
+    "cifar_lightning/runs.py": {"filelock", "cifar_onnx", OURS + "files"},
     "cifar_lightning/graph.py": {"torch", "onnx", "onnx_ir", "cifar_onnx"},
     "cifar_lightning/export.py": {
         "torch", "onnx", "onnxruntime", "numpy", "PIL", "cifar_onnx", OURS + "nets.pixels", OURS + "graph",
     },
-    "cifar_lightning/checkpoint.py": {"torch", "lightning.fabric", "cifar_onnx", OURS + "augment", OURS + "data"},
+    "cifar_lightning/checkpoint.py": {
+        "torch", "lightning.fabric", "cifar_onnx", OURS + "augment", OURS + "data", OURS + "files",
+    },
     "cifar_lightning/parser.py": {"torch", "lightning", "yaml", "jsonargparse", OURS + "augment", OURS + "data"},
     "export/cifar_onnx": {"numpy", "PIL", "onnxruntime", "cifar_onnx"},
 }  # fmt: skip

@@ -7,6 +7,7 @@ import pickle
 import random
 import resource
 import signal
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -25,7 +26,7 @@ KEPT: dict[str, Any] = {
     "state_dict": {"weight": torch.arange(200.0)},
     "hyper_parameters": {"classes": []},
     "datamodule_hyper_parameters": {"_class_path": ""},
-    "run": dict.fromkeys(("experiment", "seed", "threads", "metrics", "validated", "train_loss")),
+    "run": {"experiment": "", "seed": 0, "threads": 1, "metrics": {}, "validated": True, "train_loss": (0.0, 0)},
     "new": False,
 }
 
@@ -149,28 +150,52 @@ class Marks:
 
 
 def hostile(marker: Path) -> dict[str, dict[str, Any]]:
-    """Checkpoints that would make a file, from a real one."""
+    """Checkpoints that would make a file, from a real one: what is replaced in it."""
     touch = f"__import__('pathlib').Path({str(marker)!r}).touch()"
-    module = {"class_path": "marker.Net"}
+    module, words = {"class_path": "marker.Net"}, '{"class_path": "marker.Net"}'
+
+    def net(value: object) -> dict[str, Any]:
+        return {"hyper_parameters": {"net": value}}
+
+    def inside(value: object) -> dict[str, Any]:
+        return net({"class_path": "torch.nn.DataParallel", "init_args": {"module": value}})
+
+    def augment(value: object) -> dict[str, Any]:
+        return {"datamodule_hyper_parameters": {"augment": value}}
+
+    activation = {"in_channels": 3, "out_channels": 4, "activation_layer": '{"class_path": "marker.Net"}'}
     return {
         "a call": {"extra": Marks(eval, touch)},
         "a call in the weights": {"state_dict": {"weight": Marks(exec, touch)}},
         "a shell": {"extra": Marks(os.system, f"touch {marker}")},
-        "a net": {"hyper_parameters": {"net": module}},
-        "a net as a word": {"hyper_parameters": {"net": "marker.Net"}},
-        "a net in a net": {
-            "hyper_parameters": {"net": {"class_path": "torch.nn.Sequential", "init_args": {"0": module}}}
-        },
-        "a net by its arguments": {
-            "hyper_parameters": {"net": {**module, "dict_kwargs": {}, "class_path": "marker.x.Net"}}
-        },
+        "a net": net(module),
+        "a net as a word": net("marker.Net"),
+        "a net as JSON": net(words),
+        "a net as YAML": net("class_path: marker.Net"),
+        "a net in a file": net("evil.yaml"),
+        "a net in a file without an ending": net("evil"),
+        "a net in a net": inside(module),
+        "a net in a net as a word": inside("marker.Net"),
+        "a net in a net as JSON": inside(words),
+        "a net in a net in a file": inside("evil"),
+        "a net of other letters": net({"class_path": "marker.N·et"}),
+        "a net that is hidden": net({"class_path": "marker.℘"}),
+        "an argument that is called": net(
+            {"class_path": "torchvision.ops.Conv2dNormActivation", "init_args": activation}
+        ),
+        "a program of torch": net({"class_path": "torch.utils.model_dump.__main__.X"}),
+        "a function of torch": net({"class_path": "torch.hub.load", "init_args": {}}),
+        "a module in torch": {"hyper_parameters": {"optimizer": {"class_path": "torch.os.system"}}},
         "an optimizer": {"hyper_parameters": {"optimizer": module}},
+        "an optimizer as JSON": {"hyper_parameters": {"optimizer": words}},
         "a schedule": {"hyper_parameters": {"scheduler": module}},
         "a loss": {"hyper_parameters": {"loss": module}},
         "data": {"datamodule_hyper_parameters": {"_class_path": "marker.Data"}},
-        "an augmentation": {"datamodule_hyper_parameters": {"augment": [module]}},
-        "a function of torch": {"hyper_parameters": {"net": {"class_path": "torch.hub.load", "init_args": {}}}},
-        "a module in torch": {"hyper_parameters": {"optimizer": {"class_path": "torch.os.system"}}},
+        "data as JSON": {"datamodule_hyper_parameters": {"_class_path": words}},
+        "an augmentation": augment([module]),
+        "an augmentation as JSON": augment(words),
+        "an augmentation in a file": augment(["evil.yaml"]),
+        "an augmentation in a set": augment({words}),
     }
 
 
@@ -181,7 +206,10 @@ def marker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         f"import pathlib\npathlib.Path({str(tmp_path / 'MARK')!r}).touch()\n"
         "from cifar_lightning.nets import CNN\nclass Net(CNN): pass\n"
     )
+    for name in ("evil", "evil.yaml"):
+        (tmp_path / name).write_text("class_path: marker.Net\n")
     monkeypatch.syspath_prepend(tmp_path)
+    sys.modules.pop("marker", None)
     return tmp_path / "MARK"
 
 
@@ -235,12 +263,15 @@ class TestNoCode:
         checkpoints.write(kept, "own.ckpt")
         refused = run("test", "--ckpt_path", "own.ckpt")
         assert refused.code == 2
-        assert (
-            "marker.Net is code from outside this project; if you trust that code, add --allow_custom_classes"
-            in refused.err
-        )
+        assert "own.ckpt: marker.Net is no class of this project or its libraries" in refused.err
+        assert "if you trust that code, add --allow_custom_classes" in refused.err
         assert not marker.exists()
         result = run("test", "--ckpt_path", "own.ckpt", "--allow_custom_classes")
         assert result.code == 0, result.err
         assert "importing marker, which own.ckpt names" in result.out
         assert marker.exists()
+
+    def test_where_to_download_from_and_to_write_is_not_the_checkpoints_matter(self, checkpoint: Path) -> None:
+        kept = checkpoints.load(checkpoint)
+        kept["datamodule_hyper_parameters"] |= {"url": "http://127.0.0.1:9/evil", "cache_dir": "/evil"}
+        assert checkpoints.parser_defaults(kept)["data"]["init_args"].keys() & {"url", "cache_dir"} == set()

@@ -2,6 +2,7 @@
 
 import csv
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -136,7 +137,18 @@ class TestTwoProcesses:
         assert "name the file with --ckpt_path" in result.err
         children[0].process.kill()
 
-    def test_predictions_are_those_of_one(self, run: Run, start: Start, alone: Path) -> None:
+    def test_they_judge_as_one_does(self, start: Start, alone: Path, tmp_path: Path) -> None:
+        path, port = alone / "runs/cnn/version_0/checkpoints/best.ckpt", free_port()
+        words = ("test", "--ckpt_path", path, "--trainer.accelerator", "cpu")
+        one = start(*words).wait()
+        both = [start(*words, *TWO, function=Rank(rank, port)) for rank in (0, 1)]
+        results = [child.wait() for child in both]
+        assert [result.code for result in results] == [0, 0], results[0].err
+        expected, got = (re.findall(r"test/\w+\W+([\d.]+)", result.out) for result in (one, results[0]))
+        assert len(expected) == 5
+        assert [*map(float, got)] == pytest.approx([*map(float, expected)], rel=1e-6)
+
+    def test_predictions_are_written_by_one(self, run: Run, start: Start, alone: Path) -> None:
         path = alone / "runs/cnn/version_0/checkpoints/best.ckpt"
         assert run("predict", "--ckpt_path", path, *TWO).code == 0
         rows = (alone / "runs/cnn/version_0/predictions.csv").read_text().splitlines()

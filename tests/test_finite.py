@@ -55,10 +55,11 @@ def test_only_the_images_are_named_whose_logits_are_not_finite(run: Run, monkeyp
     result = run("fit", *BRIEF)
     assert result.code == 3
     assert re.search(r"the loss is nan in step 0 .*, for training images \d+, \d+: try", result.err)
-    assert not Path("runs").exists()
+    assert Path("runs/cnn/version_0/config.yaml").exists()  # to look at
 
 
-def test_weights_that_are_not_finite_are_not_saved(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("averaged", [False, True])
+def test_weights_that_are_not_finite_are_not_saved(run: Run, monkeypatch: pytest.MonkeyPatch, averaged: bool) -> None:
     """Though no loss has shown it: they became so in the last step of the epoch."""
 
     def spoil(self: Resume, trainer: L.Trainer, module: L.LightningModule, *_: object) -> None:
@@ -66,7 +67,8 @@ def test_weights_that_are_not_finite_are_not_saved(run: Run, monkeypatch: pytest
             next(module.parameters()).data[0] = math.inf
 
     monkeypatch.setattr(Resume, "on_train_batch_end", spoil)
-    result = run("fit", *BRIEF, "--trainer.max_epochs", 3)
+    average = ("--trainer.callbacks+", "EMAWeightAveraging", "--trainer.callbacks.update_starting_at_step", 100)
+    result = run("fit", *BRIEF, "--trainer.max_epochs", 3, *(average if averaged else ()))
     assert result.code == 3
     assert "error: net.blocks.0.0.weight is not finite after step 7: it is not saved" in result.err
     for path in Path("runs/cnn/version_0/checkpoints").iterdir():

@@ -5,7 +5,7 @@ import json
 import random
 import re
 import string
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -162,12 +162,24 @@ class TestRefused:
     )
     def test_before_data_or_model_is_built(self, run: Run, monkeypatch: pytest.MonkeyPatch, words: list[str]) -> None:
         for cls in (Digits, CNN, Classifier):
-            monkeypatch.setattr(cls, "__init__", functools.wraps(cls.__init__)(unbuilt))  # type: ignore[misc]
+            monkeypatch.setattr(cls, "__init__", unbuilt(cls))
         result = run("fit", "--data", "Digits", *words)
         assert result.code == 2
         assert result.err.splitlines()[-1].startswith("error: ")
         assert "Traceback" not in result.err
+        assert "it is built" not in result.err
+
+    def test_where_there_is_no_mistake_they_are_built(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(Digits, "__init__", unbuilt(Digits))
+        with pytest.raises(ValueError, match="it is built"):
+            run("fit", "--data", "Digits", "--data.batch_size", 32, "--model.net.dropout", 0.1)
 
 
-def unbuilt(self: object, *args: object, **kwargs: object) -> None:
-    raise AssertionError("it is built")
+def unbuilt(cls: type) -> Callable[..., None]:
+    """A constructor with the signature of a class."""
+
+    @functools.wraps(cls.__init__)  # type: ignore[misc]
+    def construct(self: object, *args: object, **kwargs: object) -> None:
+        raise AssertionError("it is built")
+
+    return construct

@@ -4,9 +4,12 @@ import json
 import os
 from pathlib import Path
 
+import lightning.pytorch as L
 import pytest
+import yaml
 
 from cifar_lightning import runs
+from cifar_lightning.checkpoint import load
 from cifar_onnx import InputError
 from tests.conftest import BRIEF, Run, Start, command_line
 
@@ -14,6 +17,13 @@ from tests.conftest import BRIEF, Run, Start, command_line
 def as_nobody(*words: str) -> int:
     os.setuid(65534)
     return command_line(*words)
+
+
+class Spoil(L.Callback):
+    """After the first epoch there is a file in the place of the checkpoints' folder."""
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        Path("runs/cnn/version_0/checkpoints").write_text("")
 
 
 class TestUnwritable:
@@ -44,20 +54,26 @@ class TestUnwritable:
         assert "full/x: nothing can be written there (Not a directory)" in result.err
         assert not Path("runs").exists()
 
-    def test_a_folder_that_becomes_unwritable_ends_the_run(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("os.fsync", lambda descriptor: (_ for _ in ()).throw(OSError(30, "Read-only file system")))
-        result = run("fit", *BRIEF)
+    def test_a_folder_that_becomes_unwritable_ends_the_run(self, run: Run) -> None:
+        result = run("fit", *BRIEF, "--trainer.callbacks+", "tests.test_runs.Spoil")
         assert result.code == 2
-        assert "ckpt cannot be saved (Read-only file system" in result.err
+        assert "ckpt cannot be saved (File exists" in result.err
+
+
+def unfinished(run: Run, *words: object) -> None:
+    """Leave a run of one epoch, as if it had been killed then."""
+    assert run("fit", *(words or BRIEF)).code == 0
+    path = Path("runs/cnn/version_0/run.json")
+    path.write_text(json.dumps({**json.loads(path.read_text()), "finished": False}))
 
 
 class TestGoingOn:
     def test_with_nothing_to_go_on_with_it_says_so_and_starts(self, run: Run) -> None:
         result = run("fit", *BRIEF, "--ckpt_path", "last")
         assert result.code == 0
-        assert "nothing to go on with in runs/cnn: a new run" in result.out
+        assert "nothing to go on with in runs/cnn: a new run" in result.err
         again = run("fit", *BRIEF, "--ckpt_path", "last")
-        assert "nothing to go on with in runs/cnn: a new run" in again.out  # the first has come to its end
+        assert "nothing to go on with in runs/cnn: a new run" in again.err  # the first has come to its end
         assert sorted(path.name for path in Path("runs/cnn").iterdir()) == ["version_0", "version_1"]
 
     def test_it_is_the_newest_unfinished_run_of_the_experiment_that_no_one_holds(self, run: Run) -> None:
@@ -71,21 +87,70 @@ class TestGoingOn:
         assert runs.unfinished(root, "b") is None
         held = runs.Run(root / "a" / "version_2")
         assert runs.unfinished(root, "a") == root / "a" / "version_1"
-        held.release()
+        held.release(discard=True)
         (root / "a" / "version_2" / "checkpoints" / "last.ckpt").unlink()
         assert runs.unfinished(root, "a") == root / "a" / "version_1"
         result = run("fit", "--experiment", "a", "--ckpt_path", "last", "--trainer.max_epochs", 2)
         assert result.code == 0, result.err
-        assert "going on with runs/a/version_1" in result.out
+        assert "going on with runs/a/version_1" in result.err
         assert "epoch 2/2" in result.out
         assert "epoch 1/2" not in result.out
         assert json.loads(Path("runs/a/version_1/run.json").read_text())["finished"] is True
 
-    def test_out_of_time_it_is_not_finished(self, run: Run) -> None:
-        result = run("fit", "--data", "Digits", "--trainer.max_time", "00:00:00:01")
-        assert result.code == 0, result.err
-        assert result.out.splitlines()[-1] == "next: python -m cifar_lightning fit --ckpt_path last --experiment cnn"
+    def test_out_of_time_it_is_not_finished_and_each_time_it_gets_further(self, run: Run) -> None:
+        steps = [0]
+        for _ in range(3):
+            result = run("fit", "--data", "Digits", "--trainer.max_time", "00:00:00:01", "--ckpt_path", "last")
+            assert result.code == 0, result.err
+            hint = "next: python -m cifar_lightning fit --ckpt_path last --experiment cnn"
+            assert result.out.splitlines()[-1] == hint
+            assert runs.unfinished(Path("runs"), "cnn") == Path("runs/cnn/version_0")
+            steps.append(load("runs/cnn/version_0/checkpoints/last.ckpt")["global_step"])
+            assert steps[-1] > steps[-2]
+
+    def test_what_did_not_work_does_not_stay(self, run: Run) -> None:
+        """Neither a net that the weights do not fit nor a callback that fails after the first epoch."""
+        unfinished(run)
+        config = Path("runs/cnn/version_0/config.yaml").read_text()
+        for words in (
+            ["--model.net.hidden", 16],
+            ["--trainer.callbacks+", "EarlyStopping", "--trainer.callbacks.monitor", "nope", "--trainer.max_epochs", 2],
+        ):
+            assert run("fit", "--ckpt_path", "last", *words).code == 2
+            assert Path("runs/cnn/version_0/config.yaml").read_text() == config
+        assert run("fit", "--ckpt_path", "last", "--trainer.max_epochs", 2).code == 0
+
+    def test_what_is_typed_comes_on_top_of_its_config_and_the_same_again_changes_nothing(self, run: Run) -> None:
+        first = (*BRIEF, "--data.augment+", "Mirror")
+        unfinished(run, *first)
+        for words, count in ((first, 1), (["--data.augment+", "Mirror"], 2), ([], 1)):
+            result = run("fit", *words, "--ckpt_path", "last", "--print_config")
+            assert result.code == 0, result.err
+            assert len(yaml.safe_load(result.out)["data"]["init_args"]["augment"]) == count
+        more = ("--data.augment+", "Cutout", "--trainer.max_epochs", 2)
+        assert run("fit", *more, "--ckpt_path", "last").code == 0
+        path = Path("runs/cnn/version_0")
+        assert len(yaml.safe_load((path / "config.yaml").read_text())["data"]["init_args"]["augment"]) == 2
+        (path / "run.json").write_text("")
+        for words in (first, more):
+            result = run("fit", *words, "--ckpt_path", "last", "--print_config")
+            assert len(yaml.safe_load(result.out)["data"]["init_args"]["augment"]) == 2
+
+    @pytest.mark.parametrize("content", ["", "[]", "null", '{"finished": fal'])
+    def test_a_damaged_record_does_not_hide_a_run(self, run: Run, content: str) -> None:
+        unfinished(run)
+        Path("runs/cnn/version_0/run.json").write_text(content)
         assert runs.unfinished(Path("runs"), "cnn") == Path("runs/cnn/version_0")
+
+    def test_rows_that_are_damaged_or_will_be_written_again_are_left_out(self, tmp_path: Path) -> None:
+        held = runs.start(tmp_path, "x")
+        text = "epoch,step,val/loss,lr\n0,3,0.5,\n0,7,,0.1\n0,7,0.4,\n1,9,0.3,\nx,y\n0,3,1,2,3\n1,1"
+        (held.folder / "metrics.csv").write_bytes(text.encode() + b"\xff\n")
+        assert [(row["step"], row["lr"]) for row in held.metrics(8, True)] == [("3", ""), ("7", "0.1"), ("7", "")]
+        assert [(row["step"], row["lr"]) for row in held.metrics(8, False)] == [("3", ""), ("7", "0.1")]
+        (held.folder / "metrics.csv").write_text("epoch\n1\n")
+        assert held.metrics(8, True) == []
+        held.release()
 
     def test_two_that_start_at_once_have_a_folder_each(self, tmp_path: Path) -> None:
         first, second = runs.start(tmp_path, "x"), runs.start(tmp_path, "x")
@@ -106,6 +171,11 @@ class TestGoingOn:
                 "OneCycleLR of the run that goes on ends after 4 steps, but 8 are asked for",
             ),
             ([], ["--trainer.max_epochs", 0], "max_epochs=0"),
+            (
+                ["--model.scheduler", "ExponentialLR", "--model.scheduler.gamma", 0.9],
+                ["--model.scheduler.gamma", 0.1, "--trainer.max_epochs", 2],
+                "a schedule that began with model.scheduler.gamma 0.9: it cannot go on with 0.1",
+            ),
         ],
     )
     def test_what_cannot_go_on_is_said(self, run: Run, before: list[object], now: list[object], sentence: str) -> None:

@@ -8,6 +8,7 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from cifar_lightning import interruption
 from cifar_lightning.interruption import Interrupted
+from cifar_onnx import InputError
 
 
 class LastCheckpoint(Checkpoint):
@@ -21,6 +22,8 @@ class LastCheckpoint(Checkpoint):
     """
 
     def __init__(self, every_n_train_steps: int = 0) -> None:
+        if every_n_train_steps < 0:
+            raise InputError(f"last.every_n_train_steps is {every_n_train_steps}: it must be at least 0")
         self.every_n_train_steps = every_n_train_steps
         self._steps = 0  # finished
         self._training = self._kept = False
@@ -42,7 +45,7 @@ class LastCheckpoint(Checkpoint):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         # Lightning has put its own handler in front, which ends with exit code 0 and saves nothing.
         interruption.listen()
-        interruption.wait(True)
+        interruption.defer(True)
         self._training = True
         self._steps = trainer.global_step
 
@@ -77,7 +80,7 @@ class LastCheckpoint(Checkpoint):
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._training = False
-        interruption.wait(False)
+        interruption.defer(False)
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         if self._training and isinstance(exception, Interrupted):

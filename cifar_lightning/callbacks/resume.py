@@ -6,7 +6,7 @@ from typing import Any
 
 import lightning.pytorch as L
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint, WeightAveraging
+from lightning.pytorch.callbacks import ModelCheckpoint, Timer, WeightAveraging
 
 from cifar_onnx import InputError
 
@@ -64,6 +64,9 @@ class Resume(L.Callback):
             counts.update(ready=validating, started=validating, processed=0, completed=0)
         self._resuming = True
         _move_best(trainer, checkpoint)
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, Timer):  # max_time is that of each process: it would be over before the first step
+                checkpoint["callbacks"].pop(callback.state_key, None)
 
     def _count_steps(self, trainer: L.Trainer, steps: int) -> None:
         """Set the number of steps that loggers are told, which Lightning guesses."""

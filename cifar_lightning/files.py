@@ -1,0 +1,41 @@
+"""Files that are written whole or not at all."""
+
+import os
+import shutil
+from pathlib import Path
+
+from cifar_onnx import InputError
+
+
+def write_whole(path: Path, *parts: bytes | memoryview) -> None:
+    """Put a file in the place of `path`; whatever happens, the old or the new one is there, whole.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    new = path.with_name(f".{path.name}.part")  # replaces what a process left that was killed
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with new.open("wb") as file:
+                for part in parts:
+                    file.write(part)
+                file.flush()
+                os.fsync(file.fileno())
+            new.replace(path)
+        finally:
+            new.unlink(missing_ok=True)
+        if os.name == "posix":  # elsewhere a folder cannot be opened, and a rename is durable by itself
+            folder = os.open(path.parent, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+    except OSError as error:
+        place = next(folder for folder in path.parents if folder.exists())
+        free = shutil.disk_usage(place).free / 1e6
+        size = sum(memoryview(part).nbytes for part in parts) / 1e6
+        raise InputError(
+            f"{path} cannot be saved ({error.strerror}; it takes {size:,.1f} MB, {free:,.1f} MB are free): "
+            "what was saved before is as it was"
+        ) from None

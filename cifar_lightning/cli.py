@@ -125,12 +125,14 @@ class RunConfig(SaveConfigCallback):
         self._save(trainer)
 
     def _save(self, trainer: L.Trainer) -> None:
-        if self.already_saved or not trainer.is_global_zero or not trainer.log_dir:
+        if self.already_saved:
             return
-        path = Path(trainer.log_dir, "config.yaml")
-        lines = dict.fromkeys([*commands(path), self.command.typed])
-        write_whole(path, (header(lines) + self.parser.dump(self.config, skip_none=False)).encode())
         self.already_saved = True
+        folder = trainer.log_dir  # which the processes agree on: all have to ask
+        if folder and trainer.is_global_zero:
+            path = Path(folder, "config.yaml")
+            lines = dict.fromkeys([*commands(path), self.command.typed])
+            write_whole(path, (header(lines) + self.parser.dump(self.config, skip_none=False)).encode())
 
 
 class CLI(LightningCLI):

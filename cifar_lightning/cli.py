@@ -168,7 +168,7 @@ class CLI(LightningCLI):
             if isinstance(error, Interrupted):
                 self._next_is_to_go_on()
             if self.run:
-                self.run.release(discard=isinstance(error, Interrupted | InputError | MisconfigurationException))
+                self.run.release(discard=isinstance(error, Interrupted | ValueError | MisconfigurationException))
             raise
         if self.run:
             self.run.release()

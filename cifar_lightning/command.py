@@ -47,7 +47,8 @@ def read(words: Sequence[str]) -> Command:
         InputError: a config file cannot be read, or is no mapping of options.
     """
     configs, rest = _taken(words, "-c", "--config")
-    _, typed = _taken(words, "--ckpt_path")
+    shown = [word for word in words if word.startswith("--print_config")]
+    _, typed = _taken([word for word in words if word not in shown], "--ckpt_path")
     _, rest = _taken(rest, "--ckpt_path")
     settings = _settings(words, configs)
     ckpt_path, going_on = settings.get("ckpt_path"), None
@@ -61,7 +62,7 @@ def read(words: Sequence[str]) -> Command:
         ckpt_path, own = going_on / "checkpoints" / "last.ckpt", going_on / "config.yaml"
         _mapping(own)
         if shlex.join(typed) in commands(own):  # has been done: lists must not be appended to once more
-            configs, rest = [], rest[:1]
+            configs, rest = [], [*rest[:1], *shown]
         configs = [str(own), *configs]
     chosen = ["--ckpt_path", str(ckpt_path or "null")] if "ckpt_path" in settings else []
     return Command(

@@ -4,9 +4,11 @@ import multiprocessing
 import os
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from multiprocessing.connection import wait
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 from typing import Any
@@ -59,6 +61,10 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
     return command
 
 
+# Starting a process also asks how the others ended, and of two threads that ask only one hears it (the other: 255).
+ASKING = threading.Lock()
+
+
 @dataclass
 class Child:
     """A command in a process of its own, which may be killed."""
@@ -66,16 +72,21 @@ class Child:
     process: ForkServerProcess
     log: Path
 
+    def ended(self) -> int | None:
+        """Its exit code, -9 if it was killed by signal 9, None while it runs."""
+        with ASKING:
+            return self.process.exitcode
+
     def wait(self, seconds: float = 100) -> Result:
-        """Its exit code, -9 if it was killed by signal 9, and what it printed, errors too."""
-        self.process.join(seconds)
-        assert self.process.exitcode is not None, "it hangs"
-        return Result(self.process.exitcode, text := self.log.read_text(), text)
+        """Its exit code and what it printed, errors too."""
+        wait([self.process.sentinel], seconds)
+        assert (code := self.ended()) is not None, "it hangs"
+        return Result(code, text := self.log.read_text(), text)
 
     def wait_for(self, condition: Callable[[], object], seconds: float = 60) -> bool:
         """Wait until a condition holds or the process has ended; whether it holds."""
         end = time.monotonic() + seconds
-        while self.process.is_alive() and time.monotonic() < end:
+        while self.ended() is None and time.monotonic() < end:
             if condition():
                 return True
             time.sleep(0.002)
@@ -130,14 +141,15 @@ def starting(server: ForkServerContext, place: Path) -> Iterator[Start]:
         log = Path(tempfile.mkstemp(".log", dir=folder)[1])
         words = tuple(map(str, args)) if function is command_line else args
         process = server.Process(target=in_child, args=(function, folder, log, words))
-        process.start()
+        with ASKING:
+            process.start()
         children.append(Child(process, log))
         return children[-1]
 
     yield begin
     for child in children:
         child.process.kill()
-        child.process.join()
+        child.wait()
 
 
 # A run that takes a second: four batches of digits.

@@ -364,5 +364,4 @@ def kill(child: Child, folder: Path, seconds: float) -> bool:
     assert child.wait_for(lambda: last.exists() and last.stat().st_mtime_ns > before), child.log.read_text()
     time.sleep(seconds)
     child.process.kill()
-    child.process.join()
-    return child.process.exitcode == -signal.SIGKILL
+    return child.wait().code == -signal.SIGKILL

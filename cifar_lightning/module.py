@@ -53,6 +53,17 @@ class _Recipe:
     def __deepcopy__(self, memo: dict[int, Any]) -> "_Recipe":
         return self
 
+    def schedule(self, optimizer: Optimizer, total_steps: Callable[[], int]) -> LRScheduler | None:
+        """The schedule; one that needs the number of steps asks for it."""
+        make = self.scheduler
+        if make is None:
+            return None
+        if isinstance(make, partial) and OneCycleLR in (make.func, *make.args):
+            known = {name for name, value in make.keywords.items() if value is not None}
+            if known.isdisjoint({"total_steps", "epochs"}):
+                make = partial(make, total_steps=total_steps())
+        return make(optimizer)
+
 
 class Classifier(L.LightningModule):
     """Trains and judges any net that maps normalised pixels `(B, 3, S, S)` to logits `(B, K)`.
@@ -126,11 +137,6 @@ class Classifier(L.LightningModule):
         """Loss and logits of a batch; the loss is summed up on the device until the end of the epoch."""
         images, labels, *_ = batch
         logits = self(images)
-        if logits.shape != (len(labels), len(self.classes)):
-            raise InputError(
-                f"model.net gives {tuple(logits.shape)} for {len(labels)} images of {len(self.classes)} classes: "
-                f"it must give {(len(labels), len(self.classes))}"
-            )
         loss: Tensor = self.loss(logits, labels)
         total, count = self._losses.get(part, (torch.zeros((), device=loss.device), 0))
         self._losses[part] = total + loss.detach() * len(labels), count + len(labels)
@@ -232,32 +238,21 @@ class Classifier(L.LightningModule):
             self._losses["train"] = total.to(self.device), count
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        try:
-            optimizer = self.recipe.optimizer(self.parameters())
-        except (TypeError, ValueError) as error:
-            raise InputError(f"model.optimizer: {error}") from None
-        if self.recipe.scheduler is None:
+        optimizer = self.recipe.optimizer(self.parameters())
+        schedule = self.recipe.schedule(optimizer, self._total_steps)
+        if schedule is None:
             return optimizer
-        make = self.recipe.scheduler
-        if isinstance(make, partial) and OneCycleLR in (make.func, *make.args):
-            make = self._with_total_steps(make)
-        try:
-            schedule = make(optimizer)
-        except (TypeError, ValueError, ArithmeticError) as error:
-            raise InputError(f"model.scheduler: {error}") from None
         per_batch = isinstance(schedule, OneCycleLR | CyclicLR)
         config = {"scheduler": schedule, "interval": "step" if per_batch else "epoch"}
         if isinstance(schedule, ReduceLROnPlateau):
             config |= {"monitor": "val/loss", "strict": False}  # type: ignore[dict-item]
         return {"optimizer": optimizer, "lr_scheduler": config}  # type: ignore[return-value]
 
-    def _with_total_steps(self, make: partial[LRScheduler]) -> partial[LRScheduler]:
-        if make.keywords.get("total_steps") is not None or make.keywords.get("epochs") is not None:
-            return make
+    def _total_steps(self) -> int:
         steps = self.trainer.estimated_stepping_batches
         if math.isinf(steps) or steps < 1:
             raise InputError("OneCycleLR needs an end: set --trainer.max_epochs or --trainer.max_steps")
-        return partial(make, total_steps=int(steps))
+        return int(steps)
 
     def on_train_start(self) -> None:
         """Settings of the optimizer are the config's, also where a checkpoint has brought back its own."""

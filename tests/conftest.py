@@ -80,7 +80,8 @@ class Child:
     def wait(self, seconds: float = 100) -> Result:
         """Its exit code and what it printed, errors too."""
         wait([self.process.sentinel], seconds)
-        assert (code := self.ended()) is not None, "it hangs"
+        code = self.ended()
+        assert code is not None, "it hangs"
         return Result(code, text := self.log.read_text(), text)
 
     def wait_for(self, condition: Callable[[], object], seconds: float = 60) -> bool:

@@ -30,6 +30,25 @@ def lines(text: str, start: str) -> list[str]:
     return [line for line in text.splitlines() if line.startswith(start)]
 
 
+OWN_NETS = """from torch import nn
+class Few(nn.Sequential):
+    def __init__(self, num_classes: int) -> None:
+        super().__init__(nn.Flatten(), nn.Linear(3072, 3))
+class Pair(Few):
+    def forward(self, x):
+        return super().forward(x), 0
+class Deep(nn.Sequential):
+    def __init__(self, num_classes: int) -> None:
+        super().__init__(nn.Conv2d(3, 8, 1), *[nn.MaxPool2d(2)] * 6, nn.Flatten(), nn.Linear(8, num_classes))
+class Wrong(nn.Module):
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3, 3)
+    def forward(self, x):
+        raise KeyError("no such layer")
+"""
+
+
 class TestFit:
     def test_without_a_further_word_it_is_the_tutorials_recipe(self, run: Run) -> None:
         config = config_of(run, "fit")
@@ -395,19 +414,11 @@ class TestMistakes:
                 "`val/acc` which is not",
             ),
             (["--checkpoint.monitor", "val/acc"], "val/acc"),
-            (["--model.optimizer.lr", "-1"], "model.optimizer: Invalid learning rate: -1"),
             (
                 ["--model.scheduler", "OneCycleLR", "--model.scheduler.max_lr", 0.1, "--trainer.max_epochs", -1],
                 "OneCycleLR needs an end",
             ),
-            (
-                ["--data.augment+", "ShiftedCrop", "--data.augment.pixels", 32],
-                "ShiftedCrop cannot shift images of 32 x 32",
-            ),
-            (
-                ["--model.net.widths", "[4, 4, 4, 4, 4, 4]"],
-                "CNN with 6 blocks needs pictures of at least 64 pixels, not 32",
-            ),
+            (["--trainer.val_check_interval", 99], "number of the training batches"),
         ],
     )
     def test_that_show_only_in_the_run(self, run: Run, words: list[object], sentence: str) -> None:
@@ -416,18 +427,54 @@ class TestMistakes:
         (line,) = lines(result.err, "error: ")
         assert sentence in line
 
-    def test_a_net_that_gives_another_number_of_logits(self, run: Run) -> None:
-        Path("ownnet.py").write_text(
-            "import torch\nclass Net(torch.nn.Module):\n"
-            "    def __init__(self, num_classes: int) -> None:\n        super().__init__()\n"
-            "        self.layer = torch.nn.Linear(32, 3)\n"
-            "    def forward(self, x):\n        return self.layer(x.mean((1, 2)))\n"
-        )
-        with pytest.MonkeyPatch.context() as patch:
-            patch.syspath_prepend(".")
-            result = run("fit", *BRIEF, "--model.net", "ownnet.Net")
+    @pytest.mark.parametrize(
+        ("words", "sentence"),
+        [
+            (["--model.net.dropout", 2], "dropout probability has to be between 0 and 1"),
+            (["--model.net", "ownnets.Few"], "model.net gives (2, 3) for 2 pictures and 10 classes"),
+            (["--model.net", "ownnets.Pair"], "model.net gives a tuple for 2 pictures and 10 classes"),
+            (["--model.net", "ownnets.Deep"], "model.net: RuntimeError: Given input size"),
+            (["--model.net", "ownnets.Wrong"], "model.net: KeyError: 'no such layer' ("),
+            (["--model.net", "torch.nn.Identity"], "model.optimizer: optimizer got an empty parameter list"),
+            (
+                ["--model.net.widths", "[4, 4, 4, 4, 4, 4]"],
+                "CNN with 6 blocks needs pictures of at least 64 pixels, not 32",
+            ),
+            (["--model.optimizer.lr", "-1"], "model.optimizer: Invalid learning rate: -1"),
+            (["--model.optimizer", "LBFGS"], "model.optimizer: RuntimeError: view size"),
+            (
+                ["--model.loss", "torch.nn.TripletMarginLoss"],
+                "model.loss: TripletMarginLoss.forward() missing 1 required",
+            ),
+            (["--model.loss.label_smoothing", 2], "model.loss: RuntimeError: label_smoothing must be between"),
+            (
+                ["--model.scheduler", "CosineAnnealingLR", "--model.scheduler.T_max", 0],
+                "model.scheduler: ZeroDivisionError",
+            ),
+            (
+                ["--model.scheduler", "LambdaLR", "--model.scheduler.lr_lambda", "math.sqrt"],
+                "model.scheduler: AttributeError",
+            ),
+            (
+                ["--data.augment+", "ShiftedCrop", "--data.augment.pixels", 32],
+                "ShiftedCrop cannot shift images of 32 x 32",
+            ),
+            (["--data.batch_size", 0], "data.batch_size is 0: it must be at least 1"),
+            (["--trainer.max_epochs", -2], "max_epochs"),
+            (["--checkpoint.mode", "most"], "most"),
+        ],
+    )
+    def test_that_show_before_an_image_is_read(
+        self, run: Run, words: list[object], sentence: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        Path("ownnets.py").write_text(OWN_NETS)
+        monkeypatch.syspath_prepend(".")
+        monkeypatch.setattr(Digits, "load", None)
+        result = run("fit", *BRIEF, *words)
         assert result.code == 2
-        assert re.search(r"error: model\.net gives \(\d+, 3\) for \d+ images of 10 classes", result.err)
+        (line,) = lines(result.err, "error: ")
+        assert sentence in line
+        assert ("ownnets.py, line 16" in line) == ("Wrong" in str(words))
 
     def test_a_net_that_the_weights_do_not_fit_is_named(self, run: Run, checkpoint: Path) -> None:
         result = run("test", "--ckpt_path", checkpoint, "--model.net.init_args.hidden", 9)

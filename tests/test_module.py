@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from copy import deepcopy
 from functools import partial
 
 import lightning.pytorch as L
@@ -6,7 +7,7 @@ import pytest
 import torch
 from sklearn.metrics import precision_recall_fscore_support
 from torch import Tensor
-from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR, ReduceLROnPlateau
+from torch.optim.lr_scheduler import CosineAnnealingLR, ExponentialLR, OneCycleLR, ReduceLROnPlateau
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from cifar_lightning.augment import Cutout, Mirror, ShiftedCrop
@@ -16,6 +17,7 @@ from cifar_lightning.finite import LossWatch
 from cifar_lightning.loss import CrossEntropy
 from cifar_lightning.module import Classifier
 from cifar_lightning.nets import CNN
+from cifar_lightning.rehearsal import rehearse
 from cifar_onnx import InputError
 
 CLASSES = list("0123456789")
@@ -150,3 +152,14 @@ def test_cross_entropy_takes_class_weights_and_smoothing() -> None:
 def test_class_weights_must_be_one_for_each_class() -> None:
     with pytest.raises(InputError, match="3 class weights for 10 classes"):
         Classifier(CLASSES, CNN(), loss=CrossEntropy(class_weights=[1.0, 1.0, 1.0]))
+
+
+def test_the_rehearsal_changes_nothing() -> None:
+    model = Classifier(["a", "b"], CNN(2), scheduler=partial(ExponentialLR, gamma=0.5))
+    data = Digits(augment=[ShiftedCrop(4)])
+    before, drawn = deepcopy(model.state_dict()), torch.get_rng_state()
+    rehearse(model, data, torch.device("cpu"))
+    assert torch.equal(drawn, torch.get_rng_state())
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    assert model.training
+    assert all(parameter.grad is None for parameter in model.parameters())

@@ -227,13 +227,16 @@ class ImageData(L.LightningDataModule, ABC):
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         assert self.trainer is not None
-        if not (self.trainer.training and self.augment):
+        if not self.trainer.training:
             return batch
-        images = batch.images
-        generator = torch.Generator(images.device).manual_seed(batch.seed)
+        return batch._replace(images=self.augmented(batch.images, batch.seed))
+
+    def augmented(self, images: torch.Tensor, seed: int) -> torch.Tensor:
+        """Images `(B, 3, S, S)`, uint8, as training sees them; what is drawn is a function of the seed."""
+        generator = torch.Generator(images.device).manual_seed(seed)
         for augmentation in self.augment:
             images = augmentation(images, generator)
-        return batch._replace(images=images)
+        return images
 
 
 def stratify(

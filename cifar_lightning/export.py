@@ -146,7 +146,7 @@ def compare(path: Path, samples: Sequence[Sample], logits: Scores, classes: Sequ
         classes: `K` names.
 
     Raises:
-        ParityError: naming the first stage that differs: decode, resize, logits, probabilities or labels.
+        ParityError: naming the first stage that differs: decode, resize, logits, probabilities, cam or labels.
     """
     classifier = Classifier(path)
     session = ort.InferenceSession(showing_pixels(onnx.load(path)), providers=["CPUExecutionProvider"])
@@ -177,6 +177,14 @@ def compare(path: Path, samples: Sequence[Sample], logits: Scores, classes: Sequ
         raise ParityError(
             f"probabilities: differ from torch's by up to {probabilities_off:.3g}, more than {TOLERANCE:g}"
         )
+    if "cam" in (output.name for output in session.get_outputs()):
+        # What the mean of a map (B, K, h, w) leaves of the logits is the bias: the same for every picture.
+        left = logits - session.run(["cam"], {"image": trained})[0].mean(axis=(2, 3), dtype=float)  # (B, K)
+        cam_off = float(np.abs(left - left.mean(axis=0)).max())
+        if not cam_off <= TOLERANCE:
+            raise ParityError(
+                f"cam: means of the maps miss torch's logits by up to {cam_off:.3g}, more than {TOLERANCE:g}"
+            )
 
     # A rounding tie in the resize moves the logits a little; only a label within that noise may change.
     noise = float(np.abs(np.concatenate(logits_of_pictures) - got_logits).max()) + TOLERANCE

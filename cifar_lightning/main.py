@@ -13,7 +13,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from cifar_lightning import checkpoint as checkpoints
 from cifar_lightning import interruption
-from cifar_lightning.callbacks import EpochLines, Resume
+from cifar_lightning.callbacks import Curves, EpochLines, Resume
 from cifar_lightning.cli import CLI
 from cifar_lightning.command import read
 from cifar_lightning.export import ParityError
@@ -113,7 +113,7 @@ def _run(args: Sequence[str]) -> None:
             "devices": 1,
             "enable_progress_bar": terminal,
             "enable_model_summary": terminal,
-            "callbacks": [Resume()] if terminal else [Resume(), EpochLines()],
+            "callbacks": [Resume(), Curves()] if terminal else [Resume(), Curves(), EpochLines()],
         },
     )
 

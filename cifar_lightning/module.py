@@ -75,7 +75,12 @@ class Classifier(L.LightningModule):
         scheduler: makes the learning-rate schedule from the optimizer. One that needs the number of steps (OneCycleLR)
             is given it and steps per batch; others step per epoch, ReduceLROnPlateau by the validation loss.
         loss: of logits `(B, K)` and labels `(B,)`.
+
+    Attributes:
+        tested: logits `(N, K)` of the test images, in their order, once they are known.
     """
+
+    tested: Tensor
 
     def __init__(
         self,
@@ -114,6 +119,7 @@ class Classifier(L.LightningModule):
         self.val_metrics = metrics.clone(prefix="val/")
         self.test_metrics = metrics.clone(prefix="test/")
         self._losses: dict[str, tuple[Tensor, int]] = {}  # of this epoch so far: sum over the images, and their number
+        self._answers: list[tuple[Tensor, Tensor]] = []  # to test images: indices and logits
         self._watch = LossWatch()
         self._validated = False  # in this epoch
         self._known: dict[str, float] = {}  # metrics of the run that is resumed
@@ -154,7 +160,9 @@ class Classifier(L.LightningModule):
         self.val_metrics.update(self._step(batch, "val")[1], batch[1])
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        self.test_metrics.update(self._step(batch, "test")[1], batch[1])
+        logits = self._step(batch, "test")[1]
+        self.test_metrics.update(logits, batch[1])
+        self._answers.append((batch[2], logits.float()))
 
     def predict_step(self, batch: Batch, batch_idx: int) -> tuple[Tensor, Tensor]:
         """Indices `(B,)` and probabilities `(B, K)`."""
@@ -168,6 +176,7 @@ class Classifier(L.LightningModule):
 
     def on_test_epoch_start(self) -> None:
         self._losses.pop("test", None)
+        self._answers.clear()
 
     def on_validation_epoch_end(self) -> None:
         self._log_metrics("val", self.val_metrics)
@@ -175,6 +184,12 @@ class Classifier(L.LightningModule):
 
     def on_test_epoch_end(self) -> None:
         self._log_metrics("test", self.test_metrics)
+        indices, logits = (torch.cat(parts).cpu() for parts in zip(*self._answers, strict=True))
+        if self.trainer.world_size > 1:
+            parts: list[Any] = [None] * self.trainer.world_size
+            torch.distributed.all_gather_object(parts, (indices, logits))
+            indices, logits = (torch.cat(each) for each in zip(*parts, strict=True))
+        self.tested = logits[indices.argsort()]
 
     def _loss_of_all(self, part: str) -> tuple[Tensor, Tensor]:
         """Sum of the losses of all images of this epoch so far, in all processes, and their number."""

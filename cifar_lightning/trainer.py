@@ -1,18 +1,95 @@
-"""Lightning's Trainer with what a command does besides training and judging: predictions to a file, and export."""
+"""Lightning's Trainer with what a command does besides training: judging, predictions to a file, and export."""
 
 import csv
+from functools import partial
 from pathlib import Path
 
 import lightning.pytorch as L
+import numpy as np
+import torch
+from numpy.typing import NDArray
 
 from cifar_lightning import checkpoint as checkpoints
+from cifar_lightning.attacks import under_attacks
 from cifar_lightning.data import ImageData
 from cifar_lightning.export import Sample, export
 from cifar_lightning.module import Classifier
+from cifar_onnx import InputError
+from cifar_onnx.evaluation.outcome import Outcome
+from cifar_onnx.explain import occlusion
+from cifar_onnx.images import Pixels
 
 
 class Trainer(L.Trainer):
-    """Lightning's Trainer with a CSV file from `predict`, and with `export`."""
+    """Lightning's Trainer with a report from `test`, a CSV file from `predict`, and with `export`."""
+
+    def test(  # type: ignore[override]
+        self,
+        model: Classifier,
+        datamodule: ImageData,
+        ckpt_path: str | None = None,
+        output: str | None = None,
+        groups: str | None = None,
+        corruptions: bool = False,
+        attacks: list[float] | None = None,
+        resamples: int = 1000,
+    ) -> None:
+        """Judge a checkpoint by the test set: metrics with intervals, tables and a report.
+
+        Args:
+            ckpt_path: the checkpoint.
+            output: folder for the files; by default report in the run's folder.
+            groups: CSV file with groups of the pictures: the column path, and another for each kind of group.
+            corruptions: also with noise, blur, fog and the like (true or false).
+            attacks: also under adversarial attacks (FGSM, PGD) of these radii, in grey levels of 255.
+            resamples: of the bootstrap.
+        """
+        # These take seconds to import, and no other command needs them.
+        from cifar_onnx.evaluation.commands import publish
+        from cifar_onnx.evaluation.evaluation import Evaluation
+        from cifar_onnx.evaluation.metrics import Bootstrap, draw
+        from cifar_onnx.evaluation.robustness import under_corruptions
+        from cifar_onnx.evaluation.slices import read_groups, slicings
+
+        assert ckpt_path is not None
+        if resamples < 1 or (attacks and min(attacks) < 0):
+            raise InputError("resamples must be 1 at least, and the radii of attacks not below 0")
+        folder = Path(output) if output else checkpoints.run_folder(ckpt_path) / "report"
+        folder.mkdir(parents=True, exist_ok=True)  # before the work, so that nothing is lost
+        super().test(model, datamodule=datamodule, ckpt_path=ckpt_path, verbose=False)
+        if not self.is_global_zero:
+            return
+        images = datamodule.images("test")
+        outcome = Outcome(
+            tuple(model.classes),
+            images.names,
+            images.labels,
+            model.tested.numpy(),
+            images.pixels,
+            images.areas,
+            images.unreadable,
+        )
+        properties = read_groups(Path(groups), images.names, datamodule.folder("test")) if groups else None
+        model.to(self.strategy.root_device).eval()
+
+        def logits(batch: Pixels) -> NDArray[np.float32]:
+            with torch.inference_mode():
+                pixels = torch.from_numpy(batch).to(model.device).permute(0, 3, 1, 2)
+                answers: NDArray[np.float32] = model(pixels).float().cpu().numpy()
+            return answers
+
+        harder = [under_corruptions(outcome, logits)] if corruptions else []
+        harder += [under_attacks(outcome, model, attacks, model.device)] if attacks else []
+        bootstrap = Bootstrap(outcome, draw(len(outcome.labels), resamples))
+        facts = {
+            "checkpoint": ckpt_path,
+            "net": type(model.net).__name__,
+            "input": f"{datamodule.image_size} x {datamodule.image_size} pixels ({datamodule.resize_mode})",
+            "run by": f"PyTorch {torch.__version__}",
+        }
+        title = str(checkpoints.run_folder(ckpt_path))
+        evaluation = Evaluation(title, facts, bootstrap, slicings(bootstrap, properties), harder)
+        publish(evaluation, folder, partial(occlusion, logits))
 
     def predict(  # type: ignore[override]
         self,

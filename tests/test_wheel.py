@@ -44,16 +44,19 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture(scope="module")
-def place(wheel: Path) -> Path:
+@pytest.fixture(scope="module", params=["", "evaluate"])
+def place(wheel: Path, request: pytest.FixtureRequest) -> Path:
     """A folder with the wheel, what it declares to need, and pytest; nothing else is importable from it."""
-    folder = wheel.parent / "site"
+    extra: str = request.param
+    folder = wheel.parent / f"site-{extra}"
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(folder)
         (name,) = (name for name in archive.namelist() if name.endswith("/METADATA"))
         declared = Parser().parsestr(archive.read(name).decode()).get_all("Requires-Dist") or []
-    needs = {Requirement(line).name for line in declared}
-    assert needs == {"numpy", "pillow", "onnxruntime"}
+    requirements = [Requirement(line) for line in declared]
+    needs = {each.name for each in requirements if each.marker is None or each.marker.evaluate({"extra": extra})}
+    of_extra = {"scikit-learn", "scipy", "matplotlib", "jinja2", "rich"} if extra else set()
+    assert needs == {"numpy", "pillow", "onnxruntime"} | of_extra
     for dependency in closure(needs | {"pytest"}):
         for file in distribution(dependency).files or []:
             top = file.parts[0]

@@ -1,7 +1,8 @@
 """Callbacks: what a run says of itself, what it keeps, and how it goes on."""
 
+from cifar_lightning.callbacks.curves import Curves
 from cifar_lightning.callbacks.last import LastCheckpoint
 from cifar_lightning.callbacks.lines import EpochLines
 from cifar_lightning.callbacks.resume import Resume
 
-__all__ = ["EpochLines", "LastCheckpoint", "Resume"]
+__all__ = ["Curves", "EpochLines", "LastCheckpoint", "Resume"]

@@ -5,6 +5,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Literal
 
 import lightning.pytorch as L
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from cifar_lightning.augment import Augmentation
 from cifar_lightning.data.batches import Batch, Batches
 from cifar_onnx import InputError
+from cifar_onnx.evaluation.outcome import Unreadable
 from cifar_onnx.images import Pixels, ResizeMode, encode_png, fingerprint
 
 Part = Literal["train", "val", "test", "predict"]
@@ -29,18 +31,23 @@ class Images:
         pixels: uint8 `(N, S, S, 3)`.
         labels: int64 `(N,)`, -1 where unknown.
         names: path or index of each.
+        areas: `(N,)`, pixels of each before it was resized; None where they are all of one size.
+        unreadable: files that are no pictures, and are in none of the above.
     """
 
     pixels: Pixels
     labels: Labels
     names: Sequence[str]
+    areas: Labels | None = None
+    unreadable: tuple[Unreadable, ...] = ()
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def take(self, indices: NDArray[np.int64]) -> "Images":
         """Those at `indices`, in that order."""
-        return Images(self.pixels[indices], self.labels[indices], [self.names[i] for i in indices])
+        areas = None if self.areas is None else self.areas[indices]
+        return Images(self.pixels[indices], self.labels[indices], [self.names[i] for i in indices], areas)
 
 
 class ImageData(L.LightningDataModule, ABC):
@@ -104,6 +111,10 @@ class ImageData(L.LightningDataModule, ABC):
     @abstractmethod
     def load(self, part: Part) -> Images:
         """Read one of the given parts."""
+
+    def folder(self, part: Part) -> Path | None:
+        """The folder that the pictures of a part are in, where they are files."""
+        return None
 
     def original(self, part: Part, index: int) -> tuple[bytes, str]:
         """The encoded file of an image, and the fingerprint of what it was decoded to for training.

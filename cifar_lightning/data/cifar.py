@@ -13,8 +13,8 @@ import numpy as np
 
 from cifar_lightning.data.base import ImageData, Images, Part
 from cifar_lightning.data.lock import alone
-from cifar_lightning.progress import track
 from cifar_onnx import InputError
+from cifar_onnx.progress import track
 
 _CHUNK = 1 << 20  # bytes
 

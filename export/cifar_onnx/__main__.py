@@ -1,4 +1,4 @@
-"""`python -m cifar_onnx`: classify pictures with a model.onnx, and look at or verify the file itself."""
+"""`python -m cifar_onnx`: classify pictures with a model.onnx, judge it, and look at or verify the file itself."""
 
 import argparse
 import csv
@@ -6,8 +6,9 @@ import io
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import get_args
 
 import onnxruntime
 
@@ -28,7 +29,11 @@ def main(args: Sequence[str] | None = None) -> int:
         return code
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
+    return 2
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -55,7 +60,39 @@ def _parser() -> argparse.ArgumentParser:
     verify.add_argument("model", nargs="?", default="model.onnx", help="the model file (default: %(default)s)")
     verify.set_defaults(run=_verify)
 
-    for command in (classify, verify):
+    evaluate = commands.add_parser(
+        "evaluate", help="judge a model by labelled pictures, with a report", allow_abbrev=False
+    )
+    evaluate.add_argument("model", help="the model file")
+    evaluate.add_argument("folder", metavar="DIR", help="pictures as DIR/<class>/*")
+    evaluate.add_argument("--output", default="report", metavar="DIR", help="where files go (default: %(default)s)")
+    evaluate.add_argument("--groups", metavar="CSV", help="groups of pictures: the column path, and one for each kind")
+    evaluate.add_argument("--corruptions", action="store_true", help="also with noise, blur, fog and the like")
+    evaluate.set_defaults(run=_evaluation("evaluate"))
+
+    compare = commands.add_parser("compare", help="hold two models against each other", allow_abbrev=False)
+    compare.add_argument("a", metavar="A", help="the model file that is in use")
+    compare.add_argument("b", metavar="B", help="the one that may take its place")
+    compare.add_argument("folder", metavar="DIR", help="pictures as DIR/<class>/*")
+    compare.add_argument(
+        "--max-drop", type=float, metavar="POINTS", help="exit with 1 if B's accuracy is so much lower"
+    )
+    compare.add_argument("--no-class-below", type=float, metavar="RECALL", help="exit with 1 if a class of B's is")
+    compare.add_argument("--output", default="comparison", metavar="DIR", help="where files go (default: %(default)s)")
+    compare.set_defaults(run=_evaluation("compare"))
+
+    for command in (evaluate, compare):
+        command.add_argument(
+            "--resamples", type=_positive, default=1000, metavar="N", help="of the bootstrap (default: %(default)s)"
+        )
+        foreign = command.add_argument_group("an ONNX file without a contract")
+        foreign.add_argument("--classes", help="a,b,c in the order of the outputs, or a file with one name a line")
+        foreign.add_argument("--mean", type=_three, default=(0, 0, 0), metavar="R,G,B", help="of pixels from 0 to 1")
+        foreign.add_argument("--std", type=_three, default=(1, 1, 1), metavar="R,G,B", help="likewise")
+        foreign.add_argument("--size", type=_positive, metavar="S", help="side of the pictures in pixels")
+        foreign.add_argument("--resize", choices=get_args(images.ResizeMode), help="how pictures become squares")
+
+    for command in (classify, verify, evaluate, compare):
         command.add_argument(
             "--provider", action="append", metavar="NAME", help="execution provider, such as cpu or cuda (default: cpu)"
         )
@@ -67,6 +104,28 @@ def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 up")
     return int(text)
+
+
+def _three(text: str) -> tuple[float, ...]:
+    try:
+        numbers = tuple(map(float, text.split(",")))
+    except ValueError:
+        numbers = ()
+    if len(numbers) != 3:
+        raise argparse.ArgumentTypeError(f"{text!r} is not three numbers with commas between them")
+    return numbers
+
+
+def _evaluation(name: str) -> Callable[[argparse.Namespace], int]:
+    def run(options: argparse.Namespace) -> int:
+        try:
+            from cifar_onnx.evaluation import commands
+        except ModuleNotFoundError as error:
+            raise InputError(f'{name} needs {error.name}: pip install "cifar-onnx[evaluate]"') from None
+        code: int = getattr(commands, name)(options)
+        return code
+
+    return run
 
 
 def _classifier(options: argparse.Namespace) -> Classifier:

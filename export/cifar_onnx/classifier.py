@@ -80,19 +80,8 @@ class Classifier:
     ) -> None:
         data, self.contract = contract.read(model)
         self.classes = self.contract.classes
-        options = ort.SessionOptions()
-        options.log_severity_level = 3
-        # Set in any case: left to itself, onnxruntime pins threads to CPUs that a container may not own.
-        options.intra_op_num_threads = threads or _usable_cpus()
-        wanted = [_full_name(provider) for provider in providers]
-        available = ort.get_available_providers()
-        _require(wanted, available)
-        try:
-            self._session = ort.InferenceSession(data, options, providers=wanted)
-        except Exception as error:
-            raise ContractError(f"{model}: onnxruntime {ort.__version__} cannot load it ({error})") from error
+        self._session = session(data, str(model), providers, threads)
         self.providers: list[str] = self._session.get_providers()
-        _require(wanted, self.providers)
 
     @overload
     def __call__(self, image: Source, batch_size: int = 32) -> Prediction: ...  # type: ignore[overload-overlap]
@@ -141,6 +130,30 @@ class Classifier:
         logits, probabilities = self._session.run(["logits", "probabilities"], {"image": batch})
         return logits, probabilities
 
+    def explain(self, image: Source, label: str | None = None) -> Scores:
+        """What in a picture spoke for a class: `(S, S)` from 0 to 1, on the square that the net sees.
+
+        It is the class activation map where the file has the output `cam`, and found by occlusion where it has not.
+
+        Args:
+            image: as for a prediction.
+            label: the class; by default the predicted one.
+
+        Raises:
+            ImageError: the picture cannot be decoded.
+            InputError: the model knows no such class.
+        """
+        from cifar_onnx.explain import cam, occlusion
+
+        pixels = images.resize(images.decode(image), self.contract.size, self.contract.resize)
+        label = self(pixels).label if label is None else label
+        if label not in self.classes:
+            raise InputError(f"unknown class {label!r}: the model knows {', '.join(self.classes)}")
+        k = self.classes.index(label)
+        if any(output.name == "cam" for output in self._session.get_outputs()):
+            return cam(self._session.run(["cam"], {"image": pixels[None]})[0][0, k], self.contract.size)
+        return occlusion(lambda batch: self.run(batch)[0], pixels, k)
+
     def verify(self) -> list[Replay]:
         """Replay the golden samples, from their encoded bytes, on this machine."""
         replays = []
@@ -149,6 +162,29 @@ class Classifier:
             difference = max(abs(a - b) for a, b in zip(prediction.probabilities, golden.probabilities, strict=True))
             replays.append(Replay(golden.label, prediction.label, difference))
         return replays
+
+
+def session(
+    model: bytes | str | PathLike[str], name: str, providers: Sequence[str], threads: int | None
+) -> ort.InferenceSession:
+    """A session of onnxruntime on the providers that were asked for, and on no other.
+
+    Raises:
+        ContractError: onnxruntime cannot load the model.
+        ProviderError: a provider is not active.
+    """
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    # Set in any case: left to itself, onnxruntime pins threads to CPUs that a container may not own.
+    options.intra_op_num_threads = threads or _usable_cpus()
+    wanted = [_full_name(provider) for provider in providers]
+    _require(wanted, ort.get_available_providers())
+    try:
+        made = ort.InferenceSession(model, options, providers=wanted)
+    except Exception as error:
+        raise ContractError(f"{name}: onnxruntime {ort.__version__} cannot load it ({error})") from error
+    _require(wanted, made.get_providers())
+    return made
 
 
 def _usable_cpus() -> int:

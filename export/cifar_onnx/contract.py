@@ -13,7 +13,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, get_args
 
-from cifar_onnx.errors import ContractError
+from cifar_onnx.errors import ContractError, NoContractError
 from cifar_onnx.images import ResizeMode
 
 KEY = "classifier"
@@ -80,7 +80,7 @@ def read(path: str | PathLike[str]) -> tuple[bytes, Contract]:
     try:
         return data, parse(data)
     except ContractError as error:
-        raise ContractError(f"{path}: {error}") from None
+        raise type(error)(f"{path}: {error}") from None
 
 
 def parse(data: bytes) -> Contract:
@@ -93,7 +93,7 @@ def parse(data: bytes) -> Contract:
     if external:
         raise ContractError("keeps weights outside the file (external data): ask for a model in one file")
     if KEY not in metadata:
-        raise ContractError(
+        raise NoContractError(
             f"an ONNX file without a contract (metadata key '{KEY}'): export it with python -m cifar_lightning export"
         )
     try:

@@ -13,5 +13,9 @@ class ContractError(InputError):
     """An ONNX file holds no contract, one of an unknown format, or is damaged."""
 
 
+class NoContractError(ContractError):
+    """An ONNX file holds no contract."""
+
+
 class ProviderError(InputError):
     """The execution provider asked for is not active on this machine."""

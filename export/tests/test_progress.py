@@ -1,9 +1,11 @@
 from functools import partial
 
 import pytest
+
+pytest.importorskip("rich")
 from rich.console import Console
 
-from cifar_lightning import progress
+from cifar_onnx import progress
 
 
 def test_without_a_terminal_there_are_plain_lines(capsys: pytest.CaptureFixture[str]) -> None:

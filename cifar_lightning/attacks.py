@@ -1,0 +1,94 @@
+"""Adversarial attacks within a radius: what the smallest changes that a person would not see do to a net.
+
+Notation: `B` batch, `K` classes, `S` side of the images; radii are of the maximum norm, in grey levels from 0 to 255.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from cifar_onnx.evaluation.outcome import Outcome
+from cifar_onnx.evaluation.robustness import Robustness
+from cifar_onnx.progress import track
+
+_STEPS = 20  # of PGD
+_TOGETHER = 256  # images
+
+Net = Callable[[Tensor], Tensor]  # pixels 0..255, float (B, 3, S, S), to logits (B, K)
+
+
+def fgsm(net: Net, images: Tensor, labels: Tensor, radius: float) -> Tensor:
+    """One step of the whole radius up the loss (Goodfellow et al. 2015, https://arxiv.org/abs/1412.6572).
+
+    Args:
+        net: what is attacked.
+        images: float `(B, 3, S, S)`, 0..255.
+        labels: int64 `(B,)`.
+        radius: in grey levels.
+
+    Returns:
+        Images of the same shape within the radius.
+    """
+    return (images + radius * _ascent(net, images, labels)).clamp(0, 255)
+
+
+def pgd(
+    net: Net, images: Tensor, labels: Tensor, radius: float, start: Tensor | None = None, steps: int = _STEPS
+) -> Tensor:
+    """Many small steps up the loss, each brought back within the radius.
+
+    Madry et al. 2018, https://arxiv.org/abs/1706.06083
+
+    Args:
+        net: what is attacked.
+        images: float `(B, 3, S, S)`, 0..255.
+        labels: int64 `(B,)`.
+        radius: in grey levels.
+        start: where it begins; by default at the images.
+        steps: how many, each of 2.5 / `steps` of the radius.
+
+    Returns:
+        Images of the same shape within the radius.
+    """
+    changed = images if start is None else start
+    for _ in range(steps):
+        changed = changed + 2.5 * radius / steps * _ascent(net, changed, labels)
+        changed = changed.clamp(images - radius, images + radius).clamp(0, 255)
+    return changed
+
+
+def _ascent(net: Net, images: Tensor, labels: Tensor) -> Tensor:
+    """Sign of the gradient of the loss, image by image."""
+    images = images.detach().requires_grad_()
+    loss = cross_entropy(net(images), labels, reduction="sum")
+    return torch.autograd.grad(loss, images)[0].sign()
+
+
+def under_attacks(outcome: Outcome, net: nn.Module, radii: Sequence[float], device: torch.device) -> Robustness:
+    """Accuracy under FGSM, and under PGD that goes on from there: fooled is who is fooled by either.
+
+    Args:
+        outcome: the pictures.
+        net: from pixels 0..255 `(B, 3, S, S)` to logits, in evaluation mode, on the device.
+        radii: in grey levels.
+        device: where the net is.
+    """
+    count = len(outcome.labels)
+    hits = {name: np.zeros(len(radii)) for name in ("FGSM", f"FGSM and PGD of {_STEPS} steps")}
+    net.requires_grad_(False)
+    work = [(place, start) for place in range(len(radii)) for start in range(0, count, _TOGETHER)]
+    for place, start in track(work, "attacking", len(work)):
+        part = slice(start, start + _TOGETHER)
+        images = torch.from_numpy(outcome.pixels[part]).to(device).permute(0, 3, 1, 2).float()
+        labels = torch.from_numpy(outcome.labels[part]).to(device)
+        after_one = fgsm(net, images, labels, radii[place])
+        after_many = pgd(net, images, labels, radii[place], after_one)
+        with torch.inference_mode():
+            first, second = (net(changed).argmax(1) == labels for changed in (after_one, after_many))
+        for right, survivors in zip(hits.values(), (first, first & second), strict=True):
+            right[place] += int(survivors.sum())
+    rows = {name: (right / count).tolist() for name, right in hits.items()}
+    return Robustness("adversarial attacks", tuple(f"{radius:g}/255" for radius in radii), rows)

@@ -1,0 +1,146 @@
+"""Two models on the same pictures: is the one better, and for which classes.
+
+Notation: `N` pictures, `K` classes.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+from scipy.stats import binomtest
+
+from cifar_onnx.errors import InputError
+from cifar_onnx.evaluation.metrics import Draws, Estimate, changes
+from cifar_onnx.evaluation.outcome import Integers, Logits, Outcome
+
+_LEVEL = 0.05  # of significance
+
+
+@dataclass(frozen=True)
+class OfClass:
+    """Recall of a class by both models, and its change with a paired interval."""
+
+    name: str
+    support: int
+    before: float
+    after: float
+    change: Estimate
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What model B changes, where model A was.
+
+    Attributes:
+        a: its answers.
+        b: the other's, to the same pictures, with the classes in the same order.
+        draws: `(R, N)`: the same resamples for both, since a hard picture is hard for both.
+    """
+
+    a: Outcome
+    b: Outcome
+    draws: Draws
+
+    @cached_property
+    def change(self) -> Estimate:
+        """Of the accuracy, from A to B."""
+        return changes(self.a, self.b, np.ones((len(self.a.labels), 1), bool), self.draws)[0]
+
+    @cached_property
+    def newly_wrong(self) -> Integers:
+        """Places of the pictures that only A gets right."""
+        return np.flatnonzero(self.a.correct & ~self.b.correct)
+
+    @cached_property
+    def newly_right(self) -> Integers:
+        """Places of the pictures that only B gets right."""
+        return np.flatnonzero(self.b.correct & ~self.a.correct)
+
+    @cached_property
+    def p_value(self) -> float:
+        """McNemar's test, exact: the chance of so uneven a change, were both equally good."""
+        lost, won = len(self.newly_wrong), len(self.newly_right)
+        return float(binomtest(lost, lost + won).pvalue) if lost + won else 1.0
+
+    @property
+    def verdict(self) -> str:
+        """`B is better`, `B is worse`, or that these pictures show no difference."""
+        if self.p_value >= _LEVEL:
+            return "no difference can be shown"
+        return "B is better" if self.change.value > 0 else "B is worse"
+
+    @cached_property
+    def classes(self) -> list[OfClass]:
+        """Every class that has pictures."""
+        present = np.unique(self.a.labels)
+        members = self.a.labels[:, None] == present
+        before, after = (
+            (members * each.correct[:, None]).sum(axis=0) / members.sum(axis=0) for each in (self.a, self.b)
+        )
+        return [
+            OfClass(self.a.classes[k], *columns)
+            for k, *columns in zip(
+                present.tolist(),
+                members.sum(axis=0).tolist(),
+                before.tolist(),
+                after.tolist(),
+                changes(self.a, self.b, members, self.draws),
+                strict=True,
+            )
+        ]
+
+
+def in_order(outcome: Outcome, classes: tuple[str, ...]) -> Outcome:
+    """The same answers with the classes in another order.
+
+    Raises:
+        InputError: they are other classes.
+    """
+    if set(outcome.classes) != set(classes):
+        raise InputError(
+            f"the models know different classes, {', '.join(classes)} and {', '.join(outcome.classes)}: "
+            "only models of the same classes can be compared"
+        )
+    order = [outcome.classes.index(name) for name in classes]
+    labels = np.argsort(order)[outcome.labels]
+    return replace(outcome, classes=classes, labels=labels, logits=outcome.logits[:, order])
+
+
+def bounds(comparison: Comparison, max_drop: float | None, no_class_below: float | None) -> list[str]:
+    """Sentences that say which bound is broken.
+
+    Args:
+        comparison: of A and B.
+        max_drop: percentage points that the accuracy of B may lie below that of A.
+        no_class_below: what the recall of each class by B must reach, from 0 to 1.
+    """
+    broken = []
+    drop = -100 * comparison.change.value
+    if max_drop is not None and drop > max_drop + 1e-9:
+        broken.append(f"accuracy falls by {drop:.2f} points, --max-drop allows {max_drop:g}")
+    if no_class_below is not None:
+        broken += [
+            f"recall of {each.name} is {each.after:.3f}, --no-class-below asks for {no_class_below:g}"
+            for each in comparison.classes
+            if each.after < no_class_below
+        ]
+    return broken
+
+
+def latency(models: Sequence[tuple[Logits, int]], rounds: int = 50) -> list[float]:
+    """Milliseconds for one picture by each model, the median of runs that take turns.
+
+    Args:
+        models: nets and the sides of their pictures.
+        rounds: how often.
+    """
+    pictures = [np.zeros((1, size, size, 3), np.uint8) for _, size in models]
+    seconds = np.zeros((rounds, len(models)))
+    for row in seconds:
+        for place, ((logits, _), picture) in enumerate(zip(models, pictures, strict=True)):
+            start = time.perf_counter()
+            logits(picture)
+            row[place] = time.perf_counter() - start
+    return [float(value) for value in 1000 * np.median(seconds, axis=0)]

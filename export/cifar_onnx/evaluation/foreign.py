@@ -1,0 +1,102 @@
+"""An ONNX classifier that carries no contract: what its pictures must look like is said by the user.
+
+Notation: `B` batch, `K` classes, `S` side of the square that the net sees.
+"""
+
+from collections.abc import Sequence
+from os import PathLike
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from cifar_onnx.classifier import session
+from cifar_onnx.errors import InputError
+from cifar_onnx.images import Pixels
+
+Scores = NDArray[np.float32]
+
+
+class ForeignClassifier:
+    """A classifier from an ONNX file with one image input, float or uint8, channels first or last.
+
+    Floating-point inputs are given `(x / 255 - mean) / std`, others the pixels. Where all outputs are probabilities
+    their logarithm is taken for the logits, which is the same to softmax.
+
+    Args:
+        model: path of the file.
+        classes: names, in the order of the outputs.
+        mean: of each channel, R, G, B, pixels scaled to 0..1.
+        std: likewise.
+        size: `S`; by default what the file says.
+        providers: as Classifier's.
+        threads: as Classifier's.
+
+    Raises:
+        InputError: the file is no such classifier, or does not fit what was said of it.
+    """
+
+    def __init__(
+        self,
+        model: str | PathLike[str],
+        classes: Sequence[str],
+        mean: Sequence[float] = (0.0, 0.0, 0.0),
+        std: Sequence[float] = (1.0, 1.0, 1.0),
+        size: int | None = None,
+        *,
+        providers: Sequence[str] = ("cpu",),
+        threads: int | None = None,
+    ) -> None:
+        self.name = str(model)
+        self.classes = tuple(classes)
+        if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
+            raise InputError("--mean and --std are three numbers each, of R, G and B, those of --std above 0")
+        if len(set(self.classes)) < len(self.classes):
+            raise InputError(f"--classes names one class twice: {', '.join(self.classes)}")
+        self._mean, self._std = (255 * np.array(numbers, np.float32) for numbers in (mean, std))
+        self._session = session(model, str(model), providers, threads)
+        inputs = self._session.get_inputs()
+        shape = inputs[0].shape
+        if len(inputs) != 1 or len(shape) != 4 or 3 not in (shape[1], shape[3]):
+            takes = "; ".join(f"{each.name} {each.shape}" for each in inputs)
+            raise InputError(f"{model} takes {takes}: a classifier takes one batch of pictures of three channels")
+        self._input = inputs[0]
+        self._first = shape[1] == 3
+        sides = shape[2:] if self._first else shape[1:3]
+        known = sides[0] if isinstance(sides[0], int) and sides[0] == sides[1] else None
+        if size is None and known is None:
+            raise InputError(f"{model} does not say how large its pictures are: give --size")
+        if size and known and size != known:
+            raise InputError(f"{model} takes pictures of {known} x {known} pixels: --size {size} does not fit")
+        self.size = int(size or known or 0)
+        self._at_once = shape[0] if isinstance(shape[0], int) else None
+
+    def logits(self, batch: Pixels) -> Scores:
+        """Logits `(B, K)` of uint8 `(B, S, S, 3)`."""
+        x: NDArray[Any] = batch
+        if "uint8" not in self._input.type:
+            x = (batch - self._mean) / self._std
+            x = x.astype(np.float16 if "float16" in self._input.type else np.float32)
+        if self._first:
+            x = np.ascontiguousarray(x.transpose(0, 3, 1, 2))
+        step = self._at_once or len(x)
+        rows = [self._run(x[start : start + step], step) for start in range(0, len(x), step)]
+        scores = np.concatenate(rows)[: len(x)]
+        if scores.ndim != 2 or scores.shape[1] != len(self.classes):
+            raise InputError(
+                f"{self.name} gives {scores.shape} for {len(batch)} pictures: --classes names {len(self.classes)}"
+            )
+        sums = scores.sum(axis=1)
+        if (scores >= 0).all() and np.allclose(sums, 1, atol=1e-3):
+            return np.log(np.maximum(scores, np.finfo(np.float32).tiny))
+        return scores
+
+    def _run(self, x: NDArray[Any], count: int) -> Scores:
+        if len(x) < count:  # a file made for a fixed batch
+            x = np.concatenate([x, np.repeat(x[:1], count - len(x), axis=0)])
+        try:
+            scores: Scores = np.asarray(self._session.run(None, {self._input.name: x})[0], np.float32)
+        except Exception as error:
+            raise InputError(f"{self.name}: onnxruntime {ort.__version__} cannot run it ({error})") from error
+        return scores

@@ -1,0 +1,146 @@
+"""What a classifier answered for labelled pictures.
+
+Notation: `N` pictures, `K` classes, `S` side in pixels of the square that the net sees.
+"""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cifar_onnx.errors import ImageError, InputError
+from cifar_onnx.folders import labelled
+from cifar_onnx.images import Pixels, ResizeMode, decode, resize
+from cifar_onnx.progress import track
+
+_TOGETHER = 256  # pictures in one run of the net
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+Booleans = NDArray[np.bool_]
+Logits = Callable[[Pixels], NDArray[np.float32]]  # of uint8 (B, S, S, 3), divided by the temperature: (B, K)
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """A file that is no picture: its path, its label and the reason."""
+
+    name: str
+    label: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Labelled pictures and the answers to them.
+
+    Attributes:
+        classes: names, in the order of the logits.
+        names: path or number of each picture.
+        labels: `(N,)`.
+        logits: `(N, K)`, divided by the temperature.
+        pixels: uint8 `(N, S, S, 3)`, as the net saw them.
+        areas: `(N,)`, pixels of each picture before it was resized; None where that is not known.
+        unreadable: what could not be decoded, and is in none of the above.
+    """
+
+    classes: tuple[str, ...]
+    names: Sequence[str]
+    labels: Integers
+    logits: NDArray[np.float32]
+    pixels: Pixels
+    areas: Integers | None = None
+    unreadable: tuple[Unreadable, ...] = ()
+
+    @cached_property
+    def probabilities(self) -> Floats:
+        """`(N, K)`; each row sums to 1."""
+        logits = self.logits.astype(np.float64)
+        powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+        probabilities: Floats = powers / powers.sum(axis=1, keepdims=True)
+        return probabilities
+
+    @cached_property
+    def predictions(self) -> Integers:
+        """`(N,)`: the most probable class."""
+        best: Integers = self.probabilities.argmax(axis=1)
+        return best
+
+    @cached_property
+    def confidences(self) -> Floats:
+        """`(N,)`: its probability."""
+        highest: Floats = self.probabilities.max(axis=1)
+        return highest
+
+    @cached_property
+    def margins(self) -> Floats:
+        """`(N,)`: how far it is above the second."""
+        ranked = np.sort(self.probabilities, axis=1)
+        margins: Floats = ranked[:, -1] - ranked[:, -2]
+        return margins
+
+    @cached_property
+    def correct(self) -> Booleans:
+        """`(N,)`."""
+        hits: Booleans = self.predictions == self.labels
+        return hits
+
+
+def answer(folder: Path, classes: Sequence[str], size: int, mode: ResizeMode, logits: Logits) -> Outcome:
+    """Decode and classify the pictures in `folder/<class>/*`.
+
+    They are resized here, once, by the formula that the graph has too, so that the whole batch runs together and what
+    the net saw can be shown.
+
+    Args:
+        folder: holds a folder for each class; classes may be missing.
+        classes: names, in the order of the logits.
+        size: `S`.
+        mode: how a picture becomes a square.
+        logits: the net.
+
+    Raises:
+        InputError: the folder holds no pictures, or one of a class that the model does not know.
+    """
+    files = labelled(folder, classes)
+
+    def read(path: Path) -> tuple[Pixels, int] | str:
+        try:
+            picture = decode(path)
+        except ImageError as error:
+            return str(error).removeprefix(f"{path}: ")
+        return resize(picture, size, mode), picture.shape[0] * picture.shape[1]
+
+    kept: list[tuple[Path, int]] = []
+    pixels = np.empty((len(files), size, size, 3), np.uint8)
+    answers, areas, unreadable = [], [], []
+    with ThreadPoolExecutor() as pool:
+        done = 0
+        results = track(pool.map(read, [path for path, _ in files]), f"classifying {folder}", len(files))
+        for (path, label), result in zip(files, results, strict=True):
+            if isinstance(result, str):
+                unreadable.append(Unreadable(str(path), label, result))
+                continue
+            pixels[len(kept)], area = result
+            kept.append((path, label))
+            areas.append(area)
+            if len(kept) - done == _TOGETHER:
+                answers.append(logits(pixels[done : len(kept)]))
+                done = len(kept)
+        if done < len(kept):
+            answers.append(logits(pixels[done : len(kept)]))
+    if not kept:
+        raise InputError(f"{folder}: none of the {len(files)} files can be read as a picture")
+    return Outcome(
+        tuple(classes),
+        [str(path) for path, _ in kept],
+        np.array([label for _, label in kept], np.int64),
+        np.concatenate(answers),
+        pixels[: len(kept)],
+        np.array(areas, np.int64),
+        tuple(unreadable),
+    )

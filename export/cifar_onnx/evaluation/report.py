@@ -1,0 +1,151 @@
+"""report.html: one page, nothing loaded from elsewhere, that shows a model's figures and where it fails."""
+
+import base64
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from numpy.typing import NDArray
+from PIL import Image
+
+from cifar_onnx.evaluation import charts
+from cifar_onnx.evaluation.evaluation import Evaluation
+from cifar_onnx.evaluation.metrics import SCALES, confusion, words
+from cifar_onnx.evaluation.outcome import Integers
+from cifar_onnx.images import Pixels
+
+_HEADLINE = (
+    *("accuracy", "top5_accuracy", "f1_macro", "roc_auc"),
+    *("negative_log_likelihood", "brier_score", "expected_calibration_error"),
+)
+_THUMBNAIL = 96  # pixels a side at most
+_MISTAKES, _HITS = 24, 12  # pictures shown
+
+Maps = Callable[[Pixels, int], NDArray[np.float32]]  # picture (S, S, 3) and class: what spoke for it, (S, S) in 0..1
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture on the page, and what the model looked at, as data addresses."""
+
+    name: str
+    label: str
+    prediction: str
+    probability: float
+    source: str
+    map: str = ""
+
+
+def write(evaluation: Evaluation, path: Path, explain: Maps) -> None:
+    """Write the page.
+
+    Args:
+        evaluation: what it shows.
+        path: the file.
+        explain: what in a picture spoke for a class, for the mistakes.
+    """
+    environment = Environment(
+        loader=PackageLoader("cifar_onnx.evaluation", ""),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["words"] = words
+    outcome, estimates = evaluation.outcome, evaluation.estimates
+    ranked = np.argsort(-outcome.confidences, kind="stable")
+    mistakes = ranked[~outcome.correct[ranked]][:_MISTAKES]
+    hits = ranked[outcome.correct[ranked]][: -_HITS - 1 : -1]
+    page = environment.get_template("report.html.jinja").render(
+        title=evaluation.title,
+        model=evaluation.model,
+        outcome=outcome,
+        estimates=estimates,
+        headline=[name for name in _HEADLINE if name in estimates],
+        scales=SCALES,
+        findings=_findings(evaluation),
+        charts={
+            "confusion": charts.confusion_matrix(outcome),
+            "classes": charts.class_bars(evaluation.classes),
+            "reliability": charts.reliability_diagram(outcome),
+            "coverage": charts.coverage_curve(outcome),
+        },
+        robustness=evaluation.robustness,
+        slicings=evaluation.slicings,
+        galleries=[
+            (
+                "The surest mistakes",
+                "Beside each, in orange, what spoke for the wrong class. Wrong labels show up here, too.",
+                _pictures(evaluation, mistakes, explain),
+            ),
+            ("The least sure hits", "Right, but only just.", _pictures(evaluation, hits, None)),
+        ],
+    )
+    path.write_text(page, encoding="utf-8", errors="backslashreplace")
+
+
+def _findings(evaluation: Evaluation) -> list[str]:
+    """The three things to know first, in words."""
+    outcome, estimates = evaluation.outcome, evaluation.estimates
+    sentences = []
+    wrong = confusion(outcome)
+    np.fill_diagonal(wrong, 0)
+    if wrong.any():
+        worst = min((each for each in evaluation.classes if each.support), key=lambda each: each.recall)
+        of, taken = np.unravel_index(wrong.argmax(), wrong.shape)
+        names = outcome.classes
+        sentences.append(
+            f"The hardest class is {worst.name}: {worst.recall:.1%} of its pictures are recognised. "
+            f"The most frequent mistake is {names[of]} taken for {names[taken]}: {wrong[of, taken]:,} pictures."
+        )
+    gap = outcome.confidences.mean() - outcome.correct.mean()
+    error = estimates["expected_calibration_error"].value
+    sentences.append(
+        f"On average it says {outcome.confidences.mean():.1%} and is right in {outcome.correct.mean():.1%}: "
+        + ("about as sure as right" if abs(gap) < 0.02 else "too sure of itself" if gap > 0 else "surer than it says")
+        + f" (expected calibration error {error:.1%})."
+    )
+    half = np.argsort(-outcome.confidences, kind="stable")[: max(len(outcome.labels) // 2, 1)]
+    sentences.append(f"Of the surer half of the pictures, {outcome.correct[half].mean():.1%} are right.")
+    return sentences
+
+
+def _pictures(evaluation: Evaluation, chosen: Integers, explain: Maps | None) -> list[Picture]:
+    outcome = evaluation.outcome
+    return [
+        Picture(
+            outcome.names[i],
+            outcome.classes[outcome.labels[i]],
+            outcome.classes[outcome.predictions[i]],
+            float(outcome.confidences[i]),
+            _address(outcome.pixels[i]),
+            _address(overlay(outcome.pixels[i], explain(outcome.pixels[i], int(outcome.predictions[i]))))
+            if explain
+            else "",
+        )
+        for i in chosen.tolist()
+    ]
+
+
+def overlay(pixels: Pixels, heat: NDArray[np.float32]) -> Pixels:
+    """A grey picture `(S, S, 3)`, coloured where `heat` `(S, S)` in 0..1 is high."""
+    grey = pixels.mean(axis=2, keepdims=True) * 0.6
+    colour = np.array([255, 90, 0]) * heat[..., None] ** 1.5
+    mixed: Pixels = np.clip(grey + colour, 0, 255).astype(np.uint8)
+    return mixed
+
+
+def _address(pixels: Pixels) -> str:
+    """A picture as a data address: small ones without loss, larger ones as small JPEG."""
+    image, buffer = Image.fromarray(pixels), io.BytesIO()
+    if max(image.size) <= _THUMBNAIL // 2:
+        kind = "png"
+        image.save(buffer, "PNG", optimize=True)
+    else:
+        kind = "jpeg"
+        image.thumbnail((_THUMBNAIL, _THUMBNAIL))
+        image.save(buffer, "JPEG", quality=80)
+    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"

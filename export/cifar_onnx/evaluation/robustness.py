@@ -1,0 +1,58 @@
+"""Accuracy on pictures that were made harder, by corruptions after Hendrycks and Dietterich 2019.
+
+https://arxiv.org/abs/1903.12261
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+
+from cifar_onnx.evaluation.corruptions import KINDS, SEVERITIES, corrupt
+from cifar_onnx.evaluation.outcome import Logits, Outcome
+from cifar_onnx.progress import track
+
+_TOGETHER = 256  # pictures
+
+
+@dataclass(frozen=True)
+class Robustness:
+    """Accuracy on pictures that were made harder.
+
+    Attributes:
+        title: how.
+        columns: the steps, such as severities or radii.
+        rows: kind -> accuracy at each step.
+    """
+
+    title: str
+    columns: tuple[str, ...]
+    rows: Mapping[str, Sequence[float]]
+
+    @property
+    def mean(self) -> float:
+        """Mean accuracy over all kinds and steps."""
+        values = [value for row in self.rows.values() for value in row]
+        return sum(values) / len(values)
+
+
+def under_corruptions(outcome: Outcome, logits: Logits, seed: int = 0) -> Robustness:
+    """Corrupt the squares that the net sees, by every kind and severity, and classify them again.
+
+    Args:
+        outcome: the pictures.
+        logits: the net.
+        seed: each picture has noise of its own, which this and its place decide.
+    """
+    count = len(outcome.labels)
+    starts = range(0, count, _TOGETHER)
+    hits = {kind: np.zeros(len(SEVERITIES), np.int64) for kind in KINDS}
+    work = list(product(KINDS, SEVERITIES, starts))
+    for kind, severity, start in track(work, "corrupting", len(work)):
+        part = slice(start, start + _TOGETHER)
+        seeds = range(seed * count + start, seed * count + min(start + _TOGETHER, count))
+        answers = logits(corrupt(outcome.pixels[part], kind, severity, seeds)).argmax(axis=1)
+        hits[kind][SEVERITIES.index(severity)] += (answers == outcome.labels[part]).sum()
+    rows = {kind: (right / count).tolist() for kind, right in hits.items()}
+    return Robustness("corruptions", tuple(map(str, SEVERITIES)), rows)

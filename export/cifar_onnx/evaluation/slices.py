@@ -1,0 +1,129 @@
+"""Accuracy within groups of pictures: dark and bright ones, small and large ones, or any groups of the user's own.
+
+Notation: `N` pictures.
+"""
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from cifar_onnx.errors import InputError
+from cifar_onnx.evaluation.metrics import Bootstrap, Estimate
+from cifar_onnx.evaluation.outcome import Floats, Integers
+from cifar_onnx.images import Pixels
+
+_LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # of R, G, B: ITU-R BT.601
+_MOST = 50  # groups that a page can show
+
+
+@dataclass(frozen=True)
+class Slice:
+    """A group of pictures: what they have in common, how many they are, and the accuracy among them."""
+
+    name: str
+    count: int
+    accuracy: Estimate
+
+
+@dataclass(frozen=True)
+class Slicing:
+    """All pictures, by one of their properties."""
+
+    title: str
+    slices: tuple[Slice, ...]
+
+    @property
+    def worst(self) -> Slice:
+        """The group of lowest accuracy."""
+        return min(self.slices, key=lambda each: each.accuracy.value)
+
+    @property
+    def gap(self) -> float:
+        """How far it lies below the group of highest accuracy."""
+        return max(each.accuracy.value for each in self.slices) - self.worst.accuracy.value
+
+
+def slicings(bootstrap: Bootstrap, groups: Mapping[str, Sequence[str]] | None = None) -> list[Slicing]:
+    """Thirds by brightness, contrast and size, and groups of the user's own; without those that hold all pictures.
+
+    Args:
+        bootstrap: of the outcome.
+        groups: name of a property -> its value for each picture, from `read_groups`.
+    """
+    outcome = bootstrap.outcome
+    grey = np.concatenate([_moments(outcome.pixels[i : i + 256]) for i in range(0, len(outcome.pixels), 256)])
+    found = [
+        _thirds("brightness", grey[:, 0], ("dark", "medium", "bright"), "mean grey level"),
+        _thirds("contrast", grey[:, 1], ("flat", "medium", "rich"), "standard deviation of grey levels"),
+    ]
+    if outcome.areas is not None:
+        sides = np.sqrt(outcome.areas)
+        found.append(_thirds("size", sides, ("small", "medium", "large"), "side of a square of that area"))
+    for title, values in (groups or {}).items():
+        names, members = np.unique(np.array(values), return_inverse=True)
+        found.append((title, names.tolist(), members))
+    return [_slicing(bootstrap, *each) for each in found if len(np.unique(each[2])) > 1]
+
+
+def _moments(pixels: Pixels) -> Floats:
+    """Mean and standard deviation of the grey levels of pictures `(B, S, S, 3)`: `(B, 2)`."""
+    grey = (pixels.reshape(-1, 3).astype(np.float32) @ _LUMA).reshape(len(pixels), -1)
+    return np.column_stack([grey.mean(axis=1, dtype=np.float64), grey.std(axis=1, dtype=np.float64)])
+
+
+def _thirds(title: str, values: Floats, names: Sequence[str], unit: str) -> tuple[str, list[str], Integers]:
+    """Names of the thirds, and the third of each picture; equal values are in one, so that there may be fewer."""
+    low, high = np.quantile(values, [1 / 3, 2 / 3])
+    ends = (f"up to {low:.0f}", f"up to {high:.0f}", "above")
+    members = np.searchsorted([low, high], values)
+    return f"{title} ({unit})", [f"{name}, {end}" for name, end in zip(names, ends, strict=True)], members
+
+
+def _slicing(bootstrap: Bootstrap, title: str, names: Sequence[str], members: Integers) -> Slicing:
+    present = np.unique(members)
+    groups = members[:, None] == present
+    shares = bootstrap.shares(bootstrap.outcome.correct, groups)
+    return Slicing(title, tuple(map(Slice, [names[i] for i in present], groups.sum(axis=0).tolist(), shares)))
+
+
+def read_groups(path: Path, names: Sequence[str], folder: Path | None = None) -> dict[str, list[str]]:
+    """Groups of the user's own, from a CSV file with the column `path` and one column for each property.
+
+    Args:
+        path: the CSV file.
+        names: the pictures' paths.
+        folder: what the paths in the file may be relative to.
+
+    Returns:
+        Name of each property -> its value for each picture; "not listed" for those that the file lacks.
+
+    Raises:
+        InputError: it cannot be read, has no such column, lists none of the pictures, or has too many groups.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path} cannot be read as a CSV file: {error}") from None
+    if not rows or "path" not in rows[0] or len(rows[0]) < 2:
+        has = ", ".join(map(str, rows[0])) if rows else "no rows"
+        raise InputError(f"{path} has {has}: it needs the column path, and another for each kind of group")
+    known = {row["path"]: row for row in rows}
+    inside = [
+        str(Path(name).relative_to(folder)) if folder and Path(name).is_relative_to(folder) else name for name in names
+    ]
+    listed = [known.get(name) or known.get(short) for name, short in zip(names, inside, strict=True)]
+    if not any(listed):
+        raise InputError(f"{path} lists none of the pictures: its column path must hold paths such as {inside[0]}")
+    groups = {
+        column: [(row[column] or "" if row else "not listed") for row in listed]
+        for column in rows[0]
+        if column and column != "path"
+    }
+    for column, values in groups.items():
+        if len(set(values)) > _MOST:
+            raise InputError(f"{path}: column {column} has {len(set(values))} groups: {_MOST} at most can be shown")
+    return groups

@@ -1,0 +1,117 @@
+"""The figures of an evaluation as files: metrics.json, per_class.csv, confusion.csv and predictions.csv."""
+
+import csv
+import json
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from cifar_onnx.evaluation.compare import Comparison
+from cifar_onnx.evaluation.evaluation import Evaluation
+from cifar_onnx.evaluation.metrics import confusion
+from cifar_onnx.evaluation.outcome import Outcome
+
+
+def write(evaluation: Evaluation, folder: Path) -> None:
+    """Write the four files."""
+    outcome = evaluation.outcome
+    text = json.dumps(_plain(_summary(evaluation)), indent=2, allow_nan=False)
+    (folder / "metrics.json").write_text(text + "\n", encoding="utf-8")
+    columns = ["class", "support", "precision", "recall", "f1", "most_often_taken_for"]
+    rows = ([c.name, c.support, _6(c.precision), _6(c.recall), _6(c.f1), c.taken_for] for c in evaluation.classes)
+    _csv(folder / "per_class.csv", columns, rows)
+    table = confusion(outcome).tolist()
+    rows = ([name, *row] for name, row in zip(outcome.classes, table, strict=True))
+    _csv(folder / "confusion.csv", ["label \\ prediction", *outcome.classes], rows)
+    _csv(
+        folder / "predictions.csv", ["path", "label", "prediction", "probability", "margin", "error"], _answers(outcome)
+    )
+
+
+def write_comparison(
+    comparison: Comparison,
+    models: Sequence[str],
+    megabytes: Sequence[float],
+    milliseconds: Sequence[float],
+    broken: Sequence[str],
+    folder: Path,
+) -> None:
+    """Write comparison.json, and newly_wrong.csv with the pictures that only the first model gets right."""
+    a, b = comparison.a, comparison.b
+    described = [
+        {"file": file, "accuracy": float(outcome.correct.mean()), "megabytes": size, "milliseconds": time}
+        for file, outcome, size, time in zip(models, (a, b), megabytes, milliseconds, strict=True)
+    ]
+    summary = {
+        "models": described,
+        "images": len(a.labels),
+        "accuracy_change": asdict(comparison.change),
+        "mcnemar_p": comparison.p_value,
+        "verdict": comparison.verdict,
+        "newly_right": len(comparison.newly_right),
+        "newly_wrong": len(comparison.newly_wrong),
+        "recall": {each.name: asdict(each) for each in comparison.classes},
+        "broken": list(broken),
+    }
+    text = json.dumps(_plain(summary), indent=2, allow_nan=False)
+    (folder / "comparison.json").write_text(text + "\n", encoding="utf-8")
+    rows = (
+        [a.names[i], a.classes[a.labels[i]], b.classes[b.predictions[i]], _6(b.confidences[i]), _6(a.confidences[i])]
+        for i in comparison.newly_wrong.tolist()
+    )
+    _csv(folder / "newly_wrong.csv", ["path", "label", "prediction", "probability", "probability_before"], rows)
+
+
+def _answers(outcome: Outcome) -> Iterable[list[object]]:
+    classes = outcome.classes
+    columns = (outcome.labels, outcome.predictions, outcome.confidences, outcome.margins)
+    for name, label, prediction, probability, margin in zip(
+        outcome.names, *(column.tolist() for column in columns), strict=True
+    ):
+        yield [name, classes[label], classes[prediction], _6(probability), _6(margin), ""]
+    for each in outcome.unreadable:
+        yield [each.name, classes[each.label], "", "", "", each.reason]
+
+
+def _csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows(rows)
+
+
+def _6(value: float) -> str:
+    return f"{value:.6f}"
+
+
+def _summary(evaluation: Evaluation) -> dict[str, Any]:
+    outcome = evaluation.outcome
+    summary: dict[str, Any] = {
+        "model": {"name": evaluation.title, **evaluation.model},
+        "images": len(outcome.labels),
+        "unreadable": len(outcome.unreadable),
+        "classes": list(outcome.classes),
+        "interval": {"level": 0.95, "method": "bootstrap, percentile", "resamples": len(evaluation.bootstrap.draws)},
+        "metrics": {name: asdict(each) for name, each in evaluation.estimates.items()},
+        "slices": {
+            slicing.title: {
+                "groups": {each.name: {"images": each.count, **asdict(each.accuracy)} for each in slicing.slices},
+                "worst": slicing.worst.name,
+                "gap": slicing.gap,
+            }
+            for slicing in evaluation.slicings
+        },
+    }
+    for each in evaluation.robustness:
+        rows = {kind: dict(zip(each.columns, row, strict=True)) for kind, row in each.rows.items()}
+        summary[each.title] = {"accuracy": rows, "mean_accuracy": each.mean}
+    return summary
+
+
+def _plain(value: Any) -> Any:
+    """JSON knows no NaN: what is not defined is null."""
+    if isinstance(value, dict):
+        return {key: _plain(each) for key, each in value.items()}
+    return None if isinstance(value, float) and math.isnan(value) else value

@@ -1,0 +1,46 @@
+"""Labelled pictures on disk: `folder/<class>/*`, as training and evaluation read them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from cifar_onnx.errors import InputError
+
+_JUNK = frozenset({"thumbs.db", "desktop.ini"})
+_PARTS = ("test", "val", "train")
+
+
+def subfolders(folder: Path) -> list[str]:
+    """Names of the class folders, sorted."""
+    return sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def files(folder: Path) -> list[Path]:
+    """Every file below a folder that may be meant as a picture, sorted."""
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.is_file() and path.name.lower() not in _JUNK and not _hidden(path.relative_to(folder))
+    )
+
+
+def _hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
+
+
+def labelled(folder: Path, classes: Sequence[str]) -> list[tuple[Path, int]]:
+    """Files with the place of their folder's name among the classes.
+
+    Raises:
+        InputError: the folder is none, holds no class folders or no file, or one whose name is no class.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder} is not a folder: name one that holds a folder of pictures for each class")
+    found = subfolders(folder)
+    if unknown := [name for name in found if name not in classes]:
+        part = next((part for part in _PARTS if part in unknown), None)
+        hint = f": did you mean {folder / part}?" if part else ""
+        raise InputError(f"{folder / unknown[0]}: {unknown[0]!r} is not one of the classes {', '.join(classes)}{hint}")
+    pairs = [(path, list(classes).index(name)) for name in found for path in files(folder / name)]
+    if not pairs:
+        raise InputError(f"{folder} holds no pictures: it must hold a folder of pictures for each class")
+    return pairs

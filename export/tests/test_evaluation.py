@@ -1,0 +1,364 @@
+"""`evaluate` and `compare`, as people type them, and the files they leave."""
+
+import csv
+import json
+import re
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+pytest.importorskip("sklearn")
+from sklearn.datasets import load_digits
+
+from cifar_onnx import Classifier
+from cifar_onnx.__main__ import main
+from cifar_onnx.evaluation import commands
+from cifar_onnx.evaluation.compare import Comparison, bounds, in_order
+from cifar_onnx.evaluation.metrics import Bootstrap, draw
+from cifar_onnx.evaluation.outcome import Outcome
+from cifar_onnx.evaluation.robustness import under_corruptions
+from cifar_onnx.evaluation.slices import read_groups, slicings
+from cifar_onnx.images import Pixels, resize
+
+MODEL = Path(__file__).parent / "digits.onnx"
+
+
+@pytest.fixture
+def scans(tmp_path: Path) -> Path:
+    """200 handwritten digits as `scans/<digit>/*.png`, and a file that is no picture."""
+    folder = tmp_path / "scans"
+    digits = load_digits()
+    for number in range(200):
+        grey = np.rint(digits.images[number] * (255 / 16)).astype(np.uint8)
+        path = folder / str(digits.target[number]) / f"{number:03}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(resize(np.repeat(grey[..., None], 3, axis=2), 32)).save(path)
+    (folder / "3" / "broken.png").write_bytes(b"no picture")
+    return folder
+
+
+@pytest.fixture
+def evaluated(scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
+    output = tmp_path / "out"
+    assert main(["evaluate", str(MODEL), str(scans), "--output", str(output), "--resamples", "50"]) == 0
+    return output
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def outcome(labels: "np.ndarray[tuple[int], np.dtype[np.int64]]", right: float, seed: int = 0) -> Outcome:
+    """Answers of two classes, of which a share is right."""
+    generator = np.random.default_rng(seed)
+    hits = generator.random(len(labels)) < right
+    predictions = np.where(hits, labels, 1 - labels)
+    names = [str(i) for i in range(len(labels))]
+    logits = np.eye(2, dtype=np.float32)[predictions] * 3
+    return Outcome(("a", "b"), names, labels, logits, np.zeros((len(labels), 4, 4, 3), np.uint8))
+
+
+class TestEvaluate:
+    def test_figures_are_those_of_the_classifier(self, evaluated: Path, scans: Path) -> None:
+        summary = json.loads((evaluated / "metrics.json").read_text())
+        paths = sorted(path for path in scans.rglob("*.png") if path.name != "broken.png")
+        predictions = Classifier(MODEL)(paths)
+        right = [p.label == path.parent.name for p, path in zip(predictions, paths, strict=True)]
+        accuracy = summary["metrics"]["accuracy"]
+        assert accuracy["value"] == pytest.approx(np.mean(right), abs=1e-12)
+        assert accuracy["low"] <= accuracy["value"] <= accuracy["high"]
+        losses = [
+            -np.log(p.probabilities[p.classes.index(path.parent.name)])
+            for p, path in zip(predictions, paths, strict=True)
+        ]
+        assert summary["metrics"]["negative_log_likelihood"]["value"] == pytest.approx(np.mean(losses), abs=1e-5)
+        assert (summary["images"], summary["unreadable"]) == (200, 1)
+        assert summary["model"]["digest"] == Classifier(MODEL).contract.digest
+        assert set(summary["slices"]) == {
+            "brightness (mean grey level)",
+            "contrast (standard deviation of grey levels)",
+        }
+        assert len(summary["metrics"]) == 19
+
+    def test_every_picture_has_a_row_and_so_has_an_unreadable_file(self, evaluated: Path, scans: Path) -> None:
+        predictions = rows(evaluated / "predictions.csv")
+        assert len(predictions) == 201
+        (broken,) = [row for row in predictions if row["error"]]
+        assert broken["path"].endswith("broken.png")
+        assert broken["label"] == "3"
+        assert "not a picture" in broken["error"]
+        first = next(row for row in predictions if row["path"] == str(scans / "0" / "000.png"))
+        known = Classifier(MODEL)(scans / "0" / "000.png")
+        assert first["prediction"] == known.label
+        assert float(first["probability"]) == pytest.approx(known.probability, abs=1e-5)
+        (_, best), (_, second) = known.top(2)
+        assert float(first["margin"]) == pytest.approx(best - second, abs=1e-5)
+
+    def test_tables_add_up(self, evaluated: Path) -> None:
+        confusion = np.array(
+            [[int(v) for k, v in row.items() if k.isdigit()] for row in rows(evaluated / "confusion.csv")]
+        )
+        assert confusion.sum() == 200
+        for number, row in enumerate(rows(evaluated / "per_class.csv")):
+            assert int(row["support"]) == confusion[number].sum()
+            assert float(row["recall"]) == pytest.approx(confusion[number, number] / confusion[number].sum(), abs=1e-6)
+            wrong = confusion[number].copy()
+            wrong[number] = 0
+            assert row["most_often_taken_for"] == (str(wrong.argmax()) if wrong.any() else "")
+
+    def test_the_report_is_one_file_that_needs_no_other(self, evaluated: Path) -> None:
+        text = (evaluated / "report.html").read_text(encoding="utf-8")
+        assert len(text) < 2_000_000
+        assert "<script" not in text
+        addresses = re.findall(r"""(?:src|href|url\()\s*=?\s*["']?([^"'\s)>]+)""", text)
+        assert addresses
+        assert all(address.startswith(("data:", "#")) for address in addresses)
+        assert "prefers-color-scheme: dark" in text
+        assert "currentColor" in text
+        for heading in ("What is taken for what", "as often right as it is sure", "The surest mistakes", "Groups of"):
+            assert heading in text
+        assert "#010203" not in text
+
+        class Images(HTMLParser):
+            found = 0
+
+            def handle_starttag(self, tag: str, attributes: "list[tuple[str, str | None]]") -> None:
+                self.found += tag == "img"
+
+        parser = Images()
+        parser.feed(text)
+        wrong = sum(
+            row["label"] != row["prediction"] and not row["error"] for row in rows(evaluated / "predictions.csv")
+        )
+        assert parser.found == min(wrong, 24) * 2 + 12
+
+    def test_again_gives_the_same_files(self, evaluated: Path, scans: Path, tmp_path: Path) -> None:
+        again = tmp_path / "again"
+        assert main(["evaluate", str(MODEL), str(scans), "--output", str(again), "--resamples", "50"]) == 0
+        for file in evaluated.iterdir():
+            assert (again / file.name).read_bytes() == file.read_bytes()
+
+    def test_names_are_shown_as_they_are(self, tmp_path: Path) -> None:
+        """A class or file name is text, never markup or mathematics."""
+        labels = np.arange(40) % 2
+        plain = outcome(labels, 0.5)
+        named = Outcome(("<b>&x", "$a_1$"), ["<i>.png"] * 40, plain.labels, plain.logits, plain.pixels)
+        evaluation = commands.Evaluation("<u>", {}, Bootstrap(named, draw(40, 10)))
+        (tmp_path / "out").mkdir()
+        commands.publish(evaluation, tmp_path / "out", lambda pixels, k: np.zeros(pixels.shape[:2], np.float32))
+        text = (tmp_path / "out" / "report.html").read_text()
+        assert "<b>&x" not in text
+        assert "<i>.png" not in text
+        assert "<u>" not in text
+        assert "&lt;b&gt;&amp;x" in text
+        assert "$a_1$" in text
+
+    @pytest.mark.parametrize(
+        ("change", "sentence"),
+        [
+            (lambda scans: (scans / "zebra").mkdir(), "'zebra' is not one of the classes 0, 1, 2"),
+            (lambda scans: scans.rename(scans.parent / "away"), "scans is not a folder: name one that holds"),
+            (
+                lambda scans: [p.unlink() for p in scans.rglob("*.png")],
+                "scans holds no pictures: it must hold a folder",
+            ),
+            (
+                lambda scans: [p.write_text("x") for p in scans.rglob("*.png")],
+                "none of the 201 files can be read as a picture",
+            ),
+            (
+                lambda scans: (
+                    scans.rename(scans.parent / "test"),
+                    scans.mkdir(),
+                    (scans.parent / "test").rename(scans / "test"),
+                ),
+                "did you mean",
+            ),
+        ],
+    )
+    def test_bad_folders(
+        self, change: Callable[[Path], object], sentence: str, scans: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        change(scans)
+        assert main(["evaluate", str(MODEL), str(scans), "--output", str(scans.parent / "out")]) == 2
+        assert sentence in capsys.readouterr().err
+
+    def test_a_folder_that_cannot_be_written(self, scans: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        (scans.parent / "file").write_text("")
+        assert main(["evaluate", str(MODEL), str(scans), "--output", str(scans.parent / "file" / "out")]) == 2
+        assert f"error: {scans.parent / 'file' / 'out'}" in capsys.readouterr().err
+
+
+class TestForeign:
+    """The digits' classifier without its contract: another key in the place of `classifier`."""
+
+    @pytest.fixture
+    def foreign(self, tmp_path: Path) -> str:
+        path = tmp_path / "foreign.onnx"
+        path.write_bytes(MODEL.read_bytes().replace(b"\n\nclassifier\x12", b"\n\nunknown_it\x12"))
+        return str(path)
+
+    def test_it_gets_the_same_figures(self, foreign: str, evaluated: Path, scans: Path, tmp_path: Path) -> None:
+        (tmp_path / "names.txt").write_text("\n".join(map(str, range(10))))
+        words = ["evaluate", foreign, str(scans), "--output", str(tmp_path / "again"), "--resamples", "50"]
+        assert main([*words, "--classes", str(tmp_path / "names.txt"), "--size", "32"]) == 0
+        for name in ("per_class.csv", "confusion.csv", "predictions.csv"):
+            assert (tmp_path / "again" / name).read_text() == (evaluated / name).read_text()
+
+    def test_what_it_takes_must_be_said(self, foreign: str, scans: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        words = ["--output", str(scans.parent / "out")]
+        assert main(["evaluate", foreign, str(scans), *words]) == 2
+        assert "holds no contract: say what it answers and takes with --classes" in capsys.readouterr().err
+        assert main(["evaluate", str(MODEL), str(scans), *words, "--size", "8"]) == 2
+        assert "--size is for files without a contract" in capsys.readouterr().err
+        with pytest.raises(SystemExit, match="2"):
+            main(["evaluate", foreign, str(scans), "--mean", "1,2"])
+        assert "is not three numbers with commas between them" in capsys.readouterr().err
+
+
+class TestSlices:
+    def test_thirds_have_their_pictures_and_the_worst_is_named(self) -> None:
+        labels = np.arange(300) % 2
+        plain = outcome(labels, 0.8)
+        pixels = np.zeros((300, 4, 4, 3), np.uint8) + (np.arange(300) // 2).astype(np.uint8)[:, None, None, None]
+        whole = Outcome(plain.classes, plain.names, labels, plain.logits, pixels, np.full(300, 16))
+        bright, *others = slicings(Bootstrap(whole, draw(300, 50)))
+        assert others == []  # no contrast, and all of one size
+        assert [each.count for each in bright.slices] == [100, 100, 100]
+        for part, each in enumerate(bright.slices):
+            accuracy = whole.correct[100 * part : 100 * part + 100].mean()
+            assert each.accuracy.value == pytest.approx(accuracy)
+            assert each.accuracy.low < accuracy < each.accuracy.high
+        values = [each.accuracy.value for each in bright.slices]
+        assert bright.worst.accuracy.value == min(values)
+        assert bright.gap == pytest.approx(max(values) - min(values))
+
+    def test_groups_of_the_users_own(self, tmp_path: Path, scans: Path) -> None:
+        names = sorted(map(str, scans.rglob("0*.png")))
+        table = tmp_path / "groups.csv"
+        lines = [f"{Path(name).relative_to(scans)},{'night' if i % 2 else 'day'}" for i, name in enumerate(names[1:])]
+        table.write_text("path,light\n" + "\n".join(lines))
+        groups = read_groups(table, names, scans)
+        assert groups["light"][:3] == ["not listed", "day", "night"]
+        words = ["evaluate", str(MODEL), str(scans), "--output", str(tmp_path / "out"), "--resamples", "20"]
+        assert main([*words, "--groups", str(table)]) == 0
+        found = json.loads((tmp_path / "out" / "metrics.json").read_text())["slices"]["light"]
+        assert found["groups"]["night"]["images"] == sum("night" in line for line in lines)
+        assert found["worst"] in found["groups"]
+
+    @pytest.mark.parametrize(
+        ("text", "sentence"),
+        [
+            ("file,light\nx,day\n", "it needs the column path"),
+            ("path,light\nelsewhere.png,day\n", "lists none of the pictures"),
+            ("", "has no rows"),
+            ("path\n0/000.png\n", "another for each kind of group"),
+        ],
+    )
+    def test_bad_tables(
+        self, text: str, sentence: str, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        (tmp_path / "groups.csv").write_text(text)
+        words = ["evaluate", str(MODEL), str(scans), "--groups", str(tmp_path / "groups.csv")]
+        assert main([*words, "--output", str(tmp_path / "out")]) == 2
+        assert sentence in capsys.readouterr().err
+
+
+class TestCompare:
+    labels = np.arange(2000) % 2
+
+    @pytest.mark.parametrize(
+        ("before", "after", "verdict"),
+        [(0.8, 0.86, "B is better"), (0.86, 0.8, "B is worse"), (0.8, 0.8, "no difference can be shown")],
+    )
+    def test_the_verdict_on_known_pairs(self, before: float, after: float, verdict: str) -> None:
+        a, b = outcome(self.labels, before, 1), outcome(self.labels, after, 2)
+        comparison = Comparison(a, b, draw(2000, 400))
+        assert comparison.verdict == verdict
+        change = comparison.change
+        assert change.value == pytest.approx(b.correct.mean() - a.correct.mean())
+        assert change.low < change.value < change.high
+        assert (change.low > 0) == (verdict == "B is better")
+        assert (change.high < 0) == (verdict == "B is worse")
+        assert set(comparison.newly_wrong) == set(np.flatnonzero(a.correct & ~b.correct))
+
+    def test_models_that_answer_alike_do_not_differ(self) -> None:
+        a = outcome(self.labels, 0.8)
+        comparison = Comparison(a, a, draw(2000, 50))
+        assert (comparison.verdict, comparison.p_value) == ("no difference can be shown", 1.0)
+        assert (comparison.change.low, comparison.change.high) == (0, 0)
+
+    def test_an_interval_of_pairs_is_narrower_than_of_two_sets(self) -> None:
+        a, b = outcome(self.labels, 0.8, 1), outcome(self.labels, 0.81, 1)
+        draws = draw(2000, 400)
+        change = Comparison(a, b, draws).change
+        alone = [Bootstrap(each, draws).estimates["accuracy"] for each in (a, b)]
+        assert change.high - change.low < 0.5 * sum(each.high - each.low for each in alone)
+
+    def test_bounds(self) -> None:
+        comparison = Comparison(outcome(self.labels, 0.86, 1), outcome(self.labels, 0.8, 2), draw(2000, 50))
+        drop = -100 * comparison.change.value
+        assert bounds(comparison, drop, None) == []
+        assert bounds(comparison, drop - 0.01, None) == [
+            f"accuracy falls by {drop:.2f} points, --max-drop allows {drop - 0.01:g}"
+        ]
+        assert bounds(comparison, None, 0.5) == []
+        assert len(bounds(comparison, None, 0.9)) == 2
+
+    def test_classes_in_another_order_are_put_right(self) -> None:
+        a = outcome(self.labels, 0.8)
+        swapped = Outcome(("b", "a"), a.names, 1 - a.labels, a.logits[:, ::-1], a.pixels)
+        again = in_order(swapped, a.classes)
+        assert np.array_equal(again.labels, a.labels)
+        assert np.array_equal(again.predictions, a.predictions)
+
+    def test_in_a_pipeline(self, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        words = ["compare", str(MODEL), str(MODEL), str(scans), "--output", str(tmp_path / "out"), "--resamples", "20"]
+        assert main([*words, "--max-drop", "0.3", "--no-class-below", "0.5"]) == 0
+        assert "no difference" in capsys.readouterr().out
+        assert main([*words, "--no-class-below", "1.01"]) == 1
+        assert "broken: recall of 0 is" in capsys.readouterr().out
+        found = json.loads((tmp_path / "out" / "comparison.json").read_text())
+        assert (found["verdict"], found["newly_wrong"], found["accuracy_change"]["value"]) == (
+            "no difference can be shown",
+            0,
+            0,
+        )
+        assert found["models"][0]["milliseconds"] > 0
+        assert rows(tmp_path / "out" / "newly_wrong.csv") == []
+
+
+class TestRobustness:
+    def test_a_net_that_looks_at_the_colour_is_fooled_by_what_changes_it(self) -> None:
+        """Dark or bright, by the mean: fog and brightness harm it, noise and blur do not."""
+        generator = np.random.default_rng(0)
+        labels = np.arange(64) % 2
+        pixels = (generator.integers(0, 60, (64, 8, 8, 3)) + 95 * labels[:, None, None, None]).astype(np.uint8)
+
+        def logits(batch: Pixels) -> "np.ndarray[tuple[int, ...], np.dtype[np.float32]]":
+            mean = batch.mean(axis=(1, 2, 3)) - 80
+            return np.column_stack([-mean, mean]).astype(np.float32)
+
+        whole = Outcome(("dark", "bright"), [""] * 64, labels, logits(pixels), pixels)
+        assert whole.correct.all()
+        found = under_corruptions(whole, logits)
+        assert found.columns == ("1", "2", "3", "4", "5")
+        assert min(found.rows["gaussian_noise"]) == 1
+        assert found.rows["brightness"][4] < 0.9
+        assert found.mean == pytest.approx(np.mean([*found.rows.values()]))
+        assert under_corruptions(whole, logits).rows == found.rows
+
+    def test_it_is_in_the_report(self, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        for path in scans.rglob("*[1-9].png"):
+            path.unlink()
+        words = ["evaluate", str(MODEL), str(scans), "--corruptions", "--output", str(tmp_path / "out")]
+        assert main([*words, "--resamples", "5"]) == 0
+        found = json.loads((tmp_path / "out" / "metrics.json").read_text())["corruptions"]
+        assert len(found["accuracy"]) == 13
+        assert 0 < found["mean_accuracy"] < 1
+        assert "impulse noise" in (tmp_path / "out" / "report.html").read_text()

@@ -1,0 +1,52 @@
+"""ONNX classifiers that carry no contract."""
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from cifar_onnx import Classifier, InputError, contract
+from cifar_onnx.evaluation.foreign import ForeignClassifier
+
+MODEL = Path(__file__).parent / "digits.onnx"
+DIGITS = [str(digit) for digit in range(10)]
+
+
+@pytest.fixture
+def foreign(tmp_path: Path) -> Path:
+    """The digits' classifier without its contract: another key in the place of `classifier`."""
+    data, _ = contract.read(MODEL)
+    path = tmp_path / "foreign.onnx"
+    path.write_bytes(data.replace(b"\n\nclassifier\x12", b"\n\nunknown_it\x12"))
+    with pytest.raises(InputError, match="without a contract"):
+        Classifier(path)
+    return path
+
+
+def test_it_gives_the_same_logits(foreign: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
+    expected, _ = Classifier(MODEL).run(pixels)
+    assert np.array_equal(ForeignClassifier(foreign, DIGITS, size=32).logits(pixels), expected)
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"size": None}, "does not say how large its pictures are: give --size"),
+        ({"classes": ["a", "b"]}, r"gives \(2, 10\) for 2 pictures: --classes names 2"),
+        ({"classes": ["a", "a"]}, "names one class twice"),
+        ({"std": (1, 1, 0)}, "those of --std above 0"),
+    ],
+)
+def test_what_does_not_fit(settings: dict[str, object], sentence: str, foreign: Path) -> None:
+    known: dict[str, object] = {"classes": DIGITS, "size": 32, **settings}
+    with pytest.raises(InputError, match=sentence):
+        ForeignClassifier(foreign, **known).logits(np.zeros((2, 32, 32, 3), np.uint8))  # type: ignore[arg-type]
+
+
+def test_onnxruntime_says_what_is_no_model(tmp_path: Path) -> None:
+    path = tmp_path / "x.onnx"
+    path.write_bytes(b"nothing")
+    with pytest.raises(InputError, match=f"onnxruntime {onnxruntime.__version__} cannot load it"):
+        ForeignClassifier(path, DIGITS, size=32)

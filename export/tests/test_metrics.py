@@ -1,0 +1,186 @@
+"""What is vectorised for the bootstrap, against scikit-learn on the pictures as they were drawn."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+pytest.importorskip("sklearn")
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from cifar_onnx.evaluation import metrics
+from cifar_onnx.evaluation.metrics import BINS, Bootstrap, by_class, calibration, confusion, draw, ranking, scores
+from cifar_onnx.evaluation.outcome import Outcome
+
+
+def outcome(count: int = 200, classes: int = 7, seed: int = 0, skill: float = 2.0) -> Outcome:
+    """Answers that are right rather often."""
+    generator = np.random.default_rng(seed)
+    labels = generator.integers(classes, size=count)
+    logits = generator.normal(size=(count, classes)) + skill * np.eye(classes)[labels]
+    names = [str(number) for number in range(count)]
+    return Outcome(
+        tuple(f"class {k}" for k in range(classes)),
+        names,
+        labels,
+        logits.astype(np.float32),
+        np.zeros((count, 2, 2, 3), np.uint8),
+    )
+
+
+def without_a_class() -> Outcome:
+    whole = outcome()
+    return take(whole, np.flatnonzero(whole.labels != 3))
+
+
+def of_one_class() -> Outcome:
+    whole = outcome()
+    return take(whole, np.flatnonzero(whole.labels == 3))
+
+
+def with_ties() -> Outcome:
+    whole = outcome(300, 6)
+    return replace(whole, logits=np.round(whole.logits).clip(-1, 1))
+
+
+def all_right_and_of_one_class() -> Outcome:
+    return of_one_class_with(100.0)
+
+
+def of_one_class_with(logit: float) -> Outcome:
+    few = of_one_class()
+    logits = np.zeros_like(few.logits)
+    logits[:, 3] = logit
+    return replace(few, logits=logits)
+
+
+def take(whole: Outcome, which: "np.ndarray[tuple[int], np.dtype[np.int64]]") -> Outcome:
+    return replace(
+        whole,
+        names=[whole.names[i] for i in which],
+        labels=whole.labels[which],
+        logits=whole.logits[which],
+        pixels=whole.pixels[which],
+    )
+
+
+CASES: dict[str, Callable[[], Outcome]] = {
+    "seven classes": outcome,
+    "two classes": lambda: outcome(150, 2),
+    "five classes": lambda: outcome(150, 5, skill=0.5),
+    "a class is missing": without_a_class,
+    "one class only": of_one_class,
+    "one class only, all right": all_right_and_of_one_class,
+    "ties": with_ties,
+    "all the same": lambda: replace(outcome(), logits=np.zeros((200, 7), np.float32)),
+    "sure and wrong": lambda: replace(outcome(), logits=1000 * np.eye(7, dtype=np.float32)[outcome(seed=1).labels]),
+    "one picture": lambda: outcome(1),
+    "two pictures": lambda: outcome(2),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*y_true.*:sklearn.exceptions.UndefinedMetricWarning")
+@pytest.mark.filterwarnings("ignore:A single label was found")
+@pytest.mark.filterwarnings("ignore:y_pred contains classes not in y_true")
+@pytest.mark.parametrize("case", CASES)
+def test_what_is_vectorised_equals_scikit_learn_on_every_resample(case: str) -> None:
+    whole = CASES[case]()
+    draws = draw(len(whole.labels), 20, seed=1)
+    draws[0] = 1
+    resampled = Bootstrap(whole, draws).scores
+    for number, row in enumerate(draws):
+        expected = scores(take(whole, np.repeat(np.arange(len(row)), row)))
+        assert resampled.keys() == expected.keys()
+        for name, value in expected.items():
+            assert resampled[name][number] == pytest.approx(value, abs=1e-9, nan_ok=True), name
+
+
+def test_a_ranking_with_ties_equals_scikit_learn() -> None:
+    generator = np.random.default_rng(0)
+    values, positive = generator.integers(5, size=80) / 4, generator.random(80) < 0.3
+    draws = draw(80, 50)
+    areas, precisions = ranking(values, positive, draws.T.astype(np.int32))
+    for row, area, precision in zip(draws, areas, precisions, strict=True):
+        chosen = np.repeat(np.arange(80), row)
+        assert area == pytest.approx(roc_auc_score(positive[chosen], values[chosen]), abs=1e-12)
+        assert precision == pytest.approx(average_precision_score(positive[chosen], values[chosen]), abs=1e-12)
+
+
+def test_known_values() -> None:
+    """Four pictures of two classes, worked out by hand."""
+    probabilities = np.array([[0.9, 0.1], [0.6, 0.4], [0.3, 0.7], [0.8, 0.2]])
+    few = Outcome(
+        ("a", "b"),
+        list("1234"),
+        np.array([0, 0, 1, 1]),
+        np.log(probabilities).astype(np.float32),
+        np.zeros((4, 1, 1, 3), np.uint8),
+    )
+    found = scores(few)
+    assert found["accuracy"] == found["f1_micro"] == 0.75
+    assert found["recall_macro"] == found["balanced_accuracy"] == 0.75
+    assert found["precision_macro"] == pytest.approx((2 / 3 + 1) / 2)
+    assert found["negative_log_likelihood"] == pytest.approx(-np.log([0.9, 0.6, 0.7, 0.2]).mean(), abs=1e-6)
+    assert found["brier_score"] == pytest.approx(2 * np.square([0.1, 0.4, 0.3, 0.8]).mean(), abs=1e-6)
+    assert found["expected_calibration_error"] == pytest.approx((0.1 + 0.4 + 0.3 + 0.8) / 4, abs=1e-6)
+    assert found["roc_auc"] == 0.75
+    assert "top5_accuracy" not in found
+
+
+def test_draws_are_resamples_that_the_seed_decides() -> None:
+    draws = draw(500, 30)
+    assert (draws.sum(axis=1) == 500).all()
+    assert np.array_equal(draws, draw(500, 30))
+    assert not np.array_equal(draws, draw(500, 30, seed=1))
+    assert draws.mean(axis=0).std() < 0.3
+
+
+def test_an_interval_holds_what_many_samples_show() -> None:
+    """The interval of one sample is as wide as the spread of the figure over samples."""
+    found = [scores(outcome(400, seed=seed)) for seed in range(200)]
+    estimates = Bootstrap(outcome(400), draw(400, 500)).estimates
+    for name in ("accuracy", "f1_macro", "roc_auc", "negative_log_likelihood", "brier_score"):
+        one = estimates[name]
+        spread = 2 * 1.96 * float(np.std([each[name] for each in found]))
+        assert one.low < one.value < one.high
+        assert 0.75 < (one.high - one.low) / spread < 1.35
+
+
+def test_shares_of_groups() -> None:
+    whole = outcome()
+    groups = np.column_stack([whole.labels == 0, whole.labels != 0, np.zeros(200, bool)])
+    first, others, nobody = Bootstrap(whole, draw(200, 100)).shares(whole.correct, groups)
+    assert first.value == whole.correct[whole.labels == 0].mean()
+    assert first.low < first.value < first.high
+    assert others.high - others.low < first.high - first.low
+    assert np.isnan([nobody.value, nobody.low, nobody.high]).all()
+
+
+def test_calibration_of_one_who_knows_how_often_he_is_right() -> None:
+    generator = np.random.default_rng(0)
+    confidences = generator.uniform(0.5, 1, 20_000)
+    logits = np.log(np.column_stack([confidences, 1 - confidences])).astype(np.float32)
+    labels = (generator.random(20_000) > confidences).astype(np.int64)
+    honest = Outcome(("a", "b"), [""] * 20_000, labels, logits, np.zeros((20_000, 1, 1, 3), np.uint8))
+    known = calibration(honest)
+    assert known.counts.sum() == 20_000
+    assert np.isnan(known.accuracies[: BINS // 2]).all()
+    assert scores(honest)["expected_calibration_error"] < 0.015
+    assert scores(replace(honest, logits=3 * logits))["expected_calibration_error"] > 0.1
+
+
+def test_classes_with_what_they_are_taken_for() -> None:
+    whole = take(outcome(), np.flatnonzero(outcome().labels != 3))
+    classes = by_class(whole, Bootstrap(whole, draw(len(whole.labels), 50)))
+    table = confusion(whole)
+    assert table.sum() == len(whole.labels)
+    assert [each.support for each in classes] == table.sum(axis=1).tolist()
+    assert (classes[3].support, classes[3].recall, classes[3].taken_for) == (0, 0.0, "")
+    wrong = np.where(np.eye(7, dtype=bool), 0, table)
+    assert classes[0].taken_for == whole.classes[int(wrong[0].argmax())]
+    assert classes[0].recall_interval.low < classes[0].recall < classes[0].recall_interval.high
+
+
+def test_bins_have_their_upper_edge() -> None:
+    assert metrics._bins(np.array([0.0, 1 / BINS, 1 / BINS + 1e-9, 1.0])).tolist() == [0, 0, 1, BINS - 1]

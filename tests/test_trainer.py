@@ -1,0 +1,227 @@
+"""`test`: one evaluation with and without PyTorch, and attacks on what can be differentiated."""
+
+import csv
+import json
+import shutil
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from captum.robust import FGSM, PGD
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from cifar_lightning.attacks import fgsm, pgd
+from cifar_lightning.data import Digits
+from cifar_lightning.graph import core
+from cifar_lightning.module import Classifier
+from cifar_lightning.nets import CNN, Pixels
+from cifar_onnx.__main__ import main as receiver
+from cifar_onnx.evaluation.foreign import ForeignClassifier
+from tests.conftest import BRIEF, Run, make_photos
+
+
+def figures(path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(path.read_text())
+    return found
+
+
+def numbers(value: Any, at: str = "") -> Iterator[tuple[str, float]]:
+    """Every number below a value, with the way to it."""
+    if isinstance(value, dict):
+        for key, each in value.items():
+            yield from numbers(each, f"{at}/{key}")
+    elif isinstance(value, int | float):
+        yield at, value
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture
+def trained(run: Run, photos: Path) -> Path:
+    """A run on photos of many sizes, one of which is broken, with groups of the test photos."""
+    shutil.rmtree(photos / "test")
+    make_photos(photos / "test", 40)
+    (photos / "test" / "red" / "broken.jpg").write_bytes(b"nothing")
+    names = sorted(path.relative_to(photos / "test") for path in (photos / "test").rglob("*.*"))
+    rows = [f"{name},{'odd' if number % 2 else 'even'}" for number, name in enumerate(names)]
+    Path("groups.csv").write_text("path,parity\n" + "\n".join(rows))
+    words = ("--data", "ImageFolder", "--data.root", photos, "--data.image_size", 16)
+    assert run("fit", *BRIEF, *words, "--model.optimizer.lr", 1e-4).code == 0
+    return Path("runs/cnn/version_0")
+
+
+class TestBothWays:
+    def test_the_same_pictures_give_the_same_figures(self, run: Run, trained: Path, photos: Path) -> None:
+        ckpt = trained / "checkpoints" / "best.ckpt"
+        assert run("test", "--ckpt_path", ckpt, "--groups", "groups.csv").code == 0
+        assert run("export", "--ckpt_path", ckpt).code == 0
+        words = ["evaluate", str(trained / "model.onnx"), str(photos / "test"), "--groups", "groups.csv"]
+        assert receiver([*words, "--output", "out"]) == 0
+        ours, theirs = figures(trained / "report" / "metrics.json"), figures(Path("out/metrics.json"))
+        assert len(ours["slices"]) == 4
+        assert 0.34 < ours["metrics"]["accuracy"]["value"] < 1
+        for one in (ours, theirs):
+            del one["model"]
+        got, expected = dict(numbers(ours)), dict(numbers(theirs))
+        assert got == pytest.approx(expected, abs=1e-6)
+        assert len(got) > 100
+        for name in ("per_class.csv", "confusion.csv"):
+            assert (trained / "report" / name).read_text() == Path("out", name).read_text()
+        for mine, other in zip(*(table(p / "predictions.csv") for p in (trained / "report", Path("out"))), strict=True):
+            assert float(mine.pop("probability") or 0) == pytest.approx(float(other.pop("probability") or 0), abs=5e-6)
+            assert float(mine.pop("margin") or 0) == pytest.approx(float(other.pop("margin") or 0), abs=5e-6)
+            assert mine == other
+        assert ours["unreadable"] == 1
+        (broken,) = [row for row in table(Path("out/predictions.csv")) if row["error"]]
+        assert broken["path"].endswith("red/broken.jpg")
+
+    def test_they_are_those_of_torchmetrics(self, run: Run, trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Which watch validation inside `fit` by the same step."""
+        seen: dict[str, float] = {}
+
+        def keep(self: Classifier) -> None:
+            hook(self)
+            seen.update({name: float(value) for name, value in self.trainer.callback_metrics.items()})
+
+        hook = Classifier.on_test_epoch_end
+        monkeypatch.setattr(Classifier, "on_test_epoch_end", keep)
+        assert run("test", "--ckpt_path", trained / "checkpoints" / "best.ckpt", "--output", "out").code == 0
+        found = figures(Path("out/metrics.json"))["metrics"]
+        names = {
+            "accuracy": "accuracy",
+            "precision": "precision_macro",
+            "recall": "recall_macro",
+            "f1": "f1_macro",
+            "loss": "negative_log_likelihood",
+        }
+        assert {name: found[name]["value"] for name in names.values()} == pytest.approx(
+            {ours: seen[f"test/{theirs}"] for theirs, ours in names.items()}, abs=1e-6
+        )
+
+    def test_the_summary_is_printed(self, run: Run, checkpoint: Path) -> None:
+        result = run("test", "--ckpt_path", checkpoint)
+        found = figures(checkpoint.parent.parent / "report" / "metrics.json")["metrics"]["accuracy"]
+        assert f"accuracy                    {found['value']:.1%} (" in result.out
+        assert "report.html" in result.out
+        assert "next: python -m cifar_lightning export" in result.out
+
+    @pytest.mark.parametrize(
+        ("words", "sentence"),
+        [
+            (["--groups", "none.csv"], "none.csv cannot be read as a CSV file"),
+            (["--attacks", "[-1]"], "the radii of attacks not below 0"),
+            (["--resamples", 0], "resamples must be 1 at least"),
+            (["--output", "file/out"], "file/out"),
+        ],
+    )
+    def test_mistakes(self, run: Run, checkpoint: Path, words: list[object], sentence: str) -> None:
+        Path("file").write_text("")
+        result = run("test", "--ckpt_path", checkpoint, *words)
+        assert result.code == 2
+        assert sentence in result.err
+
+
+def test_a_file_of_another_maker_is_normalised_as_it_was_said(tmp_path: Path) -> None:
+    """A plain export, channels first, of a net on normalised pixels; and one that ends in softmax."""
+    torch.manual_seed(0)
+    pixels = Pixels()
+    mean, std = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
+    pixels.set_statistics(mean, std)
+    net = CNN(4, widths=(4, 4), hidden=8).eval()
+    pictures = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
+    with torch.inference_mode():
+        expected = net(pixels(torch.from_numpy(pictures).permute(0, 3, 1, 2)))
+    for model, logits in ((net, expected), (nn.Sequential(net, nn.Softmax(1)), expected.log_softmax(1))):
+        path = tmp_path / "foreign.onnx"
+        path.write_bytes(core(model.eval(), 32).SerializeToString())
+        foreign = ForeignClassifier(path, list("abcd"), mean, std)
+        assert foreign.size == 32
+        assert foreign.logits(pictures) == pytest.approx(logits.numpy(), abs=1e-4)
+
+
+@pytest.fixture(scope="module")
+def net(checkpoint: Path) -> nn.Module:
+    state = torch.load(checkpoint, weights_only=True)["state_dict"]
+    model = Classifier([str(digit) for digit in range(10)], CNN())
+    model.load_state_dict({name: value for name, value in state.items() if "metrics" not in name}, strict=False)
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def pictures() -> tuple[torch.Tensor, torch.Tensor]:
+    images = Digits().images("test")
+    return torch.from_numpy(images.pixels[:64]).permute(0, 3, 1, 2).float(), torch.from_numpy(images.labels[:64])
+
+
+def differing(a: torch.Tensor, b: torch.Tensor) -> float:
+    """Share of the values that are not the same."""
+    return float(((a - b).abs() > 1e-3).float().mean())
+
+
+class TestAttacks:
+    @pytest.mark.filterwarnings("ignore:Input Tensor 0 did not already require gradients")
+    def test_they_are_captums(self, net: nn.Module, pictures: tuple[torch.Tensor, torch.Tensor]) -> None:
+        images, labels = pictures
+
+        def loss(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+            return cross_entropy(logits, target, reduction="none")
+
+        one = FGSM(net, loss, lower_bound=0, upper_bound=255)
+        many = PGD(net, loss, lower_bound=0, upper_bound=255)
+        one.zero_thresh = many.fgsm.zero_thresh = 0  # captum leaves pixels of small gradients alone
+        known = one.perturb(images, epsilon=8.0, target=labels)
+        assert differing(fgsm(net, images, labels, 8.0), known) < 1e-4
+        known = many.perturb(images, radius=8.0, step_size=1.0, step_num=20, target=labels)
+        changed = pgd(net, images, labels, 8.0)
+        assert differing(changed, known) < 0.02  # where rounding turns the sign of a gradient near zero
+        with torch.inference_mode():
+            assert torch.equal(net(changed).argmax(1), net(known).argmax(1))
+
+    def test_they_stay_within_the_radius(self, net: nn.Module, pictures: tuple[torch.Tensor, torch.Tensor]) -> None:
+        images, labels = pictures
+        for changed in (fgsm(net, images, labels, 3.0), pgd(net, images, labels, 3.0)):
+            assert (changed - images).abs().max() <= 3.0001
+            assert changed.min() >= 0
+            assert changed.max() <= 255
+
+    def test_accuracy_falls_with_the_radius_and_more_steps_do_more_harm(self, run: Run, checkpoint: Path) -> None:
+        result = run("test", "--ckpt_path", checkpoint, "--attacks", "[0, 2, 8, 32]", "--output", "out")
+        assert result.code == 0, result.err
+        found = figures(Path("out/metrics.json"))
+        clean = found["metrics"]["accuracy"]["value"]
+        first, second = found["adversarial attacks"]["accuracy"].values()
+        assert first["0/255"] == second["0/255"] == clean
+        for row in (first, second):
+            values = list(row.values())
+            assert values == sorted(values, reverse=True)
+            assert values[-1] < clean - 0.3
+        assert all(many <= one for one, many in zip(first.values(), second.values(), strict=True))
+        assert second["32/255"] < first["32/255"]
+        assert "32/255" in Path("out/report.html").read_text()
+
+
+def test_corruptions_by_torch_and_onnxruntime_are_the_same(run: Run, trained: Path, photos: Path) -> None:
+    ckpt = trained / "checkpoints" / "best.ckpt"
+    assert run("test", "--ckpt_path", ckpt, "--corruptions", "true", "--resamples", 5).code == 0
+    assert run("export", "--ckpt_path", ckpt).code == 0
+    words = ["evaluate", str(trained / "model.onnx"), str(photos / "test"), "--corruptions", "--resamples", "5"]
+    assert receiver([*words, "--output", "out"]) == 0
+    ours, theirs = (figures(p / "metrics.json")["corruptions"] for p in (trained / "report", Path("out")))
+    assert ours == theirs
+
+
+class TestCurves:
+    def test_fit_leaves_curves_beside_the_metrics(self, run: Run) -> None:
+        assert run("fit", *BRIEF, "--trainer.max_epochs", 2).code == 0
+        text = Path("runs/cnn/version_0/curves.svg").read_text()
+        ET.fromstring(text)
+        for word in ("epoch", "loss", "accuracy", "train", "val", "prefers-color-scheme"):
+            assert word in text

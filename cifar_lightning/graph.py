@@ -214,8 +214,7 @@ def _linear_of_mean(graph: GraphProto) -> tuple[str, list[int], str, bool] | Non
     if not mean or not all(name in constants for name in linear.input[1:]):
         return None
     shape, transposed = shapes.get(mean.input[0], []), bool(settings.get("transB"))
-    channels = constants[linear.input[1]].dims[1 if transposed else 0]
-    if len(shape) != 4 or shape[1] != channels or shape[2:] == [1, 1] or not _is_of_all_places(mean, shape, constants):
+    if len(shape) != 4 or shape[2:] == [1, 1] or not _is_of_all_places(mean, shape, constants):
         return None
     return mean.input[0], shape[2:], linear.input[1], transposed
 

@@ -160,6 +160,8 @@ def test_every_mean_before_a_linear_layer_is_recognised(body: str) -> None:
         f"mean = Flatten(pooled) {LINEAR}",
         "rows = ReduceMean(maps, row) flat = Reshape(rows, twelve) logits = Gemm <transB = 1> (flat, wide, bias)",
         f"rows = ReduceMean(maps, row) places = ReduceMax(rows, column) mean = Flatten(places) {LINEAR}",
+        f"rows = ReduceMean <keepdims = 0> (maps, column) mean = ReduceMean <keepdims = 0> (rows, row) {LINEAR}",
+        f"mean = ReduceMean <keepdims = 0> (net_pixels, last) {LINEAR}",
         # one place
         f"place = ReduceMax(maps, last) pooled = GlobalAveragePool(place) mean = Flatten(pooled) {LINEAR}",
         f"{MEAN} hidden = Relu(mean) logits = Gemm <transB = 1> (hidden, weight, bias)",

@@ -64,19 +64,20 @@ class TestOcclusion:
             on_patch(occlusion(share_of_each_colour, pixels, k), place) for pixels, k, place in made
         )
 
-    def test_it_is_the_mean_over_the_covering_squares(self) -> None:
-        """Pixel by pixel, on a picture and a net where only one pixel counts."""
-        pixels = np.full((16, 16, 3), 10, np.uint8)
-        pixels[5, 9] = 250
-        heat = occlusion(lambda batch: np.stack([batch[:, 5, 9, 0] / 9.0, 0 * batch[:, 0, 0, 0]], 1), pixels, 0)
-        expected = np.zeros((16, 16))
-        for y in range(16):
-            for x in range(16):
-                squares = [
-                    (t, s) for t in range(-2, 16, 2) for s in range(-2, 16, 2) if t <= y < t + 4 and s <= x < s + 4
-                ]
-                expected[y, x] = np.mean([t <= 5 < t + 4 and s <= 9 < s + 4 for t, s in squares])
-        assert np.allclose(heat, expected, atol=1e-6)
+    @pytest.mark.parametrize(("size", "square", "step"), [(16, 4, 2), (30, 7, 3)])
+    def test_it_is_the_mean_over_the_covering_squares(self, size: int, square: int, step: int) -> None:
+        """Pixel by pixel, for a net where only one pixel counts."""
+        pixels = np.full((size, size, 3), 10, np.uint8)
+        pixels[2, 9] = 250
+        heat = occlusion(lambda batch: np.stack([batch[:, 2, 9, 0] / 9, np.zeros(len(batch))], axis=1), pixels, 0)
+        starts = range(step - square, size, step)
+        expected = np.zeros((size, size))
+        for y in range(size):
+            for x in range(size):
+                covering = [t <= 2 < t + square and s <= 9 < s + square
+                            for t in starts if t <= y < t + square for s in starts if s <= x < s + square]  # fmt: skip
+                expected[y, x] = np.mean(covering)
+        assert np.allclose(heat, expected / expected.max(), atol=1e-6)
 
     def test_a_certain_net_is_explained_as_well(self) -> None:
         """Its probability is 1 in double precision, covered or not."""
@@ -92,7 +93,11 @@ class TestOcclusion:
 
     def test_a_picture_of_one_colour_has_nothing_to_cover(self) -> None:
         dark = np.full((32, 32, 3), 9, np.uint8)
-        assert not occlusion(lambda batch: batch.mean(axis=(1, 2), dtype=np.float32), dark, 0).any()
+
+        def darkness(batch: Pixels) -> np.ndarray:
+            return -np.stack([batch.mean(axis=(1, 2, 3)), np.zeros(len(batch))], axis=1)
+
+        assert not occlusion(darkness, dark, 0).any()
 
     def test_a_net_that_sees_nothing_gives_0(self) -> None:
         assert not occlusion(lambda batch: np.ones((len(batch), 3), np.float32), planted(1)[0][0], 0).any()

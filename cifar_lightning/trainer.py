@@ -45,9 +45,9 @@ class Trainer(L.Trainer):
             resamples: of the bootstrap.
         """
         # These take seconds to import, and no other command needs them.
+        from cifar_onnx.evaluation.bootstrap import Bootstrap, draw
         from cifar_onnx.evaluation.commands import publish
         from cifar_onnx.evaluation.evaluation import Evaluation
-        from cifar_onnx.evaluation.metrics import Bootstrap, draw
         from cifar_onnx.evaluation.robustness import under_corruptions
         from cifar_onnx.evaluation.slices import read_groups, slicings
 

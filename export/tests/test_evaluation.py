@@ -17,8 +17,8 @@ from sklearn.datasets import load_digits
 from cifar_onnx import Classifier
 from cifar_onnx.__main__ import main
 from cifar_onnx.evaluation import commands
+from cifar_onnx.evaluation.bootstrap import Bootstrap, draw
 from cifar_onnx.evaluation.compare import Comparison, bounds, in_order
-from cifar_onnx.evaluation.metrics import Bootstrap, draw
 from cifar_onnx.evaluation.outcome import Outcome
 from cifar_onnx.evaluation.robustness import under_corruptions
 from cifar_onnx.evaluation.slices import read_groups, slicings

@@ -9,8 +9,9 @@ import pytest
 pytest.importorskip("sklearn")
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from cifar_onnx.evaluation import metrics
-from cifar_onnx.evaluation.metrics import BINS, Bootstrap, by_class, calibration, confusion, draw, ranking, scores
+from cifar_onnx.evaluation.bootstrap import Bootstrap, draw, ranking
+from cifar_onnx.evaluation.evaluation import by_class
+from cifar_onnx.evaluation.metrics import BINS, bins, calibration, confusion, scores
 from cifar_onnx.evaluation.outcome import Outcome
 
 
@@ -81,7 +82,6 @@ CASES: dict[str, Callable[[], Outcome]] = {
 
 
 @pytest.mark.filterwarnings("ignore:.*y_true.*:sklearn.exceptions.UndefinedMetricWarning")
-@pytest.mark.filterwarnings("ignore:A single label was found")
 @pytest.mark.filterwarnings("ignore:y_pred contains classes not in y_true")
 @pytest.mark.parametrize("case", CASES)
 def test_what_is_vectorised_equals_scikit_learn_on_every_resample(case: str) -> None:
@@ -184,4 +184,4 @@ def test_classes_with_what_they_are_taken_for() -> None:
 
 
 def test_bins_have_their_upper_edge() -> None:
-    assert metrics._bins(np.array([0.0, 1 / BINS, 1 / BINS + 1e-9, 1.0])).tolist() == [0, 0, 1, BINS - 1]
+    assert bins(np.array([0.0, 1 / BINS, 1 / BINS + 1e-9, 1.0])).tolist() == [0, 0, 1, BINS - 1]

@@ -15,7 +15,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from cifar_onnx.evaluation.metrics import OfClass, calibration, confusion
+from cifar_onnx.evaluation.evaluation import OfClass
+from cifar_onnx.evaluation.metrics import calibration, confusion
 from cifar_onnx.evaluation.outcome import Outcome
 
 ACCENT = (0.23, 0.51, 0.96)  # a blue that can be told from black and from white

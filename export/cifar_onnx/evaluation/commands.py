@@ -11,10 +11,11 @@ import onnxruntime
 from cifar_onnx import Classifier
 from cifar_onnx.errors import InputError, NoContractError
 from cifar_onnx.evaluation import report, tables
+from cifar_onnx.evaluation.bootstrap import Bootstrap, draw
 from cifar_onnx.evaluation.compare import Comparison, bounds, in_order, latency
 from cifar_onnx.evaluation.evaluation import Evaluation
 from cifar_onnx.evaluation.foreign import ForeignClassifier
-from cifar_onnx.evaluation.metrics import SCALES, Bootstrap, draw, words
+from cifar_onnx.evaluation.metrics import SCALES, words
 from cifar_onnx.evaluation.outcome import Logits, answer
 from cifar_onnx.evaluation.report import Maps
 from cifar_onnx.evaluation.robustness import under_corruptions

@@ -12,7 +12,7 @@ import numpy as np
 from scipy.stats import binomtest
 
 from cifar_onnx.errors import InputError
-from cifar_onnx.evaluation.metrics import Draws, Estimate, changes
+from cifar_onnx.evaluation.bootstrap import Draws, Estimate, changes
 from cifar_onnx.evaluation.outcome import Integers, Logits, Outcome
 
 _LEVEL = 0.05  # of significance

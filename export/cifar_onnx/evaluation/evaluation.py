@@ -4,10 +4,37 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from cifar_onnx.evaluation.metrics import Bootstrap, Estimate, OfClass, by_class
+import numpy as np
+from sklearn.metrics import precision_recall_fscore_support
+
+from cifar_onnx.evaluation.bootstrap import Bootstrap, Estimate
+from cifar_onnx.evaluation.metrics import confusion
 from cifar_onnx.evaluation.outcome import Outcome
 from cifar_onnx.evaluation.robustness import Robustness
 from cifar_onnx.evaluation.slices import Slicing
+
+
+@dataclass(frozen=True)
+class OfClass:
+    """How one class fares.
+
+    Attributes:
+        name: of the class.
+        support: how many pictures there are of it.
+        precision: share of those taken for it that are of it.
+        recall: share of its own that are taken for it.
+        f1: their harmonic mean.
+        taken_for: the other class that its pictures are most often taken for, empty where none is.
+        recall_interval: of the bootstrap.
+    """
+
+    name: str
+    support: int
+    precision: float
+    recall: float
+    f1: float
+    taken_for: str
+    recall_interval: Estimate
 
 
 @dataclass(frozen=True)
@@ -42,3 +69,26 @@ class Evaluation:
     def classes(self) -> list[OfClass]:
         """How each class fares."""
         return by_class(self.outcome, self.bootstrap)
+
+
+def by_class(outcome: Outcome, bootstrap: Bootstrap) -> list[OfClass]:
+    """Every class of the model, also those without a picture."""
+    classes = np.arange(len(outcome.classes))
+    columns = precision_recall_fscore_support(outcome.labels, outcome.predictions, labels=classes, zero_division=0)
+    wrong = confusion(outcome)
+    np.fill_diagonal(wrong, 0)
+    intervals = bootstrap.shares(outcome.correct, outcome.labels[:, None] == classes)
+    return [
+        OfClass(
+            name,
+            int(support),
+            float(precision),
+            float(recall),
+            float(f1),
+            outcome.classes[int(row.argmax())] if row.any() else "",
+            interval,
+        )
+        for name, precision, recall, f1, support, row, interval in zip(
+            outcome.classes, *columns, wrong, intervals, strict=True
+        )
+    ]

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from cifar_onnx.errors import InputError
-from cifar_onnx.evaluation.metrics import Bootstrap, Estimate
+from cifar_onnx.evaluation.bootstrap import Bootstrap, Estimate
 from cifar_onnx.evaluation.outcome import Floats, Integers
 from cifar_onnx.images import Pixels
 

@@ -93,7 +93,11 @@ def _summary(evaluation: Evaluation) -> dict[str, Any]:
         "images": len(outcome.labels),
         "unreadable": len(outcome.unreadable),
         "classes": list(outcome.classes),
-        "interval": {"level": 0.95, "method": "bootstrap, percentile", "resamples": len(evaluation.bootstrap.draws)},
+        "interval": {
+            "level": 0.95,
+            "method": "bootstrap, bias-corrected percentile",
+            "resamples": len(evaluation.bootstrap.draws),
+        },
         "metrics": {name: asdict(each) for name, each in evaluation.estimates.items()},
         "slices": {
             slicing.title: {

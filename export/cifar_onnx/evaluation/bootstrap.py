@@ -1,0 +1,236 @@
+"""How far a figure might be off: 95 % intervals by the bootstrap (Efron 1979).
+
+The metrics are computed of all resamples at once, from how often each picture was drawn; the tests hold them against
+scikit-learn's, resample by resample.
+
+Notation: `N` pictures, `K` classes, `R` resamples, `G` groups.
+"""
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+from scipy.stats import norm
+
+from cifar_onnx.evaluation.metrics import BINS, TOP, bins, in_top, scores
+from cifar_onnx.evaluation.outcome import Booleans, Floats, Integers, Outcome
+
+_SMALLEST = np.finfo(np.float64).eps  # probabilities below it count as it: scikit-learn's log_loss
+_CHUNK = 4_000_000  # draws in double precision at once
+_Z = float(norm.ppf(0.975))
+
+Draws = NDArray[np.uint8]
+Counts = NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure of these pictures, and an interval that holds it for all such pictures in 95 of 100 cases.
+
+    NaN where it is not defined: ROC-AUC of a single class, for one.
+    """
+
+    value: float
+    low: float
+    high: float
+
+
+def draw(count: int, resamples: int, seed: int = 0) -> Draws:
+    """How often each of `N` pictures is drawn, with replacement, in each resample of `N`: `(R, N)`.
+
+    A byte is enough: 256 times the same one of many has a chance of 1e-507.
+    """
+    generator = np.random.default_rng(seed)
+    draws = np.empty((resamples, count), np.uint8)
+    for row in draws:
+        row[:] = np.bincount(generator.integers(count, size=count, dtype=np.uint32), minlength=count)
+    return draws
+
+
+def _sums(draws: Draws, columns: Floats) -> Floats:
+    """Sums over each resample of columns `(N, M)`: `(R, M)`."""
+    step = max(1, _CHUNK // draws.shape[1])
+    return np.concatenate(
+        [draws[start : start + step].astype(np.float64) @ columns for start in range(0, len(draws), step)]
+    )
+
+
+class Bootstrap:
+    """Intervals from resamples of an outcome.
+
+    Args:
+        outcome: of `N` pictures.
+        draws: `(R, N)`, from `draw`.
+    """
+
+    def __init__(self, outcome: Outcome, draws: Draws) -> None:
+        self.outcome = outcome
+        self.draws = draws
+
+    @cached_property
+    def scores(self) -> dict[str, Floats]:
+        """Every metric of each resample, `(R,)`; NaN where it is not defined."""
+        outcome = self.outcome
+        count, classes = outcome.probabilities.shape
+        truth, guess = (np.eye(classes)[which] for which in (outcome.labels, outcome.predictions))  # (N, K)
+        of_label = outcome.probabilities[np.arange(count), outcome.labels]
+        gaps = np.zeros((count, BINS))
+        gaps[np.arange(count), bins(outcome.confidences)] = outcome.confidences - outcome.correct
+        loss = -np.log(np.clip(of_label, _SMALLEST, 1 - _SMALLEST))
+        brier = np.square(outcome.probabilities - truth).sum(axis=1)
+        top = in_top(outcome) if classes > TOP else np.zeros(count)
+        sums = _sums(self.draws, np.column_stack([loss, brier, top, gaps, truth, guess, truth * guess]))
+        loss, brier, top = sums[:, :3].T / count
+        gaps = np.abs(sums[:, 3 : 3 + BINS]).sum(axis=1) / count
+        found = _of_counts(*np.split(sums[:, 3 + BINS :], 3, axis=1))
+        if classes > TOP:
+            found["top5_accuracy"] = top
+        found |= {"negative_log_likelihood": loss, "brier_score": brier, "expected_calibration_error": gaps}
+        found["roc_auc"], found["average_precision"] = self._rankings()
+        return found
+
+    def _rankings(self) -> tuple[Floats, Floats]:
+        """Mean ROC-AUC and average precision, one class against the rest, of the classes in each resample."""
+        outcome = self.outcome
+        present = np.unique(outcome.labels).tolist()
+        found = []
+        step = max(1, 5 * _CHUNK // len(outcome.labels))
+        with ThreadPoolExecutor() as pool:
+            for start in range(0, len(self.draws), step):
+                drawn = np.ascontiguousarray(self.draws[start : start + step].T).astype(np.int32)
+                of_class = (
+                    pool.submit(ranking, outcome.probabilities[:, k], outcome.labels == k, drawn) for k in present
+                )
+                found.append(np.array([each.result() for each in list(of_class)]))  # (K, 2, step)
+        areas, precisions = np.concatenate(found, axis=2).transpose(1, 0, 2)
+        return _mean(areas), _mean(precisions)
+
+    def shares(self, hits: Booleans, groups: Booleans) -> list[Estimate]:
+        """Share of hits `(N,)` within each group `(N, G)` of pictures."""
+        drawn = _sums(self.draws, np.column_stack([groups * hits[:, None], groups]))
+        with np.errstate(invalid="ignore"):
+            of_all = (groups * hits[:, None]).sum(axis=0) / groups.sum(axis=0)
+            resampled = drawn[:, : groups.shape[1]] / drawn[:, groups.shape[1] :]
+        found = [estimate(value, values) for value, values in zip(of_all, resampled.T, strict=True)]
+        return [_widened(each, int(count)) for each, count in zip(found, groups.sum(axis=0), strict=True)]
+
+    @cached_property
+    def estimates(self) -> dict[str, Estimate]:
+        """Every metric with its interval, in the order in which people ask for them."""
+        return {name: estimate(value, self.scores[name]) for name, value in scores(self.outcome).items()}
+
+
+def changes(a: Outcome, b: Outcome, groups: Booleans, draws: Draws) -> list[Estimate]:
+    """Change of the accuracy from `a` to `b` within each group `(N, G)` of the same pictures, with paired intervals."""
+    gained = groups * (b.correct.astype(np.float64) - a.correct)[:, None]
+    drawn = _sums(draws, np.column_stack([gained, groups]))
+    number = groups.shape[1]
+    with np.errstate(invalid="ignore"):
+        values, resampled = gained.sum(axis=0) / groups.sum(axis=0), drawn[:, :number] / drawn[:, number:]
+    return [estimate(value, each) for value, each in zip(values, resampled.T, strict=True)]
+
+
+def estimate(value: float, resampled: Floats) -> Estimate:
+    """A figure and its interval: percentiles of the resamples, corrected for their bias (Efron 1987).
+
+    A figure that is biased, such as the expected calibration error, is larger in resamples than it is; where the
+    correction cannot bring it into its own interval, this ends there.
+    """
+    known = resampled[~np.isnan(resampled)]
+    if np.isnan(value) or not len(known):
+        return Estimate(float(value), np.nan, np.nan)
+    below = ((known < value).sum() + 0.5 * (known == value).sum() + 0.5) / (len(known) + 1)
+    shift = 2 * norm.ppf(below)
+    low, high = np.quantile(known, norm.cdf([shift - _Z, shift + _Z]))
+    return Estimate(float(value), float(min(low, value)), float(max(high, value)))
+
+
+def _widened(share: Estimate, count: int) -> Estimate:
+    """All or none of a few: resamples show nothing else, and Wilson's interval (1927) takes their place."""
+    low = count / (count + _Z**2) if share.value == 1 else share.low
+    high = _Z**2 / (count + _Z**2) if share.value == 0 else share.high
+    return Estimate(share.value, low, high)
+
+
+def _mean(rows: Floats) -> Floats:
+    """Mean over the first axis of what is defined."""
+    known = ~np.isnan(rows)
+    with np.errstate(invalid="ignore"):
+        mean: Floats = np.where(known, rows, 0).sum(axis=0) / known.sum(axis=0)
+    return mean
+
+
+def _of_counts(support: Floats, predicted: Floats, hits: Floats) -> dict[str, Floats]:
+    """What follows from how often each class `(R, K)` is there, is predicted, and both."""
+    total, right = support.sum(axis=1), hits.sum(axis=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        precision, recall, f1 = (
+            np.nan_to_num(part / whole)
+            for part, whole in ((hits, predicted), (hits, support), (2 * hits, support + predicted))
+        )
+        met = support + predicted > 0
+        found = {"accuracy": right / total}
+        for name, values in (("precision", precision), ("recall", recall), ("f1", f1)):
+            found[f"{name}_macro"] = _mean(np.where(met, values, np.nan).T)
+            found[f"{name}_micro"] = right / total
+            found[f"{name}_weighted"] = (support * values).sum(axis=1) / total
+        found["balanced_accuracy"] = _mean(np.where(support > 0, recall, np.nan).T)
+        together = (support * predicted).sum(axis=1)
+        spread = (total**2 - (support**2).sum(axis=1)) * (total**2 - (predicted**2).sum(axis=1))
+        found["matthews_correlation"] = np.where(
+            spread > 0, (right * total - together) / np.sqrt(np.maximum(spread, 1)), 0.0
+        )
+        found["cohen_kappa"] = 1 - (total - right) / (total - together / total)
+    return found
+
+
+def ranking(values: Floats, positive: Booleans, drawn: Counts) -> tuple[Floats, Floats]:
+    """ROC-AUC and average precision of each resample, from cumulated draws along one sorting of the pictures.
+
+    Args:
+        values: `(N,)`, higher where the picture should be positive; equal ones share their place.
+        positive: `(N,)`.
+        drawn: `(N, R)`, how often each picture is in each resample.
+
+    Returns:
+        Two of `(R,)`; NaN where a resample has no positive or, for the area, nothing else.
+    """
+    count = len(values)
+    order = np.argsort(-values, kind="stable")
+    values, hits = values[order], positive[order]
+    starts = np.flatnonzero(np.diff(values, prepend=np.inf))  # of groups of equal values
+    ends = np.append(starts[1:], count)
+    before = np.append(0, np.cumsum(hits))  # positives before each place
+    useful = before[ends] > before[starts]
+    starts, ends = starts[useful], ends[useful]  # of the G groups that hold a positive
+    edges = np.column_stack([starts, ends]).ravel()
+
+    def summed(places: Integers, edges: Integers) -> Counts:
+        """Draws of consecutive places of the sorting, summed from each edge to the next."""
+        ones = np.ones(len(places), np.int32)
+        sums: Counts = csr_array((ones, places, edges), shape=(len(edges) - 1, count)) @ drawn
+        return sums
+
+    upto = _cumulated(summed(order[: edges[-1]], np.append(0, edges)))  # (2 G, R): at starts and ends
+    gained = summed(order[hits], before[np.append(starts, count)])  # (G, R): positives of each group
+    above = _cumulated(gained.copy())
+    false = upto[::2] + upto[1::2] - 2 * above + gained  # negatives so far, twice their mean over the group
+    positives = above[-1].astype(np.float64)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        pairs = np.einsum("gr,gr->r", gained, false, dtype=np.float64)
+        shares = above / np.maximum(upto[1::2], 1)
+        return (
+            1 - pairs / (2 * positives * (count - positives)),
+            np.einsum("gr,gr->r", gained, shares) / positives,
+        )
+
+
+def _cumulated(rows: Counts) -> Counts:
+    """Running sums down the rows, in place; ten times as fast as numpy.cumsum, which walks down each column."""
+    for above, row in pairwise(rows):
+        row += above
+    return rows

@@ -68,7 +68,7 @@ def _ascent(net: Net, images: Tensor, labels: Tensor) -> Tensor:
 
 
 def under_attacks(outcome: Outcome, net: nn.Module, radii: Sequence[float], device: torch.device) -> Robustness:
-    """Accuracy under FGSM, and under PGD that goes on from there: fooled is who is fooled by either.
+    """Accuracy under FGSM, and under PGD that starts where FGSM has ended.
 
     Args:
         outcome: the pictures.
@@ -77,8 +77,7 @@ def under_attacks(outcome: Outcome, net: nn.Module, radii: Sequence[float], devi
         device: where the net is.
     """
     count = len(outcome.labels)
-    hits = {name: np.zeros(len(radii)) for name in ("FGSM", f"FGSM and PGD of {_STEPS} steps")}
-    net.requires_grad_(False)
+    hits = {name: np.zeros(len(radii)) for name in ("FGSM", f"PGD, {_STEPS} steps")}
     work = [(place, start) for place in range(len(radii)) for start in range(0, count, _TOGETHER)]
     for place, start in track(work, "attacking", len(work)):
         part = slice(start, start + _TOGETHER)
@@ -86,9 +85,8 @@ def under_attacks(outcome: Outcome, net: nn.Module, radii: Sequence[float], devi
         labels = torch.from_numpy(outcome.labels[part]).to(device)
         after_one = fgsm(net, images, labels, radii[place])
         after_many = pgd(net, images, labels, radii[place], after_one)
-        with torch.inference_mode():
-            first, second = (net(changed).argmax(1) == labels for changed in (after_one, after_many))
-        for right, survivors in zip(hits.values(), (first, first & second), strict=True):
-            right[place] += int(survivors.sum())
+        for right, changed in zip(hits.values(), (after_one, after_many), strict=True):
+            with torch.inference_mode():
+                right[place] += int((net(changed).argmax(1) == labels).sum())
     rows = {name: (right / count).tolist() for name, right in hits.items()}
     return Robustness("adversarial attacks", tuple(f"{radius:g}/255" for radius in radii), rows)

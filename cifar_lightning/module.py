@@ -77,10 +77,10 @@ class Classifier(L.LightningModule):
         loss: of logits `(B, K)` and labels `(B,)`.
 
     Attributes:
-        tested: logits `(N, K)` of the test images, in their order, once they are known.
+        tested: places `(N,)` of the test images that were judged, in their order, and logits `(N, K)`.
     """
 
-    tested: Tensor
+    tested: tuple[Tensor, Tensor]
 
     def __init__(
         self,
@@ -189,7 +189,8 @@ class Classifier(L.LightningModule):
             parts: list[Any] = [None] * self.trainer.world_size
             torch.distributed.all_gather_object(parts, (indices, logits))
             indices, logits = (torch.cat(each) for each in zip(*parts, strict=True))
-        self.tested = logits[indices.argsort()]
+        order = indices.argsort()
+        self.tested = indices[order], logits[order]
 
     def _loss_of_all(self, part: str) -> tuple[Tensor, Tensor]:
         """Sum of the losses of all images of this epoch so far, in all processes, and their number."""

@@ -7,6 +7,7 @@ from pathlib import Path
 import lightning.pytorch as L
 import numpy as np
 import torch
+from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from numpy.typing import NDArray
 
 from cifar_lightning import checkpoint as checkpoints
@@ -49,42 +50,47 @@ class Trainer(L.Trainer):
         from cifar_onnx.evaluation.commands import publish
         from cifar_onnx.evaluation.evaluation import Evaluation
         from cifar_onnx.evaluation.robustness import under_corruptions
-        from cifar_onnx.evaluation.slices import read_groups, slicings
+        from cifar_onnx.evaluation.slices import Groups, slicings
 
         assert ckpt_path is not None
+        if isinstance(self.strategy.launcher, _MultiProcessingLauncher):  # whose processes end with what they know
+            raise InputError("test takes no strategy that spawns or forks: leave --trainer.strategy out, or give ddp")
         if resamples < 1 or (attacks and min(attacks) < 0):
             raise InputError("resamples must be 1 at least, and the radii of attacks not below 0")
         folder = Path(output) if output else checkpoints.run_folder(ckpt_path) / "report"
         folder.mkdir(parents=True, exist_ok=True)  # before the work, so that nothing is lost
+        listed = Groups(Path(groups)) if groups else None
         super().test(model, datamodule=datamodule, ckpt_path=ckpt_path, verbose=False)
         if not self.is_global_zero:
             return
         images = datamodule.images("test")
+        indices, answers = (tensor.numpy() for tensor in model.tested)
+        if len(indices) < len(images):
+            print(f"only {len(indices):,} of {len(images):,} images are judged")
+        judged = images.take(indices)
         outcome = Outcome(
-            tuple(model.classes),
-            images.names,
-            images.labels,
-            model.tested.numpy(),
-            images.pixels,
-            images.areas,
+            *(tuple(model.classes), judged.names, judged.labels, answers, judged.pixels, judged.areas),
             images.unreadable,
         )
-        properties = read_groups(Path(groups), images.names, datamodule.folder("test")) if groups else None
+        properties = listed.of(judged.names, datamodule.folder("test")) if listed else None
         model.to(self.strategy.root_device).eval()
 
         def logits(batch: Pixels) -> NDArray[np.float32]:
-            with torch.inference_mode():
+            with torch.inference_mode(), self.precision_plugin.forward_context():
                 pixels = torch.from_numpy(batch).to(model.device).permute(0, 3, 1, 2)
-                answers: NDArray[np.float32] = model(pixels).float().cpu().numpy()
-            return answers
+                found: NDArray[np.float32] = model(pixels).float().cpu().numpy()
+            return found
 
         harder = [under_corruptions(outcome, logits)] if corruptions else []
-        harder += [under_attacks(outcome, model, attacks, model.device)] if attacks else []
+        if attacks:
+            with self.precision_plugin.forward_context():
+                harder.append(under_attacks(outcome, model, attacks, model.device))
         bootstrap = Bootstrap(outcome, draw(len(outcome.labels), resamples))
         facts = {
             "checkpoint": ckpt_path,
             "net": type(model.net).__name__,
             "input": f"{datamodule.image_size} x {datamodule.image_size} pixels ({datamodule.resize_mode})",
+            "maps by": "occlusion",
             "run by": f"PyTorch {torch.__version__}",
         }
         title = str(checkpoints.run_folder(ckpt_path))

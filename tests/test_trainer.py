@@ -118,6 +118,10 @@ class TestBothWays:
         ("words", "sentence"),
         [
             (["--groups", "none.csv"], "none.csv cannot be read as a CSV file"),
+            (
+                ["--trainer.devices", 2, "--trainer.strategy", "ddp_spawn"],
+                "test takes no strategy that spawns or forks",
+            ),
             (["--attacks", "[-1]"], "the radii of attacks not below 0"),
             (["--resamples", 0], "resamples must be 1 at least"),
             (["--output", "file/out"], "file/out"),
@@ -230,9 +234,35 @@ def test_corruptions_by_torch_and_onnxruntime_are_the_same(run: Run, trained: Pa
     assert ours == theirs
 
 
+def test_a_part_of_the_test_set(run: Run, checkpoint: Path) -> None:
+    words = ("--data.batch_size", 8, "--trainer.limit_test_batches", 2, "--output", "out")
+    result = run("test", "--ckpt_path", checkpoint, *words)
+    assert result.code == 0, result.err
+    assert "only 64 of 179 images are judged" in result.out
+    assert figures(Path("out/metrics.json"))["images"] == 64
+
+
+def test_attacks_see_the_precision_that_figures_have(run: Run, checkpoint: Path) -> None:
+    words = ("--trainer.precision", "bf16-mixed", "--attacks", "[0]", "--output", "out")
+    assert run("test", "--ckpt_path", checkpoint, *words).code == 0
+    found = figures(Path("out/metrics.json"))
+    assert found["adversarial attacks"]["accuracy"]["FGSM"]["0/255"] == found["metrics"]["accuracy"]["value"]
+
+
+def test_files_of_a_flat_folder_that_cannot_be_read_are_rows_of_the_test(run: Run, photos: Path) -> None:
+    flat = photos / "train"
+    (flat / "red" / "broken.png").write_bytes(b"nothing")
+    assert run("fit", *BRIEF, "--data", "ImageFolder", "--data.root", flat).code == 0
+    assert run("test", "--ckpt_path", "runs/cnn/version_0/checkpoints/best.ckpt", "--output", "out").code == 0
+    (row,) = (row for row in table(Path("out/predictions.csv")) if row["error"])
+    assert row["path"].endswith("broken.png")
+
+
 class TestCurves:
     def test_fit_leaves_curves_beside_the_metrics(self, run: Run) -> None:
-        assert run("fit", *BRIEF, "--trainer.max_epochs", 2).code == 0
+        """Whatever else is logged: a learning rate has rows without an epoch."""
+        words = ("--trainer.callbacks+", "LearningRateMonitor", "--trainer.log_every_n_steps", 1)
+        assert run("fit", *BRIEF, "--trainer.max_epochs", 2, *words).code == 0
         text = Path("runs/cnn/version_0/curves.svg").read_text()
         ET.fromstring(text)
         for word in ("epoch", "loss", "accuracy", "train", "val", "prefers-color-scheme"):

@@ -11,6 +11,7 @@ _STYLE = (
     "<style>svg{color:#1c2330;background:#fff}"
     "@media(prefers-color-scheme:dark){svg{color:#e6e9ef;background:#11151c}}</style>"
 )
+_DRAWN = ("train/loss", "val/loss", "val/accuracy")
 _INK, _COLOURS = "#010203", {"train": "#f59e0b", "val": "#3b82f6"}
 
 
@@ -66,6 +67,7 @@ def read(metrics: Path) -> Mapping[int, Mapping[str, float]]:
         return epochs
     with metrics.open(newline="") as file:
         for row in csv.DictReader(file):
-            known = {name: float(value) for name, value in row.items() if value and name not in ("epoch", "step")}
-            epochs.setdefault(int(row["epoch"]) + 1, {}).update(known)
+            if row["epoch"]:  # other callbacks write rows of their own
+                known = {name: float(row[name]) for name in _DRAWN if row.get(name)}
+                epochs.setdefault(int(row["epoch"]) + 1, {}).update(known)
     return epochs

@@ -4,7 +4,7 @@ import hashlib
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -31,7 +31,7 @@ class Images:
         pixels: uint8 `(N, S, S, 3)`.
         labels: int64 `(N,)`, -1 where unknown.
         names: path or index of each.
-        areas: `(N,)`, pixels of each before it was resized; None where they are all of one size.
+        areas: `(N,)`, pixels of each before it was resized; None where that is not known.
         unreadable: files that are no pictures, and are in none of the above.
     """
 
@@ -159,6 +159,9 @@ class ImageData(L.LightningDataModule, ABC):
         missing = {part: fraction for part, fraction in fractions.items() if part not in self.given}
         indices = stratify(whole.labels, whole.names, missing, self.split_seed)
         parts = {part: whole.take(chosen) for part, chosen in indices.items()}
+        # Files that cannot be read are in no part: the test, where they are looked for, gets them.
+        if "test" in parts:
+            parts["test"] = replace(parts["test"], unreadable=whole.unreadable)
         for part, images in parts.items():
             if not len(images):
                 raise InputError(

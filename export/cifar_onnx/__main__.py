@@ -4,6 +4,7 @@ import argparse
 import csv
 import io
 import json
+import math
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -75,9 +76,11 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("b", metavar="B", help="the one that may take its place")
     compare.add_argument("folder", metavar="DIR", help="pictures as DIR/<class>/*")
     compare.add_argument(
-        "--max-drop", type=float, metavar="POINTS", help="exit with 1 if B's accuracy is so much lower"
+        "--max-drop", type=_within(0, 100), metavar="POINTS", help="exit with 1 if B's accuracy is so much lower"
     )
-    compare.add_argument("--no-class-below", type=float, metavar="RECALL", help="exit with 1 if a class of B's is")
+    compare.add_argument(
+        "--no-class-below", type=_within(0, 1), metavar="RECALL", help="exit with 1 if a class of B's is"
+    )
     compare.add_argument("--output", default="comparison", metavar="DIR", help="where files go (default: %(default)s)")
     compare.set_defaults(run=_evaluation("compare"))
 
@@ -87,8 +90,8 @@ def _parser() -> argparse.ArgumentParser:
         )
         foreign = command.add_argument_group("an ONNX file without a contract")
         foreign.add_argument("--classes", help="a,b,c in the order of the outputs, or a file with one name a line")
-        foreign.add_argument("--mean", type=_three, default=(0, 0, 0), metavar="R,G,B", help="of pixels from 0 to 1")
-        foreign.add_argument("--std", type=_three, default=(1, 1, 1), metavar="R,G,B", help="likewise")
+        foreign.add_argument("--mean", type=_three, metavar="R,G,B", help="of pixels from 0 to 1 (default: 0,0,0)")
+        foreign.add_argument("--std", type=_three, metavar="R,G,B", help="likewise (default: 1,1,1)")
         foreign.add_argument("--size", type=_positive, metavar="S", help="side of the pictures in pixels")
         foreign.add_argument("--resize", choices=get_args(images.ResizeMode), help="how pictures become squares")
 
@@ -104,6 +107,19 @@ def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 up")
     return int(text)
+
+
+def _within(low: float, high: float) -> Callable[[str], float]:
+    def number(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number from {low:g} to {high:g}")
+        return value
+
+    return number
 
 
 def _three(text: str) -> tuple[float, ...]:

@@ -130,6 +130,11 @@ class Classifier:
         logits, probabilities = self._session.run(["logits", "probabilities"], {"image": batch})
         return logits, probabilities
 
+    @property
+    def has_maps(self) -> bool:
+        """Whether the file gives class activation maps."""
+        return any(output.name == "cam" for output in self._session.get_outputs())
+
     def explain(self, image: Source, label: str | None = None) -> Scores:
         """What in a picture spoke for a class: `(S, S)` from 0 to 1, on the square that the net sees.
 
@@ -150,7 +155,7 @@ class Classifier:
         if label not in self.classes:
             raise InputError(f"unknown class {label!r}: the model knows {', '.join(self.classes)}")
         k = self.classes.index(label)
-        if any(output.name == "cam" for output in self._session.get_outputs()):
+        if self.has_maps:
             return cam(self._session.run(["cam"], {"image": pixels[None]})[0][0, k], self.contract.size)
         return occlusion(lambda batch: self.run(batch)[0], pixels, k)
 

@@ -90,12 +90,12 @@ def parse(data: bytes) -> Contract:
         external = _uses_external_data(data)
     except (IndexError, UnicodeDecodeError):
         raise ContractError("not an ONNX file, or a damaged one") from None
-    if external:
-        raise ContractError("keeps weights outside the file (external data): ask for a model in one file")
     if KEY not in metadata:
         raise NoContractError(
             f"an ONNX file without a contract (metadata key '{KEY}'): export it with python -m cifar_lightning export"
         )
+    if external:
+        raise ContractError("keeps weights outside the file (external data): ask for a model in one file")
     try:
         info = json.loads(metadata[KEY])
         if info["format"] != FORMAT:

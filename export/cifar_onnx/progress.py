@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import track as bar
 
 T = TypeVar("T")
@@ -21,11 +22,11 @@ def track(steps: Iterable[T], description: str, total: int, every: float = 10.0)
     """
     console = Console(stderr=True)
     if console.is_terminal:
-        yield from bar(steps, description, total=total, console=console)
+        yield from bar(steps, escape(description), total=total, console=console)
         return
     shown = time.monotonic()
     for done, step in enumerate(steps):
         if done == 0 or time.monotonic() - shown >= every:
             shown = time.monotonic()
-            console.print(f"{description}: {done:,} of {total:,}", highlight=False)
+            console.print(f"{description}: {done:,} of {total:,}", highlight=False, markup=False)
         yield step

@@ -14,14 +14,14 @@ from PIL import Image
 pytest.importorskip("sklearn")
 from sklearn.datasets import load_digits
 
-from cifar_onnx import Classifier
+from cifar_onnx import Classifier, InputError
 from cifar_onnx.__main__ import main
 from cifar_onnx.evaluation import commands
 from cifar_onnx.evaluation.bootstrap import Bootstrap, draw
 from cifar_onnx.evaluation.compare import Comparison, bounds, in_order
 from cifar_onnx.evaluation.outcome import Outcome
 from cifar_onnx.evaluation.robustness import under_corruptions
-from cifar_onnx.evaluation.slices import read_groups, slicings
+from cifar_onnx.evaluation.slices import Groups, slicings
 from cifar_onnx.images import Pixels, resize
 
 MODEL = Path(__file__).parent / "digits.onnx"
@@ -238,18 +238,47 @@ class TestSlices:
         assert bright.worst.accuracy.value == min(values)
         assert bright.gap == pytest.approx(max(values) - min(values))
 
-    def test_groups_of_the_users_own(self, tmp_path: Path, scans: Path) -> None:
+    def test_groups_of_the_users_own(self, tmp_path: Path, scans: Path, capsys: pytest.CaptureFixture[str]) -> None:
         names = sorted(map(str, scans.rglob("0*.png")))
         table = tmp_path / "groups.csv"
         lines = [f"{Path(name).relative_to(scans)},{'night' if i % 2 else 'day'}" for i, name in enumerate(names[1:])]
         table.write_text("path,light\n" + "\n".join(lines))
-        groups = read_groups(table, names, scans)
+        groups = Groups(table).of(names, scans)
         assert groups["light"][:3] == ["not listed", "day", "night"]
+        capsys.readouterr()
         words = ["evaluate", str(MODEL), str(scans), "--output", str(tmp_path / "out"), "--resamples", "20"]
         assert main([*words, "--groups", str(table)]) == 0
         found = json.loads((tmp_path / "out" / "metrics.json").read_text())["slices"]["light"]
         assert found["groups"]["night"]["images"] == sum("night" in line for line in lines)
-        assert found["worst"] in found["groups"]
+        assert set(found["groups"]) == {"day", "night", "not listed"}
+        assert f"lists {len(lines)} of 200 pictures" in capsys.readouterr().out
+        accuracies = {name: group["value"] for name, group in found["groups"].items()}
+        assert accuracies[found["worst"]] == min(accuracies.values())
+        assert found["gap"] == pytest.approx(max(accuracies.values()) - min(accuracies.values()))
+
+    def test_paths_may_be_written_in_many_ways(
+        self, tmp_path: Path, scans: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        names = ["scans/0/000.png", "scans/1/001.png", "scans/2/002.png", "scans/3/003.png"]
+        table = tmp_path / "groups.csv"
+        table.write_bytes(
+            f"path,side\r\n./0/000.png,a\r\n1\\001.png,b\r\n{scans / '2/002.png'},c\r\nscans/3/003.png\r\n".encode(
+                "utf-8-sig"
+            )
+        )
+        assert Groups(table).of(names, Path("scans")) == {"side": ["a", "b", "c", "(empty)"]}
+
+    def test_numbers_stand_in_their_order(self) -> None:
+        whole = outcome(np.arange(40) % 2, 0.8)
+        *_, found = slicings(Bootstrap(whole, draw(40, 5)), {"camera": [str(i % 4 * 5) for i in range(40)]})
+        assert [each.name for each in found.slices] == ["0", "5", "10", "15"]
+
+    def test_of_a_few_that_are_all_right_little_is_known(self) -> None:
+        whole = outcome(np.arange(12) % 2, 1.0)
+        first, second = Bootstrap(whole, draw(12, 50)).shares(whole.correct, np.eye(2, dtype=bool)[whole.labels])
+        assert first.high == second.high == 1
+        assert first.low == pytest.approx(6 / (6 + 1.96**2), abs=1e-3)
 
     @pytest.mark.parametrize(
         ("text", "sentence"),
@@ -257,7 +286,8 @@ class TestSlices:
             ("file,light\nx,day\n", "it needs the column path"),
             ("path,light\nelsewhere.png,day\n", "lists none of the pictures"),
             ("", "has no rows"),
-            ("path\n0/000.png\n", "another for each kind of group"),
+            ("path\n0/000.png,x\n", "another for each kind of group"),
+            ("path,id\n" + "".join(f"{i},{i}\n" for i in range(60)), "column id has 60 groups: 50 at most"),
         ],
     )
     def test_bad_tables(
@@ -310,6 +340,17 @@ class TestCompare:
         assert bounds(comparison, None, 0.5) == []
         assert len(bounds(comparison, None, 0.9)) == 2
 
+    def test_a_class_without_pictures_does_not_pass(self) -> None:
+        a = outcome(np.zeros(50, np.int64), 1.0)
+        (sentence,) = bounds(Comparison(a, a, draw(50, 5)), None, 0.5)
+        assert "there are no pictures of b" in sentence
+
+    @pytest.mark.parametrize("bound", [["--max-drop", "nan"], ["--max-drop", "-1"], ["--no-class-below", "90"]])
+    def test_bounds_that_are_none(self, bound: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+        with pytest.raises(SystemExit, match="2"):
+            main(["compare", str(MODEL), str(MODEL), "x", *bound])
+        assert "is not a number from 0 to" in capsys.readouterr().err
+
     def test_classes_in_another_order_are_put_right(self) -> None:
         a = outcome(self.labels, 0.8)
         swapped = Outcome(("b", "a"), a.names, 1 - a.labels, a.logits[:, ::-1], a.pixels)
@@ -320,10 +361,17 @@ class TestCompare:
     def test_in_a_pipeline(self, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         words = ["compare", str(MODEL), str(MODEL), str(scans), "--output", str(tmp_path / "out"), "--resamples", "20"]
         assert main([*words, "--max-drop", "0.3", "--no-class-below", "0.5"]) == 0
-        assert "no difference" in capsys.readouterr().out
-        assert main([*words, "--no-class-below", "1.01"]) == 1
-        assert "broken: recall of 0 is" in capsys.readouterr().out
+        out = capsys.readouterr().out
+        assert "no difference" in out
+        assert "1 files could not be read" in out
+        for path in (scans / "7").iterdir():
+            path.rename(scans / "8" / path.name)
+        assert main([*words, "--no-class-below", "0.9"]) == 1
+        out = capsys.readouterr().out
+        assert "broken: recall of 8 is" in out
+        assert "broken: there are no pictures of 7" in out
         found = json.loads((tmp_path / "out" / "comparison.json").read_text())
+        assert found["unreadable"] == 1
         assert (found["verdict"], found["newly_wrong"], found["accuracy_change"]["value"]) == (
             "no difference can be shown",
             0,
@@ -331,6 +379,43 @@ class TestCompare:
         )
         assert found["models"][0]["milliseconds"] > 0
         assert rows(tmp_path / "out" / "newly_wrong.csv") == []
+
+
+class TestFindings:
+    @pytest.mark.parametrize(
+        ("right", "logit", "sentence"),
+        [(0.95, 3.0, "about as sure as right"), (0.6, 9.0, "too sure of itself"), (1.0, 0.5, "more often right than")],
+    )
+    def test_they_say_how_sure_it_is(self, right: float, logit: float, sentence: str, tmp_path: Path) -> None:
+        labels = np.arange(1000) % 2
+        plain = outcome(labels, right)
+        whole = Outcome(plain.classes, plain.names, labels, logit / 3 * plain.logits, plain.pixels)
+        evaluation = commands.Evaluation("model", {}, Bootstrap(whole, draw(1000, 10)))
+        commands.publish(evaluation, tmp_path, lambda pixels, k: np.zeros(pixels.shape[:2], np.float32))
+        assert sentence in (tmp_path / "report.html").read_text()
+
+    def test_two_hundred_classes_fit_on_the_page(self, tmp_path: Path) -> None:
+        generator = np.random.default_rng(0)
+        labels = np.arange(2000) % 200
+        logits = generator.normal(size=(2000, 200)) + 3 * np.eye(200)[labels]
+        classes = tuple(f"a class with the number {number}" for number in range(200))
+        pixels = generator.integers(0, 256, (2000, 64, 64, 3), dtype=np.uint8)
+        whole = Outcome(classes, list(map(str, range(2000))), labels, logits.astype(np.float32), pixels)
+        evaluation = commands.Evaluation("model", {}, Bootstrap(whole, draw(2000, 5)))
+        commands.publish(evaluation, tmp_path, lambda pixels, k: np.zeros(pixels.shape[:2], np.float32))
+        text = (tmp_path / "report.html").read_text()
+        assert len(text) < 2_000_000
+        assert "The 40 classes of lowest recall" in text
+        assert "most frequent mistakes" in text
+
+
+def test_an_answer_that_is_not_finite_is_refused() -> None:
+    whole = outcome(np.arange(6) % 2, 1.0)
+    for value in (np.nan, np.inf):
+        logits = whole.logits.copy()
+        logits[4, 1] = value
+        with pytest.raises(InputError, match="answer to 4 is not finite"):
+            Outcome(whole.classes, whole.names, whole.labels, logits, whole.pixels)
 
 
 class TestRobustness:

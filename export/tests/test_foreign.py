@@ -34,8 +34,11 @@ def test_it_gives_the_same_logits(foreign: Path) -> None:
     ("settings", "sentence"),
     [
         ({"size": None}, "does not say how large its pictures are: give --size"),
-        ({"classes": ["a", "b"]}, r"gives \(2, 10\) for 2 pictures: --classes names 2"),
+        ({"classes": ["a", "b"]}, r"gives \(1, 10\) for 1 pictures: --classes names 2"),
         ({"classes": ["a", "a"]}, "names one class twice"),
+        ({"classes": ["a"]}, "a classifier has two at least"),
+        ({"mean": (0.5, 0.5, 0.5)}, "takes pixels as they are"),
+        ({"std": (1, 1, float("nan"))}, "those of --std above 0"),
         ({"std": (1, 1, 0)}, "those of --std above 0"),
     ],
 )

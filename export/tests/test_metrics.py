@@ -148,6 +148,17 @@ def test_an_interval_holds_what_many_samples_show() -> None:
         assert 0.75 < (one.high - one.low) / spread < 1.35
 
 
+@pytest.mark.parametrize("count", [200, 1000])
+def test_a_figure_lies_in_its_interval_also_where_resamples_are_biased(count: int) -> None:
+    """The calibration error of one who is calibrated grows in resamples."""
+    for seed in range(10):
+        generator = np.random.default_rng(seed)
+        whole = outcome(count, 10, seed)
+        labels = np.array([generator.choice(10, p=row) for row in whole.probabilities])
+        for name, each in Bootstrap(replace(whole, labels=labels), draw(count, 200)).estimates.items():
+            assert each.low <= each.value <= each.high, name
+
+
 def test_shares_of_groups() -> None:
     whole = outcome()
     groups = np.column_stack([whole.labels == 0, whole.labels != 0, np.zeros(200, bool)])

@@ -9,14 +9,14 @@ from cifar_onnx import progress
 
 
 def test_without_a_terminal_there_are_plain_lines(capsys: pytest.CaptureFixture[str]) -> None:
-    assert list(progress.track(range(3), "reading", 3, every=0)) == [0, 1, 2]
+    assert list(progress.track(range(3), "reading [/b] [old]", 3, every=0)) == [0, 1, 2]
     lines = capsys.readouterr().err.splitlines()
-    assert lines == ["reading: 0 of 3", "reading: 1 of 3", "reading: 2 of 3"]
+    assert lines == [f"reading [/b] [old]: {number} of 3" for number in range(3)]
 
 
 def test_on_a_terminal_there_is_a_bar(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress, "Console", partial(Console, force_terminal=True))
-    assert list(progress.track(range(3), "reading", 3)) == [0, 1, 2]
+    assert list(progress.track(range(3), "reading [/b]", 3)) == [0, 1, 2]
     err = capsys.readouterr().err
-    assert "reading" in err
+    assert "reading [/b]" in err
     assert "100%" in err

@@ -122,8 +122,9 @@ def coverage_curve(figure: Figure, outcome: Outcome) -> str:
 
 @_chart(6.4, 4.6)
 def class_bars(figure: Figure, classes: Sequence[OfClass]) -> str:
-    """Recall of each class with its interval, the worst on top, and precision as a mark."""
+    """Recall of each class with its interval, the worst on top, 40 at most, and precision as a mark."""
     ranked = sorted((each for each in classes if each.support), key=lambda each: -each.recall)[-40:]
+    figure.set_figheight(max(2.0, 1.0 + 0.25 * len(ranked)))
     places = np.arange(len(ranked))
     recalls = np.array([each.recall for each in ranked])
     edges = np.array([(each.recall_interval.low, each.recall_interval.high) for each in ranked]).T

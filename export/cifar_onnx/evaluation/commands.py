@@ -12,14 +12,14 @@ from cifar_onnx import Classifier
 from cifar_onnx.errors import InputError, NoContractError
 from cifar_onnx.evaluation import report, tables
 from cifar_onnx.evaluation.bootstrap import Bootstrap, draw
-from cifar_onnx.evaluation.compare import Comparison, bounds, in_order, latency
+from cifar_onnx.evaluation.compare import Comparison, bounds, in_order, latency, same_classes
 from cifar_onnx.evaluation.evaluation import Evaluation
 from cifar_onnx.evaluation.foreign import ForeignClassifier
 from cifar_onnx.evaluation.metrics import SCALES, words
 from cifar_onnx.evaluation.outcome import Logits, answer
 from cifar_onnx.evaluation.report import Maps
 from cifar_onnx.evaluation.robustness import under_corruptions
-from cifar_onnx.evaluation.slices import read_groups, slicings
+from cifar_onnx.evaluation.slices import Groups, slicings
 from cifar_onnx.explain import occlusion
 from cifar_onnx.images import ResizeMode
 
@@ -55,25 +55,27 @@ class Subject:
             self.foreign, digest = True, ""
             self.classes, self.size, self.mode = foreign.classes, foreign.size, options.resize or "stretch"
             self.logits = foreign.logits
-            self.explain = partial(occlusion, foreign.logits)
+            self.explain, maps = partial(occlusion, foreign.logits), "occlusion"
         else:
             contract = classifier.contract
             self.foreign, digest = False, contract.digest
             self.classes, self.size, self.mode = contract.classes, contract.size, contract.resize
             self.logits = lambda batch: classifier.run(batch)[0] / np.float32(contract.temperature)
             self.explain = lambda pixels, k: classifier.explain(pixels, contract.classes[k])
+            maps = "class activation" if classifier.has_maps else "occlusion"
         self.facts = {
             "file": str(self.path),
             "size": f"{self.path.stat().st_size / 1e6:.2f} MB",
             **({"digest": digest} if digest else {}),
             "input": f"{self.size} x {self.size} pixels ({self.mode})",
+            "maps by": maps,
             "run by": f"onnxruntime {onnxruntime.__version__} on {providers[0]}",
         }
 
 
 def _subjects(paths: Sequence[str], options: argparse.Namespace) -> list[Subject]:
     subjects = [Subject(path, options) for path in paths]
-    given = [f"--{name}" for name in ("classes", "size", "resize") if getattr(options, name)]
+    given = [f"--{name}" for name in ("classes", "mean", "std", "size", "resize") if getattr(options, name)]
     if given and not any(subject.foreign for subject in subjects):
         raise InputError(f"{given[0]} is for files without a contract: {' and '.join(paths)} say it themselves")
     return subjects
@@ -81,23 +83,28 @@ def _subjects(paths: Sequence[str], options: argparse.Namespace) -> list[Subject
 
 def _names(text: str) -> list[str]:
     """Class names: the lines of a file, or words with commas between them."""
-    path = Path(text)
-    words = path.read_text(encoding="utf-8").splitlines() if path.is_file() else text.split(",")
-    return [word.strip() for word in words if word.strip()]
+    if "," in text or not Path(text).is_file():
+        lines = text.split(",")
+    else:
+        try:
+            lines = Path(text).read_text(encoding="utf-8-sig").splitlines()
+        except UnicodeDecodeError as error:
+            raise InputError(f"{text} is not text in UTF-8: {error}") from None
+    return [line.strip() for line in lines if line.strip()]
 
 
 def evaluate(options: argparse.Namespace) -> int:
     """Judge a model by the pictures in a folder."""
     (subject,), folder, output = _subjects([options.model], options), Path(options.folder), Path(options.output)
     output.mkdir(parents=True, exist_ok=True)  # before the work, so that nothing is lost
+    groups = Groups(Path(options.groups)) if options.groups else None
     outcome = answer(folder, subject.classes, subject.size, subject.mode, subject.logits)
-    groups = read_groups(Path(options.groups), outcome.names, folder) if options.groups else None
     bootstrap = Bootstrap(outcome, draw(len(outcome.labels), options.resamples))
     evaluation = Evaluation(
         subject.path.name,
         {**subject.facts, "pictures": str(folder)},
         bootstrap,
-        slicings(bootstrap, groups),
+        slicings(bootstrap, groups.of(outcome.names, folder) if groups else None),
         [under_corruptions(outcome, subject.logits)] if options.corruptions else [],
     )
     publish(evaluation, output, subject.explain)
@@ -108,6 +115,7 @@ def compare(options: argparse.Namespace) -> int:
     """Hold two models against each other; 1 where a bound is broken."""
     subjects, folder, output = _subjects([options.a, options.b], options), Path(options.folder), Path(options.output)
     output.mkdir(parents=True, exist_ok=True)
+    same_classes(*(each.classes for each in subjects))
     outcomes = [answer(folder, each.classes, each.size, each.mode, each.logits) for each in subjects]
     a, b = outcomes[0], in_order(outcomes[1], outcomes[0].classes)
     comparison = Comparison(a, b, draw(len(a.labels), options.resamples))
@@ -128,6 +136,8 @@ def compare(options: argparse.Namespace) -> int:
     )
     for each in sorted(comparison.classes, key=lambda each: each.change.value):
         print(f"  {each.name:<20} recall {each.before:.1%} to {each.after:.1%} ({100 * each.change.value:+.1f} points)")
+    if a.unreadable:
+        print(f"{len(a.unreadable)} files could not be read: {a.unreadable[0].name} is the first")
     print(f"wrote {output / 'comparison.json'} and newly_wrong.csv")
     for sentence in broken:
         print(f"broken: {sentence}")
@@ -150,7 +160,8 @@ def publish(evaluation: Evaluation, folder: Path, explain: Maps) -> None:
         value, low, high = map(form.format, (each.value, each.low, each.high))
         print(f"{words(name):<27} {value} ({low} to {high})")
     for harder in evaluation.robustness:
-        print(f"{harder.title:<27} mean accuracy {harder.mean:.1%}")
+        if harder.mean is not None:
+            print(f"{harder.title:<27} mean accuracy {harder.mean:.1%}")
     if unreadable := len(evaluation.outcome.unreadable):
         print(f"{unreadable} files could not be read: see {folder / 'predictions.csv'}")
     print(f"wrote {folder / 'report.html'}, metrics.json, per_class.csv, confusion.csv and predictions.csv")

@@ -93,19 +93,30 @@ class Comparison:
 
 
 def in_order(outcome: Outcome, classes: tuple[str, ...]) -> Outcome:
-    """The same answers with the classes in another order.
+    """The same answers with the same classes in another order."""
+    order = [outcome.classes.index(name) for name in classes]
+    places = np.argsort(order)
+    unreadable = tuple(replace(each, label=int(places[each.label])) for each in outcome.unreadable)
+    return replace(
+        outcome,
+        classes=classes,
+        labels=places[outcome.labels],
+        logits=outcome.logits[:, order],
+        unreadable=unreadable,
+    )
+
+
+def same_classes(a: Sequence[str], b: Sequence[str]) -> None:
+    """Make sure that two models know the same classes, in whatever order.
 
     Raises:
-        InputError: they are other classes.
+        InputError: they do not.
     """
-    if set(outcome.classes) != set(classes):
+    if set(a) != set(b):
         raise InputError(
-            f"the models know different classes, {', '.join(classes)} and {', '.join(outcome.classes)}: "
+            f"the models know different classes, {', '.join(a)} and {', '.join(b)}: "
             "only models of the same classes can be compared"
         )
-    order = [outcome.classes.index(name) for name in classes]
-    labels = np.argsort(order)[outcome.labels]
-    return replace(outcome, classes=classes, labels=labels, logits=outcome.logits[:, order])
 
 
 def bounds(comparison: Comparison, max_drop: float | None, no_class_below: float | None) -> list[str]:
@@ -125,6 +136,12 @@ def bounds(comparison: Comparison, max_drop: float | None, no_class_below: float
             f"recall of {each.name} is {each.after:.3f}, --no-class-below asks for {no_class_below:g}"
             for each in comparison.classes
             if each.after < no_class_below
+        ]
+        there = {each.name for each in comparison.classes}
+        broken += [
+            f"there are no pictures of {name}, --no-class-below cannot be judged"
+            for name in comparison.a.classes
+            if name not in there
         ]
     return broken
 

@@ -16,19 +16,25 @@ from cifar_onnx.errors import InputError
 from cifar_onnx.images import Pixels
 
 Scores = NDArray[np.float32]
+_TYPES: dict[str, type[np.generic]] = {
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(double)": np.float64,
+    "tensor(uint8)": np.uint8,
+}
 
 
 class ForeignClassifier:
     """A classifier from an ONNX file with one image input, float or uint8, channels first or last.
 
-    Floating-point inputs are given `(x / 255 - mean) / std`, others the pixels. Where all outputs are probabilities
+    Floating-point inputs are given `(x / 255 - mean) / std`, uint8 the pixels. Where all outputs are probabilities
     their logarithm is taken for the logits, which is the same to softmax.
 
     Args:
         model: path of the file.
         classes: names, in the order of the outputs.
-        mean: of each channel, R, G, B, pixels scaled to 0..1.
-        std: likewise.
+        mean: of each channel, R, G, B, pixels scaled to 0..1; by default 0.
+        std: likewise; by default 1.
         size: `S`; by default what the file says.
         providers: as Classifier's.
         threads: as Classifier's.
@@ -41,8 +47,8 @@ class ForeignClassifier:
         self,
         model: str | PathLike[str],
         classes: Sequence[str],
-        mean: Sequence[float] = (0.0, 0.0, 0.0),
-        std: Sequence[float] = (1.0, 1.0, 1.0),
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
         size: int | None = None,
         *,
         providers: Sequence[str] = ("cpu",),
@@ -50,7 +56,11 @@ class ForeignClassifier:
     ) -> None:
         self.name = str(model)
         self.classes = tuple(classes)
-        if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
+        if len(self.classes) < 2:
+            raise InputError(f"--classes names {len(self.classes)}: a classifier has two at least")
+        given = mean or std
+        mean, std = mean or (0.0, 0.0, 0.0), std or (1.0, 1.0, 1.0)
+        if len(mean) != 3 or len(std) != 3 or not np.isfinite([*mean, *std]).all() or min(std) <= 0:
             raise InputError("--mean and --std are three numbers each, of R, G and B, those of --std above 0")
         if len(set(self.classes)) < len(self.classes):
             raise InputError(f"--classes names one class twice: {', '.join(self.classes)}")
@@ -62,6 +72,13 @@ class ForeignClassifier:
             takes = "; ".join(f"{each.name} {each.shape}" for each in inputs)
             raise InputError(f"{model} takes {takes}: a classifier takes one batch of pictures of three channels")
         self._input = inputs[0]
+        if self._input.type not in _TYPES:
+            raise InputError(f"{model} takes {self._input.type}: a classifier takes one of {', '.join(_TYPES)}")
+        self._type = _TYPES[self._input.type]
+        if given and self._type == np.uint8:
+            raise InputError(
+                f"{model} takes pixels as they are (uint8): --mean and --std are for floating-point inputs"
+            )
         self._first = shape[1] == 3
         sides = shape[2:] if self._first else shape[1:3]
         known = sides[0] if isinstance(sides[0], int) and sides[0] == sides[1] else None
@@ -71,13 +88,13 @@ class ForeignClassifier:
             raise InputError(f"{model} takes pictures of {known} x {known} pixels: --size {size} does not fit")
         self.size = int(size or known or 0)
         self._at_once = shape[0] if isinstance(shape[0], int) else None
+        self.logits(np.zeros((1, self.size, self.size, 3), np.uint8))  # what does not fit shows before the work
 
     def logits(self, batch: Pixels) -> Scores:
         """Logits `(B, K)` of uint8 `(B, S, S, 3)`."""
         x: NDArray[Any] = batch
-        if "uint8" not in self._input.type:
-            x = (batch - self._mean) / self._std
-            x = x.astype(np.float16 if "float16" in self._input.type else np.float32)
+        if self._type != np.uint8:
+            x = ((batch - self._mean) / self._std).astype(self._type)
         if self._first:
             x = np.ascontiguousarray(x.transpose(0, 3, 1, 2))
         step = self._at_once or len(x)

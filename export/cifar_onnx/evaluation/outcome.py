@@ -56,6 +56,11 @@ class Outcome:
     areas: Integers | None = None
     unreadable: tuple[Unreadable, ...] = ()
 
+    def __post_init__(self) -> None:
+        if np.isnan(self.logits).any() or np.isposinf(self.logits).any():
+            bad = int(np.flatnonzero(~(self.logits < np.inf).all(axis=1))[0])
+            raise InputError(f"the model's answer to {self.names[bad]} is not finite: {self.logits[bad]}")
+
     @cached_property
     def probabilities(self) -> Floats:
         """`(N, K)`; each row sums to 1."""
@@ -118,7 +123,8 @@ def answer(folder: Path, classes: Sequence[str], size: int, mode: ResizeMode, lo
     kept: list[tuple[Path, int]] = []
     pixels = np.empty((len(files), size, size, 3), np.uint8)
     answers, areas, unreadable = [], [], []
-    with ThreadPoolExecutor() as pool:
+    pool = ThreadPoolExecutor()
+    try:
         done = 0
         results = track(pool.map(read, [path for path, _ in files]), f"classifying {folder}", len(files))
         for (path, label), result in zip(files, results, strict=True):
@@ -133,6 +139,8 @@ def answer(folder: Path, classes: Sequence[str], size: int, mode: ResizeMode, lo
                 done = len(kept)
         if done < len(kept):
             answers.append(logits(pixels[done : len(kept)]))
+    finally:
+        pool.shutdown(cancel_futures=True)
     if not kept:
         raise InputError(f"{folder}: none of the {len(files)} files can be read as a picture")
     return Outcome(

@@ -23,6 +23,7 @@ _HEADLINE = (
 )
 _THUMBNAIL = 96  # pixels a side at most
 _MISTAKES, _HITS = 24, 12  # pictures shown
+_CONFUSIONS = 8  # pairs of classes shown
 
 Maps = Callable[[Pixels, int], NDArray[np.float32]]  # picture (S, S, 3) and class: what spoke for it, (S, S) in 0..1
 
@@ -67,6 +68,7 @@ def write(evaluation: Evaluation, path: Path, explain: Maps) -> None:
         headline=[name for name in _HEADLINE if name in estimates],
         scales=SCALES,
         findings=_findings(evaluation),
+        confusions=_confusions(evaluation),
         charts={
             "confusion": charts.confusion_matrix(outcome),
             "classes": charts.class_bars(evaluation.classes),
@@ -87,6 +89,17 @@ def write(evaluation: Evaluation, path: Path, explain: Maps) -> None:
     path.write_text(page, encoding="utf-8", errors="backslashreplace")
 
 
+def _confusions(evaluation: Evaluation) -> list[tuple[str, str, int, float]]:
+    """The most frequent mistakes: label, prediction, how many, and of what share of the class."""
+    table = confusion(evaluation.outcome)
+    support = table.sum(axis=1)
+    np.fill_diagonal(table, 0)
+    places = np.argsort(-table, axis=None, kind="stable")[:_CONFUSIONS]
+    names = evaluation.outcome.classes
+    pairs = zip(*np.unravel_index(places, table.shape), strict=True)
+    return [(names[i], names[j], int(table[i, j]), float(table[i, j] / support[i])) for i, j in pairs if table[i, j]]
+
+
 def _findings(evaluation: Evaluation) -> list[str]:
     """The three things to know first, in words."""
     outcome, estimates = evaluation.outcome, evaluation.estimates
@@ -105,7 +118,13 @@ def _findings(evaluation: Evaluation) -> list[str]:
     error = estimates["expected_calibration_error"].value
     sentences.append(
         f"On average it says {outcome.confidences.mean():.1%} and is right in {outcome.correct.mean():.1%}: "
-        + ("about as sure as right" if abs(gap) < 0.02 else "too sure of itself" if gap > 0 else "surer than it says")
+        + (
+            "about as sure as right"
+            if abs(gap) < 0.02
+            else "too sure of itself"
+            if gap > 0
+            else "more often right than it says"
+        )
         + f" (expected calibration error {error:.1%})."
     )
     half = np.argsort(-outcome.confidences, kind="stable")[: max(len(outcome.labels) // 2, 1)]

@@ -4,6 +4,7 @@ Notation: `N` pictures.
 """
 
 import csv
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,7 +52,7 @@ def slicings(bootstrap: Bootstrap, groups: Mapping[str, Sequence[str]] | None = 
 
     Args:
         bootstrap: of the outcome.
-        groups: name of a property -> its value for each picture, from `read_groups`.
+        groups: name of a property -> its value for each picture, from `Groups`.
     """
     outcome = bootstrap.outcome
     grey = np.concatenate([_moments(outcome.pixels[i : i + 256]) for i in range(0, len(outcome.pixels), 256)])
@@ -63,8 +64,8 @@ def slicings(bootstrap: Bootstrap, groups: Mapping[str, Sequence[str]] | None = 
         sides = np.sqrt(outcome.areas)
         found.append(_thirds("size", sides, ("small", "medium", "large"), "side of a square of that area"))
     for title, values in (groups or {}).items():
-        names, members = np.unique(np.array(values), return_inverse=True)
-        found.append((title, names.tolist(), members))
+        names = sorted(set(values), key=_natural)
+        found.append((title, names, np.array([names.index(value) for value in values])))
     return [_slicing(bootstrap, *each) for each in found if len(np.unique(each[2])) > 1]
 
 
@@ -77,7 +78,7 @@ def _moments(pixels: Pixels) -> Floats:
 def _thirds(title: str, values: Floats, names: Sequence[str], unit: str) -> tuple[str, list[str], Integers]:
     """Names of the thirds, and the third of each picture; equal values are in one, so that there may be fewer."""
     low, high = np.quantile(values, [1 / 3, 2 / 3])
-    ends = (f"up to {low:.0f}", f"up to {high:.0f}", "above")
+    ends = (f"up to {low:.3g}", f"up to {high:.3g}", "above")
     members = np.searchsorted([low, high], values)
     return f"{title} ({unit})", [f"{name}, {end}" for name, end in zip(names, ends, strict=True)], members
 
@@ -89,41 +90,63 @@ def _slicing(bootstrap: Bootstrap, title: str, names: Sequence[str], members: In
     return Slicing(title, tuple(map(Slice, [names[i] for i in present], groups.sum(axis=0).tolist(), shares)))
 
 
-def read_groups(path: Path, names: Sequence[str], folder: Path | None = None) -> dict[str, list[str]]:
+def _natural(name: str) -> list[tuple[int, str]]:
+    """An order in which 2 comes before 10."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
+
+
+class Groups:
     """Groups of the user's own, from a CSV file with the column `path` and one column for each property.
 
     Args:
         path: the CSV file.
-        names: the pictures' paths.
-        folder: what the paths in the file may be relative to.
-
-    Returns:
-        Name of each property -> its value for each picture; "not listed" for those that the file lacks.
 
     Raises:
-        InputError: it cannot be read, has no such column, lists none of the pictures, or has too many groups.
+        InputError: it cannot be read, has no such column, or a property has too many values.
     """
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path} cannot be read as a CSV file: {error}") from None
-    if not rows or "path" not in rows[0] or len(rows[0]) < 2:
-        has = ", ".join(map(str, rows[0])) if rows else "no rows"
-        raise InputError(f"{path} has {has}: it needs the column path, and another for each kind of group")
-    known = {row["path"]: row for row in rows}
-    inside = [
-        str(Path(name).relative_to(folder)) if folder and Path(name).is_relative_to(folder) else name for name in names
-    ]
-    listed = [known.get(name) or known.get(short) for name, short in zip(names, inside, strict=True)]
-    if not any(listed):
-        raise InputError(f"{path} lists none of the pictures: its column path must hold paths such as {inside[0]}")
-    groups = {
-        column: [(row[column] or "" if row else "not listed") for row in listed]
-        for column in rows[0]
-        if column and column != "path"
-    }
-    for column, values in groups.items():
-        if len(set(values)) > _MOST:
-            raise InputError(f"{path}: column {column} has {len(set(values))} groups: {_MOST} at most can be shown")
-    return groups
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            with path.open(newline="", encoding="utf-8-sig") as file:
+                columns, *rows = [row for row in csv.reader(file) if row] or [[]]
+        except (OSError, UnicodeDecodeError, csv.Error) as error:
+            raise InputError(f"{path} cannot be read as a CSV file: {error}") from None
+        if "path" not in columns or len(columns) < 2:
+            has = f"the columns {', '.join(columns)}" if columns else "no rows"
+            raise InputError(f"{path} has {has}: it needs the column path, and another for each kind of group")
+        place = columns.index("path")
+        self.columns = [column for column in columns if column != "path"]
+        self.rows: dict[Path, list[str]] = {}
+        for row in rows:
+            cells = [*row, *[""] * (len(columns) - len(row))]
+            name = cells.pop(place)
+            self.rows[Path(name.replace("\\", "/"))] = [cell or "(empty)" for cell in cells]
+        for number, column in enumerate(self.columns):
+            if (count := len({row[number] for row in self.rows.values()})) > _MOST:
+                raise InputError(f"{path}: column {column} has {count} groups: {_MOST} at most can be shown")
+
+    def of(self, names: Sequence[str], folder: Path | None) -> dict[str, list[str]]:
+        """Name of each property -> its value for each picture; "not listed" for those that the file lacks.
+
+        Args:
+            names: the pictures' paths.
+            folder: what the paths in the file may be relative to.
+
+        Raises:
+            InputError: the file lists none of the pictures.
+        """
+        root = (folder or Path()).resolve()
+        # As the folder sees them, and as the shell does.
+        listed = {(base / path).resolve(): row for path, row in self.rows.items() for base in (Path(), root)}
+        found = [listed.get(Path(name).resolve()) for name in names]
+        if not any(found):
+            example = Path(names[0])
+            inside = example.relative_to(folder) if folder and example.is_relative_to(folder) else example
+            raise InputError(f"{self.path} lists none of the pictures: its paths must be like {inside.as_posix()}")
+        if missing := sum(row is None for row in found):
+            print(f"{self.path} lists {len(found) - missing:,} of {len(found):,} pictures")
+        return {
+            column: [row[number] if row else "not listed" for row in found]
+            for number, column in enumerate(self.columns)
+        }

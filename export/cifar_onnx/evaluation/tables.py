@@ -47,6 +47,7 @@ def write_comparison(
     summary = {
         "models": described,
         "images": len(a.labels),
+        "unreadable": len(a.unreadable),
         "accuracy_change": asdict(comparison.change),
         "mcnemar_p": comparison.p_value,
         "verdict": comparison.verdict,
@@ -110,7 +111,7 @@ def _summary(evaluation: Evaluation) -> dict[str, Any]:
     }
     for each in evaluation.robustness:
         rows = {kind: dict(zip(each.columns, row, strict=True)) for kind, row in each.rows.items()}
-        summary[each.title] = {"accuracy": rows, "mean_accuracy": each.mean}
+        summary[each.title] = {"accuracy": rows, **({} if each.mean is None else {"mean_accuracy": each.mean})}
     return summary
 
 

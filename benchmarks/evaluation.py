@@ -58,7 +58,12 @@ def main() -> None:
         return evaluation
 
     def page(evaluation: Evaluation, place: Path) -> None:
-        report.write(evaluation, place, lambda pixels, k: classifier.explain(pixels, contract.classes[k]))
+        report.write(
+            evaluation,
+            place,
+            lambda pixels, k: classifier.explain(pixels, contract.classes[k]),
+            not classifier.has_maps,
+        )
 
     with tempfile.TemporaryDirectory() as name:
         for _ in range(ROUNDS):

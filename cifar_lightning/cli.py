@@ -25,7 +25,7 @@ from cifar_lightning.data import ImageData
 from cifar_lightning.files import write_whole
 from cifar_lightning.interruption import Interrupted
 from cifar_lightning.module import Classifier
-from cifar_lightning.rehearsal import rehearse
+from cifar_lightning.rehearsal import check_monitors, rehearse
 from cifar_lightning.trainer import Trainer
 from cifar_onnx import InputError
 
@@ -227,6 +227,7 @@ class CLI(LightningCLI):
         return super().instantiate_trainer(logger=[metrics, *loggers], **kwargs)
 
     def before_fit(self) -> None:
+        check_monitors(self.trainer.callbacks, self.model)  # type: ignore[attr-defined]
         rehearse(self.model, self.datamodule, self.trainer.strategy.root_device)
         for callback in self.trainer.checkpoint_callbacks:
             if folder := getattr(callback, "dirpath", None):

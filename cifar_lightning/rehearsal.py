@@ -1,13 +1,14 @@
-"""One step of training on invented pictures: settings that cannot work are refused before any image is read."""
+"""Settings that cannot work are refused before any image is read: one step of training on invented pictures."""
 
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
 from traceback import extract_tb
 
 import torch
+from lightning.pytorch import Callback
 from torch import Tensor
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
@@ -68,6 +69,24 @@ def rehearse(model: Classifier, data: ImageData, device: torch.device) -> None:
                 else:
                     schedule.step()
                 schedule.state_dict()
+
+
+def check_monitors(callbacks: Sequence[Callback], model: Classifier) -> None:
+    """Look for monitored metrics that nobody logs, which would be missed at the end of the first epoch only.
+
+    Raises:
+        InputError: there is one, and no callback of the user's own that may log it.
+    """
+    if any(not type(each).__module__.startswith(("lightning.", "cifar_lightning.")) for each in callbacks):
+        return
+    names = ["train/loss", "val/loss", *map(str, model.val_metrics.keys()), "epoch", "step"]
+    for callback in callbacks:
+        monitor = getattr(callback, "monitor", None)
+        if monitor is not None and monitor not in names:
+            there = ", ".join(names)
+            raise InputError(
+                f"{type(callback).__name__} monitors {monitor!r}, which is not a metric: there are {there}"
+            )
 
 
 def _shape(value: object) -> str:

@@ -27,7 +27,7 @@ LAW = {
     "cifar_lightning/module.py": {
         "torch", "lightning", "torchmetrics", "cifar_onnx", OURS + "finite", OURS + "nets.pixels",
     },
-    "cifar_lightning/rehearsal.py": {"torch", "cifar_onnx", OURS + "data", OURS + "module"},
+    "cifar_lightning/rehearsal.py": {"torch", "lightning", "cifar_onnx", OURS + "data", OURS + "module"},
     "cifar_lightning/finite.py": {"torch", "lightning"},
     "cifar_lightning/command.py": {"lightning", "yaml", "cifar_onnx", OURS + "parser", "cifar_lightning"},
     "cifar_lightning/callbacks": {

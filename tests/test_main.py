@@ -411,11 +411,6 @@ class TestMistakes:
         ("words", "sentence"),
         [
             (
-                ["--trainer.callbacks+", "EarlyStopping", "--trainer.callbacks.monitor", "val/acc"],
-                "`val/acc` which is not",
-            ),
-            (["--checkpoint.monitor", "val/acc"], "val/acc"),
-            (
                 ["--model.scheduler", "OneCycleLR", "--model.scheduler.max_lr", 0.1, "--trainer.max_epochs", -1],
                 "OneCycleLR needs an end",
             ),
@@ -460,6 +455,11 @@ class TestMistakes:
                 ["--data.augment+", "ShiftedCrop", "--data.augment.pixels", 32],
                 "ShiftedCrop cannot shift images of 32 x 32",
             ),
+            (
+                ["--trainer.callbacks+", "EarlyStopping", "--trainer.callbacks.monitor", "val/acc"],
+                "EarlyStopping monitors 'val/acc', which is not a metric: there are train/loss, val/loss, val/accuracy",
+            ),
+            (["--checkpoint.monitor", "val/acc"], "ModelCheckpoint monitors 'val/acc'"),
             (["--data.batch_size", 0], "data.batch_size is 0: it must be at least 1"),
             (["--trainer.max_epochs", -2], "max_epochs"),
             (["--checkpoint.mode", "most"], "most"),

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from cifar_onnx.images import Pixels, resize_weights
 
+RUNS = 82  # pictures that the net sees for one map by occlusion
 _TOGETHER = 16  # covered pictures in one run of the net
 
 Heat = NDArray[np.float32]

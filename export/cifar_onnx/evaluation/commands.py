@@ -55,20 +55,20 @@ class Subject:
             self.foreign, digest = True, ""
             self.classes, self.size, self.mode = foreign.classes, foreign.size, options.resize or "stretch"
             self.logits = foreign.logits
-            self.explain, maps = partial(occlusion, foreign.logits), "occlusion"
+            self.explain, self.by_occlusion = partial(occlusion, foreign.logits), True
         else:
             contract = classifier.contract
             self.foreign, digest = False, contract.digest
             self.classes, self.size, self.mode = contract.classes, contract.size, contract.resize
             self.logits = lambda batch: classifier.run(batch)[0] / np.float32(contract.temperature)
             self.explain = lambda pixels, k: classifier.explain(pixels, contract.classes[k])
-            maps = "class activation" if classifier.has_maps else "occlusion"
+            self.by_occlusion = not classifier.has_maps
         self.facts = {
             "file": str(self.path),
             "size": f"{self.path.stat().st_size / 1e6:.2f} MB",
             **({"digest": digest} if digest else {}),
             "input": f"{self.size} x {self.size} pixels ({self.mode})",
-            "maps by": maps,
+            "maps by": "occlusion" if self.by_occlusion else "class activation",
             "run by": f"onnxruntime {onnxruntime.__version__} on {providers[0]}",
         }
 
@@ -107,7 +107,7 @@ def evaluate(options: argparse.Namespace) -> int:
         slicings(bootstrap, groups.of(outcome.names, folder) if groups else None),
         [under_corruptions(outcome, subject.logits)] if options.corruptions else [],
     )
-    publish(evaluation, output, subject.explain)
+    publish(evaluation, output, subject.explain, subject.by_occlusion)
     return 0
 
 
@@ -144,16 +144,17 @@ def compare(options: argparse.Namespace) -> int:
     return 1 if broken else 0
 
 
-def publish(evaluation: Evaluation, folder: Path, explain: Maps) -> None:
+def publish(evaluation: Evaluation, folder: Path, explain: Maps, by_occlusion: bool = True) -> None:
     """Write all files of an evaluation into a folder, and print the figures that people ask for first.
 
     Args:
         evaluation: what is known.
         folder: where the files go.
         explain: what in a picture spoke for a class, for the mistakes in the report.
+        by_occlusion: how it does that.
     """
     tables.write(evaluation, folder)
-    report.write(evaluation, folder / "report.html", explain)
+    report.write(evaluation, folder / "report.html", explain, by_occlusion)
     for name in _SHOWN:
         each = evaluation.estimates[name]
         form = "{:.3f}" if name in SCALES else "{:.1%}"

@@ -15,6 +15,7 @@ from cifar_onnx.evaluation import charts
 from cifar_onnx.evaluation.evaluation import Evaluation
 from cifar_onnx.evaluation.metrics import SCALES, confusion, words
 from cifar_onnx.evaluation.outcome import Integers
+from cifar_onnx.explain import RUNS
 from cifar_onnx.images import Pixels
 
 _HEADLINE = (
@@ -24,6 +25,7 @@ _HEADLINE = (
 _THUMBNAIL = 96  # pixels a side at most
 _MISTAKES, _HITS = 24, 12  # pictures shown
 _CONFUSIONS = 8  # pairs of classes shown
+_EXPLAINED, _SHARE = 4, 0.03  # mistakes with a map at least, and what these may cost of running the net on all
 
 Maps = Callable[[Pixels, int], NDArray[np.float32]]  # picture (S, S, 3) and class: what spoke for it, (S, S) in 0..1
 
@@ -40,13 +42,14 @@ class Picture:
     map: str = ""
 
 
-def write(evaluation: Evaluation, path: Path, explain: Maps) -> None:
+def write(evaluation: Evaluation, path: Path, explain: Maps, by_occlusion: bool) -> None:
     """Write the page.
 
     Args:
         evaluation: what it shows.
         path: the file.
         explain: what in a picture spoke for a class, for the mistakes.
+        by_occlusion: explaining takes many runs of the net, so that only the first mistakes are explained.
     """
     environment = Environment(
         loader=PackageLoader("cifar_onnx.evaluation", ""),
@@ -60,6 +63,7 @@ def write(evaluation: Evaluation, path: Path, explain: Maps) -> None:
     ranked = np.argsort(-outcome.confidences, kind="stable")
     mistakes = ranked[~outcome.correct[ranked]][:_MISTAKES]
     hits = ranked[outcome.correct[ranked]][: -_HITS - 1 : -1]
+    explained = max(_EXPLAINED, int(_SHARE * len(ranked) / RUNS)) if by_occlusion else _MISTAKES
     page = environment.get_template("report.html.jinja").render(
         title=evaluation.title,
         model=evaluation.model,
@@ -80,10 +84,10 @@ def write(evaluation: Evaluation, path: Path, explain: Maps) -> None:
         galleries=[
             (
                 "The surest mistakes",
-                "Beside each, in orange, what spoke for the wrong class. Wrong labels show up here, too.",
-                _pictures(evaluation, mistakes, explain),
+                "Beside the first, in orange, what spoke for the wrong class. Wrong labels show up here, too.",
+                _pictures(evaluation, mistakes, explain, explained),
             ),
-            ("The least sure hits", "Right, but only just.", _pictures(evaluation, hits, None)),
+            ("The least sure hits", "Right, but only just.", _pictures(evaluation, hits, explain, 0)),
         ],
     )
     path.write_text(page, encoding="utf-8", errors="backslashreplace")
@@ -132,7 +136,7 @@ def _findings(evaluation: Evaluation) -> list[str]:
     return sentences
 
 
-def _pictures(evaluation: Evaluation, chosen: Integers, explain: Maps | None) -> list[Picture]:
+def _pictures(evaluation: Evaluation, chosen: Integers, explain: Maps, explained: int) -> list[Picture]:
     outcome = evaluation.outcome
     return [
         Picture(
@@ -142,10 +146,10 @@ def _pictures(evaluation: Evaluation, chosen: Integers, explain: Maps | None) ->
             float(outcome.confidences[i]),
             _address(outcome.pixels[i]),
             _address(overlay(outcome.pixels[i], explain(outcome.pixels[i], int(outcome.predictions[i]))))
-            if explain
+            if place < explained
             else "",
         )
-        for i in chosen.tolist()
+        for place, i in enumerate(chosen.tolist())
     ]
 
 

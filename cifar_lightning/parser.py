@@ -25,7 +25,14 @@ _BASES = (nn.Module, Optimizer, LRScheduler, L.Callback, Logger, ImageData, Augm
 
 
 class Parser(LightningArgumentParser):
-    """LightningCLI's parser with errors for people; exit code 2."""
+    """LightningCLI's parser with errors for people, exit code 2; switches of a command need no `true`."""
+
+    def add_method_arguments(self, *args: Any, **kwargs: Any) -> Any:
+        added = super().add_method_arguments(*args, **kwargs)
+        for action in self._actions:
+            if isinstance(action.default, bool) and action.nargs is None:
+                action.nargs, action.const = "?", True
+        return added
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         parser = getattr(ex, "subcommand_parser", None) or self

@@ -41,7 +41,7 @@ class Trainer(L.Trainer):
             ckpt_path: the checkpoint.
             output: folder for the files; by default report in the run's folder.
             groups: CSV file with groups of the pictures: the column path, and another for each kind of group.
-            corruptions: also with noise, blur, fog and the like (true or false).
+            corruptions: also with noise, blur, fog and the like.
             attacks: also under adversarial attacks (FGSM, PGD) of these radii, in grey levels of 255.
             resamples: of the bootstrap.
         """

@@ -226,7 +226,7 @@ class TestAttacks:
 
 def test_corruptions_by_torch_and_onnxruntime_are_the_same(run: Run, trained: Path, photos: Path) -> None:
     ckpt = trained / "checkpoints" / "best.ckpt"
-    assert run("test", "--ckpt_path", ckpt, "--corruptions", "true", "--resamples", 5).code == 0
+    assert run("test", "--ckpt_path", ckpt, "--corruptions", "--resamples", 5).code == 0
     assert run("export", "--ckpt_path", ckpt).code == 0
     words = ["evaluate", str(trained / "model.onnx"), str(photos / "test"), "--corruptions", "--resamples", "5"]
     assert receiver([*words, "--output", "out"]) == 0

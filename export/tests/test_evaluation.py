@@ -363,7 +363,7 @@ class TestCompare:
         assert main([*words, "--max-drop", "0.3", "--no-class-below", "0.5"]) == 0
         out = capsys.readouterr().out
         assert "no difference" in out
-        assert "1 files could not be read" in out
+        assert "files that could not be read: 1" in out
         for path in (scans / "7").iterdir():
             path.rename(scans / "8" / path.name)
         assert main([*words, "--no-class-below", "0.9"]) == 1

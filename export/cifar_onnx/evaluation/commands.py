@@ -137,7 +137,7 @@ def compare(options: argparse.Namespace) -> int:
     for each in sorted(comparison.classes, key=lambda each: each.change.value):
         print(f"  {each.name:<20} recall {each.before:.1%} to {each.after:.1%} ({100 * each.change.value:+.1f} points)")
     if a.unreadable:
-        print(f"{len(a.unreadable)} files could not be read: {a.unreadable[0].name} is the first")
+        print(f"files that could not be read: {len(a.unreadable)}, {a.unreadable[0].name} is the first")
     print(f"wrote {output / 'comparison.json'} and newly_wrong.csv")
     for sentence in broken:
         print(f"broken: {sentence}")
@@ -164,5 +164,5 @@ def publish(evaluation: Evaluation, folder: Path, explain: Maps, by_occlusion: b
         if harder.mean is not None:
             print(f"{harder.title:<27} mean accuracy {harder.mean:.1%}")
     if unreadable := len(evaluation.outcome.unreadable):
-        print(f"{unreadable} files could not be read: see {folder / 'predictions.csv'}")
+        print(f"files that could not be read: {unreadable}, see {folder / 'predictions.csv'}")
     print(f"wrote {folder / 'report.html'}, metrics.json, per_class.csv, confusion.csv and predictions.csv")

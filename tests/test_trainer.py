@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from captum.robust import FGSM, PGD
@@ -20,7 +21,9 @@ from cifar_lightning.data import Digits
 from cifar_lightning.graph import core
 from cifar_lightning.module import Classifier
 from cifar_lightning.nets import CNN, Pixels
+from cifar_onnx import contract
 from cifar_onnx.__main__ import main as receiver
+from cifar_onnx.errors import NoContractError
 from cifar_onnx.evaluation.foreign import ForeignClassifier
 from cifar_onnx.evaluation.outcome import Outcome
 from tests.conftest import BRIEF, Run, make_photos
@@ -164,6 +167,42 @@ def net(checkpoint: Path) -> nn.Module:
 def pictures() -> tuple[torch.Tensor, torch.Tensor]:
     images = Digits().images("test")
     return torch.from_numpy(images.pixels[:32]).permute(0, 3, 1, 2).float(), torch.from_numpy(images.labels[:32])
+
+
+TAKES = {  # how a picture is taken, and the way from there to float (B, H, W, 3) from 0 to 255
+    "uint8, channels last": ("uint8[batch, 4, 4, 3]", "values = Cast <to = 1> (x)"),
+    "half, channels first": ("float16[batch, 3, 4, 4]", "y = Transpose <perm = [0, 2, 3, 1]> (x) {half}"),
+    "double, channels last": ("double[batch, 4, 4, 3]", "y = Identity(x) {half}"),
+    "batches of four": ("float[4, 4, 4, 3]", "y = Identity(x) {half}"),
+}
+SCALED = "z = Cast <to = 1> (y) white = Constant <value_float = 255.0> () values = Mul(z, white)"
+
+
+@pytest.mark.parametrize("takes", TAKES)
+@pytest.mark.parametrize("outside", [False, True])
+def test_whatever_a_file_takes_it_is_given(takes: str, outside: bool, tmp_path: Path) -> None:
+    """Logits are the mean of each channel, times a weight that may lie in a file of its own."""
+    of, way = TAKES[takes]
+    model = onnx.parser.parse_model(f"""
+        <ir_version: 8, opset_import: ["" : 18]>
+        net ({of} x) => (float[batch, 3] logits)
+        <float[3, 3] weight = {{1, 0, 0, 0, 2, 0, 0, 0, 3}}, int64[2] places = {{1, 2}}>
+        {{
+            {way.format(half=SCALED)}
+            means = ReduceMean <keepdims = 0> (values, places)
+            logits = MatMul(means, weight)
+        }}
+    """)
+    weight = model.graph.initializer[0]
+    weight.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(weight), weight.name))
+    path = tmp_path / "foreign.onnx"
+    onnx.save(model, path, save_as_external_data=outside, location="weights", size_threshold=0)
+    assert (tmp_path / "weights").exists() == outside
+    pictures = np.random.default_rng(0).integers(0, 256, (6, 4, 4, 3), dtype=np.uint8)
+    expected = pictures.mean(axis=(1, 2)) * [1, 2, 3]
+    assert ForeignClassifier(path, list("abc")).logits(pictures) == pytest.approx(expected, rel=2e-3)
+    with pytest.raises(NoContractError, match="without a contract"):
+        contract.read(path)
 
 
 def differing(a: torch.Tensor, b: torch.Tensor) -> float:

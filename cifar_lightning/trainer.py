@@ -46,6 +46,7 @@ class Trainer(L.Trainer):
             resamples: of the bootstrap.
         """
         # These take seconds to import, and no other command needs them.
+        from cifar_onnx.evaluation import tables
         from cifar_onnx.evaluation.bootstrap import Bootstrap, draw
         from cifar_onnx.evaluation.commands import publish
         from cifar_onnx.evaluation.evaluation import Evaluation
@@ -58,7 +59,7 @@ class Trainer(L.Trainer):
         if resamples < 1 or (attacks and min(attacks) < 0):
             raise InputError("resamples must be 1 at least, and the radii of attacks not below 0")
         folder = Path(output) if output else checkpoints.run_folder(ckpt_path) / "report"
-        folder.mkdir(parents=True, exist_ok=True)  # before the work, so that nothing is lost
+        tables.prepare(folder)
         listed = Groups(Path(groups)) if groups else None
         super().test(model, datamodule=datamodule, ckpt_path=ckpt_path, verbose=False)
         if not self.is_global_zero:

@@ -18,7 +18,7 @@ from cifar_onnx import Classifier, InputError
 from cifar_onnx.__main__ import main
 from cifar_onnx.evaluation import commands
 from cifar_onnx.evaluation.bootstrap import Bootstrap, draw
-from cifar_onnx.evaluation.compare import Comparison, bounds, in_order
+from cifar_onnx.evaluation.compare import Comparison, bounds, in_order, same_classes
 from cifar_onnx.evaluation.outcome import Outcome
 from cifar_onnx.evaluation.robustness import under_corruptions
 from cifar_onnx.evaluation.slices import Groups, slicings
@@ -193,6 +193,15 @@ class TestEvaluate:
         assert main(["evaluate", str(MODEL), str(scans), "--output", str(scans.parent / "file" / "out")]) == 2
         assert f"error: {scans.parent / 'file' / 'out'}" in capsys.readouterr().err
 
+    def test_nor_is_one_that_may_not_be_written_to(
+        self, scans: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """Found before a picture is read."""
+        monkeypatch.setattr("os.access", lambda *_: False)
+        monkeypatch.setattr(commands, "answer", None)
+        assert main(["evaluate", str(MODEL), str(scans), "--output", str(scans.parent)]) == 2
+        assert f"{scans.parent} cannot be written to: name another folder" in capsys.readouterr().err
+
 
 class TestForeign:
     """The digits' classifier without its contract: another key in the place of `classifier`."""
@@ -350,6 +359,11 @@ class TestCompare:
         with pytest.raises(SystemExit, match="2"):
             main(["compare", str(MODEL), str(MODEL), "x", *bound])
         assert "is not a number from 0 to" in capsys.readouterr().err
+
+    def test_models_of_other_classes_are_refused(self) -> None:
+        same_classes(("a", "b"), ("b", "a"))
+        with pytest.raises(InputError, match="know different classes, a, b and a, c: only models of the same"):
+            same_classes(("a", "b"), ("a", "c"))
 
     def test_classes_in_another_order_are_put_right(self) -> None:
         a = outcome(self.labels, 0.8)

@@ -96,7 +96,7 @@ def _names(text: str) -> list[str]:
 def evaluate(options: argparse.Namespace) -> int:
     """Judge a model by the pictures in a folder."""
     (subject,), folder, output = _subjects([options.model], options), Path(options.folder), Path(options.output)
-    output.mkdir(parents=True, exist_ok=True)  # before the work, so that nothing is lost
+    tables.prepare(output)
     groups = Groups(Path(options.groups)) if options.groups else None
     outcome = answer(folder, subject.classes, subject.size, subject.mode, subject.logits)
     bootstrap = Bootstrap(outcome, draw(len(outcome.labels), options.resamples))
@@ -114,7 +114,7 @@ def evaluate(options: argparse.Namespace) -> int:
 def compare(options: argparse.Namespace) -> int:
     """Hold two models against each other; 1 where a bound is broken."""
     subjects, folder, output = _subjects([options.a, options.b], options), Path(options.folder), Path(options.output)
-    output.mkdir(parents=True, exist_ok=True)
+    tables.prepare(output)
     same_classes(*(each.classes for each in subjects))
     outcomes = [answer(folder, each.classes, each.size, each.mode, each.logits) for each in subjects]
     a, b = outcomes[0], in_order(outcomes[1], outcomes[0].classes)

@@ -3,15 +3,29 @@
 import csv
 import json
 import math
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from cifar_onnx.errors import InputError
 from cifar_onnx.evaluation.compare import Comparison
 from cifar_onnx.evaluation.evaluation import Evaluation
 from cifar_onnx.evaluation.metrics import confusion
 from cifar_onnx.evaluation.outcome import Outcome
+
+
+def prepare(folder: Path) -> None:
+    """Make a folder that files can be written to, before the work is done that they will hold.
+
+    Raises:
+        InputError: it cannot be written to.
+        OSError: it cannot be made.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise InputError(f"{folder} cannot be written to: name another folder with --output")
 
 
 def write(evaluation: Evaluation, folder: Path) -> None:

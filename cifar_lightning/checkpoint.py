@@ -199,10 +199,14 @@ def parser_defaults(checkpoint: dict[str, Any]) -> dict[str, Any]:
     """What a checkpoint says of its experiment, seed, net and data, as defaults of the parser."""
     model, data = (dict(checkpoint[key]) for key in ("hyper_parameters", "datamodule_hyper_parameters"))
     source = data.pop("_class_path")
+    net = dict(model["net"])
+    # The classes decide their number, and there are nets that do not ask for it.
+    net["init_args"] = {key: value for key, value in net.get("init_args", {}).items() if key != "num_classes"}
     return {
         "experiment": checkpoint["run"]["experiment"],
         "seed_everything": checkpoint["run"]["seed"],
         **{f"model.{key}": model.get(key) for key in _PARTS},
+        "model.net": net,
         "data": {
             "class_path": source,
             # Where to download from and what to write are the matter of who runs the command.

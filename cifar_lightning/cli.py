@@ -132,7 +132,9 @@ class CLI(LightningCLI):
         parser.add_lightning_class_args(LastCheckpoint, "last")
         parser.link_arguments("data.classes", "model.classes", apply_on="instantiate")
         parser.link_arguments("data.classes", "model.net.init_args.num_classes", compute_fn=len, apply_on="instantiate")
-        parser.set_defaults({**DEFAULTS, **self.defaults})
+        # The settings of a default class would be handed on to the one that is chosen: Adam's weight decay to AdamW.
+        defaults = {key: value for key, value in DEFAULTS.items() if key not in self.command.chosen}
+        parser.set_defaults({**defaults, **self.defaults})
 
     def _parse_ckpt_path(self) -> None:
         """Lightning lets the checkpoint win over what was typed (PR #21455); here it only changes the defaults."""
@@ -146,6 +148,8 @@ class CLI(LightningCLI):
             self._check_resumable(self.checkpoint, self.config.fit)
         config = self.config[self.subcommand]
         runs.check_name(config.experiment)
+        if "init_args" not in config.model.net:  # where Lightning notes the number of classes, taken or not
+            config.model.net.init_args = Namespace()  # type: ignore[no-untyped-call]
         for group in ("checkpoint", "last"):
             if config[group] is None:
                 raise InputError(f"{group} is null: give its settings, or leave it out")

@@ -30,6 +30,7 @@ class Command:
         going_on: the folder of the run that `fit` goes on with, if any.
         allow_custom: whether the checkpoint may name any class.
         appended: lists that are appended to.
+        chosen: of the options that name a class, those for which one is named.
     """
 
     words: list[str]
@@ -38,10 +39,15 @@ class Command:
     going_on: Path | None
     allow_custom: bool
     appended: Sequence[str]
+    chosen: frozenset[str]
 
 
-def read(words: Sequence[str]) -> Command:
+def read(words: Sequence[str], options: Iterable[str]) -> Command:
     """Find the config files and the checkpoint in a command line.
+
+    Args:
+        words: the command line.
+        options: those that name a class.
 
     Raises:
         InputError: a config file cannot be read, or is no mapping of options.
@@ -72,6 +78,7 @@ def read(words: Sequence[str]) -> Command:
         going_on,
         settings.get("allow_custom_classes") is True,
         [match[1] for word in rest if (match := re.match(r"--([\w.]+)\+(=|$)", word))],
+        frozenset(option for option in options if _names_class(option, rest, configs)),
     )
 
 
@@ -109,6 +116,19 @@ def _settings(words: Sequence[str], configs: Iterable[str]) -> dict[str, Any]:
     if "--allow_custom_classes" in words:
         settings["allow_custom_classes"] = True
     return settings
+
+
+def _names_class(option: str, words: Iterable[str], configs: Iterable[str]) -> bool:
+    """Whether a class is named for an option, typed or in a config file."""
+    if any(word.partition("=")[0] in (f"--{option}", f"--{option}.class_path") for word in words):
+        return True
+    for path in configs:
+        node: Any = _mapping(Path(path))
+        for key in option.split("."):
+            node = node.get(key) if isinstance(node, dict) else None
+        if isinstance(node, str) or (isinstance(node, dict) and "class_path" in node):
+            return True
+    return False
 
 
 def process() -> int:

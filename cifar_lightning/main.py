@@ -14,7 +14,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from cifar_lightning import checkpoint as checkpoints
 from cifar_lightning import interruption
 from cifar_lightning.callbacks import Curves, EpochLines, Resume
-from cifar_lightning.cli import CLI
+from cifar_lightning.cli import CLI, DEFAULTS
 from cifar_lightning.command import read
 from cifar_lightning.export import ParityError
 from cifar_lightning.finite import NotFiniteError
@@ -94,7 +94,7 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 def _run(args: Sequence[str]) -> None:
-    command = read(args)
+    command = read(args, DEFAULTS)
     checkpoint = None
     if command.ckpt_path:
         checkpoint = checkpoints.load(command.ckpt_path)

@@ -47,6 +47,9 @@ class Wrong(nn.Module):
         self.layer = nn.Linear(3, 3)
     def forward(self, x):
         raise KeyError("no such layer")
+class Fixed(nn.Sequential):
+    def __init__(self) -> None:
+        super().__init__(nn.Flatten(), nn.Linear(3072, 10))
 """
 
 
@@ -63,6 +66,35 @@ class TestFit:
         assert config["model"]["scheduler"] is None
         assert config["trainer"]["max_epochs"] == 50
         assert config["trainer"]["accelerator"] == "auto"
+
+    @pytest.mark.parametrize("given", ["typed", "typed path", "config", "short config"])
+    def test_an_optimizer_that_is_chosen_has_settings_of_its_own_and_not_adams(self, run: Run, given: str) -> None:
+        config = Path("chosen.yaml")
+        chosen = "AdamW" if given == "short config" else {"class_path": "AdamW"}
+        config.write_text(yaml.safe_dump({"model": {"optimizer": chosen}}))
+        words: tuple[object, ...] = ("--config", config)
+        if given.startswith("typed"):
+            words = ("--model.optimizer", "AdamW") if given == "typed" else ("--model.optimizer.class_path=AdamW",)
+        optimizer = config_of(run, "fit", *words)["model"]["optimizer"]
+        assert optimizer["class_path"] == "torch.optim.AdamW"
+        assert optimizer["init_args"]["weight_decay"] == 0.01
+
+    def test_a_net_that_does_not_ask_for_the_number_of_classes_is_trained_and_tested(
+        self, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "nets_of_my_own.py").write_text(OWN_NETS)
+        monkeypatch.syspath_prepend(tmp_path)
+        assert run("fit", *BRIEF, "--model.net", "nets_of_my_own.Fixed").code == 0
+        best = "runs/cnn/version_0/checkpoints/best.ckpt"
+        result = run("test", "--ckpt_path", best, "--allow_custom_classes", "--resamples", 10)
+        assert result.code == 0, result.err
+
+    def test_settings_without_a_class_are_adams(self, run: Run) -> None:
+        Path("rate.yaml").write_text("model: {optimizer: {init_args: {lr: 0.1}}}")
+        for words in (("--config", "rate.yaml"), ("--model.optimizer.lr", "0.1")):
+            optimizer = config_of(run, "fit", *words)["model"]["optimizer"]
+            assert optimizer["class_path"] == "torch.optim.Adam"
+            assert optimizer["init_args"]["lr"] == 0.1
 
     def test_a_run_has_a_folder_that_the_next_leaves_alone(self, run: Run) -> None:
         for _ in range(2):
@@ -412,7 +444,7 @@ class TestMistakes:
         [
             (
                 ["--model.scheduler", "OneCycleLR", "--model.scheduler.max_lr", 0.1, "--trainer.max_epochs", -1],
-                "OneCycleLR needs an end",
+                "model.scheduler needs an end",
             ),
             (["--trainer.val_check_interval", 99], "number of the training batches"),
         ],

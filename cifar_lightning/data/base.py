@@ -12,8 +12,9 @@ import lightning.pytorch as L
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 
-from cifar_lightning.augment import Augmentation
+from cifar_lightning.augment import Augmentation, Draw
 from cifar_lightning.data.batches import Batch, Batches
 from cifar_onnx import InputError
 from cifar_onnx.evaluation.outcome import Unreadable
@@ -231,8 +232,9 @@ class ImageData(L.LightningDataModule, ABC):
         return self._in_order("predict" if "predict" in self._tensors else "test")
 
     def _in_order(self, part: Part) -> Batches:
-        # Without gradients, four times as many fit into memory.
-        return self._batches(part, 4 * self.batch_size)
+        # Without gradients four times as many fit into memory; into the caches of a CPU they do not.
+        on_cpu = self._tensors[part][0].device.type == "cpu"
+        return self._batches(part, self.batch_size if on_cpu else 4 * self.batch_size)
 
     def _batches(self, part: Part, size: int, place: Callable[[], tuple[int, int]] | None = None) -> Batches:
         trainer = self.trainer
@@ -243,14 +245,21 @@ class ImageData(L.LightningDataModule, ABC):
         assert self.trainer is not None
         if not self.trainer.training:
             return batch
-        return batch._replace(images=self.augmented(batch.images, batch.seed))
+        return batch._replace(images=self.augmented(batch))
 
-    def augmented(self, images: torch.Tensor, seed: int) -> torch.Tensor:
-        """Images `(B, 3, S, S)`, uint8, as training sees them; what is drawn is a function of the seed."""
-        generator = torch.Generator(images.device).manual_seed(seed)
+    def augmented(self, batch: Batch) -> torch.Tensor:
+        """The images of a batch, `(B, 3, S, S)`, uint8, as training sees them."""
+        images = batch.images
+        draw = Draw(torch.Generator(images.device).manual_seed(batch.seed), batch.indices, batch.epoch)
         for augmentation in self.augment:
-            images = augmentation(images, generator)
+            images = augmentation(images, draw)
         return images
+
+    def excerpt(self, count: int) -> torch.Tensor:
+        """Training images spread over the set, as many at most, `(n, 3, S, S)`, uint8, where training is done."""
+        images = self._tensors["train"][0]
+        chosen = torch.linspace(0, len(images) - 1, min(count, len(images))).round().long()
+        return images[chosen.to(images.device)].permute(0, 3, 1, 2)
 
 
 def stratify(
@@ -285,13 +294,12 @@ def stratify(
 
 def channel_statistics(pixels: Pixels) -> tuple[list[float], list[float]]:
     """Channel means and standard deviations over uint8 `(N, H, W, 3)`, scaled to 0..1; exact, in integers."""
-    total = np.zeros(3, np.int64)
-    squares = np.zeros(3, np.int64)
+    counts = np.zeros((3, 256), np.int64)  # of each value
     for start in range(0, len(pixels), 1024):
-        chunk = pixels[start : start + 1024]
-        total += chunk.sum(axis=(0, 1, 2), dtype=np.int64)
-        squares += np.square(chunk, dtype=np.uint16).sum(axis=(0, 1, 2), dtype=np.int64)
+        rows = pixels[start : start + 1024].reshape(-1, pixels.shape[2], 3)
+        counts += np.reshape(Image.fromarray(rows).histogram(), (3, 256))
+    values = np.arange(256)
     count = pixels.size // 3
-    mean = total / count
-    std = np.sqrt(squares / count - mean**2)
+    mean = counts @ values / count
+    std = np.sqrt(counts @ values**2 / count - mean**2)
     return list(map(float, mean / 255)), list(map(float, std / 255))

@@ -1,7 +1,7 @@
 """Augmentation of whole batches, on the device they are on: small objects that hold a setting and draw per batch.
 
-Notation: `B` batch, `H W` size. Every augmentation maps uint8 `(B, 3, H, W)` to the same shape and type, and draws
-from the generator it is given and from nothing else, so that a batch can be drawn again.
+Notation: `B` batch, `H W` size. Every augmentation maps uint8 `(B, 3, H, W)` to the same shape and type, and is a
+function of these and of the draw that it is given, so that a batch can be drawn again.
 """
 
 from abc import ABC, abstractmethod
@@ -14,12 +14,27 @@ from torch.nn.functional import pad
 from cifar_onnx.errors import InputError
 
 
+@dataclass(frozen=True)
+class Draw:
+    """What the chance in a batch comes from.
+
+    Attributes:
+        generator: on the device of the images.
+        indices: int64 `(B,)`, the images' places in the training set.
+        epoch: counted from 0.
+    """
+
+    generator: Generator
+    indices: Tensor
+    epoch: int
+
+
 class Augmentation(ABC):
     """A random change of a batch of images that leaves their labels as they are."""
 
     @abstractmethod
-    def __call__(self, images: Tensor, generator: Generator) -> Tensor:
-        """Change `images` `(B, 3, H, W)`; `generator` is on their device."""
+    def __call__(self, images: Tensor, draw: Draw) -> Tensor:
+        """Change `images` `(B, 3, H, W)`."""
 
 
 @dataclass(frozen=True)
@@ -32,9 +47,23 @@ class Mirror(Augmentation):
 
     probability: float = 0.5
 
-    def __call__(self, images: Tensor, generator: Generator) -> Tensor:
-        chosen = torch.rand(len(images), 1, 1, 1, device=images.device, generator=generator) < self.probability
+    def __call__(self, images: Tensor, draw: Draw) -> Tensor:
+        chosen = torch.rand(len(images), 1, 1, 1, device=images.device, generator=draw.generator) < self.probability
         return torch.where(chosen, images.flip(3), images)
+
+
+@dataclass(frozen=True)
+class AlternatingMirror(Augmentation):
+    """Flip half of the images left and right in even epochs, and the others in odd ones.
+
+    In two epochs each image is seen both ways, where `Mirror` shows every second one twice the same way (Jordan 2024,
+    https://arxiv.org/abs/2404.00498, section 3.6).
+    """
+
+    def __call__(self, images: Tensor, draw: Draw) -> Tensor:
+        # A bit of each place that stays, half of them set among any neighbours (Knuth, TAOCP 3, section 6.4).
+        bit = (draw.indices * 2654435761 >> 31) + draw.epoch & 1
+        return torch.where(bit.view(-1, 1, 1, 1) == 1, images.flip(3), images)
 
 
 @dataclass(frozen=True)
@@ -47,12 +76,12 @@ class ShiftedCrop(Augmentation):
 
     pixels: int = 4
 
-    def __call__(self, images: Tensor, generator: Generator) -> Tensor:
+    def __call__(self, images: Tensor, draw: Draw) -> Tensor:
         count, _, height, width = images.shape
         if not 0 <= self.pixels < min(height, width):
             raise InputError(f"ShiftedCrop cannot shift images of {height} x {width} by {self.pixels} pixels")
         padded = pad(images.float(), (self.pixels,) * 4, mode="reflect").to(images.dtype)
-        top, left = torch.randint(0, 2 * self.pixels + 1, (2, count, 1), device=images.device, generator=generator)
+        top, left = torch.randint(0, 2 * self.pixels + 1, (2, count, 1), device=images.device, generator=draw.generator)
         rows = top + torch.arange(height, device=images.device)  # (B, H)
         columns = left + torch.arange(width, device=images.device)  # (B, W)
         batch = torch.arange(count, device=images.device)
@@ -74,11 +103,11 @@ class Cutout(Augmentation):
     size: int = 8
     value: int = 128
 
-    def __call__(self, images: Tensor, generator: Generator) -> Tensor:
+    def __call__(self, images: Tensor, draw: Draw) -> Tensor:
         count, _, height, width = images.shape
 
         def inside(length: int) -> Tensor:
-            centre = torch.randint(0, length, (count, 1), device=images.device, generator=generator)
+            centre = torch.randint(0, length, (count, 1), device=images.device, generator=draw.generator)
             distance = torch.arange(length, device=images.device) - centre + self.size // 2
             return (distance >= 0) & (distance < self.size)  # (B, length)
 

@@ -27,10 +27,14 @@ from torchmetrics.classification import (
 
 from cifar_lightning.finite import LossWatch
 from cifar_lightning.nets.pixels import Pixels
+from cifar_lightning.nets.whitening import Whitening
+from cifar_lightning.optim import WarmupLinear
 from cifar_onnx import InputError
 
 SchedulerCallable = Callable[[Optimizer], LRScheduler]
-Batch = tuple[Tensor, Tensor, Tensor, int, float]  # images, labels, indices, seed, weight: see data.batches
+Batch = tuple[Tensor, Tensor, Tensor, int, float, int]  # images, labels, indices, seed, weight, epoch: data.batches
+_EXCERPT = 1000  # training images that whitening layers are computed from: two more digits of them are not felt
+_WHOLE = (OneCycleLR, WarmupLinear)  # schedules of the whole training, which need to know its number of steps
 
 
 def _seed(seed: int, device: torch.device) -> None:
@@ -58,7 +62,7 @@ class _Recipe:
         make = self.scheduler
         if make is None:
             return None
-        if isinstance(make, partial) and OneCycleLR in (make.func, *make.args):
+        if isinstance(make, partial) and not {*_WHOLE}.isdisjoint({make.func, *make.args}):
             known = {name for name, value in make.keywords.items() if value is not None}
             if known.isdisjoint({"total_steps", "epochs"}):
                 make = partial(make, total_steps=total_steps())
@@ -71,9 +75,10 @@ class Classifier(L.LightningModule):
     Args:
         classes: names, in the order of the logits.
         net: the net.
-        optimizer: makes the optimizer from the parameters.
-        scheduler: makes the learning-rate schedule from the optimizer. One that needs the number of steps (OneCycleLR)
-            is given it and steps per batch; others step per epoch, ReduceLROnPlateau by the validation loss.
+        optimizer: makes the optimizer from the parameters; None is Adam.
+        scheduler: makes the learning-rate schedule from the optimizer. One that needs the number of steps (OneCycleLR,
+            WarmupLinear) is given it and steps per batch; others step per epoch, ReduceLROnPlateau by the validation
+            loss.
         loss: of logits `(B, K)` and labels `(B,)`.
 
     Attributes:
@@ -86,7 +91,7 @@ class Classifier(L.LightningModule):
         self,
         classes: list[str],
         net: nn.Module,
-        optimizer: OptimizerCallable = torch.optim.Adam,
+        optimizer: OptimizerCallable | None = None,
         scheduler: SchedulerCallable | None = None,
         loss: nn.Module | None = None,
     ) -> None:
@@ -100,7 +105,7 @@ class Classifier(L.LightningModule):
         self.classes = classes
         self.pixels = Pixels()
         self.net = net.to(memory_format=torch.channels_last)
-        self.recipe = _Recipe(optimizer, scheduler)
+        self.recipe = _Recipe(optimizer or torch.optim.Adam, scheduler)
         self.loss = loss or nn.CrossEntropyLoss()
         weights = getattr(self.loss, "weight", None)
         if weights is not None and weights.shape != (len(classes),):
@@ -133,6 +138,14 @@ class Classifier(L.LightningModule):
             self.trainer.precision_plugin.convert_module(self)
             if datamodule is not None:
                 self.pixels.set_statistics(*datamodule.statistics)
+
+    def on_fit_start(self) -> None:
+        """Compute what is not trained from training images, where no checkpoint has brought it."""
+        layers = [each for each in self.net.modules() if isinstance(each, Whitening) and not each.fitted]
+        if layers:
+            images = self.pixels(self.trainer.datamodule.excerpt(_EXCERPT))  # type: ignore[attr-defined]
+            for layer in layers:
+                layer.fit(images)
 
     def forward(self, images: Tensor) -> Tensor:
         """Pixels 0..255, uint8 or float `(B, 3, S, S)`, to logits `(B, K)`."""
@@ -258,7 +271,7 @@ class Classifier(L.LightningModule):
         schedule = self.recipe.schedule(optimizer, self._total_steps)
         if schedule is None:
             return optimizer
-        per_batch = isinstance(schedule, OneCycleLR | CyclicLR)
+        per_batch = isinstance(schedule, (*_WHOLE, CyclicLR))
         config = {"scheduler": schedule, "interval": "step" if per_batch else "epoch"}
         if isinstance(schedule, ReduceLROnPlateau):
             config |= {"monitor": "val/loss", "strict": False}  # type: ignore[dict-item]
@@ -267,18 +280,19 @@ class Classifier(L.LightningModule):
     def _total_steps(self) -> int:
         steps = self.trainer.estimated_stepping_batches
         if math.isinf(steps) or steps < 1:
-            raise InputError("OneCycleLR needs an end: set --trainer.max_epochs or --trainer.max_steps")
+            raise InputError("model.scheduler needs an end: set --trainer.max_epochs or --trainer.max_steps")
         return int(steps)
 
     def on_train_start(self) -> None:
         """Settings of the optimizer are the config's, also where a checkpoint has brought back its own."""
         self.trainer.callback_metrics.update({name: torch.tensor(value) for name, value in self._known.items()})
-        schedule, optimizer = self.lr_schedulers(), self.recipe.optimizer
-        if self.recipe.scheduler is None and isinstance(optimizer, partial):
-            for group in self.trainer.optimizers[0].param_groups:
-                group.update({key: value for key, value in optimizer.keywords.items() if key in group})
-        if isinstance(schedule, OneCycleLR) and schedule.total_steps < self.trainer.estimated_stepping_batches:
+        schedule = self.lr_schedulers()
+        if self.recipe.scheduler is None:
+            asked = self.recipe.optimizer(self.parameters()).param_groups
+            for group, settings in zip(self.trainer.optimizers[0].param_groups, asked, strict=True):
+                group.update({key: value for key, value in settings.items() if key != "params"})
+        if isinstance(schedule, _WHOLE) and schedule.total_steps < self.trainer.estimated_stepping_batches:
             raise InputError(
-                f"the OneCycleLR of the run that goes on ends after {schedule.total_steps:,} steps, but "
+                f"the {type(schedule).__name__} of the run that goes on ends after {schedule.total_steps:,} steps, but "
                 f"{self.trainer.estimated_stepping_batches:,} are asked for: it cannot be made longer"
             )

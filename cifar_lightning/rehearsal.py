@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from cifar_lightning.data import ImageData
+from cifar_lightning.data.batches import Batch
 from cifar_lightning.module import Classifier
 from cifar_onnx import InputError
 
@@ -37,7 +38,7 @@ def rehearse(model: Classifier, data: ImageData, device: torch.device) -> None:
     with torch.random.fork_rng(devices, device_type=device.type if devices else "cuda"):
         images = pictures.to(device).permute(0, 3, 1, 2)
         with _named("data.augment"):
-            images = data.augmented(images, seed=0)
+            images = data.augmented(Batch(images, labels, torch.arange(_COUNT, device=device), seed=0))
         model = deepcopy(model).to(device)
         with _named("model.optimizer"):
             optimizer = model.recipe.optimizer(model.parameters())

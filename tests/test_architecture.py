@@ -20,12 +20,14 @@ LAW = {
     "cifar_lightning/nets": {"torch", "cifar_onnx.errors", OURS + "nets"},
     "cifar_lightning/augment.py": {"torch", "cifar_onnx.errors"},
     "cifar_lightning/loss.py": {"torch"},
+    "cifar_lightning/optim.py": {"torch"},
     "cifar_lightning/data": {
         "torch", "lightning", "torchvision", "numpy", "PIL", "sklearn", "filelock", "cifar_onnx",
         OURS + "augment", OURS + "data",
     },
     "cifar_lightning/module.py": {
         "torch", "lightning", "torchmetrics", "cifar_onnx", OURS + "finite", OURS + "nets.pixels",
+        OURS + "nets.whitening", OURS + "optim",
     },
     "cifar_lightning/rehearsal.py": {"torch", "lightning", "cifar_onnx", OURS + "data", OURS + "module"},
     "cifar_lightning/finite.py": {"torch", "lightning"},

@@ -2,14 +2,14 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-from cifar_lightning.augment import Augmentation, Cutout, Mirror, ShiftedCrop
+from cifar_lightning.augment import AlternatingMirror, Augmentation, Cutout, Draw, Mirror, ShiftedCrop
 
 IMAGES = torch.randint(0, 256, (64, 3, 12, 10), dtype=torch.uint8, generator=Generator().manual_seed(0))
 EVERY = [Mirror(), ShiftedCrop(3), Cutout(4)]
 
 
-def draw(augmentation: Augmentation, seed: int = 1) -> Tensor:
-    return augmentation(IMAGES, Generator().manual_seed(seed))
+def draw(augmentation: Augmentation, seed: int = 1, epoch: int = 0) -> Tensor:
+    return augmentation(IMAGES, Draw(Generator().manual_seed(seed), torch.arange(len(IMAGES)), epoch))
 
 
 @pytest.mark.parametrize("augmentation", EVERY)
@@ -20,7 +20,7 @@ def test_the_generator_decides_and_nothing_else(augmentation: Augmentation) -> N
     assert not torch.equal(first, draw(augmentation, seed=2))
 
 
-@pytest.mark.parametrize("augmentation", EVERY)
+@pytest.mark.parametrize("augmentation", [*EVERY, AlternatingMirror()])
 def test_shape_and_type_stay(augmentation: Augmentation) -> None:
     before = IMAGES.clone()
     after = draw(augmentation)
@@ -34,6 +34,20 @@ def test_mirror_flips_about_half_and_leaves_the_rest() -> None:
     kept = [torch.equal(a, b) for a, b in zip(draw(Mirror()), IMAGES, strict=True)]
     assert all(f != k for f, k in zip(flipped, kept, strict=True))
     assert 16 < sum(flipped) < 48
+
+
+def test_alternating_mirror_shows_each_image_both_ways_in_two_epochs() -> None:
+    first, second, third = (draw(AlternatingMirror(), seed, epoch) for seed, epoch in ((1, 0), (2, 1), (3, 2)))
+    assert torch.equal(first, second.flip(3))
+    assert torch.equal(first, third)
+    kept = [torch.equal(a, b) for a, b in zip(first, IMAGES, strict=True)]
+    assert 24 <= sum(kept) <= 40
+
+
+def test_alternating_mirror_knows_an_image_in_any_batch() -> None:
+    order = torch.randperm(len(IMAGES), generator=Generator().manual_seed(0))
+    shuffled = AlternatingMirror()(IMAGES[order], Draw(Generator(), order, 0))
+    assert torch.equal(shuffled, draw(AlternatingMirror())[order])
 
 
 def test_shifted_crop_is_a_window_of_the_reflected_image() -> None:

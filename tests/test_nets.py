@@ -1,9 +1,11 @@
 import math
 
+import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from cifar_lightning.nets import CNN, Pixels
+from cifar_lightning.nets import CNN, Pixels, SpeedNet, Whitening
+from cifar_onnx import InputError
 
 
 def test_cnn_has_the_tutorials_parameters() -> None:
@@ -55,3 +57,80 @@ def test_a_channel_that_never_changes_stays_finite() -> None:
     layer = Pixels()
     layer.set_statistics([1.0, 1.0, 1.0], [0.0, 0.0, 0.0])
     assert layer(torch.full((1, 3, 2, 2), 255, dtype=torch.uint8)).isfinite().all()
+
+
+def natural(count: int = 200) -> Tensor:
+    """Pictures whose neighbouring pixels resemble each other, as photos' do."""
+    noise = torch.randn(count, 3, 12, 12, generator=torch.Generator().manual_seed(0))
+    return nn.functional.interpolate(noise, 32, mode="bilinear") + 0.1 * noise.repeat(1, 1, 3, 3)[:, :, :32, :32]
+
+
+@pytest.mark.parametrize(("kernel_size", "stride"), [(2, 1), (2, 2), (3, 2)])
+def test_whitening_leaves_uncorrelated_outputs_of_variance_one(kernel_size: int, stride: int) -> None:
+    layer = Whitening(kernel_size, stride, eps=0.0).double()
+    images = natural().double()
+    layer.fit(images.float().double())
+    outputs = nn.functional.conv2d(images, layer.weight[: layer.filters // 2])
+    outputs = outputs.transpose(0, 1).flatten(1)  # (F / 2, B * positions)
+    covariance = outputs @ outputs.T / outputs.shape[1]
+    assert torch.allclose(covariance, torch.eye(len(outputs)).double(), atol=2e-2)
+    assert torch.equal(layer.weight[layer.filters // 2 :], -layer.weight[: layer.filters // 2])
+
+
+def test_whitening_of_the_same_images_is_the_same_and_not_trained() -> None:
+    first, second = Whitening(), Whitening()
+    first.fit(natural())
+    second.fit(natural().flip(0))
+    assert torch.allclose(first.weight, second.weight, atol=1e-3)
+    assert [name for name, _ in first.named_parameters()] == ["bias"]
+    assert not list(Whitening(bias=False).parameters())
+
+
+def test_whitening_is_finite_on_pictures_of_one_colour() -> None:
+    layer = Whitening()
+    layer.fit(torch.ones(4, 3, 8, 8))
+    assert layer.weight.isfinite().all()
+
+
+def test_speed_net_is_the_published_one() -> None:
+    """airbench94's: 1,971,352 numbers are trained, and neither gains nor whitening filters are."""
+    net = SpeedNet()
+    convolutions = [layer.weight for layer in net.modules() if isinstance(layer, nn.Conv2d)]
+    assert [tuple(weight.shape[:2]) for weight in convolutions] == [
+        *((64, 24), (64, 64), (256, 64), (256, 256), (256, 256), (256, 256)),
+    ]
+    for weight in convolutions:  # each starts as the identity on its first channels
+        identity = nn.init.dirac_(torch.empty_like(weight))[: weight.shape[1]]
+        assert torch.equal(weight[: weight.shape[1]], identity)
+    trained = {name: value for name, value in net.named_parameters() if value.requires_grad}
+    assert sum(value.numel() for value in trained.values()) == 1_971_352
+    assert {name.rpartition(".")[2] for name, value in trained.items() if value.ndim < 2} == {"bias"}
+
+
+def test_speed_net_takes_other_sizes_and_refuses_too_small_ones() -> None:
+    for side in (9, 32, 33, 64):
+        assert SpeedNet(7, (8, 8, 16))(torch.randn(2, 3, side, side)).shape == (2, 7)
+        assert SpeedNet(7, (8, 8), stride=2)(torch.randn(2, 3, side, side)).shape == (2, 7)
+    with pytest.raises(InputError, match="needs pictures of at least 9 pixels"):
+        SpeedNet(7, (8, 8, 16))(torch.randn(2, 3, 8, 8))
+
+
+def test_views_are_averages_of_the_net_on_changed_pictures() -> None:
+    net, x = SpeedNet(7, (8, 8, 16)).eval(), natural(4)
+
+    def single(x: Tensor) -> Tensor:
+        net.views = 1
+        return net(x)
+
+    def mirrored(x: Tensor) -> Tensor:
+        return (single(x) + single(x.flip(3))) / 2
+
+    padded = nn.functional.pad(x, (1, 1, 1, 1), mode="reflect")
+    shifted = (mirrored(padded[:, :, :32, :32]) + mirrored(padded[:, :, 2:, 2:])) / 2
+    expected = {2: mirrored(x), 6: (mirrored(x) + shifted) / 2}
+    for net.views in (2, 6):
+        assert torch.allclose(net(x), expected[net.views], atol=1e-6)
+    net.views = 2
+    assert torch.allclose(net(x), net(x.flip(3)), atol=1e-6)
+    net.train()
+    assert not torch.allclose(net(x), net(x.flip(3)), atol=1e-4)

@@ -20,6 +20,7 @@ class Batch(NamedTuple):
         indices: int64 `(B,)`, the images' places in their set.
         seed: what the augmentation of this batch is drawn from, and, one higher, its dropout.
         weight: what its mean loss counts for, when the gradients of all processes are averaged.
+        epoch: in which it is seen, counted from 0.
     """
 
     images: Tensor
@@ -27,6 +28,7 @@ class Batch(NamedTuple):
     indices: Tensor
     seed: int
     weight: float = 1.0
+    epoch: int = 0
 
 
 class Batches:
@@ -100,7 +102,8 @@ class Batches:
         start = 0
         for number, (share, weight) in enumerate(zip(shares, self._weights[first:], strict=True), first + 1):
             part = slice(start, start := start + share.stop - share.start)
-            yield Batch(images[part], labels[part], order[part], _mix(self.seed, epoch, number, self.rank), weight)
+            seed = _mix(self.seed, epoch, number, self.rank)
+            yield Batch(images[part], labels[part], order[part], seed, weight, epoch)
 
 
 def _mix(*words: int) -> int:

@@ -2,5 +2,7 @@
 
 from cifar_lightning.nets.cnn import CNN
 from cifar_lightning.nets.pixels import Pixels
+from cifar_lightning.nets.speed import SpeedNet
+from cifar_lightning.nets.whitening import Whitening
 
-__all__ = ["CNN", "Pixels"]
+__all__ = ["CNN", "Pixels", "SpeedNet", "Whitening"]

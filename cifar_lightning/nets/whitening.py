@@ -1,0 +1,61 @@
+"""A first layer that is computed from training images and not trained, as a layer: checkpoints and files carry it.
+
+Notation: `B` batch, `F` filters, `k` side of a patch, `S` side of the images in pixels.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import conv2d, unfold
+
+
+class Whitening(nn.Module):
+    """Convolution whose outputs, on patches of the training images, are uncorrelated and of variance one.
+
+    The filters are the eigenvectors of the patches' covariance, each divided by the root of its eigenvalue, and then
+    their negatives (Page 2019, https://github.com/davidcpage/cifar10-fast; Jordan 2024,
+    https://arxiv.org/abs/2404.00498, section 3.2). A net with such a layer starts where others arrive after some
+    epochs. Before `fit` each filter picks one pixel of its patch.
+
+    Args:
+        kernel_size: `k`.
+        stride: in pixels; 2 leaves a quarter of the work to all layers that follow.
+        bias: train one for each filter. Without, nothing flows back into this layer, which spares the most expensive
+            gradient of the net.
+        eps: added to the eigenvalues, so that noise is not blown up.
+    """
+
+    weight: Tensor
+    fitted: Tensor
+
+    def __init__(self, kernel_size: int = 2, stride: int = 1, bias: bool = True, eps: float = 5e-4) -> None:
+        super().__init__()
+        self.kernel_size, self.stride, self.eps = kernel_size, stride, eps
+        pixels = torch.eye(3 * kernel_size**2).view(-1, 3, kernel_size, kernel_size)
+        self.register_buffer("weight", torch.cat([pixels, -pixels]))
+        self.register_buffer("fitted", torch.tensor(False))
+        self.bias = nn.Parameter(torch.zeros(len(self.weight))) if bias else None
+
+    @property
+    def filters(self) -> int:
+        """`F = 6 k^2`."""
+        return len(self.weight)
+
+    @torch.no_grad()
+    def fit(self, images: Tensor) -> None:
+        """Take the filters from training images, normalised `(B, 3, S, S)`."""
+        side = self.filters // 2
+        covariance, count = torch.zeros(side, side, device=images.device), 0
+        for some in torch.split(images, 64):
+            patches = unfold(some.float(), self.kernel_size).transpose(1, 2).flatten(0, 1)  # (64 * positions, 3 k^2)
+            covariance += patches.T @ patches
+            count += len(patches)
+        values, vectors = torch.linalg.eigh(covariance / count)
+        # The sign of an eigenvector is arbitrary: the same images give the same filters on every machine.
+        vectors = vectors * vectors.gather(0, vectors.abs().argmax(0, keepdim=True)).sign()
+        filters = (vectors / (values + self.eps).sqrt()).T.reshape(-1, *self.weight.shape[1:])
+        self.weight.copy_(torch.cat([filters, -filters]))
+        self.fitted.fill_(True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalised pixels `(B, 3, S, S)` to `(B, F, (S - k) // stride + 1, the same)`."""
+        return conv2d(x, self.weight, self.bias, self.stride)

@@ -4,7 +4,7 @@ BIN := .venv/bin
 BEST = "$$(ls -t runs/quickstart/version_*/checkpoints/best.ckpt | head -n 1)"
 MODEL := runs/quickstart/model.onnx
 
-.PHONY: quickstart test test-slow check format constraints
+.PHONY: quickstart test test-slow bench check format constraints
 
 quickstart: .venv/installed
 	@echo; echo "== Train on the handwritten digits that come with scikit-learn"
@@ -24,6 +24,14 @@ test: .venv/installed
 
 test-slow: .venv/installed
 	$(BIN)/python -m pytest -m slow
+
+# This project and its peers side by side, on the CPU; CIFAR-10 as pictures in data/cifar10-jpeg, or another DATA.
+DATA ?= data/cifar10-jpeg
+bench: .venv/installed .venv-peers/installed
+	$(BIN)/python benchmarks/startup.py
+	$(BIN)/python benchmarks/inference.py
+	$(BIN)/python benchmarks/training.py --data $(DATA)
+	test ! -d $(DATA) || $(BIN)/python benchmarks/accuracy.py --data $(DATA)
 
 check: .venv/installed
 	$(BIN)/ruff check .
@@ -46,4 +54,10 @@ constraints: .venv/installed
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt hatchling editables
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation -c constraints.txt \
 		-e ./export -e ".[test,check]"
+	@touch $@
+
+.venv-peers/installed: benchmarks/peers/requirements.txt
+	@test -x .venv-peers/bin/pip || $(PYTHON) -m venv .venv-peers
+	@echo "Installing the peers into .venv-peers"
+	@.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check -r $<
 	@touch $@

@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from cifar_lightning.graph import build, showing_pixels
 from cifar_lightning.nets.pixels import Pixels
@@ -118,6 +119,7 @@ def export(
             "pad": images.PAD_VALUE,
         },
         "temperature": temperature,
+        "cost": _cost(model, size),
         **facts,
         "golden": _golden(model, samples, classes, size, resize, temperature),
     }
@@ -194,6 +196,13 @@ def compare(path: Path, samples: Sequence[Sample], logits: Scores, classes: Sequ
         if not same and margin > 2 * noise:
             raise ParityError(f"labels: {sample.name} gets another label than from torch")
     return Report(len(samples), ties, logits_off, probabilities_off, sum(agree))
+
+
+def _cost(model: nn.Module, size: int) -> dict[str, int]:
+    """Parameters of a net, and its floating-point operations for a picture: two for each product that is added."""
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(torch.zeros(1, 3, size, size))
+    return {"parameters": sum(each.numel() for each in model.parameters()), "flops": counter.get_total_flops()}
 
 
 @torch.inference_mode()

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import lightning.pytorch as L
 import torch
@@ -80,6 +80,8 @@ class Classifier(L.LightningModule):
             WarmupLinear) is given it and steps per batch; others step per epoch, ReduceLROnPlateau by the validation
             loss.
         loss: of logits `(B, K)` and labels `(B,)`.
+        compile: mode of torch.compile for the net while it is trained, such as default or max-autotune; None is eager.
+            The first steps then take minutes: worth it where training takes hours, or on the same GPU again and again.
 
     Attributes:
         tested: places `(N,)` of the test images that were judged, in their order, and logits `(N, K)`.
@@ -94,6 +96,7 @@ class Classifier(L.LightningModule):
         optimizer: OptimizerCallable | None = None,
         scheduler: SchedulerCallable | None = None,
         loss: nn.Module | None = None,
+        compile: Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"] | None = None,  # noqa: A002
     ) -> None:
         super().__init__()
         with warnings.catch_warnings():
@@ -105,6 +108,7 @@ class Classifier(L.LightningModule):
         self.classes = classes
         self.pixels = Pixels()
         self.net = net.to(memory_format=torch.channels_last)
+        self.compile_mode = compile
         self.recipe = _Recipe(optimizer or torch.optim.Adam, scheduler)
         self.loss = loss or nn.CrossEntropyLoss()
         weights = getattr(self.loss, "weight", None)
@@ -136,6 +140,8 @@ class Classifier(L.LightningModule):
             self._seed = torch.initial_seed()  # of seed_everything; each step seeds anew
             # Lightning converts after it has restored a checkpoint, and would have rounded 64-bit weights to 32.
             self.trainer.precision_plugin.convert_module(self)
+            if self.compile_mode:
+                self.net.compile(mode=self.compile_mode)
             if datamodule is not None:
                 self.pixels.set_statistics(*datamodule.statistics)
 

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import onnx
@@ -16,7 +17,7 @@ from PIL import Image
 import cifar_lightning.export as exporting
 from cifar_lightning import graph
 from cifar_lightning.export import ParityError, Report, Sample, compare, export
-from cifar_lightning.nets import CNN, Pixels
+from cifar_lightning.nets import CNN, Pixels, SpeedNet
 from cifar_onnx import Classifier, InputError, images
 from tests.conftest import BRIEF, Run
 
@@ -116,6 +117,23 @@ class TestContract:
         for word in (str(Path(exporting.__file__).parent), "site-packages", ".py", str(Path.home()), "/tmp"):
             assert word.encode() not in data, word
         assert {path.suffix for path in models["stretch"].parent.iterdir()} == {".onnx"}
+
+    def test_the_cost_is_that_of_the_net(self, models: dict[str, Path], tmp_path: Path) -> None:
+        path = tmp_path / "cnn.onnx"
+        export(Pixels(), CNN(3), samples(), path, classes=CLASSES, size=32, resize="stretch", facts={})
+        products = 1024 * 27 * 32 + 256 * 288 * 64 + 64 * 576 * 128 + 2048 * 128 + 128 * 3
+        assert Classifier(path).contract.info["cost"] == {"parameters": 356_810 - 7 * 129, "flops": 2 * products}
+
+    @pytest.mark.parametrize("views", [1, 2, 6])
+    def test_the_file_carries_the_views(self, tmp_path: Path, views: Literal[1, 2, 6]) -> None:
+        net, path = SpeedNet(3, (8, 8, 16), views=views), tmp_path / "speed.onnx"
+        net.whitening.fit(torch.randn(8, 3, 32, 32, generator=torch.Generator().manual_seed(0)))
+        export(Pixels(), net, samples(), path, classes=CLASSES, size=32, resize="stretch", facts={})
+        picture = noise(32, 32)
+        logits, _ = Classifier(path).run(np.stack([picture, picture[:, ::-1]]))
+        assert (np.abs(logits[0] - logits[1]).max() < 1e-5) == (views == 2)
+        compiled = openvino.compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        assert np.abs(compiled(picture[None])["logits"] - logits[:1]).max() < 1e-3
 
     def test_the_batch_is_dynamic_and_changes_no_answer(self, models: dict[str, Path]) -> None:
         classifier = Classifier(models["stretch"])

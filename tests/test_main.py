@@ -219,8 +219,9 @@ data:
     def test_every_shipped_config_runs(self, run: Run, config: Path, photos: Path) -> None:
         source = yaml.safe_load(config.read_text())["data"]["class_path"]
         data = () if source == "Digits" else ("--data", "ImageFolder", "--data.root", photos)
-        brief = ("--trainer.max_epochs", 2, "--trainer.limit_train_batches", 2)
-        result = run("fit", "--config", config, *data, *brief)
+        # Compilers take minutes: see test_a_compiled_net.
+        brief = ("--trainer.max_epochs", 2, "--trainer.limit_train_batches", 2, "--model.compile", "null")
+        result = run("fit", "--config", config, *data, *brief, "--trainer.check_val_every_n_epoch", 1)
         assert result.code == 0, result.err
         assert len(config.read_text().splitlines()) <= 40
         assert Path("runs", config.stem).is_dir()
@@ -228,6 +229,21 @@ data:
     def test_the_default_command_is_the_shipped_cnn_config(self, run: Run) -> None:
         (path,) = (path for path in CONFIGS if path.name == "cnn.yaml")
         assert config_of(run, "fit", "--config", path) == config_of(run, "fit")
+
+
+@pytest.mark.slow
+def test_a_compiled_net_learns_what_an_eager_one_does_and_is_exported(run: Run) -> None:
+    words = ("fit", *BRIEF, "--model.net", "SpeedNet", "--model.net.widths", "[8, 8]", "--model.net.views", 2)
+    for experiment, mode in (("eager", "null"), ("compiled", "default")):
+        assert run(*words, "--experiment", experiment, "--model.compile", mode).code == 0
+    states = [
+        torch.load(f"runs/{name}/version_0/checkpoints/last.ckpt")["state_dict"] for name in ("eager", "compiled")
+    ]
+    assert states[0].keys() == states[1].keys()
+    for name, value in states[0].items():
+        assert torch.allclose(value.float(), states[1][name].float(), atol=1e-3), name
+    result = run("export", "--ckpt_path", "runs/compiled/version_0/checkpoints/best.ckpt")
+    assert result.code == 0, result.err
 
 
 @pytest.mark.slow

@@ -10,13 +10,14 @@ from torch import Tensor
 from torch.optim.lr_scheduler import CosineAnnealingLR, ExponentialLR, OneCycleLR, ReduceLROnPlateau
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from cifar_lightning.augment import Cutout, Mirror, ShiftedCrop
+from cifar_lightning.augment import AlternatingMirror, Cutout, Mirror, ShiftedCrop
 from cifar_lightning.data import Digits
 from cifar_lightning.data.batches import Batch
 from cifar_lightning.finite import LossWatch
 from cifar_lightning.loss import CrossEntropy
 from cifar_lightning.module import Classifier
-from cifar_lightning.nets import CNN
+from cifar_lightning.nets import CNN, SpeedNet, Whitening
+from cifar_lightning.optim import MuonSGD, WarmupLinear
 from cifar_lightning.rehearsal import rehearse
 from cifar_onnx import InputError
 
@@ -116,7 +117,7 @@ def test_nothing_in_the_training_step_waits_for_the_device(monkeypatch: pytest.M
             with waits:
                 return super().on_after_batch_transfer(batch, dataloader_idx)
 
-    data = WatchedData(augment=[Mirror(), ShiftedCrop(), Cutout()])
+    data = WatchedData(augment=[Mirror(), AlternatingMirror(), ShiftedCrop(), Cutout()])
     trainer(max_epochs=1, limit_train_batches=3).fit(WatchedStep(CLASSES, CNN()), datamodule=data)
     assert waits.count == 0
 
@@ -127,6 +128,40 @@ def test_statistics_of_the_training_images_are_in_the_state() -> None:
     mean, std = data.statistics
     assert model.state_dict()["pixels.mean"].tolist() == pytest.approx(mean)
     assert model.state_dict()["pixels.std"].tolist() == pytest.approx(std)
+
+
+def test_whitening_is_computed_from_training_images_before_the_first_step() -> None:
+    data, net = Digits(), SpeedNet(10, (8, 8))
+    model = Classifier(CLASSES, net)
+    trainer(max_epochs=1, limit_train_batches=1).fit(model, datamodule=data)
+    images = torch.from_numpy(data.images("train").pixels).permute(0, 3, 1, 2)
+    chosen = torch.linspace(0, len(images) - 1, 1000).round().long()
+    expected = Whitening()
+    expected.fit(model.pixels(images[chosen]))
+    assert torch.allclose(net.whitening.weight, expected.weight, atol=1e-4)
+    assert net.whitening.fitted
+
+
+def test_whitening_that_a_checkpoint_brought_stays() -> None:
+    net = SpeedNet(10, (8, 8))
+    net.whitening.fit(torch.randn(8, 3, 8, 8, generator=torch.Generator().manual_seed(0)))
+    before = net.whitening.weight.clone()
+    trainer(max_epochs=1, limit_train_batches=1).fit(Classifier(CLASSES, net), datamodule=Digits())
+    assert torch.equal(net.whitening.weight, before)
+
+
+def test_every_group_of_an_optimizer_keeps_its_own_learning_rate() -> None:
+    model = Classifier(CLASSES, SpeedNet(10, (8, 8)), optimizer=partial(MuonSGD, lr=0.1, dense_lr=0.02, bias_lr=3.0))
+    coach = trainer(max_epochs=1, limit_train_batches=1)
+    coach.fit(model, datamodule=Digits())
+    assert [group["lr"] for group in coach.optimizers[0].param_groups] == [0.1, 0.02, 3.0]
+
+
+def test_warmup_linear_is_given_the_number_of_steps_and_steps_per_batch() -> None:
+    rates = Rates()
+    model = Classifier(CLASSES, CNN(), scheduler=partial(WarmupLinear, warmup=0.5))
+    trainer(max_epochs=2, limit_train_batches=2, callbacks=[rates]).fit(model, datamodule=Digits())
+    assert rates.seen == pytest.approx([5e-4, 1e-3, 1e-3, 5e-4])
 
 
 def test_metrics_equal_scikit_learns() -> None:

@@ -8,15 +8,17 @@ import math
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import get_args
 
 import onnxruntime
 
-from cifar_onnx import Classifier, __version__, contract, images
-from cifar_onnx.errors import ImageError, InputError
+from cifar_onnx import Classifier, Prediction, __version__, benchmark, contract, images
+from cifar_onnx.classifier import usable_cpus
+from cifar_onnx.errors import InputError
 
-_TOGETHER = 16  # pictures decoded before they run: what is in memory at once
+_TOGETHER = 16  # pictures that run together; as many more are being decoded
 
 Top = Sequence[tuple[str, float]]  # labels and probabilities, best first; empty where there is an error
 Answer = tuple[str, Top, str]  # path, top classes, error
@@ -60,6 +62,14 @@ def _parser() -> argparse.ArgumentParser:
     verify = commands.add_parser("verify", help="replay a model's golden samples on this machine", allow_abbrev=False)
     verify.add_argument("model", nargs="?", default="model.onnx", help="the model file (default: %(default)s)")
     verify.set_defaults(run=_verify)
+
+    speed = commands.add_parser("benchmark", help="how fast a model is on this machine", allow_abbrev=False)
+    speed.add_argument("model", nargs="?", default="model.onnx", help="the model file (default: %(default)s)")
+    speed.add_argument("--photos", nargs="+", default=[], metavar="PATH", help="pictures instead of the golden samples")
+    speed.add_argument("--seconds", type=_within(0, 60), default=0.5, help="for each setting (default: %(default)s)")
+    speed.add_argument("--json", action="store_true", help="JSON instead of a table")
+    speed.add_argument("--provider", action="append", metavar="NAME", help="execution provider (default: cpu)")
+    speed.set_defaults(run=_benchmark)
 
     evaluate = commands.add_parser(
         "evaluate", help="judge a model by labelled pictures, with a report", allow_abbrev=False
@@ -165,19 +175,13 @@ def _classify(options: argparse.Namespace) -> int:
 
 
 def _answers(classifier: Classifier, names: Sequence[tuple[str, str]], top_k: int) -> Iterator[Answer]:
-    for start in range(0, len(names), _TOGETHER):
-        decoded: list[images.Pixels | str] = []
-        for name, error in names[start : start + _TOGETHER]:
-            try:
-                decoded.append(error or images.decode(name))
-            except ImageError as reason:
-                decoded.append(str(reason))
-        predictions = iter(classifier([picture for picture in decoded if not isinstance(picture, str)]))
-        for (name, _), picture in zip(names[start:], decoded, strict=False):
-            if isinstance(picture, str):
-                yield name, [], picture.removeprefix(f"{name}: ")
-            else:
-                yield name, next(predictions).top(top_k), ""
+    answers = classifier.stream((name for name, error in names if not error), _TOGETHER)
+    for name, error in names:
+        answer = error or next(answers)
+        if isinstance(answer, Prediction):
+            yield name, answer.top(top_k), ""
+        else:
+            yield name, [], str(answer).removeprefix(f"{name}: ")
 
 
 def _table(answers: Iterator[Answer], width: int) -> int:
@@ -226,6 +230,8 @@ def _info(options: argparse.Namespace) -> int:
     print(f"file      {options.model}, {len(data) / 1e6:.2f} MB, sha256 digest {about.digest[:16]}...")
     print(f"classes   {len(about.classes)}: {', '.join(about.classes)}")
     print(f"input     any picture, made {about.size} x {about.size} pixels inside the graph ({about.resize})")
+    if cost := about.info.get("cost"):
+        print(f"net       {cost['parameters']:,} parameters, {cost['flops'] / 1e6:,.1f} million operations a picture")
     for name, value in about.info.get("metrics", {}).items():
         print(f"metric    {name} {value:.4f}")
     for name, value in about.info.get("provenance", {}).items():
@@ -247,6 +253,28 @@ def _verify(options: argparse.Namespace) -> int:
         f"by onnxruntime {onnxruntime.__version__} on {', '.join(classifier.providers)}"
     )
     return 0 if replays and passed == len(replays) else 1
+
+
+def _benchmark(options: argparse.Namespace) -> int:
+    pictures = benchmark.encoded(options.model, options.photos)
+    timings = []
+    for timing in benchmark.benchmark(options.model, pictures, options.seconds, options.provider or ("cpu",)):
+        timings.append(timing)
+        if sys.stderr.isatty():
+            print(f"\r{len(timings)} settings timed", end="", file=sys.stderr, flush=True)
+    if sys.stderr.isatty():
+        print("\r" + " " * 30 + "\r", end="", file=sys.stderr)
+    top, advice = benchmark.ceiling(), benchmark.advise(timings)
+    if options.json:
+        rows = [asdict(timing) for timing in timings]
+        print(json.dumps({"timings": rows, "ceiling_gflops": top, "advice": asdict(advice)}))
+        return 0
+    print(benchmark.table(timings, top))
+    print(f"ceiling: {top:,.0f} GFLOP/s in a float32 matrix product on {usable_cpus()} CPUs")
+    print(f"for one picture at a time: Classifier(model, threads={advice.threads_for_one})")
+    many = f"Classifier(model, threads={advice.threads_for_many})(pictures, batch_size={advice.batch})"
+    print(f"for many: {many}")
+    return 0
 
 
 if __name__ == "__main__":

@@ -2,8 +2,10 @@
 
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from os import PathLike
 from typing import overload
 
@@ -13,9 +15,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cifar_onnx import contract, images
-from cifar_onnx.errors import ContractError, InputError, ProviderError
+from cifar_onnx.errors import ContractError, ImageError, InputError, ProviderError
 from cifar_onnx.images import Pixels, Source
 
+BATCH = 32  # pictures that run together by default
 _PIXELS_TOGETHER = 16_000_000  # in one run of the graph, whose resize takes about 27 bytes for each
 
 Scores = NDArray[np.float32]
@@ -84,11 +87,11 @@ class Classifier:
         self.providers: list[str] = self._session.get_providers()
 
     @overload
-    def __call__(self, image: Source, batch_size: int = 32) -> Prediction: ...  # type: ignore[overload-overlap]
+    def __call__(self, image: Source, batch_size: int = BATCH) -> Prediction: ...  # type: ignore[overload-overlap]
     @overload
-    def __call__(self, image: Iterable[Source], batch_size: int = 32) -> list[Prediction]: ...
-    def __call__(self, image: Source | Iterable[Source], batch_size: int = 32) -> Prediction | list[Prediction]:
-        """Classify one picture, or many.
+    def __call__(self, image: Iterable[Source], batch_size: int = BATCH) -> list[Prediction]: ...
+    def __call__(self, image: Source | Iterable[Source], batch_size: int = BATCH) -> Prediction | list[Prediction]:
+        """Classify one picture, or many; while some run, the next ones are decoded.
 
         Args:
             image: path, encoded bytes, Pillow image or uint8 array `(H, W, 3)`; or an iterable of these.
@@ -99,11 +102,24 @@ class Classifier:
         """
         if isinstance(image, str | PathLike | bytes | Image.Image | np.ndarray):
             return self._predict([images.decode(image)])[0]
-        pictures = list(image)
-        predictions: list[Prediction] = []
-        for start in range(0, len(pictures), batch_size):
-            predictions += self._predict([images.decode(picture) for picture in pictures[start : start + batch_size]])
+        predictions = []
+        for answer in self.stream(image, batch_size):
+            if isinstance(answer, ImageError):
+                raise answer
+            predictions.append(answer)
         return predictions
+
+    def stream(self, images: Iterable[Source], batch_size: int = BATCH) -> Iterator[Prediction | ImageError]:
+        """Classify pictures one batch after the other, without an end if need be; of a bad one the error comes.
+
+        Args:
+            images: as for a prediction.
+            batch_size: how many are decoded and, where they are of equal size, run together.
+        """
+        for pictures in _decoded(images, batch_size):
+            predictions = iter(self._predict([each for each in pictures if not isinstance(each, ImageError)]))
+            for picture in pictures:
+                yield picture if isinstance(picture, ImageError) else next(predictions)
 
     def _predict(self, pictures: Sequence[Pixels]) -> list[Prediction]:
         """Predictions of decoded pictures; those of equal size run as one batch."""
@@ -169,6 +185,36 @@ class Classifier:
         return replays
 
 
+def _decoded(sources: Iterable[Source], together: int) -> Iterator[list[Pixels | ImageError]]:
+    """Decode pictures in threads, so many at a time, while the caller is at work on those before.
+
+    What cannot be decoded is its error.
+    """
+
+    def decode(some: Sequence[Source]) -> list[Pixels | ImageError]:
+        results: list[Pixels | ImageError] = []
+        for source in some:
+            try:
+                results.append(images.decode(source))
+            except ImageError as error:
+                results.append(error)
+        return results
+
+    remaining, workers = iter(sources), usable_cpus()
+    with ThreadPoolExecutor(workers) as pool:
+
+        def begin() -> list[Future[list[Pixels | ImageError]]]:
+            some = list(islice(remaining, together))
+            share = -(-len(some) // workers) or 1
+            return [pool.submit(decode, some[start : start + share]) for start in range(0, len(some), share)]
+
+        waiting = begin()
+        while waiting:
+            pictures = [picture for future in waiting for picture in future.result()]
+            waiting = begin()
+            yield pictures
+
+
 def session(
     model: bytes | str | PathLike[str], name: str, providers: Sequence[str], threads: int | None
 ) -> ort.InferenceSession:
@@ -181,7 +227,7 @@ def session(
     options = ort.SessionOptions()
     options.log_severity_level = 3
     # Set in any case: left to itself, onnxruntime pins threads to CPUs that a container may not own.
-    options.intra_op_num_threads = threads or _usable_cpus()
+    options.intra_op_num_threads = threads or usable_cpus()
     wanted = [_full_name(provider) for provider in providers]
     _require(wanted, ort.get_available_providers())
     try:
@@ -192,7 +238,8 @@ def session(
     return made
 
 
-def _usable_cpus() -> int:
+def usable_cpus() -> int:
+    """How many CPUs this process may run on."""
     return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 

@@ -1,3 +1,5 @@
+import threading
+from collections.abc import Iterator
 from dataclasses import FrozenInstanceError
 from pathlib import Path
 
@@ -6,7 +8,7 @@ import onnxruntime as ort
 import pytest
 from PIL import Image
 
-from cifar_onnx import Classifier, ImageError, InputError, Prediction, ProviderError
+from cifar_onnx import Classifier, ImageError, InputError, Prediction, ProviderError, images
 
 
 @pytest.fixture(scope="module")
@@ -97,3 +99,50 @@ def test_threads_change_no_answer(model: Path, digits: Path) -> None:
 def test_prediction_can_be_made_by_hand() -> None:
     prediction = Prediction("b", 0.75, ("a", "b"), (0.25, 0.75))
     assert prediction.top(2) == [("b", 0.75), ("a", 0.25)]
+
+
+def test_a_stream_goes_on_after_a_picture_that_cannot_be_read(classifier: Classifier, digits: Path) -> None:
+    files = sorted(digits.iterdir())
+    sources = [files[0], b"no picture", *files[1:], files[0]]
+    answers = list(classifier.stream(iter(sources), batch_size=2))
+    assert [type(answer).__name__ for answer in answers] == ["Prediction", "ImageError", *["Prediction"] * len(files)]
+    assert answers[0] == answers[-1]
+    with pytest.raises(ImageError):
+        classifier(sources)
+
+
+def test_a_stream_reads_no_further_ahead_than_a_batch(classifier: Classifier, digits: Path) -> None:
+    taken = 0
+
+    def endless() -> Iterator[Path]:
+        nonlocal taken
+        while True:
+            taken += 1
+            yield next(digits.iterdir())
+
+    for number, _ in zip(range(1, 8), classifier.stream(endless(), batch_size=2), strict=False):
+        assert taken <= number + 4
+
+
+def test_the_next_pictures_are_decoded_while_some_run(
+    classifier: Classifier, digits: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second batch has been begun when the first one runs, and the run does not wait for it."""
+    begun, ran = threading.Event(), threading.Event()
+    files = sorted(digits.iterdir())[:2]
+    decode, run = images.decode, classifier.run
+
+    def waiting(source: Path) -> images.Pixels:
+        if source == files[1]:
+            begun.set()
+            assert ran.wait(10)
+        return decode(source)
+
+    def running(batch: images.Pixels) -> object:
+        assert begun.wait(10)
+        ran.set()
+        return run(batch)
+
+    monkeypatch.setattr(images, "decode", waiting)
+    monkeypatch.setattr(classifier, "run", running)
+    assert len(classifier(files, batch_size=1)) == 2

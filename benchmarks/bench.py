@@ -1,0 +1,69 @@
+"""What the benchmarks share: the images, the machine's ceiling, processes of their own, tables."""
+
+import json
+import platform
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from cifar_lightning.data import ImageFolder
+from cifar_onnx.benchmark import ceiling
+from cifar_onnx.classifier import usable_cpus
+
+ROOT = Path(__file__).parent.parent
+PEERS = ROOT / ".venv-peers" / "bin" / "python"
+TUTORIAL_FLOPS = 3 * 21_170_688 - 1_769_472  # the tutorial's CNN, one picture, forward and back to the first layer
+
+
+def pictures(folder: Path, count: int = 50_000) -> dict[str, np.ndarray]:
+    """Training and test images in `folder`, or noise where there are none: speed does not depend on what they show."""
+    if folder.is_dir():
+        data = ImageFolder(str(folder))
+        train, val, test = (data.images(part) for part in ("train", "val", "test"))
+        return {
+            "images": np.concatenate([train.pixels, val.pixels]),
+            "labels": np.concatenate([train.labels, val.labels]),
+            "test": test.pixels,
+            "answers": test.labels,
+        }
+    generator = np.random.default_rng(0)
+    made = {}
+    for (images, labels), number in {("images", "labels"): count, ("test", "answers"): count // 5}.items():
+        made[images] = generator.integers(256, size=(number, 32, 32, 3), dtype=np.uint8)
+        made[labels] = generator.integers(10, size=number)
+    return made
+
+
+def answers(command: Sequence[object]) -> list[Any]:
+    """What a program prints: a JSON value on each line; anything else is passed over."""
+    words = list(map(str, command))
+    done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT)  # noqa: S603
+    if done.returncode:
+        sys.exit(f"{' '.join(words)}\n{done.stderr}")
+    return [json.loads(line) for line in done.stdout.splitlines() if line[:1] in ("{", "[")]
+
+
+def machine() -> str:
+    """One line that every table starts with."""
+    model = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        names = [line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
+        model = names[0] if names else model
+    return (
+        f"{usable_cpus()} CPUs ({model}), ceiling {ceiling():,.0f} GFLOP/s in a float32 matrix product, "
+        f"PyTorch {torch.__version__}"
+    )
+
+
+def show(head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """A table: the first column is text."""
+    cells = [[str(cell) for cell in row] for row in (head, *rows)]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(head))]
+    for row in cells:
+        print("  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]))

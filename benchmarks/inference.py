@@ -1,0 +1,145 @@
+"""Running the tutorial's CNN: latency by several programs, and pictures a second from encoded files.
+
+python benchmarks/inference.py: a table from one run, medians in milliseconds. The net is not trained: speed does not
+depend on its weights. Keras needs .venv-peers (make bench installs it).
+"""
+
+import io
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+import openvino
+import torch
+from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+from benchmarks.bench import PEERS, answers, machine, pictures, show
+from cifar_lightning.export import Sample, export
+from cifar_lightning.nets import CNN, Pixels
+from cifar_onnx import Classifier, images
+from cifar_onnx.classifier import usable_cpus
+
+BATCHES = (1, 32, 256)
+ROUNDS = 5  # programs take turns, so that a slow minute of the machine is a slow minute for all
+
+
+def lap(call: Callable[[], object], seconds: float = 0.4) -> float:
+    """Median milliseconds of a call."""
+    for _ in range(3):
+        call()
+    times, end = [], time.perf_counter() + seconds
+    while len(times) < 3 or time.perf_counter() < end:
+        start = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - start)
+    return 1000 * float(np.median(times))
+
+
+def exported(folder: Path, net: CNN, pixels: Pixels) -> Path:
+    """The net as this project exports it."""
+    generator, samples = np.random.default_rng(0), []
+    for number in range(16):
+        picture = generator.integers(256, size=(32, 32, 3), dtype=np.uint8)
+        samples.append(Sample(str(number), images.encode_png(picture), images.fingerprint(picture), picture))
+    path = folder / "model.onnx"
+    export(pixels, net, samples, path, classes=list("0123456789"), size=32, resize="stretch", facts={})
+    return path
+
+
+def programs(folder: Path) -> dict[str, Callable[[int], Callable[[], object]]]:
+    """For each program and batch a call that classifies a batch."""
+    torch.set_num_threads(usable_cpus())
+    pixels, net = Pixels(), CNN().eval().to(memory_format=torch.channels_last)
+    uint8 = np.random.default_rng(0).integers(256, size=(max(BATCHES), 32, 32, 3), dtype=np.uint8)
+    floats = torch.from_numpy(uint8).permute(0, 3, 1, 2).float() / 255  # channels last
+    arrays = np.ascontiguousarray(floats.numpy())
+    bare = folder / "bare.onnx"
+    torch.onnx.export(net, (floats[:2],), bare, dynamo=True, dynamic_shapes=({0: torch.export.Dim("batch")},),
+                      input_names=["x"], verbose=False)  # fmt: skip
+    settings = ort.SessionOptions()
+    settings.intra_op_num_threads = usable_cpus()
+    session = ort.InferenceSession(bare, settings, providers=["CPUExecutionProvider"])
+    classifier = Classifier(exported(folder, net, pixels))
+    compiled = torch.compile(net)
+    vino = openvino.compile_model(openvino.convert_model(bare), "CPU")
+
+    def by_torch(model: Callable[[torch.Tensor], torch.Tensor], batch: int) -> Callable[[], object]:
+        def call() -> torch.Tensor:
+            with torch.inference_mode():
+                return model(floats[:batch])
+
+        return call
+
+    return {
+        "torch eager, channels last": lambda batch: by_torch(net, batch),
+        "torch.compile": lambda batch: by_torch(compiled, batch),
+        "OpenVINO": lambda batch: lambda: vino(arrays[:batch]),
+        "onnxruntime, bare float graph": lambda batch: lambda: session.run(None, {"x": arrays[:batch]}),
+        "cifar_onnx, uint8 to probabilities": lambda batch: lambda: classifier.run(uint8[:batch]),
+    }
+
+
+def from_files(classifier: Classifier) -> list[list[object]]:
+    """Pictures a second from encoded JPEGs, whole, and of its two stages alone."""
+    generator, count, rows = np.random.default_rng(0), 512, []
+    for side in (32, 256):
+        encoded = []
+        for _ in range(count):
+            buffer = io.BytesIO()
+            small = generator.integers(256, size=(8, 8, 3), dtype=np.uint8)
+            Image.fromarray(small).resize((side, side)).save(buffer, "JPEG")
+            encoded.append(buffer.getvalue())
+        pixels = np.stack([images.decode(each) for each in encoded])
+
+        def decode(encoded: list[bytes] = encoded) -> None:
+            for each in encoded:
+                images.decode(each)
+
+        def net(pixels: images.Pixels = pixels) -> None:
+            for start in range(0, count, 32):
+                classifier.run(pixels[start : start + 32])
+
+        together = lap(lambda encoded=encoded: classifier(encoded), 2)  # type: ignore[misc]
+        one, other = lap(decode, 2), lap(net, 2)
+        rates = [1000 * count / each for each in (one, other, together)]
+        rows.append([f"{side} x {side} JPEG", *(f"{rate:,.0f}" for rate in rates), f"{(one + other) / together:.2f}"])
+    return rows
+
+
+def main() -> None:
+    """Measure and print."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        calls = programs(folder)
+        times: dict[str, dict[int, list[float]]] = {program: {} for program in calls}
+        for _ in range(ROUNDS):
+            for program, prepare in calls.items():
+                for batch in BATCHES:
+                    times[program].setdefault(batch, []).append(lap(prepare(batch)))
+        found = {program: {b: float(np.median(t)) for b, t in each.items()} for program, each in times.items()}
+        if PEERS.exists():
+            path = folder / "images.npz"
+            np.savez(path, **pictures(Path("none"), 2000))  # type: ignore[arg-type]
+            keras = answers([PEERS, "benchmarks/peers/keras_cnn.py", "predict", path])[-1]
+            found = {"Keras predict": {int(batch): each for batch, each in keras.items()}, **found}
+        rows = from_files(Classifier(folder / "model.onnx"))
+    print(machine())
+    own = found["cifar_onnx, uint8 to probabilities"]
+    show(
+        ["milliseconds a batch", *(f"of {batch}" for batch in BATCHES), *(f"ours of it, {b}" for b in BATCHES)],
+        [
+            [program, *(f"{each[b]:.2f}" for b in BATCHES), *(f"{own[b] / each[b]:.3f}" for b in BATCHES)]
+            for program, each in found.items()
+        ],
+    )
+    print()
+    show(["pictures a second from files", "decoding, one thread", "net", "both", "of one after the other"], rows)
+
+
+if __name__ == "__main__":
+    main()

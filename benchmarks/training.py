@@ -1,0 +1,183 @@
+"""The same work by several programs: epochs of the tutorial's CNN, batch 64, Adam.
+
+python benchmarks/training.py [--data DIR]: a table from one run, each program in a process of its own. The second
+epoch counts, because the first one warms up. Keras needs .venv-peers (make bench installs it).
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import lightning.pytorch as L
+import numpy as np
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+from benchmarks.bench import PEERS, TUTORIAL_FLOPS, answers, machine, pictures, show
+from cifar_lightning.data import ImageData
+from cifar_lightning.data.base import Images, Part
+from cifar_lightning.module import Classifier
+from cifar_lightning.nets import CNN
+
+EPOCHS = 3
+
+
+def plain_net() -> nn.Sequential:
+    """The tutorial's CNN as one writes it down."""
+    blocks = [
+        layer
+        for i, o in ((3, 32), (32, 64), (64, 128))
+        for layer in (nn.Conv2d(i, o, 3, padding="same"), nn.ReLU(), nn.MaxPool2d(2))
+    ]
+    return nn.Sequential(*blocks, nn.Flatten(), nn.Linear(2048, 128), nn.ReLU(), nn.Dropout(0.5), nn.Linear(128, 10))
+
+
+def loop(net: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> list[float]:
+    """A bare loop over uint8 `(N, 3, 32, 32)` in memory."""
+    optimizer, loss, seconds = torch.optim.Adam(net.parameters()), nn.CrossEntropyLoss(), []
+    for _ in range(EPOCHS):
+        start = time.perf_counter()
+        order = torch.randperm(len(images))
+        for some in order.split(64):
+            optimizer.zero_grad()
+            loss(net(images[some].float() / 255), labels[some]).backward()
+            optimizer.step()
+        seconds.append(time.perf_counter() - start)
+    return seconds
+
+
+def bare(data: dict[str, np.ndarray]) -> list[float]:
+    """A newcomer's loop."""
+    images = torch.from_numpy(data["images"]).permute(0, 3, 1, 2).contiguous()
+    return loop(plain_net(), images, torch.from_numpy(data["labels"]))
+
+
+def bare_ours(data: dict[str, np.ndarray]) -> list[float]:
+    """The same loop with this project's net: what is left between it and `fit` is Lightning's."""
+    images = torch.from_numpy(data["images"]).permute(0, 3, 1, 2)  # channels last in memory
+    return loop(CNN().to(memory_format=torch.channels_last), images, torch.from_numpy(data["labels"]))
+
+
+class Epochs(L.Callback):
+    """Seconds of each training epoch."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+
+    def on_train_epoch_start(self, *_: object) -> None:
+        self.start = time.perf_counter()
+
+    def on_train_epoch_end(self, *_: object) -> None:
+        self.seconds.append(time.perf_counter() - self.start)
+
+
+def trainer(epochs: Epochs) -> L.Trainer:
+    """As people make one, but for files and bars."""
+    return L.Trainer(
+        max_epochs=EPOCHS, accelerator="cpu", logger=False, enable_checkpointing=False, callbacks=[epochs],
+        enable_progress_bar=False, enable_model_summary=False, limit_val_batches=0,
+    )  # fmt: skip
+
+
+def lightning(data: dict[str, np.ndarray]) -> list[float]:
+    """Lightning as its introduction shows it: torchvision's transforms, a DataLoader, a loss logged each step."""
+    from torchvision import transforms
+
+    convert = transforms.Compose([transforms.ToPILImage(), transforms.ToTensor()])
+
+    class Pictures(Dataset):  # type: ignore[type-arg]
+        def __len__(self) -> int:
+            return len(data["images"])
+
+        def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+            return convert(data["images"][index]), int(data["labels"][index])
+
+    class Module(L.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = plain_net()
+
+        def training_step(self, batch: tuple[torch.Tensor, torch.Tensor], _: int) -> torch.Tensor:
+            value = nn.functional.cross_entropy(self.net(batch[0]), batch[1])
+            self.log("train_loss", value)
+            return value
+
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return torch.optim.Adam(self.parameters())
+
+    epochs = Epochs()
+    trainer(epochs).fit(Module(), DataLoader(Pictures(), 64, shuffle=True, num_workers=1))
+    return epochs.seconds
+
+
+def ours(data: dict[str, np.ndarray]) -> list[float]:
+    """`fit`'s own module and data."""
+
+    class Memory(ImageData):
+        @property
+        def classes(self) -> list[str]:
+            return list("0123456789")
+
+        @property
+        def given(self) -> frozenset[Part]:
+            return frozenset({"train", "val"})
+
+        def load(self, part: Part) -> Images:
+            chosen = slice(None) if part == "train" else slice(64)
+            return Images(data["images"][chosen], data["labels"][chosen], range(len(data["labels"][chosen])))  # type: ignore[arg-type]
+
+    epochs = Epochs()
+    memory = Memory()
+    trainer(epochs).fit(Classifier(memory.classes, CNN()), datamodule=memory)
+    return epochs.seconds
+
+
+PROGRAMS: dict[str, Callable[[dict[str, np.ndarray]], list[float]]] = {
+    "lightning, torchvision, DataLoader": lightning,
+    "bare loop": bare,
+    "bare loop with our net": bare_ours,
+    "cifar_lightning fit": ours,
+}
+
+
+def main() -> None:
+    """Run the programs and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, default=Path("data/cifar10-jpeg"))
+    parser.add_argument("--program", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.program:
+        with np.load(options.data) as data:
+            print(json.dumps(PROGRAMS[options.program](dict(data))))
+        return
+    data = pictures(options.data)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "images.npz")
+        np.savez(path, **data)  # type: ignore[arg-type]
+        found = {}
+        if PEERS.exists():
+            found["Keras"] = [
+                each["seconds"] for each in answers([PEERS, "benchmarks/peers/keras_cnn.py", "train", path, EPOCHS])
+            ]
+        for name in PROGRAMS:
+            found[name] = answers([sys.executable, __file__, "--data", path, "--program", name])[-1]
+    print(machine())
+    first = next(iter(found.values()))[1]
+    rows = []
+    for name, seconds in found.items():
+        rate = len(data["images"]) / seconds[1]
+        gflops = rate * TUTORIAL_FLOPS / 1e9
+        rows.append([name, f"{seconds[1]:.1f}", f"{rate:,.0f}", f"{gflops:.0f}", f"{seconds[1] / first:.2f}"])
+    show(["one epoch of the tutorial's CNN", "s", "images/s", "GFLOP/s", f"of {next(iter(found))}"], rows)
+    tax = found["cifar_lightning fit"][1] / found["bare loop with our net"][1]
+    print(f"Lightning's tax: fit takes {tax:.2f} of the bare loop with our net")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,138 @@
+"""How fast a model is on this machine: latency and throughput by batch and threads, beside what the machine can do.
+
+Notation: `B` batch, `S` side in pixels of the square that the net sees.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from cifar_onnx import contract
+from cifar_onnx.classifier import BATCH, Classifier, usable_cpus
+from cifar_onnx.errors import InputError
+from cifar_onnx.images import find
+
+BATCHES = (1, 8, 32, 256)
+ENOUGH = 0.95  # of the best throughput: what a larger batch adds beyond it is not worth its latency
+
+
+@dataclass(frozen=True)
+class Timing:
+    """What one setting costs.
+
+    Attributes:
+        work: `pixels`, uint8 arrays of the net's size; or `files`, from encoded bytes to predictions.
+        threads: of the net.
+        batch: `B`.
+        p50: median latency of a batch in milliseconds; p90 and p99 likewise.
+        images_per_second: over all batches.
+        gflops: floating-point operations of the net alone, in 1e9 a second; None where the file does not tell.
+    """
+
+    work: str
+    threads: int
+    batch: int
+    p50: float
+    p90: float
+    p99: float
+    images_per_second: float
+    gflops: float | None
+
+
+@dataclass(frozen=True)
+class Advice:
+    """The settings of `Classifier` that are best: threads for one picture, and threads and batch for many."""
+
+    threads_for_one: int
+    threads_for_many: int
+    batch: int
+
+
+def ceiling(seconds: float = 0.5) -> float:
+    """What this machine can do with all its CPUs: 1e9 operations a second in a float32 matrix product (numpy's)."""
+    a = np.ones((1024, 1024), np.float32)
+    times = list(_laps(lambda: a @ a, seconds))
+    return float(2 * 1024**3 / min(times) / 1e9)
+
+
+def encoded(path: str, paths: Sequence[str]) -> list[bytes]:
+    """Pictures as files hold them: those at `paths`, files or folders, or else the golden samples of the model."""
+    files = [file for each in paths for file in find(each)]
+    if paths and not files:
+        raise InputError(f"no pictures in {', '.join(paths)}")
+    return [Path(file).read_bytes() for file in files] or [golden.png for golden in contract.read(path)[1].golden]
+
+
+def benchmark(path: str, pictures: Sequence[bytes], seconds: float, providers: Sequence[str]) -> Iterator[Timing]:
+    """Time every setting, one after the other.
+
+    Args:
+        path: the model file.
+        pictures: encoded.
+        seconds: for each setting; at least three batches are run.
+        providers: as of `Classifier`.
+    """
+    generator = np.random.default_rng(0)
+    for threads in _threads():
+        classifier = Classifier(path, providers=providers, threads=threads)
+        size, flops = classifier.contract.size, classifier.contract.info.get("cost", {}).get("flops")
+        pixels = generator.integers(256, size=(max(BATCHES), size, size, 3), dtype=np.uint8)
+        for batch in BATCHES:
+            some = [pictures[i % len(pictures)] for i in range(batch)]
+            works: dict[str, Callable[[], object]] = {
+                "pixels": partial(classifier.run, pixels[:batch]),
+                "files": partial(classifier, some, batch_size=batch),
+            }
+            for work, call in works.items():
+                times = np.array(list(_laps(call, seconds)))
+                p50, p90, p99 = 1000 * np.percentile(times, (50, 90, 99))
+                rate = batch * len(times) / times.sum()
+                yield Timing(work, threads, batch, p50, p90, p99, rate, flops and rate * flops / 1e9)
+
+
+def advise(timings: Sequence[Timing]) -> Advice:
+    """The fastest settings; of those that are about as good, the one that `Classifier` has of itself."""
+    default = usable_cpus()
+    of_pixels = [each for each in timings if each.work == "pixels"]
+    single = [each for each in of_pixels if each.batch == 1]
+    quickest = min(each.p50 for each in single)
+    one = [each.threads for each in single if each.p50 * ENOUGH <= quickest]
+    best = max(each.images_per_second for each in of_pixels)
+    many = [each for each in of_pixels if each.images_per_second >= ENOUGH * best]
+    own = [each for each in many if (each.threads, each.batch) == (default, BATCH)]
+    chosen = own[0] if own else min(many, key=lambda each: (each.batch, each.threads))
+    return Advice(default if default in one else min(one), chosen.threads, chosen.batch)
+
+
+def table(timings: Sequence[Timing], top: float) -> str:
+    """The timings as lines of text; `top` is the machine's ceiling in GFLOP/s."""
+    lines = [f"{'from':<8}{'threads':>8}{'batch':>7}{'p50 ms':>10}{'p90 ms':>10}{'p99 ms':>10}{'images/s':>11}"]
+    known = all(each.gflops for each in timings)
+    lines[0] += f"{'GFLOP/s':>10}{'of ceiling':>12}" if known else ""
+    for each in timings:
+        line = f"{each.work:<8}{each.threads:>8}{each.batch:>7}{each.p50:>10.2f}{each.p90:>10.2f}{each.p99:>10.2f}"
+        line += f"{each.images_per_second:>11,.0f}"
+        lines.append(line + (f"{each.gflops:>10.1f}{each.gflops / top:>12.0%}" if known and each.gflops else ""))
+    return "\n".join(lines)
+
+
+def _threads() -> list[int]:
+    """1, 2, 4 and so on, and all CPUs."""
+    cpus = usable_cpus()
+    return sorted({cpus, *(2**power for power in range(cpus.bit_length()) if 2**power <= cpus)})
+
+
+def _laps(call: Callable[[], object], seconds: float) -> Iterator[float]:
+    """Seconds of each call, three at least, after two that do not count."""
+    for _ in range(2):
+        call()
+    end, laps = time.perf_counter() + seconds, 0
+    while laps < 3 or time.perf_counter() < end:
+        start = time.perf_counter()
+        call()
+        yield time.perf_counter() - start
+        laps += 1

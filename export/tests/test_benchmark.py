@@ -1,0 +1,73 @@
+"""How fast a model is: what is measured, and what follows from it."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from cifar_onnx import benchmark
+from cifar_onnx.__main__ import main
+from cifar_onnx.benchmark import Timing, advise
+from cifar_onnx.classifier import BATCH
+
+
+def timing(threads: int, batch: int, rate: float, work: str = "pixels") -> Timing:
+    latency = 1000 * batch / rate
+    return Timing(work, threads, batch, latency, latency, latency, rate, None)
+
+
+def test_every_setting_is_timed(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(benchmark, "usable_cpus", lambda: 3)
+    timings = list(benchmark.benchmark(str(model), benchmark.encoded(str(model), []), 0, ("cpu",)))
+    settings = {(each.work, each.threads, each.batch) for each in timings}
+    assert settings == {
+        (work, threads, batch) for work in ("pixels", "files") for threads in (1, 2, 3) for batch in (1, 8, 32, 256)
+    }
+    for each in timings:
+        assert 0 < each.p50 <= each.p90 <= each.p99
+        # The mean lies between the fastest and the slowest lap.
+        assert each.images_per_second == pytest.approx(1000 * each.batch / each.p50, rel=3)
+
+
+def test_advice_is_the_default_where_nothing_is_clearly_faster(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(benchmark, "usable_cpus", lambda: 2)
+    same = [timing(threads, batch, 1000) for threads in (1, 2) for batch in (1, 8, 32, 256)]
+    advice = advise(same)
+    assert (advice.threads_for_one, advice.threads_for_many, advice.batch) == (2, 2, BATCH)
+
+
+def test_advice_follows_what_is_clearly_faster(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(benchmark, "usable_cpus", lambda: 2)
+    rates = {(1, 1): 900, (2, 1): 500, (1, 8): 1000, (2, 8): 1980, (1, 256): 1000, (2, 256): 2000, (2, 32): 1500}
+    advice = advise([timing(*key, rate) for key, rate in rates.items()] + [timing(1, 1, 9999, "files")])
+    assert (advice.threads_for_one, advice.threads_for_many, advice.batch) == (1, 2, 8)
+
+
+def test_the_command_prints_a_table_and_the_advice(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["benchmark", str(model), "--seconds", "0"]) == 0
+    out = capsys.readouterr().out
+    assert "p50 ms" in out
+    assert "ceiling: " in out
+    assert "for one picture at a time: Classifier(model, threads=" in out
+
+
+def test_the_command_prints_json(model: Path, digits: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["benchmark", str(model), "--seconds", "0", "--photos", str(digits), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["ceiling_gflops"] > 0
+    assert {"threads_for_one", "threads_for_many", "batch"} == set(found["advice"])
+    assert {each["work"] for each in found["timings"]} == {"pixels", "files"}
+
+
+def test_photos_that_are_none_are_refused(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["benchmark", str(model), "--photos", str(tmp_path / "nowhere.jpg")]) == 2
+    assert "nowhere.jpg" in capsys.readouterr().err
+    (tmp_path / "bad.jpg").write_bytes(b"no picture")
+    assert main(["benchmark", str(model), "--photos", str(tmp_path / "bad.jpg")]) == 2
+    assert "error: " in capsys.readouterr().err
+
+
+def test_work_is_held_against_what_the_file_says_it_costs() -> None:
+    timings = [Timing("pixels", 1, 1, 1.0, 1.0, 1.0, 1000.0, 50.0)]
+    assert benchmark.table(timings, top=200.0).splitlines()[1].split()[-2:] == ["50.0", "25%"]
+    assert benchmark.ceiling(seconds=0.01) > 0

@@ -277,8 +277,8 @@ def test_a_part_of_the_test_set(run: Run, checkpoint: Path) -> None:
     words = ("--data.batch_size", 8, "--trainer.limit_test_batches", 2, "--output", "out")
     result = run("test", "--ckpt_path", checkpoint, *words)
     assert result.code == 0, result.err
-    assert "only 64 of 179 images are judged" in result.out
-    assert figures(Path("out/metrics.json"))["images"] == 64
+    assert "only 16 of 179 images are judged" in result.out
+    assert figures(Path("out/metrics.json"))["images"] == 16
 
 
 def test_attacks_see_the_precision_that_figures_have(run: Run, checkpoint: Path) -> None:

@@ -89,6 +89,14 @@ class TestFit:
         result = run("test", "--ckpt_path", best, "--allow_custom_classes", "--resamples", 10)
         assert result.code == 0, result.err
 
+    def test_a_checkpoint_from_within_an_epoch_is_tested(self, run: Run) -> None:
+        assert run("fit", *BRIEF, "--trainer.val_check_interval", 2, "--trainer.max_steps", 3).code == 0
+        for name in ("best", "last"):
+            path = Path("runs/cnn/version_0/checkpoints", f"{name}.ckpt")
+            assert torch.load(path, weights_only=True)["Digits"]["batch"]
+            result = run("test", "--ckpt_path", path, "--resamples", 10)
+            assert result.code == 0, result.err
+
     def test_settings_without_a_class_are_adams(self, run: Run) -> None:
         Path("rate.yaml").write_text("model: {optimizer: {init_args: {lr: 0.1}}}")
         for words in (("--config", "rate.yaml"), ("--model.optimizer.lr", "0.1")):

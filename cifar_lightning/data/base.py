@@ -208,6 +208,8 @@ class ImageData(L.LightningDataModule, ABC):
         return {"epoch": epoch, "batch": batch, "batches": len(self.train_dataloader())}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        if "train" not in self._tensors:
+            return  # nothing is trained
         epoch, batch = state_dict["epoch"], state_dict["batch"]
         if batch and state_dict["batches"] != len(self.train_dataloader()):
             print(f"other data, or batches of another size, than in the run: epoch {epoch} starts anew")

@@ -115,7 +115,12 @@ class Classifier:
         Args:
             images: as for a prediction.
             batch_size: how many are decoded and, where they are of equal size, run together.
+
+        Raises:
+            InputError: no batch is of that size.
         """
+        if batch_size < 1:
+            raise InputError(f"batch_size is {batch_size}: it must be at least 1")
         for pictures in _decoded(images, batch_size):
             predictions = iter(self._predict([each for each in pictures if not isinstance(each, ImageError)]))
             for picture in pictures:
@@ -228,6 +233,9 @@ def session(
     options.log_severity_level = 3
     # Set in any case: left to itself, onnxruntime pins threads to CPUs that a container may not own.
     options.intra_op_num_threads = threads or usable_cpus()
+    # After a run the net's threads wait for the next one in a busy loop, and keep others from the CPUs: those that
+    # decode pictures, for one. So they wait 30 microseconds only; older versions pass the setting over.
+    options.add_session_config_entry("session.intra_op.spin_duration_us", "30")
     wanted = [_full_name(provider) for provider in providers]
     _require(wanted, ort.get_available_providers())
     try:

@@ -146,3 +146,8 @@ def test_the_next_pictures_are_decoded_while_some_run(
     monkeypatch.setattr(images, "decode", waiting)
     monkeypatch.setattr(classifier, "run", running)
     assert len(classifier(files, batch_size=1)) == 2
+
+
+def test_a_batch_of_none_is_refused(classifier: Classifier, digits: Path) -> None:
+    with pytest.raises(InputError, match="batch_size is 0"):
+        classifier(list(digits.iterdir()), batch_size=0)

@@ -1,5 +1,6 @@
 """`python -m cifar_lightning`: answers help and version itself, and loads PyTorch only for a command that needs it."""
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -30,6 +31,8 @@ def main(args: Sequence[str] | None = None) -> int:
     if words[0] == "--version":
         print(f"cifar-lightning {__version__}")
         return 0
+    # Huge pages for large tensors, which come and go in every step: read when PyTorch is loaded, and by Linux only.
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     try:
         from cifar_lightning.main import main as run
 

@@ -41,6 +41,7 @@ _MISTAKES = (
     "Early stopping conditioned on metric",
     "val_check_interval",
     "is not in bounds",  # a seed
+    "No working C++ compiler",  # for model.compile
 )
 
 # What the machine refuses, and no code can mend.

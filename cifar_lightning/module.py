@@ -33,7 +33,7 @@ from cifar_onnx import InputError
 
 SchedulerCallable = Callable[[Optimizer], LRScheduler]
 Batch = tuple[Tensor, Tensor, Tensor, int, float, int]  # images, labels, indices, seed, weight, epoch: data.batches
-_EXCERPT = 1000  # training images that whitening layers are computed from: two more digits of them are not felt
+_EXCERPT = 1000  # training images that whitening layers are computed from: a million patches of 32x32 pixels
 _WHOLE = (OneCycleLR, WarmupLinear)  # schedules of the whole training, which need to know its number of steps
 
 

@@ -130,7 +130,9 @@ def ours(data: dict[str, np.ndarray]) -> list[float]:
 
         def load(self, part: Part) -> Images:
             chosen = slice(None) if part == "train" else slice(64)
-            return Images(data["images"][chosen], data["labels"][chosen], range(len(data["labels"][chosen])))  # type: ignore[arg-type]
+            return Images(
+                data["images"][chosen], data["labels"][chosen], list(map(str, range(len(data["labels"][chosen]))))
+            )
 
     epochs = Epochs()
     memory = Memory()
@@ -159,7 +161,7 @@ def main() -> None:
     data = pictures(options.data)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "images.npz")
-        np.savez(path, **data)  # type: ignore[arg-type]
+        np.savez(path, **data)
         found = {}
         if PEERS.exists():
             found["Keras"] = [

@@ -55,12 +55,12 @@ def keras(data: Path, full: bool) -> tuple[str, float, float]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "images.npz")
         np.savez(path, **pictures(data))  # type: ignore[arg-type]
-        epochs = answers([PEERS, "benchmarks/peers/keras_cnn.py", "train", path, MOST if full else 2])
+        accuracies, seconds = answers([PEERS, "benchmarks/peers/keras_cnn.py", "train", path, MOST if full else 2])
     if not full:
-        return f"Keras, {NEEDED} epochs (one timed)", NEEDED * epochs[1]["seconds"], TARGET
-    for number, epoch in enumerate(epochs, 1):
-        if epoch["accuracy"] > TARGET:
-            return f"Keras, {number} epochs", sum(each["seconds"] for each in epochs[:number]), epoch["accuracy"]
+        return f"Keras, {NEEDED} epochs (one timed)", NEEDED * seconds[1], TARGET
+    for number, accuracy in enumerate(accuracies, 1):
+        if accuracy > TARGET:
+            return f"Keras, {number} epochs", sum(seconds[:number]), accuracy
     sys.exit(f"Keras has not passed {TARGET} in {MOST} epochs")
 
 

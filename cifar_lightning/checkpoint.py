@@ -230,7 +230,8 @@ def facts(checkpoint: dict[str, Any], datamodule: ImageData) -> dict[str, Any]:
             "epoch": checkpoint["epoch"],
             "step": checkpoint["global_step"],
             "versions": {
-                name: version(name) for name in ("cifar-lightning", "cifar-onnx", "torch", "lightning", "onnx")
+                name: version(name)
+                for name in ("cifar-lightning", "cifar-onnx", "torch", "lightning", "onnx", "onnxruntime")
             },
         },
     }

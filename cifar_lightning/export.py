@@ -4,12 +4,14 @@ Notation: `B` batch, `H W` size of the pictures, `S` side of the square that the
 """
 
 import base64
+import io
 import json
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
@@ -17,19 +19,24 @@ import onnxruntime as ort
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from cifar_lightning.familiarity import Scored
 from cifar_lightning.graph import build, showing_pixels
 from cifar_lightning.nets.pixels import Pixels
 from cifar_onnx import Classifier, InputError, contract, images
 
-GOLDEN = 4  # golden samples in the file
-GOLDEN_SIDE = 96  # pixels: larger pictures are shrunk to this before they become golden samples
+if TYPE_CHECKING:  # it takes seconds to import what they need, which training does not
+    from cifar_lightning.calibration import Calibration
+
+GOLDEN_SIDE = 64  # pixels: larger pictures are shrunk to this before they become golden samples
 TOLERANCE = 1e-4  # of logits and probabilities from the same pixels
+_ORIENTATION = 0x0112  # EXIF tag
 TIES = 1e-3  # share of resized pixels that may be one grey level off
 
 Scores = NDArray[np.float32]
+Run = Callable[[images.Pixels], tuple[Scores, Scores]]  # logits (B, K) and familiarity (B,) of uint8 (B, S, S, 3)
 
 
 class ParityError(Exception):
@@ -82,6 +89,7 @@ def export(
     size: int,
     resize: images.ResizeMode,
     facts: Mapping[str, Any],
+    calibration: "Calibration",
 ) -> Report:
     """Write the contract, after the file has answered as torch does on every sample.
 
@@ -96,15 +104,17 @@ def export(
         size: `S`.
         resize: how a picture becomes a square.
         facts: further entries of the contract.
+        calibration: what the net's logits have shown on the validation set.
 
     Raises:
         ParityError: a stage of the file differs from torch.
         InputError: the file cannot be written.
     """
     model = nn.Sequential(pixels, net).cpu().eval()
-    temperature = 1.0
-    logits = _torch_logits(model, np.stack([sample.pixels for sample in samples]))
-    graph = build(model, size, resize, temperature)
+    scored = Scored(model, calibration.score.cpu()).eval()
+    run = _torch(scored)
+    answers = run(np.stack([sample.pixels for sample in samples]))
+    graph = build(scored, size, resize, calibration.temperature)
     info = {
         "format": contract.FORMAT,
         "digest": contract.BLANK,
@@ -118,10 +128,13 @@ def export(
             "transparency": "over white",
             "pad": images.PAD_VALUE,
         },
-        "temperature": temperature,
+        **calibration.entries(),
         "cost": _cost(model, size),
         **facts,
-        "golden": _golden(model, samples, classes, size, resize, temperature),
+        "golden": [
+            _golden(run, name, encoded, classes, size, resize, calibration.temperature)
+            for name, encoded in _pictures(samples)
+        ],
     }
     onnx.helper.set_model_props(graph, {contract.KEY: json.dumps(info, ensure_ascii=True)})
     onnx.checker.check_model(graph, full_check=True)
@@ -131,24 +144,25 @@ def export(
         with tempfile.TemporaryDirectory(dir=output.parent, prefix=".export-") as temporary:
             candidate = Path(temporary) / output.name
             candidate.write_bytes(data)
-            report = compare(candidate, samples, logits, classes)
+            report = compare(candidate, samples, answers, classes)
             candidate.replace(output)
     except OSError as error:
         raise InputError(f"{output} cannot be written ({error}): name another file with --output") from None
     return report
 
 
-def compare(path: Path, samples: Sequence[Sample], logits: Scores, classes: Sequence[str]) -> Report:
+def compare(path: Path, samples: Sequence[Sample], answers: tuple[Scores, Scores], classes: Sequence[str]) -> Report:
     """Run a model file on pictures from their encoded bytes and compare it, stage by stage, with training.
 
     Args:
         path: the model file.
         samples: `B` pictures.
-        logits: `(B, K)`, torch's, from the pixels that training saw.
+        answers: torch's logits `(B, K)` and familiarities `(B,)`, from the pixels that training saw.
         classes: `K` names.
 
     Raises:
-        ParityError: naming the first stage that differs: decode, resize, logits, probabilities, cam or labels.
+        ParityError: naming the first stage that differs: decode, resize, logits, probabilities, familiarity, cam or
+            labels.
     """
     classifier = Classifier(path)
     session = ort.InferenceSession(showing_pixels(onnx.load(path)), providers=["CPUExecutionProvider"])
@@ -169,7 +183,8 @@ def compare(path: Path, samples: Sequence[Sample], logits: Scores, classes: Sequ
             f"resize: pixels differ from training's on {ties:.2%} of them, by up to {off.max():g} grey levels ({worst})"
         )
 
-    got_logits, got_probabilities = classifier.run(trained)
+    logits, familiarity = answers
+    got_logits, got_probabilities, got_familiarity = classifier.run(trained)
     logits_off = float(np.abs(got_logits - logits).max())
     if not logits_off <= TOLERANCE:
         raise ParityError(f"logits: differ from torch's by up to {logits_off:.3g}, more than {TOLERANCE:g}")
@@ -179,6 +194,9 @@ def compare(path: Path, samples: Sequence[Sample], logits: Scores, classes: Sequ
         raise ParityError(
             f"probabilities: differ from torch's by up to {probabilities_off:.3g}, more than {TOLERANCE:g}"
         )
+    familiarity_off = float((np.abs(got_familiarity - familiarity) / np.maximum(np.abs(familiarity), 1)).max())
+    if not familiarity_off <= 10 * TOLERANCE:
+        raise ParityError(f"familiarity: differs from torch's by up to {familiarity_off:.2%}")
     if "cam" in (output.name for output in session.get_outputs()):
         # What the mean of a map (B, K, h, w) leaves of the logits is the bias: the same for every picture.
         left = logits - session.run(["cam"], {"image": trained})[0].mean(axis=(2, 3), dtype=float)  # (B, K)
@@ -205,35 +223,65 @@ def _cost(model: nn.Module, size: int) -> dict[str, int]:
     return {"parameters": sum(each.numel() for each in model.parameters()), "flops": counter.get_total_flops()}
 
 
-@torch.inference_mode()
-def _torch_logits(model: nn.Module, pixels: images.Pixels) -> Scores:
-    """Logits `(B, K)` of uint8 `(B, S, S, 3)`."""
-    logits: Tensor = model(torch.from_numpy(pixels).permute(0, 3, 1, 2))
-    array: Scores = logits.numpy()
-    return array
+def _torch(model: nn.Module) -> Run:
+    """What a model of pixels `(B, 3, S, S)` makes of uint8 `(B, S, S, 3)`."""
+
+    @torch.inference_mode()
+    def run(pixels: images.Pixels) -> tuple[Scores, Scores]:
+        logits, familiarity = (
+            each.numpy() for each in model(torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2))
+        )
+        return logits, familiarity
+
+    return run
 
 
 def _golden(
-    model: nn.Module,
-    samples: Sequence[Sample],
+    run: Run,
+    name: str,
+    encoded: bytes,
     classes: Sequence[str],
     size: int,
     resize: images.ResizeMode,
     temperature: float,
-) -> list[dict[str, Any]]:
-    """Small pictures with the probabilities that torch gives them."""
-    golden = []
-    for sample in samples[:: max(1, len(samples) // GOLDEN)][:GOLDEN]:
-        picture = Image.fromarray(images.decode(sample.encoded))
+) -> dict[str, Any]:
+    """A picture with what the net makes of it."""
+    pixels = images.decode(encoded)
+    logits = run(images.resize(pixels, size, resize)[None])[0][0]
+    probabilities = torch.from_numpy(logits / np.float32(temperature)).softmax(0)
+    return {
+        "name": name,
+        "file": base64.b64encode(encoded).decode(),
+        "fingerprint": images.fingerprint(pixels),
+        "label": classes[int(probabilities.argmax())],
+        "logits": [round(float(x), 6) for x in logits],
+        "probabilities": [round(float(p), 7) for p in probabilities],
+    }
+
+
+def _pictures(samples: Sequence[Sample]) -> Iterator[tuple[str, bytes]]:
+    """Small files of every kind that decoders and resizing get wrong, from pictures spread over the samples."""
+    chosen = cycle(samples[:: max(1, len(samples) // 8)])
+
+    def next_picture() -> Image.Image:
+        picture = Image.fromarray(images.decode(next(chosen).encoded))
         picture.thumbnail((GOLDEN_SIDE, GOLDEN_SIDE))
-        pixels = np.array(picture)
-        logits = _torch_logits(model, images.resize(pixels, size, resize)[None])[0]
-        probabilities = torch.from_numpy(logits / temperature).softmax(0)
-        golden.append(
-            {
-                "png": base64.b64encode(images.encode_png(pixels)).decode(),
-                "label": classes[int(probabilities.argmax())],
-                "probabilities": [round(float(p), 7) for p in probabilities],
-            }
-        )
-    return golden
+        return picture
+
+    def encoded(picture: Image.Image, kind: str = "PNG", **settings: Any) -> bytes:
+        buffer = io.BytesIO()
+        picture.save(buffer, kind, **settings)
+        return buffer.getvalue()
+
+    yield "plain", encoded(next_picture())
+    yield "wide", encoded(next_picture().resize((GOLDEN_SIDE, 20)))
+    yield "tall", encoded(next_picture().resize((7, 45)))
+    yield "grey", encoded(next_picture().convert("L"))
+    yield "16-bit grey", encoded(Image.fromarray(np.asarray(next_picture().convert("L")).astype(np.uint16) * 257))
+    see_through = next_picture()
+    see_through.putalpha(Image.linear_gradient("L").resize(see_through.size))
+    yield "transparent", encoded(see_through)
+    turned = Image.Exif()
+    turned[_ORIENTATION] = 6
+    yield "rotated", encoded(next_picture().resize((40, 30)), exif=turned)
+    yield "JPEG", encoded(next_picture(), "JPEG", quality=90)

@@ -19,10 +19,12 @@ OPSET, IR = 18, 8  # old enough for every onnxruntime since 1.18, which cifar-on
 
 
 def build(model: nn.Module, size: int, mode: images.ResizeMode, temperature: float) -> ModelProto:
-    """The whole graph: uint8 pictures `(B, H, W, 3)` to `logits` and `probabilities`, each `(B, K)`, and maybe `cam`.
+    """The whole graph, from uint8 pictures `(B, H, W, 3)`.
+
+    Its outputs are `logits` and `probabilities` `(B, K)`, `familiarity` `(B,)` and maybe `cam`.
 
     Args:
-        model: pixels 0..255 `(B, 3, S, S)` to logits `(B, K)`, in evaluation mode.
+        model: pixels 0..255 `(B, 3, S, S)` to logits `(B, K)` and familiarity `(B,)`, in evaluation mode.
         size: `S`.
         mode: how a picture becomes a square.
         temperature: what logits are divided by before softmax.
@@ -31,7 +33,7 @@ def build(model: nn.Module, size: int, mode: images.ResizeMode, temperature: flo
 
 
 def core(model: nn.Module, size: int) -> ModelProto:
-    """Pixels float `(B, 3, S, S)`, 0..255, to logits `(B, K)`, as torch exports it; without source paths."""
+    """The net of `build` alone, as torch exports it; without source paths."""
     # Two images, because torch takes a batch of one for a constant.
     example = torch.zeros(2, 3, size, size)
     program = torch.onnx.export(
@@ -40,7 +42,7 @@ def core(model: nn.Module, size: int) -> ModelProto:
         dynamo=True,
         opset_version=OPSET,
         input_names=["net_pixels"],
-        output_names=["logits"],
+        output_names=["logits", "familiarity"],
         dynamic_shapes=({0: "batch"},),
         verbose=False,
     )
@@ -168,9 +170,12 @@ def with_softmax(model: ModelProto, temperature: float) -> ModelProto:
     graph.initializer.append(helper.make_tensor("temperature", TensorProto.FLOAT, [], [temperature]))
     graph.node.append(helper.make_node("Div", ["logits", "temperature"], ["calibrated"]))
     graph.node.append(helper.make_node("Softmax", ["calibrated"], ["probabilities"], axis=1))
-    probabilities = graph.output.add()
-    probabilities.CopyFrom(graph.output[0])
+    outputs = list(graph.output)  # logits, familiarity
+    probabilities = onnx.ValueInfoProto()
+    probabilities.CopyFrom(outputs[0])
     probabilities.name = "probabilities"
+    del graph.output[:]
+    graph.output.extend([outputs[0], probabilities, *outputs[1:]])
     return model
 
 

@@ -25,6 +25,7 @@ from torchmetrics.classification import (
     MulticlassRecall,
 )
 
+from cifar_lightning.familiarity import Watched
 from cifar_lightning.finite import LossWatch
 from cifar_lightning.nets.pixels import Pixels
 from cifar_lightning.nets.whitening import Whitening
@@ -84,10 +85,11 @@ class Classifier(L.LightningModule):
             The first steps then take minutes: worth it where training takes hours, or on the same GPU again and again.
 
     Attributes:
-        tested: places `(N,)` of the test images that were judged, in their order, and logits `(N, K)`.
+        tested: places `(N,)` of the test images that were judged, in their order, logits `(N, K)`, and contrasts
+            `(N, D)`, which familiarity is computed from.
     """
 
-    tested: tuple[Tensor, Tensor]
+    tested: tuple[Tensor, Tensor, Tensor]
 
     def __init__(
         self,
@@ -128,7 +130,7 @@ class Classifier(L.LightningModule):
         self.val_metrics = metrics.clone(prefix="val/")
         self.test_metrics = metrics.clone(prefix="test/")
         self._losses: dict[str, tuple[Tensor, int]] = {}  # of this epoch so far: sum over the images, and their number
-        self._answers: list[tuple[Tensor, Tensor]] = []  # to test images: indices and logits
+        self._answers: list[tuple[Tensor, Tensor, Tensor]] = []  # to test images: indices, logits, contrasts
         self._watch = LossWatch()
         self._validated = False  # in this epoch
         self._known: dict[str, float] = {}  # metrics of the run that is resumed
@@ -161,7 +163,9 @@ class Classifier(L.LightningModule):
     def _step(self, batch: Batch, part: str) -> tuple[Tensor, Tensor]:
         """Loss and logits of a batch; the loss is summed up on the device until the end of the epoch."""
         images, labels, *_ = batch
-        logits = self(images)
+        return self._judged(self(images), labels, part)
+
+    def _judged(self, logits: Tensor, labels: Tensor, part: str) -> tuple[Tensor, Tensor]:
         loss: Tensor = self.loss(logits, labels)
         total, count = self._losses.get(part, (torch.zeros((), device=loss.device), 0))
         self._losses[part] = total + loss.detach() * len(labels), count + len(labels)
@@ -179,9 +183,10 @@ class Classifier(L.LightningModule):
         self.val_metrics.update(self._step(batch, "val")[1], batch[1])
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        logits = self._step(batch, "test")[1]
+        logits, contrasts = Watched(self)(batch[0])
+        self._judged(logits, batch[1], "test")
         self.test_metrics.update(logits, batch[1])
-        self._answers.append((batch[2], logits.float()))
+        self._answers.append((batch[2], logits.float(), contrasts.float()))
 
     def predict_step(self, batch: Batch, batch_idx: int) -> tuple[Tensor, Tensor]:
         """Indices `(B,)` and probabilities `(B, K)`."""
@@ -203,13 +208,14 @@ class Classifier(L.LightningModule):
 
     def on_test_epoch_end(self) -> None:
         self._log_metrics("test", self.test_metrics)
-        indices, logits = (torch.cat(parts).cpu() for parts in zip(*self._answers, strict=True))
+        found = [torch.cat(parts).cpu() for parts in zip(*self._answers, strict=True)]
         if self.trainer.world_size > 1:
             parts: list[Any] = [None] * self.trainer.world_size
-            torch.distributed.all_gather_object(parts, (indices, logits))
-            indices, logits = (torch.cat(each) for each in zip(*parts, strict=True))
-        order = indices.argsort()
-        self.tested = indices[order], logits[order]
+            torch.distributed.all_gather_object(parts, found)
+            found = [torch.cat(each) for each in zip(*parts, strict=True)]
+        order = found[0].argsort()
+        indices, logits, contrasts = (each[order] for each in found)
+        self.tested = indices, logits, contrasts
 
     def _loss_of_all(self, part: str) -> tuple[Tensor, Tensor]:
         """Sum of the losses of all images of this epoch so far, in all processes, and their number."""

@@ -9,16 +9,19 @@ import numpy as np
 import torch
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from numpy.typing import NDArray
+from torch import nn
 
 from cifar_lightning import checkpoint as checkpoints
 from cifar_lightning.attacks import under_attacks
 from cifar_lightning.data import ImageData
 from cifar_lightning.export import Sample, export
+from cifar_lightning.familiarity import Scored, values
 from cifar_lightning.module import Classifier
 from cifar_onnx import InputError
 from cifar_onnx.evaluation.outcome import Outcome
 from cifar_onnx.explain import occlusion
 from cifar_onnx.images import Pixels
+from cifar_onnx.uncertainty import Method
 
 
 class Trainer(L.Trainer):
@@ -46,10 +49,12 @@ class Trainer(L.Trainer):
             resamples: of the bootstrap.
         """
         # These take seconds to import, and no other command needs them.
+        from cifar_lightning.calibration import calibrate
         from cifar_onnx.evaluation import tables
         from cifar_onnx.evaluation.bootstrap import Bootstrap, draw
         from cifar_onnx.evaluation.commands import publish
         from cifar_onnx.evaluation.evaluation import Evaluation
+        from cifar_onnx.evaluation.reliability import reliability
         from cifar_onnx.evaluation.robustness import under_corruptions
         from cifar_onnx.evaluation.slices import Groups, slicings
 
@@ -65,23 +70,38 @@ class Trainer(L.Trainer):
         if not self.is_global_zero:
             return
         images = datamodule.images("test")
-        indices, answers = (tensor.numpy() for tensor in model.tested)
+        indices, answers, contrasts = (tensor.numpy() for tensor in model.tested)
         if len(indices) < len(images):
             print(f"only {len(indices):,} of {len(images):,} images are judged")
-        judged = images.take(indices)
-        outcome = Outcome(
-            *(tuple(model.classes), judged.names, judged.labels, answers, judged.pixels, judged.areas),
-            images.unreadable,
-        )
-        properties = listed.of(judged.names, datamodule.folder("test")) if listed else None
-        model.to(self.strategy.root_device).eval()
+        judged, net = images.take(indices), nn.Sequential(model.pixels, model.net)
+        net.to(self.strategy.root_device).eval()
+        known, scored, score = None, None, None
+        try:
+            validation = datamodule.images("val")
+        except InputError:
+            print("not calibrated, and nothing is unknown to it: the data has no pictures for validation")
+        else:
+            with self.precision_plugin.forward_context():
+                known = calibrate(net, validation, model.classes)  # as export does
+            score = values(known.score, answers, contrasts)
+            scored = Scored(net, known.score.to(self.strategy.root_device))
+        temperature = np.float32(known.temperature if known else 1)
+
+        def run(batch: Pixels) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+            with torch.inference_mode(), self.precision_plugin.forward_context():
+                pixels = torch.from_numpy(batch).to(self.strategy.root_device).permute(0, 3, 1, 2)
+                answers, familiarity = scored(pixels) if scored else (net(pixels), None)
+            scaled: NDArray[np.float32] = answers.float().cpu().numpy() / temperature
+            return scaled, None if familiarity is None else familiarity.float().cpu().numpy()
 
         def logits(batch: Pixels) -> NDArray[np.float32]:
-            with torch.inference_mode(), self.precision_plugin.forward_context():
-                pixels = torch.from_numpy(batch).to(model.device).permute(0, 3, 1, 2)
-                found: NDArray[np.float32] = model(pixels).float().cpu().numpy()
-            return found
+            return run(batch)[0]
 
+        outcome = Outcome(
+            *(tuple(model.classes), judged.names, judged.labels, (answers / temperature).astype(np.float32)),
+            *(judged.pixels, judged.areas, images.unreadable, score),
+        )
+        properties = listed.of(judged.names, datamodule.folder("test")) if listed else None
         harder = [under_corruptions(outcome, logits)] if corruptions else []
         if attacks:
             with self.precision_plugin.forward_context():
@@ -95,7 +115,8 @@ class Trainer(L.Trainer):
             "run by": f"PyTorch {torch.__version__}",
         }
         title = str(checkpoints.run_folder(ckpt_path))
-        evaluation = Evaluation(title, facts, bootstrap, slicings(bootstrap, properties), harder)
+        doubts = reliability(outcome, known.temperature, known.sets, known.unknown, run) if known else None
+        evaluation = Evaluation(title, facts, bootstrap, slicings(bootstrap, properties), harder, doubts)
         publish(evaluation, folder, partial(occlusion, logits))
 
     def predict(  # type: ignore[override]
@@ -127,19 +148,31 @@ class Trainer(L.Trainer):
         print(f"wrote {path}")
 
     def export(
-        self, model: Classifier, datamodule: ImageData, ckpt_path: str | None = None, output: str | None = None
+        self,
+        model: Classifier,
+        datamodule: ImageData,
+        ckpt_path: str | None = None,
+        output: str | None = None,
+        alpha: float = 0.1,
+        sets: Method = "lac",
     ) -> None:
-        """Write a checkpoint as one ONNX file, after proving on real images that it gives the same answers.
+        """Write a checkpoint as one ONNX file, calibrated, and proven on real images to give the same answers.
 
         Args:
             ckpt_path: the checkpoint.
             output: the file; by default model.onnx in the run's folder.
+            alpha: share of pictures whose right label may be missing from their prediction set.
+            sets: how labels get into these sets, by probability (lac) or by sums of them (aps).
         """
+        from cifar_lightning.calibration import calibrate
+
         assert ckpt_path is not None
         checkpoint = checkpoints.load(ckpt_path)
         model.load_state_dict(checkpoint["state_dict"])
         path = Path(output or checkpoints.run_folder(ckpt_path) / "model.onnx")
         samples = [Sample(*sample) for sample in datamodule.samples(256)]
+        net = nn.Sequential(model.pixels, model.net).cpu().eval()
+        calibration = calibrate(net, datamodule.images("val"), model.classes, alpha, sets)
         report = export(
             model.pixels,
             model.net,
@@ -149,5 +182,6 @@ class Trainer(L.Trainer):
             size=datamodule.image_size,
             resize=datamodule.resize_mode,
             facts=checkpoints.facts(checkpoint, datamodule),
+            calibration=calibration,
         )
-        print(f"{report}\nwrote {path}\nnext: python -m cifar_onnx classify --model {path} PHOTO.jpg")
+        print(f"{calibration}\n{report}\nwrote {path}\nnext: python -m cifar_onnx classify --model {path} PHOTO.jpg")

@@ -6,7 +6,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import wait
 from multiprocessing.context import ForkServerContext, ForkServerProcess
@@ -17,8 +17,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
 from cifar_lightning.__main__ import main
+from cifar_lightning.calibration import Calibration, calibrate
+from cifar_lightning.data.base import Images
+from cifar_lightning.nets import Pixels
 
 
 @dataclass(frozen=True)
@@ -151,6 +155,14 @@ def starting(server: ForkServerContext, place: Path) -> Iterator[Start]:
     for child in children:
         child.process.kill()
         child.wait()
+
+
+def calibrated(pixels: Pixels, net: nn.Module, classes: Sequence[str], size: int = 32) -> Calibration:
+    """A calibration on noise."""
+    generator = np.random.default_rng(0)
+    images = generator.integers(0, 256, (60, size, size, 3), dtype=np.uint8)
+    labels = generator.integers(0, len(classes), 60)
+    return calibrate(nn.Sequential(pixels, net).eval(), Images(images, labels, [""] * 60), classes)
 
 
 # A run that takes a second: four batches of digits.

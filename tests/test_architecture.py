@@ -27,7 +27,7 @@ LAW = {
     },
     "cifar_lightning/module.py": {
         "torch", "lightning", "torchmetrics", "cifar_onnx", OURS + "finite", OURS + "nets.pixels",
-        OURS + "nets.whitening", OURS + "optim",
+        OURS + "nets.whitening", OURS + "optim", OURS + "familiarity",
     },
     "cifar_lightning/rehearsal.py": {"torch", "lightning", "cifar_onnx", OURS + "data", OURS + "module"},
     "cifar_lightning/finite.py": {"torch", "lightning"},
@@ -41,9 +41,14 @@ LAW = {
     "cifar_lightning/graph.py": {"torch", "onnx", "onnx_ir", "cifar_onnx"},
     "cifar_lightning/export.py": {
         "torch", "onnx", "onnxruntime", "numpy", "PIL", "cifar_onnx", OURS + "nets.pixels", OURS + "graph",
+        OURS + "familiarity", OURS + "calibration",
     },
     "cifar_lightning/checkpoint.py": {
         "torch", "lightning.fabric", "cifar_onnx", OURS + "augment", OURS + "data", OURS + "files",
+    },
+    "cifar_lightning/familiarity.py": {"torch", "numpy"},
+    "cifar_lightning/calibration.py": {
+        "torch", "numpy", "scipy", "cifar_onnx", OURS + "data.base", OURS + "familiarity",
     },
     "cifar_lightning/parser.py": {"torch", "lightning", "yaml", "jsonargparse", OURS + "augment", OURS + "data"},
     "cifar_lightning/attacks.py": {"torch", "numpy", "cifar_onnx"},

@@ -19,6 +19,7 @@ from cifar_lightning.export import ParityError, Sample, export
 from cifar_lightning.nets import CNN, Pixels
 from cifar_onnx import Classifier, images
 from cifar_onnx.explain import cam
+from tests.conftest import calibrated
 
 COLOURS = np.array([[220, 40, 40], [40, 200, 40], [40, 60, 220]])
 CLASSES = ["red", "green", "blue", "none"]
@@ -208,7 +209,8 @@ def taught(net: nn.Module, output: Path) -> Path:
 def write(pixels: Pixels, net: nn.Module, output: Path) -> Path:
     pictures = planted(8, seed=2)[0]
     samples = [Sample("picture", images.encode_png(each), images.fingerprint(each), each) for each in pictures]
-    export(pixels, net, samples, output, classes=CLASSES, size=32, resize="stretch", facts={})
+    known = calibrated(pixels, net, CLASSES)
+    export(pixels, net, samples, output, classes=CLASSES, size=32, resize="stretch", facts={}, calibration=known)
     return output
 
 
@@ -232,14 +234,19 @@ def hits(classifier: Classifier) -> int:
 
 
 def test_the_peak_of_cam_is_on_the_planted_patch(pooled: Path) -> None:
-    assert [output.name for output in onnx.load(pooled).graph.output] == ["logits", "probabilities", "cam"]
+    assert [output.name for output in onnx.load(pooled).graph.output] == [
+        "logits",
+        "probabilities",
+        "familiarity",
+        "cam",
+    ]
     assert hits(Classifier(pooled)) >= 45
 
 
 def test_the_peak_of_occlusion_is_on_the_planted_patch(tmp_path: Path) -> None:
     torch.manual_seed(0)
     file = taught(Pooled(lambda maps, layer: layer(maps.amax((2, 3)))), tmp_path / "highest.onnx")
-    assert [output.name for output in onnx.load(file).graph.output] == ["logits", "probabilities"]
+    assert [output.name for output in onnx.load(file).graph.output] == ["logits", "probabilities", "familiarity"]
     assert hits(Classifier(file)) >= 45
 
 

@@ -17,9 +17,10 @@ from PIL import Image
 import cifar_lightning.export as exporting
 from cifar_lightning import graph
 from cifar_lightning.export import ParityError, Report, Sample, compare, export
+from cifar_lightning.familiarity import Energy, Scored
 from cifar_lightning.nets import CNN, Pixels, SpeedNet
 from cifar_onnx import Classifier, InputError, images
-from tests.conftest import BRIEF, Run
+from tests.conftest import BRIEF, Run, calibrated
 
 MODES: list[images.ResizeMode] = ["stretch", "crop", "pad"]
 SIZES = [
@@ -27,6 +28,7 @@ SIZES = [
     (100, 37), (224, 224), (480, 640), (1000, 1500), (1500, 1000),
 ]  # fmt: skip
 CLASSES = ["ant", "bee", "cow"]
+GOLDEN = ["plain", "wide", "tall", "grey", "16-bit grey", "transparent", "rotated", "JPEG"]
 
 
 def noise(height: int, width: int) -> images.Pixels:
@@ -68,7 +70,20 @@ def samples(mode: images.ResizeMode = "stretch", size: int = 32) -> list[Sample]
 
 
 def write(output: Path, mode: images.ResizeMode = "stretch", size: int = 32) -> Report:
-    return export(*tiny(), samples(mode, size), output, classes=CLASSES, size=size, resize=mode, facts={"note": "é"})
+    return exported(output, *tiny(), samples(mode, size), mode, size)
+
+
+def exported(
+    output: Path,
+    pixels: Pixels,
+    net: torch.nn.Module,
+    given: Sequence[Sample] | None = None,
+    mode: images.ResizeMode = "stretch",
+    size: int = 32,
+) -> Report:
+    settings = {"classes": CLASSES, "size": size, "resize": mode, "facts": {"note": "é"}}
+    calibration = calibrated(pixels, net, CLASSES, size)
+    return export(pixels, net, given or samples(), output, calibration=calibration, **settings)  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
@@ -91,11 +106,11 @@ class TestContract:
         assert image.type.tensor_type.elem_type == TensorProto.UINT8
         shape = [dim.dim_param or dim.dim_value for dim in image.type.tensor_type.shape.dim]
         assert shape == ["batch", "height", "width", 3]
-        assert [output.name for output in model.graph.output] == ["logits", "probabilities"]
+        assert [output.name for output in model.graph.output] == ["logits", "probabilities", "familiarity"]
         for output in model.graph.output:
             assert output.type.tensor_type.elem_type == TensorProto.FLOAT
             shape = [dim.dim_param or dim.dim_value for dim in output.type.tensor_type.shape.dim]
-            assert shape == ["batch", len(CLASSES)]
+            assert shape == (["batch"] if output.name == "familiarity" else ["batch", len(CLASSES)])
 
     def test_metadata_is_json_with_golden_samples(self, models: dict[str, Path]) -> None:
         (entry,) = onnx.load(models["pad"]).metadata_props
@@ -106,7 +121,7 @@ class TestContract:
         assert info["input"]["size"] == 32
         assert info["input"]["resize"] == "pad"
         assert info["note"] == "é"
-        assert len(info["golden"]) == 4
+        assert [golden["name"] for golden in info["golden"]] == GOLDEN
 
     def test_the_same_weights_give_the_same_bytes(self, models: dict[str, Path], tmp_path: Path) -> None:
         write(tmp_path / "again.onnx")
@@ -120,7 +135,7 @@ class TestContract:
 
     def test_the_cost_is_that_of_the_net(self, models: dict[str, Path], tmp_path: Path) -> None:
         path = tmp_path / "cnn.onnx"
-        export(Pixels(), CNN(3), samples(), path, classes=CLASSES, size=32, resize="stretch", facts={})
+        exported(path, Pixels(), CNN(3))
         products = 1024 * 27 * 32 + 256 * 288 * 64 + 64 * 576 * 128 + 2048 * 128 + 128 * 3
         assert Classifier(path).contract.info["cost"] == {"parameters": 356_810 - 7 * 129, "flops": 2 * products}
 
@@ -128,9 +143,9 @@ class TestContract:
     def test_the_file_carries_the_views(self, tmp_path: Path, views: Literal[1, 2, 6]) -> None:
         net, path = SpeedNet(3, (8, 8, 16), views=views), tmp_path / "speed.onnx"
         net.whitening.fit(torch.randn(8, 3, 32, 32, generator=torch.Generator().manual_seed(0)))
-        export(Pixels(), net, samples(), path, classes=CLASSES, size=32, resize="stretch", facts={})
+        exported(path, Pixels(), net)
         picture = noise(32, 32)
-        logits, _ = Classifier(path).run(np.stack([picture, picture[:, ::-1]]))
+        logits, *_ = Classifier(path).run(np.stack([picture, picture[:, ::-1]]))
         assert (np.abs(logits[0] - logits[1]).max() < 1e-5) == (views == 2)
         compiled = openvino.compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
         assert np.abs(compiled(picture[None])["logits"] - logits[:1]).max() < 1e-3
@@ -138,8 +153,11 @@ class TestContract:
     def test_the_batch_is_dynamic_and_changes_no_answer(self, models: dict[str, Path]) -> None:
         classifier = Classifier(models["stretch"])
         batch = np.stack([np.roll(noise(40, 50), shift, axis=1) for shift in range(7)])
-        _, together = classifier.run(batch)
-        alone = np.concatenate([classifier.run(picture[None])[1] for picture in batch])
+        _, together, familiar = classifier.run(batch)
+        alone, own = (
+            np.concatenate(each) for each in list(zip(*(classifier.run(p[None]) for p in batch), strict=True))[1:]
+        )
+        assert np.allclose(familiar, own, rtol=1e-4)
         assert together.shape == (7, 3)
         assert np.abs(together - alone).max() < 1e-6
         assert np.allclose(together.sum(1), 1, atol=1e-6)
@@ -193,7 +211,7 @@ class TestGate:
     def refused(self, output: Path, stage: str, given: Sequence[Sample] | None = None) -> None:
         output.write_text("an older file")
         with pytest.raises(ParityError, match=f"^{stage}: "):
-            export(*tiny(), given or samples(), output, classes=CLASSES, size=32, resize="stretch", facts={})
+            exported(output, *tiny(), given)
         assert [path.name for path in output.parent.iterdir()] == [output.name]
         assert output.read_text() == "an older file"
 
@@ -240,6 +258,18 @@ class TestGate:
         monkeypatch.setattr(graph, "with_softmax", lambda model, temperature: attach(model, temperature * 1.5))
         self.refused(tmp_path / "m.onnx", "probabilities")
 
+    def test_familiarity(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        values = graph.core
+
+        def wrong(model: torch.nn.Module, size: int) -> onnx.ModelProto:
+            model.score.mean += 0.1  # type: ignore[union-attr,operator]
+            proto = values(model, size)
+            model.score.mean -= 0.1  # type: ignore[union-attr,operator]
+            return proto
+
+        monkeypatch.setattr(graph, "core", wrong)
+        self.refused(tmp_path / "m.onnx", "familiarity")
+
     def test_labels(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         dumps = json.dumps
         monkeypatch.setattr(json, "dumps", lambda info, **_: dumps({**info, "classes": info["classes"][::-1]}))
@@ -253,9 +283,9 @@ class TestGate:
     def test_compare_finds_another_models_weights(self, models: dict[str, Path]) -> None:
         other = torch.nn.Sequential(*tiny(seed=1)).eval()
         given = samples()
-        logits = exporting._torch_logits(other, np.stack([sample.pixels for sample in given]))
+        run = exporting._torch(Scored(other, Energy()))
         with pytest.raises(ParityError, match=r"^logits: "):
-            compare(models["stretch"], given, logits, CLASSES)
+            compare(models["stretch"], given, run(np.stack([sample.pixels for sample in given])), CLASSES)
 
 
 class TestCommand:

@@ -360,7 +360,9 @@ class TestFromACheckpoint:
         shutil.copytree(photos / "train" / "red", "other/test/red")
         ckpt = Path("runs/cnn/version_0/checkpoints/best.ckpt")
         assert torch.load(ckpt, weights_only=True)["hyper_parameters"]["classes"] == ["blue", "green", "red"]
-        assert run("test", "--ckpt_path", ckpt, "--data.root", "other").code == 0
+        result = run("test", "--ckpt_path", ckpt, "--data.root", "other")
+        assert result.code == 0
+        assert "not calibrated, and nothing is unknown to it" in result.out
 
     def test_checkpoints_hold_nothing_but_tensors_and_plain_values(self, checkpoint: Path) -> None:
         for name in ("best.ckpt", "last.ckpt"):

@@ -96,4 +96,4 @@ def test_it_classifies_there(place: Path, tmp_path: Path) -> None:
     assert bare(place, "-m", "cifar_onnx", "info", model, "--samples", str(tmp_path)).returncode == 0
     result = bare(place, "-m", "cifar_onnx", "classify", "--model", model, str(tmp_path))
     assert result.returncode == 0, result.stderr
-    assert len(result.stdout.splitlines()) == 4
+    assert len(result.stdout.splitlines()) == 8

@@ -20,8 +20,7 @@ from cifar_onnx.errors import InputError
 
 _TOGETHER = 16  # pictures that run together; as many more are being decoded
 
-Top = Sequence[tuple[str, float]]  # labels and probabilities, best first; empty where there is an error
-Answer = tuple[str, Top, str]  # path, top classes, error
+Answer = tuple[str, Prediction | str]  # path, and an error where there is no prediction
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -79,6 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--output", default="report", metavar="DIR", help="where files go (default: %(default)s)")
     evaluate.add_argument("--groups", metavar="CSV", help="groups of pictures: the column path, and one for each kind")
     evaluate.add_argument("--corruptions", action="store_true", help="also with noise, blur, fog and the like")
+    evaluate.add_argument("--others", metavar="DIR", help="pictures of none of its classes: how many does it refuse?")
     evaluate.set_defaults(run=_evaluation("evaluate"))
 
     compare = commands.add_parser("compare", help="hold two models against each other", allow_abbrev=False)
@@ -105,6 +105,10 @@ def _parser() -> argparse.ArgumentParser:
         foreign.add_argument("--size", type=_positive, metavar="S", help="side of the pictures in pixels")
         foreign.add_argument("--resize", choices=get_args(images.ResizeMode), help="how pictures become squares")
 
+    for command in (classify, verify):
+        command.add_argument(
+            "--untrusted", action="store_true", help="try the file first in a process with little memory and time"
+        )
     for command in (classify, verify, evaluate, compare):
         command.add_argument(
             "--provider", action="append", metavar="NAME", help="execution provider, such as cpu or cuda (default: cpu)"
@@ -155,7 +159,12 @@ def _evaluation(name: str) -> Callable[[argparse.Namespace], int]:
 
 
 def _classifier(options: argparse.Namespace) -> Classifier:
-    return Classifier(options.model, providers=options.provider or ("cpu",), threads=options.threads)
+    return Classifier(
+        options.model,
+        providers=options.provider or ("cpu",),
+        threads=options.threads,
+        untrusted=options.untrusted,
+    )
 
 
 def _classify(options: argparse.Namespace) -> int:
@@ -166,43 +175,44 @@ def _classify(options: argparse.Namespace) -> int:
             names += [(str(path), "") for path in images.find(pattern)]
         except InputError as error:
             names.append((pattern, str(error)))
-    answers = _answers(classifier, names, options.top_k)
+    answers = _answers(classifier, names)
     if options.json:
-        return _json_lines(answers)
+        return _json_lines(answers, options.top_k)
     if options.csv:
         return _csv_lines(answers, options.top_k)
-    return _table(answers, width=max(len(name) for name, _ in names))
+    return _table(answers, options.top_k, width=max(len(name) for name, _ in names))
 
 
-def _answers(classifier: Classifier, names: Sequence[tuple[str, str]], top_k: int) -> Iterator[Answer]:
+def _answers(classifier: Classifier, names: Sequence[tuple[str, str]]) -> Iterator[Answer]:
     answers = classifier.stream((name for name, error in names if not error), _TOGETHER)
     for name, error in names:
         answer = error or next(answers)
-        if isinstance(answer, Prediction):
-            yield name, answer.top(top_k), ""
-        else:
-            yield name, [], str(answer).removeprefix(f"{name}: ")
+        yield name, answer if isinstance(answer, Prediction) else str(answer).removeprefix(f"{name}: ")
 
 
-def _table(answers: Iterator[Answer], width: int) -> int:
+def _table(answers: Iterator[Answer], top_k: int, width: int) -> int:
     code = 0
-    for name, top, error in answers:
-        code = max(code, bool(error))
-        words = "  ".join(f"{label} {probability:6.1%}" for label, probability in top)
-        print(f"{name:<{width}}  {f'error: {error}' if error else words}", flush=True)
+    for name, answer in answers:
+        if isinstance(answer, str):
+            code, words = 1, f"error: {answer}"
+        else:
+            words = "  ".join(f"{label} {probability:6.1%}" for label, probability in answer.top(top_k))
+            if answer.unknown:
+                words += "  unknown: unlike the pictures it was trained with"
+            elif answer.labels != (answer.label,):
+                words += f"  not sure: {' or '.join(answer.labels)}" if answer.labels else "  not sure: no class fits"
+        print(f"{name:<{width}}  {words}", flush=True)
     return code
 
 
-def _json_lines(answers: Iterator[Answer]) -> int:
+def _json_lines(answers: Iterator[Answer], top_k: int) -> int:
     code = 0
-    for name, top, error in answers:
-        answer: dict[str, object] = {"path": name}
-        if error:
-            code, answer["error"] = 1, error
+    for name, answer in answers:
+        if isinstance(answer, str):
+            code, line = 1, {"path": name, "error": answer}
         else:
-            answer["label"], answer["probability"] = top[0]
-            answer["top"] = [{"label": label, "probability": probability} for label, probability in top]
-        print(json.dumps(answer), flush=True)
+            line = {"path": name, **answer.as_dict(top_k)}
+        print(json.dumps(line), flush=True)
     return code
 
 
@@ -210,11 +220,16 @@ def _csv_lines(answers: Iterator[Answer], top_k: int) -> int:
     code = 0
     ranks = ["", *(f"_{rank}" for rank in range(2, top_k + 1))]
     writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(["path", *(f"{name}{rank}" for rank in ranks for name in ("label", "probability")), "error"])
-    for name, top, error in answers:
-        code = max(code, bool(error))
-        cells = [cell for label, probability in top for cell in (label, f"{probability:.6f}")]
-        writer.writerow([name, *cells, *[""] * (2 * top_k - len(cells)), error])
+    columns = [f"{name}{rank}" for rank in ranks for name in ("label", "probability")]
+    writer.writerow(["path", *columns, "labels", "unknown", "error"])
+    for name, answer in answers:
+        if isinstance(answer, str):
+            code = 1
+            writer.writerow([name, *[""] * (len(columns) + 2), answer])
+            continue
+        cells = [cell for label, probability in answer.top(top_k) for cell in (label, f"{probability:.6f}")]
+        padding = [""] * (len(columns) - len(cells))
+        writer.writerow([name, *cells, *padding, "|".join(answer.labels), str(answer.unknown).lower(), ""])
     return code
 
 
@@ -223,13 +238,17 @@ def _info(options: argparse.Namespace) -> int:
     if options.samples:
         options.samples.mkdir(parents=True, exist_ok=True)
         for number, golden in enumerate(about.golden, 1):
-            (options.samples / f"{number}.png").write_bytes(golden.png)
+            kind = "jpg" if golden.encoded.startswith(b"\xff\xd8") else "png"
+            (options.samples / f"{number}-{golden.name}.{kind}").write_bytes(golden.encoded)
     if options.json:
         print(json.dumps(about.info))
         return 0
     print(f"file      {options.model}, {len(data) / 1e6:.2f} MB, sha256 digest {about.digest[:16]}...")
     print(f"classes   {len(about.classes)}: {', '.join(about.classes)}")
     print(f"input     any picture, made {about.size} x {about.size} pixels inside the graph ({about.resize})")
+    sets, unknown = about.sets, about.unknown
+    print(f"doubts    temperature {about.temperature:g}; unknown where {unknown.score} is below {unknown.threshold:g}")
+    print(f"          sets hold the right label of {1 - sets.alpha:.0%} of pictures ({sets.method})")
     if cost := about.info.get("cost"):
         print(f"net       {cost['parameters']:,} parameters, {cost['flops'] / 1e6:,.1f} million operations a picture")
     for name, value in about.info.get("metrics", {}).items():
@@ -244,13 +263,17 @@ def _info(options: argparse.Namespace) -> int:
 def _verify(options: argparse.Namespace) -> int:
     classifier = _classifier(options)
     replays = classifier.verify()
-    for number, replay in enumerate(replays, 1):
-        verdict = "ok" if replay.ok else f"WRONG, expected {replay.expected}"
-        print(f"golden sample {number}: {replay.label}, probabilities within {replay.difference:.1e}: {verdict}")
+    width = max((len(replay.golden.name) for replay in replays), default=0)
+    for replay in replays:
+        expected = replay.golden.label
+        verdict = "ok" if replay.ok else f"WRONG, expected {expected}: the stage that differs is {replay.stage}"
+        print(f"{replay.golden.name:<{width}}  {replay.label}, probabilities within {replay.difference:.1e}: {verdict}")
     passed = sum(replay.ok for replay in replays)
+    made = classifier.contract.info.get("provenance", {}).get("versions", {}).get("onnxruntime", "another version")
+    print(f"digest {classifier.contract.digest[:16]}... is that of the file's bytes")
     print(
-        f"{passed} of {len(replays)} golden samples give the answer they must, "
-        f"by onnxruntime {onnxruntime.__version__} on {', '.join(classifier.providers)}"
+        f"{passed} of {len(replays)} golden samples give the answer they must, by onnxruntime "
+        f"{onnxruntime.__version__} (exported with {made}) on {', '.join(classifier.providers)}"
     )
     return 0 if replays and passed == len(replays) else 1
 

@@ -64,7 +64,7 @@ def encoded(path: str, paths: Sequence[str]) -> list[bytes]:
     files = [file for each in paths for file in find(each)]
     if paths and not files:
         raise InputError(f"no pictures in {', '.join(paths)}")
-    return [Path(file).read_bytes() for file in files] or [golden.png for golden in contract.read(path)[1].golden]
+    return [Path(file).read_bytes() for file in files] or [golden.encoded for golden in contract.read(path)[1].golden]
 
 
 def benchmark(path: str, pictures: Sequence[bytes], seconds: float, providers: Sequence[str]) -> Iterator[Timing]:

@@ -7,19 +7,23 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from os import PathLike
-from typing import overload
+from typing import Any, overload
 
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 from PIL import Image
 
-from cifar_onnx import contract, images
+from cifar_onnx import contract, images, probe
+from cifar_onnx.contract import Golden
 from cifar_onnx.errors import ContractError, ImageError, InputError, ProviderError
 from cifar_onnx.images import Pixels, Source
 
 BATCH = 32  # pictures that run together by default
 _PIXELS_TOGETHER = 16_000_000  # in one run of the graph, whose resize takes about 27 bytes for each
+
+_OUTPUTS = ["logits", "probabilities", "familiarity"]
+_TOLERANCE = 1e-3  # of the probabilities of golden samples
 
 Scores = NDArray[np.float32]
 
@@ -33,31 +37,54 @@ class Prediction:
         probability: its probability, from 0 to 1.
         classes: all class names, in the order of the outputs.
         probabilities: one for each class, in that order.
+        labels: the prediction set, best first: of pictures like those it was validated with, as many have the right
+            label in it as the exporter chose (90 % by default). None in it: no label fits.
+        unknown: whether the picture is unlike those the model has learnt from, so that no answer should be believed.
     """
 
     label: str
     probability: float
     classes: tuple[str, ...]
     probabilities: tuple[float, ...]
+    labels: tuple[str, ...]
+    unknown: bool
 
     def top(self, k: int = 5) -> list[tuple[str, float]]:
         """The `k` most probable classes as (label, probability), best first."""
         ranked = sorted(zip(self.classes, self.probabilities, strict=True), key=lambda pair: -pair[1])
         return ranked[:k]
 
+    def as_dict(self, k: int = 5) -> dict[str, Any]:
+        """What commands and servers answer, in JSON's types: the `k` most probable classes with the rest."""
+        return {
+            "label": self.label,
+            "probability": self.probability,
+            "top": [{"label": label, "probability": probability} for label, probability in self.top(k)],
+            "labels": list(self.labels),
+            "unknown": self.unknown,
+        }
+
 
 @dataclass(frozen=True)
 class Replay:
-    """A golden sample run again on this machine: largest difference of its probabilities, and the two labels."""
+    """A golden sample run again on this machine.
 
-    expected: str
+    Attributes:
+        golden: the sample.
+        label: what it gets here.
+        difference: the largest of its probabilities.
+        stage: where this machine differs: decode, resize, net or probabilities; empty where it does not.
+    """
+
+    golden: Golden
     label: str
     difference: float
+    stage: str
 
     @property
     def ok(self) -> bool:
         """Whether the label is the same and the probabilities are within 1e-3: a rounding tie in the resize counts."""
-        return self.label == self.expected and self.difference <= 1e-3
+        return not self.stage
 
 
 class Classifier:
@@ -68,9 +95,10 @@ class Classifier:
         providers: onnxruntime execution providers in order of preference, `"cuda"` or `"CUDAExecutionProvider"`;
             by default the CPU.
         threads: how many threads the net may use; by default as many as the CPUs this process may run on.
+        untrusted: try the file first in a process of its own that may take little memory and time.
 
     Raises:
-        ContractError: the file holds no contract, one of an unknown format, or is damaged.
+        ContractError: the file holds no contract, one of an unknown format, or is damaged; or it does not stand trial.
         ProviderError: a provider that was asked for is not active.
     """
 
@@ -80,8 +108,11 @@ class Classifier:
         *,
         providers: Sequence[str] = ("cpu",),
         threads: int | None = None,
+        untrusted: bool = False,
     ) -> None:
         data, self.contract = contract.read(model)
+        if untrusted:
+            probe.run(data, str(model))
         self.classes = self.contract.classes
         self._session = session(data, str(model), providers, threads)
         self.providers: list[str] = self._session.get_providers()
@@ -136,20 +167,35 @@ class Classifier:
             together = max(1, _PIXELS_TOGETHER // (height * width))
             for start in range(0, len(members), together):
                 indices = members[start : start + together]
-                _, probabilities = self.run(np.stack([pictures[i] for i in indices]))
-                predictions |= {i: self._prediction(row) for i, row in zip(indices, probabilities, strict=True)}
+                found = self.predictions(*self.run(np.stack([pictures[i] for i in indices]))[1:])
+                predictions |= dict(zip(indices, found, strict=True))
         return [predictions[i] for i in range(len(pictures))]
 
-    def _prediction(self, probabilities: Scores) -> Prediction:
-        best = int(probabilities.argmax())
-        return Prediction(
-            self.classes[best], float(probabilities[best]), self.classes, tuple(map(float, probabilities))
-        )
+    def predictions(self, probabilities: Scores, familiarity: Scores) -> list[Prediction]:
+        """What the outputs of `run` say."""
+        order = np.argsort(-probabilities, axis=1, kind="stable")
+        inside = self.contract.sets.of(probabilities)
+        unknown = self.contract.unknown.of(familiarity)
+        return [
+            Prediction(
+                self.classes[ranked[0]],
+                float(row[ranked[0]]),
+                self.classes,
+                tuple(map(float, row)),
+                tuple(self.classes[k] for k in ranked if members[k]),
+                bool(strange),
+            )
+            for row, ranked, members, strange in zip(probabilities, order, inside, unknown, strict=True)
+        ]
 
-    def run(self, batch: Pixels) -> tuple[Scores, Scores]:
-        """Logits and probabilities, each float32 `(B, K)`, of pictures of one size: uint8 `(B, H, W, 3)`."""
-        logits, probabilities = self._session.run(["logits", "probabilities"], {"image": batch})
-        return logits, probabilities
+    def run(self, batch: Pixels) -> tuple[Scores, Scores, Scores]:
+        """Logits and probabilities `(B, K)` and familiarity `(B,)`, float32, of pictures of one size.
+
+        Args:
+            batch: uint8 `(B, H, W, 3)`.
+        """
+        logits, probabilities, familiarity = self._session.run(_OUTPUTS, {"image": batch})
+        return logits, probabilities, familiarity
 
     @property
     def has_maps(self) -> bool:
@@ -182,12 +228,27 @@ class Classifier:
 
     def verify(self) -> list[Replay]:
         """Replay the golden samples, from their encoded bytes, on this machine."""
-        replays = []
-        for golden in self.contract.golden:
-            prediction = self(golden.png)
-            difference = max(abs(a - b) for a, b in zip(prediction.probabilities, golden.probabilities, strict=True))
-            replays.append(Replay(golden.label, prediction.label, difference))
-        return replays
+        return [self._replay(golden) for golden in self.contract.golden]
+
+    def _replay(self, golden: Golden) -> Replay:
+        try:
+            pixels = images.decode(golden.encoded)
+        except ImageError:
+            return Replay(golden, "", 1, "decode")
+        logits, probabilities, _ = self.run(pixels[None])
+        label = self.classes[int(probabilities[0].argmax())]
+        difference = float(np.abs(probabilities[0] - golden.probabilities).max())
+        if label == golden.label and difference <= _TOLERANCE:
+            return Replay(golden, label, difference, "")
+        if images.fingerprint(pixels) != golden.fingerprint:
+            return Replay(golden, label, difference, "decode")
+        square = images.resize(pixels, self.contract.size, self.contract.resize)
+        if float(np.abs(self.run(square[None])[1][0] - golden.probabilities).max()) <= _TOLERANCE:
+            return Replay(golden, label, difference, "resize")
+        # Logits of a good net may be of any size: how far they are off is felt in the probabilities.
+        scale = max(1.0, float(np.abs(golden.logits).max()))
+        same = float(np.abs(logits[0] - golden.logits).max()) <= _TOLERANCE * scale
+        return Replay(golden, label, difference, "probabilities" if same else "net")
 
 
 def _decoded(sources: Iterable[Source], together: int) -> Iterator[list[Pixels | ImageError]]:

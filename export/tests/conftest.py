@@ -25,7 +25,7 @@ def digits(tmp_path: Path) -> Path:
     folder = tmp_path / "digits"
     folder.mkdir()
     for number, golden in enumerate(contract.read(MODEL)[1].golden):
-        (folder / f"{number}-{golden.label}.png").write_bytes(golden.png)
+        (folder / f"{number}-{golden.label}.png").write_bytes(golden.encoded)
     return folder
 
 

@@ -70,7 +70,7 @@ def test_a_picture_that_cannot_be_decoded_is_named(classifier: Classifier) -> No
 
 
 def test_run_gives_logits_and_their_softmax(classifier: Classifier) -> None:
-    logits, probabilities = classifier.run(np.zeros((2, 9, 9, 3), np.uint8))
+    logits, probabilities, _ = classifier.run(np.zeros((2, 9, 9, 3), np.uint8))
     assert logits.shape == probabilities.shape == (2, 10)
     expected = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     assert np.allclose(probabilities, expected, atol=1e-6)
@@ -97,7 +97,7 @@ def test_threads_change_no_answer(model: Path, digits: Path) -> None:
 
 
 def test_prediction_can_be_made_by_hand() -> None:
-    prediction = Prediction("b", 0.75, ("a", "b"), (0.25, 0.75))
+    prediction = Prediction("b", 0.75, ("a", "b"), (0.25, 0.75), ("b", "a"), False)
     assert prediction.top(2) == [("b", 0.75), ("a", 0.25)]
 
 

@@ -8,7 +8,7 @@ from PIL import Image
 
 from cifar_onnx import Classifier, InputError, contract
 from cifar_onnx.explain import cam, occlusion
-from cifar_onnx.images import Pixels
+from cifar_onnx.images import Pixels, decode, resize
 
 COLOURS = np.array([[220, 40, 40], [40, 200, 40], [40, 60, 220]])
 SIDE = 8  # of a planted patch
@@ -126,7 +126,7 @@ class TestClassifier:
         classifier = Classifier(model)
         for path in digits.iterdir():
             label = path.stem[-1]
-            pixels = np.array(Image.open(path).resize((classifier.contract.size,) * 2, Image.Resampling.BILINEAR))
+            pixels = resize(decode(path), classifier.contract.size, classifier.contract.resize)
             heat = classifier.explain(pixels)
             expected = occlusion(lambda batch: classifier.run(batch)[0], pixels, classifier.classes.index(label))
             assert np.array_equal(heat, expected)

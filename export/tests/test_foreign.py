@@ -26,7 +26,7 @@ def foreign(tmp_path: Path) -> Path:
 
 def test_it_gives_the_same_logits(foreign: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
-    expected, _ = Classifier(MODEL).run(pixels)
+    expected, *_ = Classifier(MODEL).run(pixels)
     assert np.array_equal(ForeignClassifier(foreign, DIGITS, size=32).logits(pixels), expected)
 
 

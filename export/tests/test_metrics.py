@@ -175,7 +175,7 @@ def test_calibration_of_one_who_knows_how_often_he_is_right() -> None:
     logits = np.log(np.column_stack([confidences, 1 - confidences])).astype(np.float32)
     labels = (generator.random(20_000) > confidences).astype(np.int64)
     honest = Outcome(("a", "b"), [""] * 20_000, labels, logits, np.zeros((20_000, 1, 1, 3), np.uint8))
-    known = calibration(honest)
+    known = calibration(honest.confidences, honest.correct)
     assert known.counts.sum() == 20_000
     assert np.isnan(known.accuracies[: BINS // 2]).all()
     assert scores(honest)["expected_calibration_error"] < 0.015

@@ -86,7 +86,7 @@ def confusion_matrix(figure: Figure, outcome: Outcome) -> str:
 @_chart(6.4, 4.2)
 def reliability_diagram(figure: Figure, outcome: Outcome) -> str:
     """Accuracy of the pictures of each confidence, against the confidence; below, how many there are."""
-    known = calibration(outcome)
+    known = calibration(outcome.confidences, outcome.correct)
     width = 1 / len(known.counts)
     centres = (np.arange(len(known.counts)) + 0.5) * width
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))

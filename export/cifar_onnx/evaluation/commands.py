@@ -7,8 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime
+from numpy.typing import NDArray
 
 from cifar_onnx import Classifier
+from cifar_onnx.contract import Contract
 from cifar_onnx.errors import InputError, NoContractError
 from cifar_onnx.evaluation import report, tables
 from cifar_onnx.evaluation.bootstrap import Bootstrap, draw
@@ -16,12 +18,13 @@ from cifar_onnx.evaluation.compare import Comparison, bounds, in_order, latency,
 from cifar_onnx.evaluation.evaluation import Evaluation
 from cifar_onnx.evaluation.foreign import ForeignClassifier
 from cifar_onnx.evaluation.metrics import SCALES, words
-from cifar_onnx.evaluation.outcome import Logits, answer
+from cifar_onnx.evaluation.outcome import Answers, Logits, answer, squares
+from cifar_onnx.evaluation.reliability import reliability
 from cifar_onnx.evaluation.report import Maps
 from cifar_onnx.evaluation.robustness import under_corruptions
 from cifar_onnx.evaluation.slices import Groups, slicings
 from cifar_onnx.explain import occlusion
-from cifar_onnx.images import ResizeMode
+from cifar_onnx.images import Pixels, ResizeMode
 
 _SHOWN = ("accuracy", "f1_macro", "negative_log_likelihood", "expected_calibration_error")
 
@@ -36,6 +39,8 @@ class Subject:
 
     def __init__(self, path: str, options: argparse.Namespace) -> None:
         self.path = Path(path)
+        self.contract: Contract | None = None
+        self.run: Answers
         self.logits: Logits
         self.explain: Maps
         self.mode: ResizeMode
@@ -54,13 +59,19 @@ class Subject:
             )
             self.foreign, digest = True, ""
             self.classes, self.size, self.mode = foreign.classes, foreign.size, options.resize or "stretch"
-            self.logits = foreign.logits
+            self.run, self.logits = lambda batch: (foreign.logits(batch), None), foreign.logits
             self.explain, self.by_occlusion = partial(occlusion, foreign.logits), True
         else:
-            contract = classifier.contract
+            self.contract = contract = classifier.contract
             self.foreign, digest = False, contract.digest
             self.classes, self.size, self.mode = contract.classes, contract.size, contract.resize
-            self.logits = lambda batch: classifier.run(batch)[0] / np.float32(contract.temperature)
+            temperature = np.float32(contract.temperature)
+
+            def run(batch: Pixels) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+                logits, _, familiarity = classifier.run(batch)
+                return logits / temperature, familiarity
+
+            self.run, self.logits = run, lambda batch: run(batch)[0]
             self.explain = lambda pixels, k: classifier.explain(pixels, contract.classes[k])
             self.by_occlusion = not classifier.has_maps
         self.facts = {
@@ -98,7 +109,12 @@ def evaluate(options: argparse.Namespace) -> int:
     (subject,), folder, output = _subjects([options.model], options), Path(options.folder), Path(options.output)
     tables.prepare(output)
     groups = Groups(Path(options.groups)) if options.groups else None
-    outcome = answer(folder, subject.classes, subject.size, subject.mode, subject.logits)
+    known, others = subject.contract, None
+    if options.others:
+        if known is None:
+            raise InputError(f"--others asks what {subject.path} does not know: without a contract it does not say so")
+        others = squares(Path(options.others), subject.size, subject.mode)
+    outcome = answer(folder, subject.classes, subject.size, subject.mode, subject.run)
     bootstrap = Bootstrap(outcome, draw(len(outcome.labels), options.resamples))
     evaluation = Evaluation(
         subject.path.name,
@@ -106,6 +122,7 @@ def evaluate(options: argparse.Namespace) -> int:
         bootstrap,
         slicings(bootstrap, groups.of(outcome.names, folder) if groups else None),
         [under_corruptions(outcome, subject.logits)] if options.corruptions else [],
+        reliability(outcome, known.temperature, known.sets, known.unknown, subject.run, others) if known else None,
     )
     publish(evaluation, output, subject.explain, subject.by_occlusion)
     return 0
@@ -116,7 +133,7 @@ def compare(options: argparse.Namespace) -> int:
     subjects, folder, output = _subjects([options.a, options.b], options), Path(options.folder), Path(options.output)
     tables.prepare(output)
     same_classes(*(each.classes for each in subjects))
-    outcomes = [answer(folder, each.classes, each.size, each.mode, each.logits) for each in subjects]
+    outcomes = [answer(folder, each.classes, each.size, each.mode, each.run) for each in subjects]
     a, b = outcomes[0], in_order(outcomes[1], outcomes[0].classes)
     comparison = Comparison(a, b, draw(len(a.labels), options.resamples))
     milliseconds = latency([(each.logits, each.size) for each in subjects])

@@ -10,6 +10,7 @@ from sklearn.metrics import precision_recall_fscore_support
 from cifar_onnx.evaluation.bootstrap import Bootstrap, Estimate
 from cifar_onnx.evaluation.metrics import confusion
 from cifar_onnx.evaluation.outcome import Outcome
+from cifar_onnx.evaluation.reliability import Reliability
 from cifar_onnx.evaluation.robustness import Robustness
 from cifar_onnx.evaluation.slices import Slicing
 
@@ -47,6 +48,7 @@ class Evaluation:
         bootstrap: of the outcome.
         slicings: accuracy within groups.
         robustness: accuracy on pictures that were made harder.
+        reliability: what its doubts are worth; None of a model without a contract, which has none.
     """
 
     title: str
@@ -54,6 +56,7 @@ class Evaluation:
     bootstrap: Bootstrap
     slicings: Sequence[Slicing] = ()
     robustness: Sequence[Robustness] = ()
+    reliability: Reliability | None = None
 
     @property
     def outcome(self) -> Outcome:

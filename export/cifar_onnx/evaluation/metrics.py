@@ -45,15 +45,20 @@ def bins(confidences: Floats) -> Integers:
     return np.clip(np.searchsorted(edges, confidences) - 1, 0, BINS - 1)
 
 
-def calibration(outcome: Outcome) -> Calibration:
-    """How often the classifier is right, by how sure it says it is."""
-    places = bins(outcome.confidences)
+def calibration(confidences: Floats, correct: Booleans) -> Calibration:
+    """How often a classifier is right, `(N,)`, by how sure it says it is, `(N,)`."""
+    places = bins(confidences)
     counts = np.bincount(places, minlength=BINS)
     with np.errstate(invalid="ignore"):
-        means, accuracies = (
-            np.bincount(places, values, BINS) / counts for values in (outcome.confidences, outcome.correct)
-        )
+        means, accuracies = (np.bincount(places, values, BINS) / counts for values in (confidences, correct))
     return Calibration(counts, means, accuracies)
+
+
+def expected_calibration_error(confidences: Floats, correct: Booleans) -> float:
+    """Mean distance between how sure and how right it is, over bins of equal width (Guo et al. 2017)."""
+    known = calibration(confidences, correct)
+    gaps = np.nan_to_num(np.abs(known.confidences - known.accuracies))
+    return float((known.counts * gaps).sum() / known.counts.sum())
 
 
 def in_top(outcome: Outcome) -> Booleans:
@@ -91,9 +96,7 @@ def scores(outcome: Outcome) -> dict[str, float]:
     found["average_precision"] = np.mean([metrics.average_precision_score(*pair) for pair in one_against_rest])
     found["negative_log_likelihood"] = metrics.log_loss(labels, probabilities, labels=classes)
     found["brier_score"] = metrics.brier_score_loss(labels, probabilities, labels=classes, scale_by_half=False)
-    known = calibration(outcome)
-    gaps = np.nan_to_num(np.abs(known.confidences - known.accuracies))
-    found["expected_calibration_error"] = (known.counts * gaps).sum() / known.counts.sum()
+    found["expected_calibration_error"] = expected_calibration_error(outcome.confidences, outcome.correct)
     return {name: float(value) for name, value in found.items()}
 
 

@@ -5,6 +5,7 @@ Notation: `N` pictures, `K` classes, `S` side in pixels of the square that the n
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from cifar_onnx.errors import ImageError, InputError
 from cifar_onnx.folders import labelled
-from cifar_onnx.images import Pixels, ResizeMode, decode, resize
+from cifar_onnx.images import Pixels, ResizeMode, decode, find, resize
 from cifar_onnx.progress import track
 
 _TOGETHER = 256  # pictures in one run of the net
@@ -22,6 +23,7 @@ _TOGETHER = 256  # pictures in one run of the net
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 Booleans = NDArray[np.bool_]
+Answers = Callable[[Pixels], tuple[NDArray[np.float32], NDArray[np.float32] | None]]  # logits and familiarity (B,)
 Logits = Callable[[Pixels], NDArray[np.float32]]  # of uint8 (B, S, S, 3), divided by the temperature: (B, K)
 
 
@@ -46,6 +48,7 @@ class Outcome:
         pixels: uint8 `(N, S, S, 3)`, as the net saw them.
         areas: `(N,)`, pixels of each picture before it was resized; None where that is not known.
         unreadable: what could not be decoded, and is in none of the above.
+        familiarity: `(N,)`, how like they are to what was learnt from; None of a model that does not say so.
     """
 
     classes: tuple[str, ...]
@@ -55,6 +58,7 @@ class Outcome:
     pixels: Pixels
     areas: Integers | None = None
     unreadable: tuple[Unreadable, ...] = ()
+    familiarity: NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
         if np.isnan(self.logits).any() or np.isposinf(self.logits).any():
@@ -95,7 +99,28 @@ class Outcome:
         return hits
 
 
-def answer(folder: Path, classes: Sequence[str], size: int, mode: ResizeMode, logits: Logits) -> Outcome:
+def familiarities(run: Answers, pixels: Pixels) -> NDArray[np.float32]:
+    """How familiar pictures `(N, S, S, 3)` are, `(N,)`, to a model that says so."""
+    found = [run(pixels[start : start + _TOGETHER])[1] for start in range(0, len(pixels), _TOGETHER)]
+    return np.concatenate([each for each in found if each is not None])
+
+
+def squares(folder: Path, size: int, mode: ResizeMode) -> Pixels:
+    """Every picture below a folder that can be read, as the net sees it: `(N, S, S, 3)`.
+
+    Raises:
+        InputError: there is none.
+    """
+    pictures, paths = [], find(folder)
+    for path in track(paths, f"reading {folder}", len(paths)):
+        with suppress(ImageError):
+            pictures.append(resize(decode(path), size, mode))
+    if not pictures:
+        raise InputError(f"{folder}: none of the {len(paths)} files can be read as a picture")
+    return np.stack(pictures)
+
+
+def answer(folder: Path, classes: Sequence[str], size: int, mode: ResizeMode, run: Answers) -> Outcome:
     """Decode and classify the pictures in `folder/<class>/*`.
 
     They are resized here, once, by the formula that the graph has too, so that the whole batch runs together and what
@@ -106,7 +131,7 @@ def answer(folder: Path, classes: Sequence[str], size: int, mode: ResizeMode, lo
         classes: names, in the order of the logits.
         size: `S`.
         mode: how a picture becomes a square.
-        logits: the net.
+        run: the net.
 
     Raises:
         InputError: the folder holds no pictures, or one of a class that the model does not know.
@@ -135,20 +160,22 @@ def answer(folder: Path, classes: Sequence[str], size: int, mode: ResizeMode, lo
             kept.append((path, label))
             areas.append(area)
             if len(kept) - done == _TOGETHER:
-                answers.append(logits(pixels[done : len(kept)]))
+                answers.append(run(pixels[done : len(kept)]))
                 done = len(kept)
         if done < len(kept):
-            answers.append(logits(pixels[done : len(kept)]))
+            answers.append(run(pixels[done : len(kept)]))
     finally:
         pool.shutdown(cancel_futures=True)
     if not kept:
         raise InputError(f"{folder}: none of the {len(files)} files can be read as a picture")
+    logits, familiar = zip(*answers, strict=True)
     return Outcome(
         tuple(classes),
         [str(path) for path, _ in kept],
         np.array([label for _, label in kept], np.int64),
-        np.concatenate(answers),
+        np.concatenate(logits),
         pixels[: len(kept)],
         np.array(areas, np.int64),
         tuple(unreadable),
+        None if any(each is None for each in familiar) else np.concatenate(familiar),
     )

@@ -79,6 +79,7 @@ def write(evaluation: Evaluation, path: Path, explain: Maps, by_occlusion: bool)
             "reliability": charts.reliability_diagram(outcome),
             "coverage": charts.coverage_curve(outcome),
         },
+        doubts=evaluation.reliability,
         robustness=evaluation.robustness,
         slicings=evaluation.slicings,
         galleries=[

@@ -123,6 +123,25 @@ def _summary(evaluation: Evaluation) -> dict[str, Any]:
             for slicing in evaluation.slicings
         },
     }
+    if known := evaluation.reliability:
+        coverage = known.coverage
+        summary["reliability"] = {
+            "temperature": known.temperature,
+            "expected_calibration_error": {"before": known.uncalibrated, "after": known.calibrated},
+            "prediction_sets": {
+                **asdict(coverage.sets),
+                "coverage": asdict(coverage.covered),
+                "labels": coverage.size,
+                "empty": coverage.empty,
+                "single": coverage.single,
+                "classes": dict(coverage.classes),
+            },
+            "unknown": {
+                **asdict(known.unknown),
+                "refused": known.refused,
+                "others": {each.kind: asdict(each) for each in known.rejections},
+            },
+        }
     for each in evaluation.robustness:
         rows = {kind: dict(zip(each.columns, row, strict=True)) for kind, row in each.rows.items()}
         summary[each.title] = {"accuracy": rows, **({} if each.mean is None else {"mean_accuracy": each.mean})}

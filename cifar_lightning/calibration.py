@@ -1,0 +1,184 @@
+"""What a validation set tells of a model's doubts: temperature, threshold of prediction sets, threshold of the unknown.
+
+Notation: `N` pictures, `K` classes.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax
+from torch import nn
+
+from cifar_lightning.data.base import Images
+from cifar_lightning.familiarity import Familiarity, Watched, candidates, held_out, values
+from cifar_onnx import InputError
+from cifar_onnx.evaluation import outliers
+from cifar_onnx.evaluation.metrics import expected_calibration_error
+from cifar_onnx.evaluation.reliability import Rejection, rejections
+from cifar_onnx.images import Pixels
+from cifar_onnx.progress import track
+from cifar_onnx.uncertainty import Method, PredictionSets, Unknown, nonconformity
+
+REFUSED = 0.05  # share of the validation images that may be taken for unknown
+_TEMPERATURES = (0.05, 20.0)
+_TOGETHER = 250  # images in one run of the net
+
+Scores = NDArray[np.float32]
+Labels = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Quality:
+    """How good probabilities are: mean negative log-likelihood and expected calibration error (15 bins)."""
+
+    negative_log_likelihood: float
+    expected_calibration_error: float
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What was found on `images` validation images.
+
+    Attributes:
+        images: their number.
+        temperature: what logits are divided by.
+        before: of the probabilities without it.
+        after: of those with it.
+        sets: how labels get into prediction sets.
+        unknown: which pictures the model does not know.
+        score: by what familiarity.
+        rejections: what it makes of pictures of several kinds that show none of its classes.
+    """
+
+    images: int
+    temperature: float
+    before: Quality
+    after: Quality
+    sets: PredictionSets
+    unknown: Unknown
+    score: Familiarity
+    rejections: tuple[Rejection, ...]
+
+    def __str__(self) -> str:
+        before, after = (100 * each.expected_calibration_error for each in (self.before, self.after))
+        refused = ", ".join(f"{each.rejected:.0%} of {each.kind}" for each in self.rejections)
+        return (
+            f"calibrated on {self.images:,} validation images: temperature {self.temperature:g}, expected calibration "
+            f"error {before:.1f} % before, {after:.1f} % after\n"
+            f"unknown by {self.unknown.score.replace('_', ' ')}: {REFUSED:.0%} of these images, {refused}"
+        )
+
+    def entries(self) -> dict[str, Any]:
+        """What the contract holds of it."""
+        measured = {each.kind: {"auroc": each.auroc, "rejected": each.rejected} for each in self.rejections}
+        return {
+            "temperature": self.temperature,
+            "sets": asdict(self.sets),
+            "unknown": {**asdict(self.unknown), "refused": REFUSED, "measured": measured},
+            "calibration": {"images": self.images, "before": asdict(self.before), "after": asdict(self.after)},
+        }
+
+
+def calibrate(
+    model: nn.Module, known: Images, classes: Sequence[str], alpha: float = 0.1, method: Method = "lac"
+) -> Calibration:
+    """Run a net on a validation set, and on pictures that show none of its classes, and calibrate it.
+
+    Args:
+        model: pixels 0..255 `(B, 3, S, S)` to logits, in evaluation mode.
+        known: the validation set.
+        classes: their names.
+        alpha: share of pictures whose right label may be missing from its set.
+        method: of the sets.
+
+    Raises:
+        InputError: alpha is no share.
+    """
+    if not 0 < alpha < 1:
+        raise InputError(f"alpha is {alpha:g}: the share of sets without the right label lies between 0 and 1")
+    watched, labels = Watched(model), known.labels
+    logits, contrasts = _run(watched, known.pixels, "calibrating")
+    strange = {kind: _run(watched, each) for kind, each in outliers.make(known.pixels.shape[1], classes).items()}
+    temperature = fit_temperature(logits, labels)
+    probabilities = np.exp(log_softmax(logits.astype(np.float64) / temperature, axis=1))
+    conformity = nonconformity(probabilities, method)[np.arange(len(labels)), labels]
+    choices = []
+    for score in candidates(contrasts):
+        own = held_out(score, logits, contrasts)
+        rule = Unknown(score.name, unknown_threshold(own))
+        choices.append((score, rule, rejections(rule, own, {k: values(score, *each) for k, each in strange.items()})))
+    best, unknown, rejected = max(choices, key=lambda choice: np.mean([each.auroc for each in choice[2]]))
+    return Calibration(
+        len(labels),
+        temperature,
+        _quality(logits, labels, 1),
+        _quality(logits, labels, temperature),
+        PredictionSets(method, alpha, conformal_threshold(conformity, alpha)),
+        unknown,
+        best,
+        rejected,
+    )
+
+
+def _run(watched: Watched, pixels: Pixels, title: str | None = None) -> tuple[Scores, Scores]:
+    """Logits `(N, K)` and contrasts `(N, D)` of `(N, S, S, 3)`; with a title, progress is shown."""
+    device = next(watched.parameters()).device
+    starts = range(0, len(pixels), _TOGETHER)
+    found = []
+    with torch.inference_mode():
+        for start in track(starts, title, len(starts)) if title else starts:
+            batch = torch.from_numpy(pixels[start : start + _TOGETHER]).to(device).permute(0, 3, 1, 2)
+            found.append([each.float().cpu() for each in watched(batch)])
+    logits, contrasts = (torch.cat(parts).numpy() for parts in zip(*found, strict=True))
+    return logits, contrasts
+
+
+def fit_temperature(logits: Scores, labels: Labels) -> float:
+    """What to divide logits by, so that the labels are most likely (Guo et al. 2017, https://arxiv.org/abs/1706.04599).
+
+    One picture in `N + 2` is taken for mislabelled, after Platt 1999: a net that makes no mistake on the validation set
+    would be made sure beyond measure. It is 1 where another one would make likelihood or calibration error worse.
+    """
+    wrong = 1 / (len(labels) + 2) / (logits.shape[1] - 1)  # probability of each wrong label
+    targets = np.full(logits.shape, wrong)
+    targets[np.arange(len(labels)), labels] = 1 - wrong * (logits.shape[1] - 1)
+    found = minimize_scalar(
+        lambda x: -(targets * log_softmax(logits.astype(np.float64) / math.exp(x), axis=1)).sum(axis=1).mean(),
+        bounds=[math.log(each) for each in _TEMPERATURES],
+        method="bounded",
+        options={"xatol": 1e-4},
+    )
+    temperature = round(math.exp(found.x), 4)
+    before, after = asdict(_quality(logits, labels, 1)), asdict(_quality(logits, labels, temperature))
+    return temperature if all(after[name] <= before[name] for name in before) else 1.0
+
+
+def conformal_threshold(nonconformity: NDArray[np.float64], alpha: float) -> float:
+    """The threshold below which `1 - alpha` of new labels are, from those of `(N,)` labelled pictures.
+
+    The `ceil((N + 1)(1 - alpha))`-th of them (Vovk et al. 2005; https://arxiv.org/abs/2107.07511, section 1); 1, which
+    lets every label in, where there are too few. Rounded up to six digits.
+    """
+    rank = math.ceil((len(nonconformity) + 1) * (1 - alpha) - 1e-9)
+    if rank > len(nonconformity):
+        return 1.0
+    return min(1.0, math.ceil(float(np.sort(nonconformity)[rank - 1]) * 1e6) / 1e6)
+
+
+def unknown_threshold(familiarity: Scores) -> float:
+    """Below which a share of pictures `(N,)` lie at most. Rounded down to four digits."""
+    return math.floor(float(np.sort(familiarity)[int(REFUSED * len(familiarity))]) * 1e4) / 1e4
+
+
+def _quality(logits: Scores, labels: Labels, temperature: float) -> Quality:
+    likelihoods = log_softmax(logits.astype(np.float64) / temperature, axis=1)
+    own = likelihoods[np.arange(len(labels)), labels]
+    best = likelihoods.argmax(axis=1)
+    confidences = np.exp(likelihoods.max(axis=1))
+    return Quality(float(-own.mean()), expected_calibration_error(confidences, best == labels))

@@ -1,0 +1,170 @@
+"""How familiar a picture is to a net: a score that is low for pictures unlike those it has learnt from.
+
+Notation: `B` batch, `N` pictures, `K` classes, `D` channels that are looked at, `S` side of the pictures.
+"""
+
+from functools import partial
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+LAYERS, CHANNELS = 8, 64  # of a net are looked at, at most: convolutions, and channels of each
+_PARTS = 32  # principal directions of the features
+_FLOOR = 0.01  # of a channel's usual contrast: what is less, in a plain picture, counts as this
+_FEWEST = 40  # pictures that a distribution of features can be learnt from
+
+Scores = NDArray[np.float32]
+
+
+class Familiarity(nn.Module):
+    """A score `(B,)` of logits `(B, K)` and the contrasts `(B, D)` that `Watched` sees."""
+
+    name: str
+
+    def forward(self, logits: Tensor, contrasts: Tensor) -> Tensor:
+        raise NotImplementedError
+
+
+class Energy(Familiarity):
+    """Logarithm of the sum of exponentials (Liu et al. 2020, https://arxiv.org/abs/2010.03759)."""
+
+    name = "energy"
+
+    def forward(self, logits: Tensor, contrasts: Tensor) -> Tensor:
+        return logits.logsumexp(1)
+
+
+class MaxLogit(Familiarity):
+    """The largest logit (Hendrycks et al. 2022, https://arxiv.org/abs/1911.11132)."""
+
+    name = "max_logit"
+
+    def forward(self, logits: Tensor, contrasts: Tensor) -> Tensor:
+        return logits.amax(1)
+
+
+class Contrasts(Familiarity):
+    """Log-likelihood of how much each channel varies over the picture, but for constants.
+
+    The logarithms of the standard deviations are taken for Gaussian, in `_PARTS` principal directions and, alike in
+    all others, the rest (Tipping and Bishop 1999): a Mahalanobis distance over many layers, after Lee et al. 2018,
+    https://arxiv.org/abs/1807.03888, of contrasts in the place of means, which noise and plain colours betray at once.
+
+    Args:
+        contrasts: `(N, D)`, those of pictures like the ones that were learnt from.
+    """
+
+    name = "contrasts"
+    floor: Tensor
+    mean: Tensor
+    scale: Tensor
+    directions: Tensor
+    weights: Tensor
+    rest: Tensor
+
+    def __init__(self, contrasts: Scores) -> None:
+        super().__init__()
+        x = contrasts.astype(np.float64)
+        floor = _FLOOR * x.mean(axis=0) + 1e-6
+        x = np.log(x + floor)
+        mean, scale = x.mean(axis=0), x.std(axis=0) + 1e-3
+        x = (x - mean) / scale
+        _, singular, directions = np.linalg.svd(x, full_matrices=False)
+        variances = singular**2 / len(x)
+        count = min(_PARTS, x.shape[1] // 2, len(x) // 4)
+        rest = max(variances[count:].sum() / (x.shape[1] - count), _FLOOR)
+        weights = 1 / np.maximum(variances[:count], rest) - 1 / rest  # beside that of the rest
+        found = {
+            "floor": floor,
+            "mean": mean,
+            "scale": scale,
+            "directions": directions[:count].T,
+            "weights": weights / x.shape[1],
+            "rest": 1 / rest / x.shape[1],
+        }
+        for name, value in found.items():
+            self.register_buffer(name, torch.tensor(value, dtype=torch.float32))
+
+    def forward(self, logits: Tensor, contrasts: Tensor) -> Tensor:
+        x = (torch.log(contrasts + self.floor) - self.mean) / self.scale
+        parts = x @ self.directions
+        return -(parts * parts * self.weights).sum(1) - (x * x).sum(1) * self.rest
+
+
+class Watched(nn.Module):
+    """A net that is watched: logits `(B, K)` and contrasts `(B, D)` of what its convolutions are given.
+
+    What they give is as telling, but larger where pooling follows: looking at it would take the tutorial's net as long
+    again.
+
+    Args:
+        model: pixels 0..255 `(B, 3, S, S)` to logits `(B, K)`.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        layers = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
+        places = np.unique(np.linspace(0, len(layers) - 1, min(LAYERS, len(layers))).round().astype(int))
+        self.layers = [layers[place] for place in places]
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        seen: dict[int, Tensor] = {}
+
+        def look(place: int, _: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            if place not in seen:  # a net of several views looks again
+                seen[place] = inputs[0][:, :CHANNELS].std((2, 3), correction=0)
+
+        hooks = [layer.register_forward_pre_hook(partial(look, place)) for place, layer in enumerate(self.layers)]
+        try:
+            logits: Tensor = self.model(pixels)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return logits, torch.cat([logits[:, :0], *(seen[place] for place in sorted(seen))], 1)
+
+
+class Scored(nn.Module):
+    """Logits `(B, K)` and familiarity `(B,)` of pixels 0..255 `(B, 3, S, S)`.
+
+    Args:
+        model: pixels to logits.
+        score: the familiarity.
+    """
+
+    def __init__(self, model: nn.Module, score: Familiarity) -> None:
+        super().__init__()
+        self.model = Watched(model) if isinstance(score, Contrasts) else model
+        self.score = score
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        found = self.model(pixels)
+        logits, contrasts = found if isinstance(found, tuple) else (found, found[:, :0])
+        return logits, self.score(logits, contrasts)
+
+
+def candidates(contrasts: Scores) -> list[Familiarity]:
+    """The scores that a net can have, with the contrasts `(N, D)` of pictures that it knows."""
+    known = len(contrasts) >= _FEWEST and contrasts.shape[1] > 1
+    return [Energy(), MaxLogit(), *([Contrasts(contrasts)] if known else [])]
+
+
+@torch.no_grad()
+def values(score: Familiarity, logits: Scores, contrasts: Scores) -> Scores:
+    """Familiarities `(N,)` of logits `(N, K)` and contrasts `(N, D)`."""
+    found: Scores = score(torch.from_numpy(logits), torch.from_numpy(contrasts)).numpy()
+    return found
+
+
+def held_out(score: Familiarity, logits: Scores, contrasts: Scores) -> Scores:
+    """The same of the pictures that it was learnt from: a fifth of them at a time, learnt from the others."""
+    if not isinstance(score, Contrasts):
+        return values(score, logits, contrasts)
+    folds = np.arange(len(contrasts)) % 5
+    found = np.empty(len(contrasts), np.float32)
+    for fold in range(5):
+        own = folds == fold
+        found[own] = values(Contrasts(contrasts[~own]), logits[own], contrasts[own])
+    return found

@@ -1,0 +1,143 @@
+"""How far a model's doubts can be relied on: temperature, prediction sets, and what it says of pictures it cannot know.
+
+Notation: `N` pictures, `K` classes.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import binomtest
+from sklearn.metrics import roc_auc_score
+
+from cifar_onnx.evaluation.bootstrap import Estimate
+from cifar_onnx.evaluation.metrics import expected_calibration_error
+from cifar_onnx.evaluation.outcome import Answers, Outcome, familiarities
+from cifar_onnx.evaluation.outliers import make
+from cifar_onnx.images import Pixels
+from cifar_onnx.uncertainty import PredictionSets, Unknown
+
+Scores = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """What a model makes of pictures that show none of its classes.
+
+    Attributes:
+        kind: what they show.
+        count: how many there are.
+        auroc: how well its score tells them from pictures of its classes, 0.5 by chance, 1 without a mistake.
+        rejected: share of them that it takes for unknown.
+    """
+
+    kind: str
+    count: int
+    auroc: float
+    rejected: float
+
+
+def rejections(unknown: Unknown, known: Scores, others: Mapping[str, Scores]) -> tuple[Rejection, ...]:
+    """How a rule tells pictures of its classes from others, by kind, all by their familiarity `(N,)`."""
+    found = []
+    for kind, strange in others.items():
+        truth = np.repeat([1, 0], [len(known), len(strange)])
+        auroc = float(roc_auc_score(truth, np.concatenate([known, strange])))
+        found.append(Rejection(kind, len(strange), auroc, float(unknown.of(strange).mean())))
+    return tuple(found)
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """How often the right label is in the prediction set.
+
+    Attributes:
+        sets: the rule.
+        covered: share of the pictures, with an exact 95 % binomial interval (Clopper and Pearson 1934).
+        size: labels in a set, on average.
+        empty: share of sets without a label.
+        single: share of sets with one.
+        classes: class -> share of its pictures, NaN where there is none.
+    """
+
+    sets: PredictionSets
+    covered: Estimate
+    size: float
+    empty: float
+    single: float
+    classes: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """What a model's doubts are worth on some pictures.
+
+    Attributes:
+        temperature: what its logits are divided by.
+        uncalibrated: calibration error without that.
+        calibrated: and with it.
+        coverage: of its prediction sets.
+        unknown: its rule for unknown pictures.
+        refused: share of the pictures that it takes for unknown.
+        rejections: the same of pictures that show none of its classes, by kind.
+    """
+
+    temperature: float
+    uncalibrated: float
+    calibrated: float
+    coverage: Coverage
+    unknown: Unknown
+    refused: float
+    rejections: tuple[Rejection, ...]
+
+
+def reliability(
+    outcome: Outcome,
+    temperature: float,
+    sets: PredictionSets,
+    unknown: Unknown,
+    run: Answers,
+    others: Pixels | None = None,
+) -> Reliability:
+    """Judge a model's doubts.
+
+    Args:
+        outcome: its answers.
+        temperature: what their logits have been divided by.
+        sets: its rule for sets.
+        unknown: its rule for unknown pictures.
+        run: the model.
+        others: pictures of the user's that show none of its classes, uint8 `(N, S, S, 3)`.
+    """
+    assert outcome.familiarity is not None
+    strange = make(outcome.pixels.shape[1], outcome.classes)
+    if others is not None:
+        strange["others"] = others
+    inside = sets.of(outcome.probabilities)
+    hits = inside[np.arange(len(outcome.labels)), outcome.labels]
+    interval = binomtest(int(hits.sum()), len(hits)).proportion_ci()
+    sizes = inside.sum(axis=1)
+    classes = {}
+    for k, name in enumerate(outcome.classes):
+        own = hits[outcome.labels == k]
+        classes[name] = float(own.mean()) if len(own) else float("nan")
+    coverage = Coverage(
+        sets,
+        Estimate(float(hits.mean()), float(interval.low), float(interval.high)),
+        float(sizes.mean()),
+        float((sizes == 0).mean()),
+        float((sizes == 1).mean()),
+        classes,
+    )
+    logits = outcome.logits.astype(np.float64) * temperature
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return Reliability(
+        temperature,
+        expected_calibration_error((powers / powers.sum(axis=1, keepdims=True)).max(axis=1), outcome.correct),
+        expected_calibration_error(outcome.confidences, outcome.correct),
+        coverage,
+        unknown,
+        float(unknown.of(outcome.familiarity).mean()),
+        rejections(unknown, outcome.familiarity, {kind: familiarities(run, each) for kind, each in strange.items()}),
+    )

@@ -1,0 +1,163 @@
+"""What an ONNX file may hold: judged on its bytes, without onnxruntime or onnx, and without running anything.
+
+An ONNX file is a protobuf message, which is walked directly. Field numbers:
+https://github.com/onnx/onnx/blob/main/onnx/onnx.proto
+"""
+
+from collections.abc import Iterator
+from math import prod
+
+from cifar_onnx.errors import ContractError
+
+MAX_NODES = 20_000
+MAX_ELEMENTS = 2**29  # of a tensor: 2 GB as float32, which is as much as an ONNX file can hold
+
+# What messages hold, as far as it matters here: field -> kind of message.
+_CHILDREN = {
+    "model": {7: "graph", 8: "opset"},
+    "graph": {1: "node", 5: "tensor", 11: "value", 12: "value", 13: "value"},
+    "node": {5: "attribute"},
+    "attribute": {5: "tensor", 10: "tensor"},
+    "value": {2: "type"},
+    "type": {1: "tensor type"},
+    "tensor type": {2: "shape"},
+    "shape": {1: "dimension"},
+}
+# What no classifier needs: field -> what to say of it.
+_REFUSED = {
+    "model": {20: "training information", 25: "functions of its own"},
+    "graph": {15: "sparse weights"},
+    "attribute": {
+        6: "graphs within its graph (a loop or a branch)",
+        11: "graphs within its graph (a loop or a branch)",
+        22: "sparse weights",
+        23: "sparse weights",
+    },
+    "tensor": {3: "weights in segments"},
+}
+_DOMAINS = {b"", b"ai.onnx"}
+_LOOPS = {b"If", b"Loop", b"Scan", b"SequenceMap"}
+Fields = list[tuple[int, int | memoryview]]
+_EXTERNAL_DATA, _DATA_LOCATION = 13, 14  # of TensorProto
+_DIMS, _TYPE, _RAW = 1, 2, 9  # likewise
+# Bytes of an element by TensorProto.DataType; elements of half a byte are not here.
+_SIZES = {1: 4, 2: 1, 3: 1, 4: 2, 5: 2, 6: 4, 7: 8, 9: 1, 10: 2, 11: 8, 12: 4, 13: 8, 14: 8, 15: 16, 16: 2}
+
+
+def fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
+    """Fields of a protobuf message as (number, value).
+
+    https://protobuf.dev/programming-guides/encoding
+
+    Raises:
+        IndexError: the bytes are no message.
+    """
+    at, end = 0, len(message)
+
+    def varint() -> int:
+        nonlocal at
+        value = 0
+        for shift in range(0, 70, 7):
+            byte = message[at]
+            at += 1
+            value |= (byte & 0x7F) << shift
+            if byte < 0x80:
+                return value
+        raise IndexError("varint")
+
+    while at < end:
+        key = varint()
+        match key & 7:
+            case 0:
+                yield key >> 3, varint()
+                continue
+            case 1:
+                length = 8
+            case 2:
+                length = varint()
+            case 5:
+                length = 4
+            case _:
+                raise IndexError("wire type")
+        if at + length > end:
+            raise IndexError("length")
+        yield key >> 3, message[at : at + length]
+        at += length
+
+
+def check(data: bytes) -> None:
+    """Refuse a file that holds what no classifier needs, or that would ask for absurd amounts of memory.
+
+    Raises:
+        ContractError: naming what it holds.
+        IndexError: the bytes are no ONNX model.
+    """
+    nodes = 0
+    todo: list[tuple[str, memoryview]] = [("model", memoryview(data))]
+    while todo:
+        kind, message = todo.pop()
+        children, refused = _CHILDREN.get(kind, {}), _REFUSED.get(kind, {})
+        found = list(fields(message))
+        for number, value in found:
+            if number in refused:
+                raise ContractError(f"holds {refused[number]}: a classifier has none")
+            if number in children:
+                if not isinstance(value, memoryview):
+                    raise IndexError("a number where a message should be")
+                todo.append((children[number], value))
+        match kind:
+            case "tensor":
+                _check_tensor(found)
+            case "dimension":
+                if any(number == 1 and isinstance(value, int) and value > MAX_ELEMENTS for number, value in found):
+                    raise ContractError("states a size beyond all measure")
+            case "opset":
+                _check_domain(found, 1)
+            case "node":
+                nodes += 1
+                _check_domain(found, 7)
+                if not _LOOPS.isdisjoint(_texts(found, 4)):
+                    raise ContractError("holds loops or branches: a classifier has none")
+    if nodes > MAX_NODES:
+        raise ContractError(f"holds {nodes:,} operations: more than {MAX_NODES:,} are not taken")
+
+
+def _texts(found: Fields, field: int) -> set[bytes]:
+    return {bytes(value) for number, value in found if number == field and isinstance(value, memoryview)}
+
+
+def _check_domain(found: Fields, field: int) -> None:
+    for name in _texts(found, field) - _DOMAINS:
+        raise ContractError(
+            f"needs operations of {name.decode(errors='replace')!r}: only those of ONNX itself are taken"
+        )
+
+
+def _check_tensor(found: Fields) -> None:
+    dims: list[int] = []
+    for number, value in found:
+        if number == _EXTERNAL_DATA or (number == _DATA_LOCATION and value == 1):
+            raise ContractError("keeps weights outside the file (external data): ask for a model in one file")
+        if number == _DIMS:
+            dims += [value] if isinstance(value, int) else _packed(value)
+    if any(dim > MAX_ELEMENTS for dim in dims) or prod(dims) > MAX_ELEMENTS:
+        raise ContractError("holds a tensor of a size beyond all measure")
+    kinds = [value for number, value in found if number == _TYPE]
+    size = _SIZES.get(kinds[-1]) if kinds and isinstance(kinds[-1], int) else None
+    for number, value in found:
+        if number == _RAW and size and isinstance(value, memoryview) and len(value) != size * prod(dims):
+            raise ContractError("holds a tensor whose bytes do not fit its size")
+
+
+def _packed(message: memoryview) -> list[int]:
+    """Numbers written one after the other."""
+    numbers, value, shift = [], 0, 0
+    for byte in message:
+        value |= (byte & 0x7F) << shift
+        shift += 7
+        if byte < 0x80:
+            numbers.append(value)
+            value, shift = 0, 0
+        elif shift > 63:
+            raise IndexError("varint")
+    return numbers

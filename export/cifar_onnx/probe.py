@@ -1,0 +1,72 @@
+"""A trial of a model file in a process of its own, which may die of it: what passes the guard can still be a bomb."""
+
+import subprocess
+import sys
+
+import numpy as np
+import onnxruntime as ort
+
+from cifar_onnx import contract
+from cifar_onnx.errors import ContractError
+
+MEMORY = 2 * 2**30  # bytes of address space that the trial may take
+SECONDS = 10  # of CPU; and, three times as many, of waiting
+
+
+def run(data: bytes, name: str) -> None:
+    """Load a model and run it on one picture, in another process.
+
+    Args:
+        data: the file's bytes.
+        name: what to call it.
+
+    Raises:
+        ContractError: the trial took too much memory or time, died, or failed.
+    """
+    try:
+        done = subprocess.run(
+            [sys.executable, "-P", "-c", "from cifar_onnx.probe import trial; trial()"],
+            input=data,
+            capture_output=True,
+            timeout=3 * SECONDS,
+        )
+    except subprocess.TimeoutExpired:
+        raise ContractError(f"{name}: refused: its trial has not ended after {3 * SECONDS} s") from None
+    if done.returncode:
+        lines = done.stderr.decode(errors="replace").strip().splitlines()
+        why = f"was killed (signal {-done.returncode})" if done.returncode < 0 else lines[-1] if lines else "failed"
+        raise ContractError(
+            f"{name}: refused: its trial with {MEMORY / 2**30:g} GB of memory and {SECONDS} s of CPU {why}"
+        )
+
+
+def trial() -> None:
+    """What the other process does with the file that it reads from standard input."""
+    try:
+        _limit()
+        _try(sys.stdin.buffer.read())
+    except BaseException as error:  # whatever the file leads to
+        sys.exit(f"failed: {type(error).__name__}: {' '.join(str(error).split())}")
+
+
+def _limit() -> None:
+    try:
+        import resource
+    except ImportError:  # on Windows only the time is limited
+        return
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def _try(data: bytes) -> None:
+    about = contract.parse(data)
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 4
+    session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    for height, width in ((about.size, about.size), (2 * about.size + 1, about.size)):
+        picture = np.zeros((1, height, width, 3), np.uint8)
+        *scores, familiarity = session.run(["logits", "probabilities", "familiarity"], {"image": picture})
+        if familiarity.shape != (1,) or any(each.shape != (1, len(about.classes)) for each in scores):
+            raise ValueError("its outputs are not one number for each class")

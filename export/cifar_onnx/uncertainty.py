@@ -1,0 +1,68 @@
+"""When a model is not sure: sets of labels that hold the right one, and pictures unlike those it has learnt from.
+
+Notation: `N` pictures, `K` classes.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Method = Literal["lac", "aps"]
+
+
+@dataclass(frozen=True)
+class PredictionSets:
+    """Split-conformal sets of labels: of pictures like those of the validation set, `1 - alpha` hold the right label.
+
+    Attributes:
+        method: `lac` takes the labels of high probability (Sadinle et al. 2019, https://arxiv.org/abs/1609.00451),
+            `aps` the most probable ones until their sum is high (Romano et al. 2020, https://arxiv.org/abs/2006.02544;
+            without its random draw, so that the same picture gives the same set).
+        alpha: share of pictures whose right label may be missing.
+        threshold: labels that conform worse than this are not in the set; a set may be empty.
+    """
+
+    method: Method
+    alpha: float
+    threshold: float
+
+    def of(self, probabilities: NDArray[Any]) -> NDArray[np.bool_]:
+        """Whether each label is in the set, `(N, K)`, from probabilities `(N, K)`."""
+        inside: NDArray[np.bool_] = nonconformity(probabilities, self.method) <= self.threshold
+        return inside
+
+
+def nonconformity(probabilities: NDArray[Any], method: Method) -> NDArray[np.float64]:
+    """How badly each label goes with its picture, `(N, K)` from 0 to 1, from probabilities `(N, K)`.
+
+    `lac`: what the label's probability lacks to 1. `aps`: the sum of all that are at least as probable.
+    """
+    p = probabilities.astype(np.float64)
+    if method == "lac":
+        return 1 - p
+    order = np.argsort(-p, axis=1, kind="stable")
+    sums = np.empty_like(p)
+    np.put_along_axis(sums, order, np.cumsum(np.take_along_axis(p, order, axis=1), axis=1), axis=1)
+    return np.minimum(sums, 1)
+
+
+@dataclass(frozen=True)
+class Unknown:
+    """Pictures unlike those that the model has learnt from, by a score that the file gives, its output `familiarity`.
+
+    Attributes:
+        score: what it is: `energy` (Liu et al. 2020, https://arxiv.org/abs/2010.03759), `max_logit` (Hendrycks et al.
+            2022, https://arxiv.org/abs/1911.11132) or `contrasts`, the likelihood of how much the channels of the net
+            vary over the picture.
+        threshold: a picture with a lower score is unknown.
+    """
+
+    score: str
+    threshold: float
+
+    def of(self, familiarity: NDArray[Any]) -> NDArray[np.bool_]:
+        """Whether each picture is unknown, `(N,)`, from its familiarity `(N,)`."""
+        unknown: NDArray[np.bool_] = familiarity < self.threshold
+        return unknown

@@ -1,0 +1,155 @@
+"""Hostile and damaged files: refused on their bytes, or in a trial that may die of them."""
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+from handmade import INFO, field, model_of
+
+from cifar_onnx import Classifier, ContractError, contract, guard, probe
+from cifar_onnx.__main__ import main
+
+
+def tensor(*dims: int, raw: bytes | None = None) -> bytes:
+    """A float tensor."""
+    data = b"".join(field(1, dim) for dim in dims) + field(2, 1)
+    return data if raw is None else data + field(9, raw)
+
+
+def node(operation: str, *attributes: bytes, domain: str = "") -> bytes:
+    """A node within a graph."""
+    inner = field(4, operation.encode()) + field(7, domain.encode()) + b"".join(field(5, each) for each in attributes)
+    return field(1, inner)
+
+
+WEIGHT = field(5, tensor(2, raw=bytes(8)))
+HOSTILE = {
+    "external data": (field(5, field(13, b"x")), "weights outside the file"),
+    "external data in a field of its own": (field(5, field(14, 1)), "weights outside the file"),
+    "external data in an attribute": (node("Constant", field(5, field(14, 1))), "weights outside the file"),
+    "external data in a list": (node("Constant", field(10, field(13, b""))), "weights outside the file"),
+    "a loop": (node("Loop"), "loops or branches"),
+    "a branch": (node("If"), "loops or branches"),
+    "a scan": (node("Scan"), "loops or branches"),
+    "a graph in a graph": (node("Custom", field(6, WEIGHT)), "graphs within its graph"),
+    "graphs in a graph": (node("Custom", field(11, WEIGHT)), "graphs within its graph"),
+    "a domain": (node("Evil", domain="com.evil"), "needs operations of 'com.evil'"),
+    "sparse weights": (field(15, b""), "sparse weights"),
+    "sparse attribute": (node("Constant", field(22, b"")), "sparse weights"),
+    "weights in segments": (field(5, field(3, b"")), "weights in segments"),
+    "a huge side": (field(5, tensor(2**40)), "size beyond all measure"),
+    "a huge product": (field(5, tensor(2**20, 2**20)), "size beyond all measure"),
+    "a negative side": (field(5, tensor(2**64 - 1)), "size beyond all measure"),
+    "packed sides": (field(5, field(1, b"\x80\x80\x80\x80\x10\x02")), "size beyond all measure"),
+    "too few bytes": (field(5, tensor(3, raw=bytes(8))), "bytes do not fit its size"),
+    "a huge input": (field(11, field(2, field(1, field(2, field(1, field(1, 2**40)))))), "size beyond all measure"),
+    "many nodes": (node("Relu") * (guard.MAX_NODES + 1), "20,001 operations"),
+    "a number for a graph": (field(1, 7), "not an ONNX file, or a damaged one"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_files_are_refused_before_onnxruntime_sees_them(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(onnxruntime, "InferenceSession", None)
+    graph, reason = HOSTILE[name]
+    (tmp_path / "m.onnx").write_bytes(model_of(INFO, WEIGHT + graph))
+    with pytest.raises(ContractError, match=reason):
+        Classifier(tmp_path / "m.onnx")
+
+
+@pytest.mark.parametrize(
+    ("rest", "reason"),
+    [
+        (field(20, b""), "training information"),
+        (field(25, field(7, node("Relu"))), "functions of its own"),
+        (field(8, field(1, b"ai.onnx.ml") + field(2, 3)), "needs operations of 'ai.onnx.ml'"),
+    ],
+)
+def test_so_are_those_with_more_than_a_graph(rest: bytes, reason: str) -> None:
+    with pytest.raises(ContractError, match=reason):
+        contract.parse(model_of(INFO) + rest)
+
+
+def test_a_plain_file_passes() -> None:
+    contract.parse(model_of(INFO, WEIGHT + node("Relu") + node("Conv", field(5, tensor(1, raw=bytes(4))))))
+
+
+def test_of_a_thousand_bit_flips_a_thousand_are_refused(model: Path) -> None:
+    data = model.read_bytes()
+    generator = np.random.default_rng(0)
+    for position in generator.choice(len(data), 1000, replace=False):
+        broken = bytearray(data)
+        broken[position] ^= 1 << int(generator.integers(8))
+        with pytest.raises(ContractError):
+            contract.parse(bytes(broken))
+
+
+def test_mutants_meet_with_nothing_but_a_clean_refusal() -> None:
+    """Bytes changed, cut out, doubled and cut off, and the digest made right again, so that all else is looked at."""
+    seeds = [model_of(INFO, WEIGHT + graph) for graph, _ in HOSTILE.values() if len(graph) < 1000]
+    seeds.append(model_of(INFO, WEIGHT + node("Conv", field(5, tensor(1, raw=bytes(4))))))
+    digests = [contract.parse(seeds[-1]).digest.encode(), contract.BLANK.encode()]
+    generator = np.random.default_rng(1)
+    taken = 0
+    for number in range(20_000):
+        data = bytearray(seeds[number % len(seeds)].replace(*digests))
+        for _ in range(generator.integers(1, 4)):
+            at, length = (int(x) for x in generator.integers(0, [max(len(data), 1), 9]))
+            match generator.integers(4):
+                case 0:
+                    data[at : at + length] = generator.bytes(length)
+                case 1:
+                    del data[at : at + length]
+                case 2:
+                    data[at:at] = data[at : at + length]
+                case _:
+                    data[at : at + 1] = bytes([generator.choice([0, 1, 0x7F, 0x80, 0xFF])])
+        try:
+            contract.parse(contract.seal(bytes(data)))
+        except ContractError:
+            continue
+        taken += 1
+    assert taken < 5000
+
+
+def bomb(model: Path, amount: int) -> bytes:
+    """The classifier of digits with more: a tensor of zeros of so many elements, which the guard lets pass."""
+    import struct
+
+    data = model.read_bytes()
+    digest = contract.parse(data).digest
+    shape = field(1, 1) + field(2, 7) + field(8, b"bomb/shape") + field(9, struct.pack("<q", amount))
+    making = field(1, b"bomb/shape") + field(2, b"bomb") + field(4, b"ConstantOfShape")
+    spending = field(1, b"bomb") + field(2, b"bomb/sum") + field(4, b"ReduceSum")
+    output = field(1, b"bomb/sum") + field(2, field(1, field(1, 1)))
+    more = field(7, field(5, shape) + field(1, making) + field(1, spending) + field(12, output))
+    return contract.seal((data + more).replace(digest.encode(), contract.BLANK.encode()))
+
+
+def test_what_the_guard_lets_pass_is_tried_in_a_process_of_its_own(model: Path, tmp_path: Path) -> None:
+    path = tmp_path / "bomb.onnx"
+    path.write_bytes(bomb(model, 2**33))
+    contract.read(path)
+    with pytest.raises(ContractError, match=r"bomb\.onnx: refused: its trial with 2 GB of memory and 10 s of CPU"):
+        Classifier(path, untrusted=True)
+    path.write_bytes(bomb(model, 8))
+    assert Classifier(path, untrusted=True).verify()[0].ok
+
+
+def test_a_trial_that_does_not_end_is_ended(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe, "SECONDS", 0.01)
+    with pytest.raises(ContractError, match="its trial has not ended after"):
+        probe.run(model.read_bytes(), "m.onnx")
+
+
+def test_the_commands_try_it_if_asked(
+    model: Path, tmp_path: Path, digits: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "bomb.onnx"
+    path.write_bytes(bomb(model, 2**33))
+    assert main(["verify", str(path), "--untrusted"]) == 2
+    assert "refused: its trial" in capsys.readouterr().err
+    assert main(["classify", "--model", str(model), "--untrusted", str(digits)]) == 0

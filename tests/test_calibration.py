@@ -1,0 +1,193 @@
+"""Temperature, prediction sets and unknown pictures, as a validation set decides them."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy.special import log_softmax, softmax
+from torch import nn
+
+from cifar_lightning.calibration import calibrate, conformal_threshold, fit_temperature, unknown_threshold
+from cifar_lightning.data.base import Images
+from cifar_lightning.familiarity import Contrasts, Energy, MaxLogit, Scored, Watched, candidates, held_out, values
+from cifar_lightning.nets import CNN, SpeedNet
+from cifar_onnx import Classifier, InputError
+from cifar_onnx.evaluation.metrics import expected_calibration_error
+from cifar_onnx.uncertainty import PredictionSets, nonconformity
+from tests.conftest import Run
+
+
+def answers(count: int, sureness: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Logits of a net of ten classes that is `sureness` times as sure as it should be, and labels."""
+    generator = np.random.default_rng(seed)
+    logits = generator.normal(size=(count, 10)) * 2
+    labels = (logits + generator.gumbel(size=logits.shape)).argmax(axis=1)  # drawn by their softmax
+    return (sureness * logits).astype(np.float32), labels
+
+
+class TestTemperature:
+    @pytest.mark.parametrize("sureness", [0.5, 1.0, 3.0])
+    def test_it_is_how_much_too_sure_the_net_is(self, sureness: float) -> None:
+        assert fit_temperature(*answers(20_000, sureness, 0)) == pytest.approx(sureness, rel=0.05)
+
+    def test_it_is_never_worse_and_changes_no_label(self) -> None:
+        for seed in range(50):
+            logits, labels = answers(100, np.random.default_rng(seed).uniform(0.7, 1.5), seed)
+            temperature = fit_temperature(logits, labels)
+            losses, errors, best = zip(*(self.quality(logits / t, labels) for t in (1, temperature)), strict=True)
+            assert losses[1] <= losses[0]
+            assert errors[1] <= errors[0]
+            assert np.array_equal(*best)
+
+    def quality(self, logits: np.ndarray, labels: np.ndarray) -> tuple[float, float, np.ndarray]:
+        likelihoods, best = log_softmax(logits.astype(np.float64), axis=1), logits.argmax(axis=1)
+        loss = -likelihoods[np.arange(len(labels)), labels].mean()
+        return loss, expected_calibration_error(np.exp(likelihoods.max(axis=1)), best == labels), best
+
+    def test_a_net_without_a_mistake_is_not_made_sure_beyond_measure(self) -> None:
+        labels = np.arange(200) % 4
+        logits = (3 * np.eye(4)[labels]).astype(np.float32)
+        temperature = fit_temperature(logits, labels)
+        assert 0.2 < temperature < 1
+        assert softmax(logits / temperature, axis=1).max() < 1 - 1e-4
+
+
+class TestSets:
+    @pytest.mark.parametrize("method", ["lac", "aps"])
+    @pytest.mark.parametrize("alpha", [0.05, 0.1, 0.3])
+    def test_they_cover_what_they_promise_on_fresh_data(self, method: str, alpha: float) -> None:
+        """Over 50 seeds: their mean within what chance allows, and each within its own interval, 99.9 %."""
+        known, fresh, covered = 1000, 2000, []
+        for seed in range(50):
+            (logits, labels), (new, truth) = answers(known, 2, seed), answers(fresh, 2, 1000 + seed)
+            own = nonconformity(softmax(logits, axis=1), method)[np.arange(known), labels]  # type: ignore[arg-type]
+            rule = PredictionSets(method, alpha, conformal_threshold(own, alpha))  # type: ignore[arg-type]
+            covered.append(rule.of(softmax(new, axis=1))[np.arange(fresh), truth].mean())
+        spread = np.sqrt(alpha * (1 - alpha) * (1 / known + 1 / fresh))
+        assert abs(np.mean(covered) - (1 - alpha)) < 3.3 * spread / np.sqrt(50) + 1 / known
+        assert np.abs(np.array(covered) - (1 - alpha)).max() < 4 * spread
+
+    def test_too_few_pictures_let_every_label_in(self) -> None:
+        assert conformal_threshold(np.array([0.1, 0.2, 0.3]), 0.1) == 1.0
+        assert conformal_threshold(np.linspace(0.01, 0.09, 9), 0.1) == pytest.approx(0.09, abs=2e-6)
+
+    def test_a_share_lies_between_0_and_1(self) -> None:
+        pictures = Images(np.zeros((1, 8, 8, 3), np.uint8), np.zeros(1, np.int64), [""])
+        with pytest.raises(InputError, match="alpha is 1: the share of sets without the right label lies between"):
+            calibrate(CNN(2, widths=(4,), hidden=4), pictures, ["a", "b"], alpha=1)
+
+
+class TestUnknown:
+    @pytest.mark.parametrize("count", [1, 19, 20, 100, 179])
+    def test_it_refuses_a_twentieth_of_the_known_at_most(self, count: int) -> None:
+        scores = np.random.default_rng(count).normal(size=count).astype(np.float32)
+        assert (scores < unknown_threshold(scores)).sum() <= 0.05 * count
+
+    def test_energy_and_the_largest_logit(self) -> None:
+        logits = torch.tensor([[1.0, 2.0], [0.0, -3.0]])
+        assert torch.allclose(Energy()(logits, logits), logits.exp().sum(1).log())
+        assert MaxLogit()(logits, logits).tolist() == [2, 0]
+
+    def test_contrasts_are_those_of_what_convolutions_are_given(self) -> None:
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 5, 3), nn.Flatten(), nn.Linear(80, 2)).eval()
+        pixels = torch.randn(6, 3, 8, 8)
+        logits, contrasts = Watched(net)(pixels)
+        expected = [each.flatten(2).std(2, correction=0) for each in (pixels, net[:2](pixels))]
+        assert torch.equal(logits, net(pixels))
+        assert torch.allclose(contrasts, torch.cat(expected, 1))
+        assert not net[0]._forward_pre_hooks
+
+    def test_a_net_of_several_views_is_watched_in_the_first(self) -> None:
+        net = SpeedNet(3, (8, 8), views=2).eval()
+        net.whitening.fit(torch.randn(8, 3, 32, 32))
+        pixels = torch.randn(2, 3, 32, 32)
+        net.views = 1
+        one = Watched(net)(pixels)[1]
+        net.views = 2
+        assert torch.equal(Watched(net)(pixels)[1], one)
+
+    def test_a_net_without_convolutions_has_the_other_scores(self) -> None:
+        net = nn.Sequential(nn.Flatten(), nn.Linear(12, 2)).eval()
+        contrasts = Watched(net)(torch.randn(50, 3, 2, 2))[1].detach()
+        assert contrasts.shape == (50, 0)
+        assert [score.name for score in candidates(contrasts.numpy())] == ["energy", "max_logit"]
+
+    def test_the_likelihood_is_that_of_the_gaussian(self) -> None:
+        """With all principal directions it is the Mahalanobis distance."""
+        generator = np.random.default_rng(0)
+        contrasts = np.exp(generator.normal(size=(500, 6)) @ generator.normal(size=(6, 6))).astype(np.float32)
+        score = Contrasts(contrasts)
+        x = np.log(contrasts + 0.01 * contrasts.mean(axis=0) + 1e-6)
+        x = (x - x.mean(axis=0)) / (x.std(axis=0) + 1e-3)
+        covariance = x.T @ x / len(x)
+        power, directions = np.linalg.eigh(covariance)
+        rest = power[:-3].mean()  # half of the directions are told apart
+        inverse = directions @ np.diag([*[1 / rest] * 3, *1 / power[-3:]]) @ directions.T
+        expected = -np.einsum("ij,jk,ik->i", x, inverse, x) / 6
+        assert np.allclose(values(score, contrasts, contrasts), expected, rtol=1e-3)
+
+    def test_pictures_are_scored_by_what_was_learnt_from_others(self) -> None:
+        contrasts = np.random.default_rng(0).lognormal(size=(60, 20)).astype(np.float32)
+        own = held_out(Contrasts(contrasts), contrasts, contrasts)
+        assert own.mean() < values(Contrasts(contrasts), contrasts, contrasts).mean()
+        first = np.arange(60) % 5 == 0
+        expected = values(Contrasts(contrasts[~first]), contrasts[first], contrasts[first])
+        assert np.array_equal(own[first], expected)
+
+    def test_the_graph_gets_what_it_needs_only(self) -> None:
+        net = CNN(2, widths=(4,), hidden=4).eval()
+        scored = Scored(net, Energy())
+        assert scored.model is net
+        logits, familiarity = scored(torch.zeros(3, 3, 32, 32))
+        assert (logits.shape, familiarity.shape) == ((3, 2), (3,))
+
+
+class TestCommand:
+    def test_test_and_evaluate_agree_about_doubts(self, run: Run, checkpoint: Path, model: Path) -> None:
+        from PIL import Image
+
+        from cifar_lightning.data import Digits
+        from cifar_onnx.__main__ import main as receiver
+
+        images = Digits().images("test")
+        for name, label, pixels in zip(images.names, images.labels, images.pixels, strict=True):
+            path = Path("digits", str(label), f"{name}.png")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(path)
+        assert run("test", "--ckpt_path", checkpoint, "--resamples", 10, "--output", "a").code == 0
+        assert receiver(["evaluate", str(model), "digits", "--resamples", "10", "--output", "b"]) == 0
+        ours, theirs = (json.loads(Path(each, "metrics.json").read_text())["reliability"] for each in "ab")
+        assert ours.keys() == theirs.keys()
+        assert ours["temperature"] == theirs["temperature"] == Classifier(model).contract.temperature
+        for key in ("coverage", "labels", "empty", "single"):
+            assert ours["prediction_sets"][key] == pytest.approx(theirs["prediction_sets"][key], abs=1e-6)
+        assert ours["unknown"]["others"]["noise"]["rejected"] == 1
+        assert ours["unknown"]["refused"] == theirs["unknown"]["refused"] < 0.15
+        assert set(ours["unknown"]["others"]) == {"noise", "plain colours", "textures"}
+        page = Path("b/report.html").read_text()
+        assert "Prediction sets" in page
+        assert "Pictures of nothing it knows" in page
+
+    def test_pictures_of_the_users_are_asked_about(self, run: Run, model: Path, photos: Path) -> None:
+        from cifar_onnx.__main__ import main as receiver
+
+        (photos / "digits" / "0").mkdir(parents=True)
+        golden = Classifier(model).contract.golden[0]
+        (photos / "digits" / "0" / "a.png").write_bytes(golden.encoded)
+        words = ["evaluate", str(model), str(photos / "digits"), "--others", str(photos / "train"), "--resamples", "2"]
+        assert receiver([*words, "--output", "out"]) == 0
+        known = json.loads(Path("out/metrics.json").read_text())["reliability"]["unknown"]["others"]["others"]
+        assert known["count"] == 36
+        assert known["rejected"] > 0.9
+
+    def test_alpha_and_the_kind_of_sets_are_chosen(self, run: Run, checkpoint: Path) -> None:
+        words = ("export", "--ckpt_path", checkpoint, "--output", "m.onnx")
+        assert run(*words, "--alpha", 0.2, "--sets", "aps").code == 0
+        sets = Classifier("m.onnx").contract.sets
+        assert (sets.method, sets.alpha) == ("aps", 0.2)
+        result = run(*words, "--alpha", 0)
+        assert result.code == 2
+        assert "alpha is 0: the share of sets" in result.err

@@ -16,9 +16,12 @@ import onnxruntime as ort
 import openvino
 import torch
 from PIL import Image
+from torch import nn
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from benchmarks.bench import PEERS, answers, machine, pictures, show
+from cifar_lightning.calibration import calibrate
+from cifar_lightning.data.base import Images
 from cifar_lightning.export import Sample, export
 from cifar_lightning.nets import CNN, Pixels
 from cifar_onnx import Classifier, images
@@ -46,8 +49,10 @@ def exported(folder: Path, net: CNN, pixels: Pixels) -> Path:
     for number in range(16):
         picture = generator.integers(256, size=(32, 32, 3), dtype=np.uint8)
         samples.append(Sample(str(number), images.encode_png(picture), images.fingerprint(picture), picture))
-    path = folder / "model.onnx"
-    export(pixels, net, samples, path, classes=list("0123456789"), size=32, resize="stretch", facts={})
+    path, classes = folder / "model.onnx", list("0123456789")
+    known = Images(np.stack([each.pixels for each in samples * 4]), np.arange(64) % 10, [""] * 64)
+    calibration = calibrate(nn.Sequential(pixels, net), known, classes)
+    export(pixels, net, samples, path, classes=classes, size=32, resize="stretch", facts={}, calibration=calibration)
     return path
 
 

@@ -31,7 +31,7 @@ def main() -> None:
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         photo = Path(folder, "photo.png")
-        photo.write_bytes(contract.read(MODEL)[1].golden[0].png)
+        photo.write_bytes(contract.read(MODEL)[1].golden[0].encoded)
         for name, work in {
             "import numpy, PIL, onnxruntime": "import numpy, PIL.Image, onnxruntime",
             "import cifar_onnx": "import cifar_onnx",

@@ -4,7 +4,7 @@ Notation: `N` pictures, `K` classes.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -74,6 +74,15 @@ class Calibration:
             f"unknown by {self.unknown.score.replace('_', ' ')}: {REFUSED:.0%} of these images, {refused}"
         )
 
+    def again(
+        self, run: Callable[[Pixels], tuple[Scores, Scores]], known: Images, classes: Sequence[str]
+    ) -> "Calibration":
+        """The same of a variant of the net, which gives logits and familiarities of uint8 `(N, S, S, 3)`."""
+        logits, familiarity = run(known.pixels)
+        others = {kind: run(each)[1] for kind, each in _outliers(known, classes).items()}
+        sets = self.sets
+        return _calibration(self.score, logits, familiarity, known.labels, others, sets.alpha, sets.method)
+
     def entries(self) -> dict[str, Any]:
         """What the contract holds of it."""
         measured = {each.kind: {"auroc": each.auroc, "rejected": each.rejected} for each in self.rejections}
@@ -102,18 +111,30 @@ def calibrate(
     """
     if not 0 < alpha < 1:
         raise InputError(f"alpha is {alpha:g}: the share of sets without the right label lies between 0 and 1")
-    watched, labels = Watched(model), known.labels
+    watched = Watched(model)
     logits, contrasts = _run(watched, known.pixels, "calibrating")
-    strange = {kind: _run(watched, each) for kind, each in outliers.make(known.pixels.shape[1], classes).items()}
-    temperature = fit_temperature(logits, labels)
-    probabilities = np.exp(log_softmax(logits.astype(np.float64) / temperature, axis=1))
-    conformity = nonconformity(probabilities, method)[np.arange(len(labels)), labels]
+    strange = {kind: _run(watched, each) for kind, each in _outliers(known, classes).items()}
     choices = []
     for score in candidates(contrasts):
         own = held_out(score, logits, contrasts)
-        rule = Unknown(score.name, unknown_threshold(own))
-        choices.append((score, rule, rejections(rule, own, {k: values(score, *each) for k, each in strange.items()})))
-    best, unknown, rejected = max(choices, key=lambda choice: np.mean([each.auroc for each in choice[2]]))
+        others = {kind: values(score, *each) for kind, each in strange.items()}
+        choices.append(_calibration(score, logits, own, known.labels, others, alpha, method))
+    return max(choices, key=lambda choice: float(np.mean([each.auroc for each in choice.rejections])))
+
+
+def _calibration(
+    score: Familiarity,
+    logits: Scores,
+    familiarity: Scores,
+    labels: Labels,
+    others: Mapping[str, Scores],
+    alpha: float,
+    method: Method,
+) -> Calibration:
+    temperature = fit_temperature(logits, labels)
+    probabilities = np.exp(log_softmax(logits.astype(np.float64) / temperature, axis=1))
+    conformity = nonconformity(probabilities, method)[np.arange(len(labels)), labels]
+    unknown = Unknown(score.name, unknown_threshold(familiarity))
     return Calibration(
         len(labels),
         temperature,
@@ -121,9 +142,13 @@ def calibrate(
         _quality(logits, labels, temperature),
         PredictionSets(method, alpha, conformal_threshold(conformity, alpha)),
         unknown,
-        best,
-        rejected,
+        score,
+        rejections(unknown, familiarity, others),
     )
+
+
+def _outliers(known: Images, classes: Sequence[str]) -> dict[str, Pixels]:
+    return outliers.make(known.pixels.shape[1], classes)
 
 
 def _run(watched: Watched, pixels: Pixels, title: str | None = None) -> tuple[Scores, Scores]:

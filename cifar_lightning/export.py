@@ -7,8 +7,8 @@ import base64
 import io
 import json
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,26 +17,24 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from cifar_lightning import graph, quantize
 from cifar_lightning.familiarity import Scored
-from cifar_lightning.graph import build, showing_pixels
 from cifar_lightning.nets.pixels import Pixels
+from cifar_lightning.quantize import Precision, Run, Scores
 from cifar_onnx import Classifier, InputError, contract, images
 
 if TYPE_CHECKING:  # it takes seconds to import what they need, which training does not
     from cifar_lightning.calibration import Calibration
+    from cifar_lightning.data.base import Images
 
 GOLDEN_SIDE = 64  # pixels: larger pictures are shrunk to this before they become golden samples
 TOLERANCE = 1e-4  # of logits and probabilities from the same pixels
 _ORIENTATION = 0x0112  # EXIF tag
 TIES = 1e-3  # share of resized pixels that may be one grey level off
-
-Scores = NDArray[np.float32]
-Run = Callable[[images.Pixels], tuple[Scores, Scores]]  # logits (B, K) and familiarity (B,) of uint8 (B, S, S, 3)
 
 
 class ParityError(Exception):
@@ -62,17 +60,21 @@ class Sample:
 
 @dataclass(frozen=True)
 class Report:
-    """What the gate measured, over `count` pictures: largest differences between the file and torch."""
+    """What the gate measured, over `count` pictures: largest differences between the file and torch.
+
+    That of a smaller variant is beside the variant's net alone, and says what was lost and won.
+    """
 
     count: int
     ties: float
     logits: float
     probabilities: float
     labels: int
+    variant: str = ""
 
     def __str__(self) -> str:
         resized = f"one grey level off on {self.ties:.4%}" if self.ties else "equal"
-        return (
+        return self.variant + (
             f"parity with torch on {self.count} pictures, from their encoded bytes: decoded pixels equal, "
             f"resized pixels {resized}, logits within {self.logits:.1e}, "
             f"probabilities within {self.probabilities:.1e}, labels {self.labels} of {self.count}"
@@ -90,6 +92,9 @@ def export(
     resize: images.ResizeMode,
     facts: Mapping[str, Any],
     calibration: "Calibration",
+    precision: Precision = "fp32",
+    training: images.Pixels | None = None,
+    known: "Images | None" = None,
 ) -> Report:
     """Write the contract, after the file has answered as torch does on every sample.
 
@@ -105,16 +110,29 @@ def export(
         resize: how a picture becomes a square.
         facts: further entries of the contract.
         calibration: what the net's logits have shown on the validation set.
+        precision: of the net in the file.
+        training: for another precision than fp32, uint8 `(N, S, S, 3)` to find ranges by.
+        known: likewise, the validation set, which decides whether the variant holds.
 
     Raises:
-        ParityError: a stage of the file differs from torch.
+        ParityError: a stage of the file differs from torch, or the smaller variant is not as good.
         InputError: the file cannot be written.
     """
     model = nn.Sequential(pixels, net).cpu().eval()
     scored = Scored(model, calibration.score.cpu()).eval()
-    run = _torch(scored)
+    run, variant = _torch(scored), ""
+    net_alone = whole = graph.core(scored, size)
+    if precision != "fp32":
+        assert training is not None
+        assert known is not None
+        try:
+            net_alone, variant = quantize.smaller(whole, precision, training, known.pixels, known.labels, classes)
+        except ValueError as error:
+            raise ParityError(str(error)) from None
+        run = quantize.runner(net_alone)
+        calibration = calibration.again(run, known, classes)
     answers = run(np.stack([sample.pixels for sample in samples]))
-    graph = build(scored, size, resize, calibration.temperature)
+    onnx_model = graph.complete(net_alone, size, resize, calibration.temperature)
     info = {
         "format": contract.FORMAT,
         "digest": contract.BLANK,
@@ -130,21 +148,26 @@ def export(
         },
         **calibration.entries(),
         "cost": _cost(model, size),
+        "precision": precision,
         **facts,
         "golden": [
             _golden(run, name, encoded, classes, size, resize, calibration.temperature)
             for name, encoded in _pictures(samples)
         ],
     }
-    onnx.helper.set_model_props(graph, {contract.KEY: json.dumps(info, ensure_ascii=True)})
-    onnx.checker.check_model(graph, full_check=True)
-    data = contract.seal(graph.SerializeToString(deterministic=True))
+    onnx.helper.set_model_props(onnx_model, {contract.KEY: json.dumps(info, ensure_ascii=True)})
+    onnx.checker.check_model(onnx_model, full_check=True)
+    data = contract.seal(onnx_model.SerializeToString(deterministic=True))
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=output.parent, prefix=".export-") as temporary:
             candidate = Path(temporary) / output.name
             candidate.write_bytes(data)
             report = compare(candidate, samples, answers, classes)
+            if variant:
+                other = Path(temporary) / "fp32.onnx"
+                onnx.save(graph.complete(graph.core(scored, size), size, resize, calibration.temperature), other)
+                report = replace(report, variant=f"{variant}\n{quantize.beside(candidate, other, size)}\n")
             candidate.replace(output)
     except OSError as error:
         raise InputError(f"{output} cannot be written ({error}): name another file with --output") from None
@@ -165,7 +188,7 @@ def compare(path: Path, samples: Sequence[Sample], answers: tuple[Scores, Scores
             labels.
     """
     classifier = Classifier(path)
-    session = ort.InferenceSession(showing_pixels(onnx.load(path)), providers=["CPUExecutionProvider"])
+    session = ort.InferenceSession(graph.showing_pixels(onnx.load(path)), providers=["CPUExecutionProvider"])
     labels, resized, logits_of_pictures = [], [], []
     for sample in samples:  # one by one: a photo may take 300 MB once decoded
         picture = images.decode(sample.encoded)

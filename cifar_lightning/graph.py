@@ -18,22 +18,27 @@ from cifar_onnx import images
 OPSET, IR = 18, 8  # old enough for every onnxruntime since 1.18, which cifar-onnx asks for
 
 
-def build(model: nn.Module, size: int, mode: images.ResizeMode, temperature: float) -> ModelProto:
+def complete(net: ModelProto, size: int, mode: images.ResizeMode, temperature: float) -> ModelProto:
     """The whole graph, from uint8 pictures `(B, H, W, 3)`.
 
     Its outputs are `logits` and `probabilities` `(B, K)`, `familiarity` `(B,)` and maybe `cam`.
 
     Args:
-        model: pixels 0..255 `(B, 3, S, S)` to logits `(B, K)` and familiarity `(B,)`, in evaluation mode.
+        net: what `core` gives, or a smaller variant of it.
         size: `S`.
         mode: how a picture becomes a square.
         temperature: what logits are divided by before softmax.
     """
-    return with_cam(with_softmax(with_resize(core(model, size), size, mode), temperature))
+    return with_cam(with_softmax(with_resize(net, size, mode), temperature))
 
 
 def core(model: nn.Module, size: int) -> ModelProto:
-    """The net of `build` alone, as torch exports it; without source paths."""
+    """The net as torch exports it, without source paths.
+
+    Args:
+        model: pixels 0..255 `(B, 3, S, S)` to logits `(B, K)` and familiarity `(B,)`, in evaluation mode.
+        size: `S`.
+    """
     # Two images, because torch takes a batch of one for a constant.
     example = torch.zeros(2, 3, size, size)
     program = torch.onnx.export(

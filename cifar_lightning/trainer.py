@@ -17,6 +17,7 @@ from cifar_lightning.data import ImageData
 from cifar_lightning.export import Sample, export
 from cifar_lightning.familiarity import Scored, values
 from cifar_lightning.module import Classifier
+from cifar_lightning.quantize import RANGES, Precision
 from cifar_onnx import InputError
 from cifar_onnx.evaluation.outcome import Outcome
 from cifar_onnx.explain import occlusion
@@ -155,6 +156,7 @@ class Trainer(L.Trainer):
         output: str | None = None,
         alpha: float = 0.1,
         sets: Method = "lac",
+        precision: Precision = "fp32",
     ) -> None:
         """Write a checkpoint as one ONNX file, calibrated, and proven on real images to give the same answers.
 
@@ -163,6 +165,7 @@ class Trainer(L.Trainer):
             output: the file; by default model.onnx in the run's folder.
             alpha: share of pictures whose right label may be missing from their prediction set.
             sets: how labels get into these sets, by probability (lac) or by sums of them (aps).
+            precision: of the net: fp32, fp16 or int8. The smaller ones are written only if they are as good.
         """
         from cifar_lightning.calibration import calibrate
 
@@ -172,7 +175,11 @@ class Trainer(L.Trainer):
         path = Path(output or checkpoints.run_folder(ckpt_path) / "model.onnx")
         samples = [Sample(*sample) for sample in datamodule.samples(256)]
         net = nn.Sequential(model.pixels, model.net).cpu().eval()
-        calibration = calibrate(net, datamodule.images("val"), model.classes, alpha, sets)
+        known, training = datamodule.images("val"), None
+        calibration = calibrate(net, known, model.classes, alpha, sets)
+        if precision != "fp32":
+            pixels = datamodule.images("train").pixels
+            training = pixels[np.unique(np.linspace(0, len(pixels) - 1, RANGES).astype(int))]
         report = export(
             model.pixels,
             model.net,
@@ -183,5 +190,8 @@ class Trainer(L.Trainer):
             resize=datamodule.resize_mode,
             facts=checkpoints.facts(checkpoint, datamodule),
             calibration=calibration,
+            precision=precision,
+            training=training,
+            known=known,
         )
         print(f"{calibration}\n{report}\nwrote {path}\nnext: python -m cifar_onnx classify --model {path} PHOTO.jpg")

@@ -51,7 +51,7 @@ class Pooled(nn.Module):
 
 
 def built(net: nn.Module, size: int = 32) -> onnx.ModelProto:
-    return graph.build(nn.Sequential(Pixels(), net).eval(), size, "stretch", 1.0)
+    return graph.complete(graph.core(nn.Sequential(Pixels(), net).eval(), size), size, "stretch", 1.0)
 
 
 def noise(count: int, size: int = 32) -> images.Pixels:
@@ -105,7 +105,7 @@ def test_a_net_with_a_hidden_layer_has_the_bytes_that_it_had() -> None:
     model = nn.Sequential(Pixels(), CNN(4, widths=(8, 8), hidden=8)).eval()
     before = graph.with_softmax(graph.with_resize(graph.core(model, 32), 32, "stretch"), 1.0)
     data = before.SerializeToString(deterministic=True)
-    assert graph.build(model, 32, "stretch", 1.0).SerializeToString(deterministic=True) == data
+    assert graph.complete(graph.core(model, 32), 32, "stretch", 1.0).SerializeToString(deterministic=True) == data
 
 
 def written(body: str) -> onnx.ModelProto:

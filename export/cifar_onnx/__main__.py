@@ -250,7 +250,10 @@ def _info(options: argparse.Namespace) -> int:
     print(f"doubts    temperature {about.temperature:g}; unknown where {unknown.score} is below {unknown.threshold:g}")
     print(f"          sets hold the right label of {1 - sets.alpha:.0%} of pictures ({sets.method})")
     if cost := about.info.get("cost"):
-        print(f"net       {cost['parameters']:,} parameters, {cost['flops'] / 1e6:,.1f} million operations a picture")
+        print(
+            f"net       {cost['parameters']:,} parameters, {cost['flops'] / 1e6:,.1f} million operations a picture, "
+            f"{about.info.get('precision', 'fp32')}"
+        )
     for name, value in about.info.get("metrics", {}).items():
         print(f"metric    {name} {value:.4f}")
     for name, value in about.info.get("provenance", {}).items():

@@ -1,0 +1,221 @@
+"""Smaller files: a net in half precision or in 8-bit integers, taken only if it answers about as well.
+
+Notation: `N` pictures, `K` classes, `S` side of the square that the net sees.
+"""
+
+import contextlib
+import io
+import logging
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from numpy.typing import NDArray
+from onnx import ModelProto, helper, numpy_helper
+from onnx_ir import from_proto, to_proto
+from onnx_ir.passes.common import RemoveUnusedOpsetsPass
+from onnxruntime import quantization
+from onnxruntime.quantization.shape_inference import quant_pre_process
+from onnxruntime.transformers.float16 import convert_float_to_float16
+from onnxruntime.transformers.onnx_model import OnnxModel
+
+from cifar_onnx.images import Pixels
+from cifar_onnx.progress import track
+
+Precision = Literal["fp32", "fp16", "int8"]
+Scores = NDArray[np.float32]
+Run = Callable[[Pixels], tuple[Scores, Scores]]  # logits (N, K) and familiarity (N,) of uint8 (N, S, S, 3)
+
+RANGES = 500  # pictures that ranges of 8-bit numbers are found by
+DROP, CLASS_DROP = 0.003, 0.01  # of accuracy, and of the recall of any class
+_TOGETHER = 250  # pictures
+_QUANTIZED = ["Conv", "Gemm"]  # not the product of matrices in the familiarity, whose values have no common scale
+# 8 bits of activations by 8 of weights overflow 16-bit sums on CPUs without VNNI: weights get 7, or no sign.
+_GRID: dict[str, dict[str, Any]] = {
+    "per channel, 7-bit weights": {"per_channel": True, "reduce_range": True},
+    "per channel, 7-bit weights, first layer left alone": {
+        "per_channel": True,
+        "reduce_range": True,
+        "nodes_to_exclude": ["first"],
+    },
+    "per channel, unsigned, first layer left alone": {
+        "per_channel": True,
+        "weight_type": quantization.QuantType.QUInt8,
+        "nodes_to_exclude": ["first"],
+    },
+    "per channel, 7-bit weights, outliers clipped": {
+        "per_channel": True,
+        "reduce_range": True,
+        "calibrate_method": quantization.CalibrationMethod.Percentile,
+    },
+    "per layer, 7-bit weights": {"per_channel": False, "reduce_range": True},
+    "per layer, unsigned": {"per_channel": False, "weight_type": quantization.QuantType.QUInt8},
+}
+
+
+class _Reader(quantization.CalibrationDataReader):  # type: ignore[misc]
+    """Hands pictures over, one batch after the other."""
+
+    def __init__(self, pixels: Pixels) -> None:
+        self.batches = (_planes(pixels[start : start + 50]) for start in range(0, len(pixels), 50))
+
+    def get_next(self) -> dict[str, Scores] | None:
+        return next(({"net_pixels": batch} for batch in self.batches), None)
+
+
+def variants(net: ModelProto, precision: Precision, pictures: Pixels) -> Iterator[tuple[str, ModelProto]]:
+    """The ways to make a net smaller, each with its name.
+
+    Args:
+        net: pixels float `(N, 3, S, S)` to logits and familiarity.
+        precision: `fp16` or `int8`.
+        pictures: uint8 `(N, S, S, 3)` of training, by which the ranges of 8-bit numbers are found.
+    """
+    if precision == "fp16":
+        half = OnnxModel(convert_float_to_float16(_copy(net), keep_io_types=True))
+        half.topological_sort()
+        yield "", half.model
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        plain, ready, small = (Path(folder, f"{name}.onnx") for name in ("plain", "ready", "small"))
+        net, expected = _copy(net), runner(net)(pictures)[0]
+        next(node for node in net.graph.node if node.op_type in _QUANTIZED).name = "first"
+        onnx.save(net, plain)
+        with _silent():
+            quant_pre_process(plain, ready, skip_symbolic_shape=True)
+        for name, settings in _GRID.items():
+            with _silent():
+                quantization.quantize_static(
+                    *(ready, small, _Reader(pictures)),
+                    quant_format=quantization.QuantFormat.QDQ,
+                    op_types_to_quantize=_QUANTIZED,
+                    activation_type=quantization.QuantType.QUInt8,
+                    **{"weight_type": quantization.QuantType.QInt8, **settings},
+                )
+            model = from_proto(onnx.load(small))
+            RemoveUnusedOpsetsPass()(model)
+            yield name, _corrected(to_proto(model), expected, pictures)
+
+
+def _corrected(net: ModelProto, expected: Scores, pictures: Pixels) -> ModelProto:
+    """Take off what rounding adds to the logits on average (Nagel et al. 2019, https://arxiv.org/abs/1906.04721)."""
+    correction = (expected - runner(net)(pictures)[0]).mean(axis=0)
+    for node in net.graph.node:
+        for place, name in enumerate(node.output):
+            if name == "logits":
+                node.output[place] = "logits/rounded"
+    net.graph.initializer.append(numpy_helper.from_array(correction, "logits/correction"))
+    net.graph.node.append(helper.make_node("Add", ["logits/rounded", "logits/correction"], ["logits"]))
+    return net
+
+
+def runner(net: ModelProto) -> Run:
+    """What a net of `variants` makes of pictures, by onnxruntime."""
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    session = ort.InferenceSession(net.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+    def run(pixels: Pixels) -> tuple[Scores, Scores]:
+        parts = [
+            session.run(["logits", "familiarity"], {"net_pixels": _planes(pixels[start : start + _TOGETHER])})
+            for start in range(0, len(pixels), _TOGETHER)
+        ]
+        logits, familiarity = (np.concatenate(each) for each in zip(*parts, strict=True))
+        return logits, familiarity
+
+    return run
+
+
+def smaller(
+    net: ModelProto,
+    precision: Precision,
+    pictures: Pixels,
+    known: Pixels,
+    labels: NDArray[np.int64],
+    classes: Sequence[str],
+) -> tuple[ModelProto, str]:
+    """The variant that is right most often on the validation set, and what it is.
+
+    Args:
+        net: as `variants`'.
+        precision: likewise.
+        pictures: likewise.
+        known: the validation set, uint8 `(N, S, S, 3)`.
+        labels: `(N,)`.
+        classes: their names.
+
+    Raises:
+        ValueError: it is less accurate than may be, or misses too many pictures of a class; with figures.
+    """
+    before = runner(net)(known)[0].argmax(1) == labels
+    tried = list(variants(net, precision, pictures))
+    found = []
+    for name, variant in track(tried, f"trying {precision}", len(tried)):
+        after = runner(variant)(known)[0].argmax(1) == labels
+        found.append((float(after.mean()), name, variant, _loss(before, after, labels, classes)))
+    found.sort(key=lambda each: (each[3] is None, each[0]))
+    accuracy, name, variant, loss = found[-1]
+    what = f"{precision}{f' ({name})' if name else ''}"
+    if loss:
+        raise ValueError(f"{what}: {loss}")
+    return variant, f"{what}: accuracy on validation {before.mean():.2%} before, {accuracy:.2%} after"
+
+
+def _loss(
+    before: NDArray[np.bool_], after: NDArray[np.bool_], labels: NDArray[np.int64], classes: Sequence[str]
+) -> str | None:
+    """What is lost of the pictures that were right before, `(N,)`, where it is more than may be."""
+    figures = f"accuracy on validation falls from {before.mean():.2%} to {after.mean():.2%}"
+    if before.mean() - after.mean() > DROP + 1e-9:
+        return f"{figures}, by more than {100 * DROP:.1f} points"
+    losses = {name: float(before[labels == k].sum() - after[labels == k].sum()) for k, name in enumerate(classes)}
+    shares = {name: losses[name] / max((labels == k).sum(), 1) for k, name in enumerate(classes)}
+    worst = max(shares, key=lambda name: shares[name])
+    if shares[worst] > CLASS_DROP + 1e-9:
+        return f"{figures}, but that of {worst} by {100 * shares[worst]:.1f} points, more than {100 * CLASS_DROP:.0f}"
+    return None
+
+
+def beside(path: Path, other: Path, size: int) -> str:
+    """Sizes and latencies of two model files, in words."""
+    sizes = [each.stat().st_size / 1e6 for each in (path, other)]
+    sessions = [ort.InferenceSession(each, providers=["CPUExecutionProvider"]) for each in (path, other)]
+    picture = np.zeros((1, size, size, 3), np.uint8)
+    times: list[list[float]] = [[], []]
+    for _ in range(60):  # in turns, so that a slow moment of the machine is one of both
+        for session, taken in zip(sessions, times, strict=True):
+            start = time.perf_counter()
+            session.run(["probabilities"], {"image": picture})
+            taken.append(1000 * (time.perf_counter() - start))
+    ours, theirs = (float(np.median(taken[10:])) for taken in times)
+    word = "slower" if ours > 1.02 * theirs else "faster" if ours < 0.98 * theirs else "as fast"
+    return (
+        f"{sizes[0]:.2f} MB, fp32 {sizes[1]:.2f} MB; {ours:.2f} ms a picture, fp32 {theirs:.2f} ms: {word} on this "
+        "machine"
+    )
+
+
+def _planes(pixels: Pixels) -> Scores:
+    return np.ascontiguousarray(pixels.transpose(0, 3, 1, 2), dtype=np.float32)
+
+
+def _copy(net: ModelProto) -> ModelProto:
+    other = ModelProto()
+    other.CopyFrom(net)
+    return other
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """Without what onnxruntime's tools print and log of their progress."""
+    logging.disable(logging.WARNING)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        logging.disable(logging.NOTSET)

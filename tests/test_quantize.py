@@ -1,0 +1,101 @@
+"""Smaller files: written if they are as good, refused with figures if not."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from torch import nn
+
+from cifar_lightning import quantize
+from cifar_lightning.familiarity import Energy, Scored
+from cifar_lightning.graph import core
+from cifar_onnx import Classifier
+from cifar_onnx.__main__ import main as receiver
+from tests.conftest import Run
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_a_smaller_file_answers_as_the_large_one(
+    precision: str, run: Run, checkpoint: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A class of the digits has 18 pictures for validation: one that is lost is more than a point.
+    monkeypatch.setattr(quantize, "CLASS_DROP", 0.06)
+    monkeypatch.setattr(quantize, "DROP", 0.01)
+    result = run("export", "--ckpt_path", checkpoint, "--precision", precision, "--output", "small.onnx")
+    assert result.code == 0, result.err
+    assert f"{precision}" in result.out
+    assert " on this machine" in result.out
+    small, large = Classifier("small.onnx"), Classifier(model)
+    assert Path("small.onnx").stat().st_size < (0.62 if precision == "fp16" else 0.4) * model.stat().st_size
+    assert small.contract.info["precision"] == precision
+    assert receiver(["verify", "small.onnx"]) == 0
+    pictures = list(np.random.default_rng(0).integers(0, 256, (40, 32, 32, 3), dtype=np.uint8))
+    pictures += [golden.encoded for golden in large.contract.golden]  # type: ignore[misc]
+    pairs = zip(small(pictures), large(pictures), strict=True)
+    assert np.mean([np.abs(np.subtract(a.probabilities, b.probabilities)).max() for a, b in pairs]) < 0.1
+    assert [(each.domain, each.version) for each in onnx.load("small.onnx").opset_import] == [("", 18)]
+
+
+class Drowned(nn.Module):
+    """What tells the classes apart is a thousandth of what rounding sees."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 2, 1), nn.Conv2d(2, 2, 1)
+        with torch.no_grad():
+            self.first.weight.zero_()
+            self.first.weight[0, 0] = 1e-3
+            self.first.weight[1, 1] = 10
+            self.first.bias.zero_()  # type: ignore[union-attr]
+            self.second.weight.zero_()
+            self.second.weight[1, 0] = 100
+            self.second.bias.copy_(torch.tensor([12.75, 0]))  # type: ignore[union-attr]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.second(self.first(x).relu()).mean((2, 3))  # type: ignore[no-any-return]
+
+
+def drowned() -> tuple[onnx.ModelProto, np.ndarray, np.ndarray]:
+    pixels = np.random.default_rng(0).integers(0, 256, (200, 8, 8, 3), dtype=np.uint8)
+    labels = np.arange(200) % 2
+    pixels[..., 0] = np.where(labels, 148, 108)[:, None, None]
+    return core(Scored(Drowned(), Energy()).eval(), 8), pixels, labels
+
+
+def test_a_net_that_rounding_breaks_is_refused_with_figures() -> None:
+    net, pixels, labels = drowned()
+    with pytest.raises(ValueError, match=r"int8 .*accuracy on validation falls from 100\.00% to .*, by more than 0\.3"):
+        quantize.smaller(net, "int8", pixels, pixels, labels, ["a", "b"])
+
+
+def test_of_several_variants_one_that_holds_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    net, pixels, labels = drowned()
+    broken = [variant for _, variant in quantize.variants(net, "int8", pixels)]
+    found = [("first", broken[0]), ("rescued", net), ("last", broken[-1])]
+    monkeypatch.setattr(quantize, "variants", lambda *_: iter(found))
+    variant, what = quantize.smaller(net, "int8", pixels, pixels, labels, ["a", "b"])
+    assert variant is net
+    assert what == "int8 (rescued): accuracy on validation 100.00% before, 100.00% after"
+
+
+def test_a_class_that_loses_more_than_a_point_is_named() -> None:
+    labels = np.arange(1000) % 2
+    before, after = np.ones(1000, bool), np.ones(1000, bool)
+    assert quantize._loss(before, after, labels, ["a", "b"]) is None
+    after[1:7:2] = False  # 3 of 1000
+    assert quantize._loss(before, after, labels, ["a", "b"]) is None
+    before[1:40:2], after[1:40:2] = False, True
+    after[41:101:2] = False  # 30 of b lost, 20 won
+    after[0:10:2] = True
+    before[0:14:2] = False
+    assert "that of b by 2.0 points, more than 1" in str(quantize._loss(before, after, labels, ["a", "b"]))
+
+
+def test_the_command_refuses_with_exit_code_1(run: Run, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(quantize, "DROP", -1.0)
+    result = run("export", "--ckpt_path", checkpoint, "--precision", "fp16", "--output", "small.onnx")
+    assert result.code == 1
+    assert "error: no file was written: fp16: accuracy on validation falls from" in result.err
+    assert not Path("small.onnx").exists()

@@ -119,7 +119,7 @@ class CLI(LightningCLI):
     def subcommands() -> dict[str, set[str]]:
         hidden = {"model", "datamodule", "weights_only"}
         commands = {name: parameters | hidden for name, parameters in LightningCLI.subcommands().items()}
-        return {**commands, "predict": hidden, "export": hidden}
+        return {**commands, "predict": hidden, "export": hidden, "verify": hidden}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument("--experiment", type=str, default="cnn", help="Name of the run's folder under runs/.")
@@ -210,7 +210,7 @@ class CLI(LightningCLI):
         config = self.config_init[self.subcommand]
         plugins = config.trainer.plugins or []
         kwargs["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), checkpoints.CheckpointFiles()]
-        if self.subcommand in ("predict", "export"):
+        if self.subcommand in ("predict", "export", "verify"):
             kwargs |= {"devices": 1, "num_nodes": 1, "strategy": "auto"}
         if self.subcommand != "fit":
             return super().instantiate_trainer(logger=False, **kwargs)

@@ -52,6 +52,7 @@ def read(words: Sequence[str], options: Iterable[str]) -> Command:
     Raises:
         InputError: a config file cannot be read, or is no mapping of options.
     """
+    words = _long(words)
     configs, rest = _taken(words, "-c", "--config")
     shown = [word for word in words if word.startswith("--print_config")]
     _, typed = _taken([word for word in words if word not in shown], "--ckpt_path")
@@ -80,6 +81,14 @@ def read(words: Sequence[str], options: Iterable[str]) -> Command:
         [match[1] for word in rest if (match := re.match(r"--([\w.]+)\+(=|$)", word))],
         frozenset(option for option in options if _names_class(option, rest, configs)),
     )
+
+
+def _long(words: Sequence[str]) -> Sequence[str]:
+    """`verify model.onnx --against P` with the options that it stands for."""
+    if words[:1] != ["verify"]:
+        return words
+    rest = [re.sub(r"^--against(?=$|=)", "--ckpt_path", word) for word in words[1:]]
+    return ["verify", *(["--file"] if rest and not rest[0].startswith("-") else []), *rest]
 
 
 def commands(config: Path) -> list[str]:

@@ -174,6 +174,14 @@ def export(
     return report
 
 
+def against(
+    path: Path, net: nn.Module, calibration: "Calibration", samples: Sequence[Sample], classes: Sequence[str]
+) -> Report:
+    """Compare a model file with a net of pixels 0..255 and its calibration; as `compare`."""
+    answers = _torch(Scored(net, calibration.score.cpu()).eval())(np.stack([sample.pixels for sample in samples]))
+    return compare(path, samples, answers, classes)
+
+
 def compare(path: Path, samples: Sequence[Sample], answers: tuple[Scores, Scores], classes: Sequence[str]) -> Report:
     """Run a model file on pictures from their encoded bytes and compare it, stage by stage, with training.
 

@@ -76,7 +76,7 @@ def main(args: Sequence[str] | None = None) -> int:
     except NotFiniteError as error:
         return _fail(str(error), 3)
     except ParityError as error:
-        return _fail(f"no file was written: {error}", 1)
+        return _fail(str(error), 1)
     except (InputError, MisconfigurationException) as error:
         return _fail(str(error), 2)
     except Timeout as error:

@@ -14,11 +14,11 @@ from torch import nn
 from cifar_lightning import checkpoint as checkpoints
 from cifar_lightning.attacks import under_attacks
 from cifar_lightning.data import ImageData
-from cifar_lightning.export import Sample, export
+from cifar_lightning.export import ParityError, Sample, against, export
 from cifar_lightning.familiarity import Scored, values
 from cifar_lightning.module import Classifier
 from cifar_lightning.quantize import RANGES, Precision
-from cifar_onnx import InputError
+from cifar_onnx import InputError, contract
 from cifar_onnx.evaluation.outcome import Outcome
 from cifar_onnx.explain import occlusion
 from cifar_onnx.images import Pixels
@@ -180,18 +180,58 @@ class Trainer(L.Trainer):
         if precision != "fp32":
             pixels = datamodule.images("train").pixels
             training = pixels[np.unique(np.linspace(0, len(pixels) - 1, RANGES).astype(int))]
-        report = export(
-            model.pixels,
-            model.net,
-            samples,
-            path,
-            classes=model.classes,
-            size=datamodule.image_size,
-            resize=datamodule.resize_mode,
-            facts=checkpoints.facts(checkpoint, datamodule),
-            calibration=calibration,
-            precision=precision,
-            training=training,
-            known=known,
-        )
+        try:
+            report = export(
+                model.pixels,
+                model.net,
+                samples,
+                path,
+                classes=model.classes,
+                size=datamodule.image_size,
+                resize=datamodule.resize_mode,
+                facts=checkpoints.facts(checkpoint, datamodule),
+                calibration=calibration,
+                precision=precision,
+                training=training,
+                known=known,
+            )
+        except ParityError as error:
+            raise ParityError(f"no file was written: {error}") from None
         print(f"{calibration}\n{report}\nwrote {path}\nnext: python -m cifar_onnx classify --model {path} PHOTO.jpg")
+
+    def verify(
+        self,
+        model: Classifier,
+        datamodule: ImageData,
+        ckpt_path: str | None = None,
+        file: str = "model.onnx",
+        images: int = 256,
+    ) -> None:
+        """Compare an exported file with its checkpoint, by torch, on this machine.
+
+        Args:
+            ckpt_path: the checkpoint; --against is another name for it.
+            file: the exported file; it may stand alone behind the command.
+            images: how many pictures to compare on.
+        """
+        from cifar_lightning.calibration import calibrate
+
+        assert ckpt_path is not None
+        if images < 1:
+            raise InputError(f"images is {images}: it must be at least 1")
+        known = contract.read(file)[1]
+        if (precision := known.info.get("precision")) != "fp32":
+            raise InputError(
+                f"{file} is {precision}, and no copy of the checkpoint: python -m cifar_onnx verify {file}"
+            )
+        if known.classes != tuple(model.classes):
+            raise ParityError(f"labels: {file} knows {', '.join(known.classes)}, not {', '.join(model.classes)}")
+        model.load_state_dict(checkpoints.load(ckpt_path)["state_dict"])
+        net = nn.Sequential(model.pixels, model.net).cpu().eval()
+        calibration = calibrate(net, datamodule.images("val"), model.classes, known.sets.alpha, known.sets.method)
+        samples = [Sample(*sample) for sample in datamodule.samples(images)]
+        print(against(Path(file), net, calibration, samples, model.classes))
+        same = (calibration.temperature, calibration.sets, calibration.unknown)
+        if same != (known.temperature, known.sets, known.unknown):
+            raise ParityError(f"calibration: {file} was calibrated on other pictures than {ckpt_path} is now")
+        print(f"{file} answers as {ckpt_path} does")

@@ -19,7 +19,7 @@ from cifar_lightning import graph
 from cifar_lightning.export import ParityError, Report, Sample, compare, export
 from cifar_lightning.familiarity import Energy, Scored
 from cifar_lightning.nets import CNN, Pixels, SpeedNet
-from cifar_onnx import Classifier, InputError, images
+from cifar_onnx import Classifier, InputError, contract, guard, images
 from tests.conftest import BRIEF, Run, calibrated
 
 MODES: list[images.ResizeMode] = ["stretch", "crop", "pad"]
@@ -331,3 +331,45 @@ class TestCommand:
         assert result.code == 1
         assert "error: no file was written: logits: differ from torch's by up to" in result.err
         assert not Path("m.onnx").exists()
+
+
+class TestVerify:
+    def test_a_file_is_compared_with_its_checkpoint(self, run: Run, checkpoint: Path, model: Path) -> None:
+        result = run("verify", model, "--against", checkpoint, "--images", 20)
+        assert result.code == 0, result.err
+        assert "parity with torch on 20 pictures" in result.out
+        assert result.out.splitlines()[-1] == f"{model} answers as {checkpoint} does"
+        assert run("verify", f"--file={model}", f"--against={checkpoint}").code == 0
+
+    def test_other_weights_and_another_calibration_are_found(
+        self, run: Run, checkpoint: Path, model: Path, tmp_path: Path
+    ) -> None:
+        data, known = contract.read(model)
+        (graph_,) = (value for number, value in guard.fields(memoryview(data)) if number == 7)
+        weights = max(
+            (bytes(v) for n, t in guard.fields(graph_) if n == 5 for m, v in guard.fields(t) if m == 9),  # type: ignore[arg-type]
+            key=len,
+        )
+        first = b'"temperature": ' + str(known.temperature)[:1].encode()
+        for old, new, stage in (
+            (weights, weights[::-1], "logits: "),
+            (first, b'"temperature": 9', "probabilities: "),
+            (b'"threshold": 0.', b'"threshold": 1.', "calibration: "),
+        ):
+            assert old in data
+            changed = data.replace(old, new, 1).replace(known.digest.encode(), contract.BLANK.encode())
+            (tmp_path / "changed.onnx").write_bytes(contract.seal(changed))
+            result = run("verify", "changed.onnx", "--against", checkpoint)
+            assert result.code == 1
+            assert stage in result.err
+
+    def test_mistakes(self, run: Run, checkpoint: Path, model: Path) -> None:
+        for words, sentence in (
+            ((model,), "verify needs a checkpoint"),
+            (("nowhere.onnx", "--against", checkpoint), "nowhere.onnx: cannot be read"),
+            ((model, "--against", "nowhere.ckpt"), "nowhere.ckpt: no such checkpoint"),
+            ((model, "--against", checkpoint, "--images", 0), "images is 0: it must be at least 1"),
+        ):
+            result = run("verify", *words)
+            assert result.code == 2
+            assert sentence in result.err

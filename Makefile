@@ -15,7 +15,7 @@ quickstart: .venv/installed
 	$(BIN)/python -m cifar_lightning export --ckpt_path $(BEST) --output $(MODEL)
 	@echo; echo "== Verify the file as its receiver would: no PyTorch from here on"
 	$(BIN)/python -m cifar_onnx verify $(MODEL)
-	@echo; echo "== Classify the four pictures that the file carries"
+	@echo; echo "== Classify the pictures that the file carries"
 	$(BIN)/python -m cifar_onnx info $(MODEL) --samples runs/quickstart/samples
 	$(BIN)/python -m cifar_onnx classify --model $(MODEL) --top-k 3 runs/quickstart/samples
 

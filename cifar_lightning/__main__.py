@@ -15,6 +15,7 @@ Train image classifiers and export them as one ONNX file that anybody can run.
   python -m cifar_lightning predict --ckpt_path P           predictions to a CSV file
   python -m cifar_lightning export --ckpt_path P            write model.onnx, proven equal to the checkpoint
   python -m cifar_lightning verify model.onnx --against P   compare the file with the checkpoint on this machine
+  python -m cifar_lightning reproduce runs/X/version_N      train it again: are the weights the same?
 
   python -m cifar_lightning COMMAND --help                  every option of a command
   python -m cifar_lightning --version

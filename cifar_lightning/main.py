@@ -20,6 +20,7 @@ from cifar_lightning.export import ParityError
 from cifar_lightning.finite import NotFiniteError
 from cifar_lightning.interruption import Interrupted
 from cifar_lightning.parser import Parser, load_yaml
+from cifar_lightning.reproduce import reproduce
 from cifar_onnx import InputError
 
 # What Lightning warns of although all is well.
@@ -68,7 +69,10 @@ def main(args: Sequence[str] | None = None) -> int:
     set_loader("yaml", load_yaml, (yaml.YAMLError,))
     try:
         with interruption.handled():
-            _run(sys.argv[1:] if args is None else args)
+            words = sys.argv[1:] if args is None else args
+            if words[:1] == ["reproduce"]:
+                return reproduce(words[1:], lambda rest: main(["fit", *rest]))
+            _run(words)
     except SystemExit as stop:
         return int(stop.code or 0)
     except Interrupted as stop:

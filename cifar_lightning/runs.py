@@ -40,9 +40,9 @@ class Run:
         """The checkpoint of its last finished step."""
         return self.folder / "checkpoints" / "last.ckpt"
 
-    def record(self, **facts: Any) -> None:
+    def record(self, **more: Any) -> None:
         """Add facts to run.json."""
-        text = json.dumps({**_facts(self.folder), **facts}, indent=2) + "\n"
+        text = json.dumps({**facts(self.folder), **more}, indent=2) + "\n"
         write_whole(self.folder / "run.json", text.encode())
 
     def metrics(self, steps: int, validated: bool) -> list[dict[str, str]]:
@@ -115,7 +115,7 @@ def start(root: Path, experiment: str) -> Run:
     parent = root / experiment
     try:
         parent.mkdir(parents=True, exist_ok=True)
-        number = max(_versions(parent), default=-1) + 1
+        number = max(versions(parent), default=-1) + 1
         while True:
             try:
                 (parent / f"version_{number}").mkdir()
@@ -139,9 +139,9 @@ def unfinished(root: Path, experiment: str, rank: int = 0) -> Path | None:
         rank: of this process among those of one run; the first holds the folder for all.
     """
     parent = root / experiment
-    for number in sorted(_versions(parent), reverse=True):
+    for number in sorted(versions(parent), reverse=True):
         run = parent / f"version_{number}"
-        if _facts(run).get("finished") or not (run / "checkpoints" / "last.ckpt").exists():
+        if facts(run).get("finished") or not (run / "checkpoints" / "last.ckpt").exists():
             continue
         if rank == 0:
             try:
@@ -153,14 +153,16 @@ def unfinished(root: Path, experiment: str, rank: int = 0) -> Path | None:
     return None
 
 
-def _versions(parent: Path) -> list[int]:
+def versions(parent: Path) -> list[int]:
+    """Numbers of the runs of an experiment, whose folder is given."""
     names = os.listdir(parent) if parent.is_dir() else []
     return [int(name[8:]) for name in names if re.fullmatch(r"version_\d+", name)]
 
 
-def _facts(run: Path) -> dict[str, Any]:
+def facts(run: Path) -> dict[str, Any]:
+    """What run.json in a run's folder says; nothing where it cannot be read."""
     try:
-        facts: dict[str, Any] = json.loads((run / "run.json").read_text(encoding="utf-8"))
+        found: dict[str, Any] = json.loads((run / "run.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return facts if isinstance(facts, dict) else {}
+    return found if isinstance(found, dict) else {}

@@ -157,6 +157,8 @@ class Trainer(L.Trainer):
         alpha: float = 0.1,
         sets: Method = "lac",
         precision: Precision = "fp32",
+        license: str | None = None,  # noqa: A002
+        triton: str | None = None,
     ) -> None:
         """Write a checkpoint as one ONNX file, calibrated, and proven on real images to give the same answers.
 
@@ -166,8 +168,11 @@ class Trainer(L.Trainer):
             alpha: share of pictures whose right label may be missing from their prediction set.
             sets: how labels get into these sets, by probability (lac) or by sums of them (aps).
             precision: of the net: fp32, fp16 or int8. The smaller ones are written only if they are as good.
+            license: for the model card, such as apache-2.0.
+            triton: folder for a Triton model repository with the file.
         """
         from cifar_lightning.calibration import calibrate
+        from cifar_lightning.handover import write_card, write_triton
 
         assert ckpt_path is not None
         checkpoint = checkpoints.load(ckpt_path)
@@ -197,7 +202,12 @@ class Trainer(L.Trainer):
             )
         except ParityError as error:
             raise ParityError(f"no file was written: {error}") from None
-        print(f"{calibration}\n{report}\nwrote {path}\nnext: python -m cifar_onnx classify --model {path} PHOTO.jpg")
+        name, tested = checkpoint["run"]["experiment"], checkpoints.run_folder(ckpt_path) / "report" / "metrics.json"
+        card = write_card(path, name, tested, ckpt_path, license)
+        print(f"{calibration}\n{report}\nwrote {path} and {card}")
+        if triton:
+            print(f"wrote {write_triton(path, name, Path(triton))}")
+        print(f"next: python -m cifar_onnx classify --model {path} PHOTO.jpg")
 
     def verify(
         self,

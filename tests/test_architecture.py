@@ -46,6 +46,8 @@ LAW = {
     "cifar_lightning/checkpoint.py": {
         "torch", "lightning.fabric", "cifar_onnx", OURS + "augment", OURS + "data", OURS + "files",
     },
+    "cifar_lightning/handover.py": {"yaml", "jinja2", "cifar_onnx"},
+    "cifar_lightning/reproduce.py": {"torch", "cifar_onnx", "cifar_lightning"},
     "cifar_lightning/quantize.py": {"numpy", "onnx", "onnx_ir", "onnxruntime", "cifar_onnx"},
     "cifar_lightning/familiarity.py": {"torch", "numpy"},
     "cifar_lightning/calibration.py": {

@@ -1,6 +1,7 @@
 """What is inside model.onnx, and that a fault at any stage stops the export."""
 
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -11,6 +12,7 @@ import onnxruntime as ort
 import openvino
 import pytest
 import torch
+import yaml
 from onnx import TensorProto
 from PIL import Image
 
@@ -373,3 +375,47 @@ class TestVerify:
             result = run("verify", *words)
             assert result.code == 2
             assert sentence in result.err
+
+
+class TestHandover:
+    def test_the_card_tells_what_is_known(self, run: Run, checkpoint: Path) -> None:
+        words = ("export", "--ckpt_path", checkpoint, "--output", "out/m.onnx")
+        assert run(*words).code == 0
+        card = Path("out/MODEL_CARD.md")
+        front = yaml.safe_load(card.read_text().split("---\n")[1])
+        assert "license" not in front
+        assert "It has not been tested yet" in card.read_text()
+
+        assert run("test", "--ckpt_path", checkpoint, "--resamples", 20).code == 0
+        assert run(*words, "--license", "apache-2.0").code == 0
+        _, matter, text = card.read_text().split("---\n", 2)
+        front = yaml.safe_load(matter)
+        assert (front["license"], front["pipeline_tag"]) == ("apache-2.0", "image-classification")
+        report = checkpoint.parent.parent / "report"
+        found = json.loads((report / "metrics.json").read_text())["metrics"]["accuracy"]
+        (result,) = front["model-index"][0]["results"]
+        assert result["metrics"][0] == {"type": "accuracy", "value": round(found["value"], 4)}
+        assert f"| accuracy | {found['value']:.4f} | {found['low']:.4f} | {found['high']:.4f} |" in text
+        for row in (report / "per_class.csv").read_text().splitlines()[1:]:
+            assert f"| {' | '.join(row.split(','))} |" in text
+        assert "apache-2.0" in text
+        assert Classifier("out/m.onnx").contract.digest in text
+        shutil.rmtree(report)
+
+    def test_a_triton_repository(self, run: Run, checkpoint: Path) -> None:
+        result = run("export", "--ckpt_path", checkpoint, "--output", "m.onnx", "--triton", "repository")
+        assert result.code == 0
+        place = Path("repository/cnn")
+        assert (place / "1" / "model.onnx").read_bytes() == Path("m.onnx").read_bytes()
+        assert (place / "labels.txt").read_text().split() == list("0123456789")
+        config = (place / "config.pbtxt").read_text()
+        session = ort.InferenceSession("m.onnx")
+        for output in session.get_outputs():
+            (line,) = (line for line in config.splitlines() if f'"{output.name}"' in line)
+            assert f"dims: [ {output.shape[1] if output.shape[1:] else 1} ]" in line
+            assert ("reshape" in line) == (len(output.shape) == 1)
+        assert config.count("{") == config.count("}")
+        Path("file").touch()
+        refused = run("export", "--ckpt_path", checkpoint, "--output", "m.onnx", "--triton", "file")
+        assert refused.code == 2
+        assert "file cannot be written" in refused.err

@@ -207,3 +207,36 @@ def test_names_of_experiments(name: str) -> None:
 def test_what_is_no_name_of_an_experiment(name: str) -> None:
     with pytest.raises(InputError, match="cannot name a folder"):
         runs.check_name(name)
+
+
+class TestReproduce:
+    def test_the_same_config_gives_the_same_weights(self, run: Run) -> None:
+        assert run("fit", *BRIEF, "--seed_everything", 3).code == 0
+        result = run("reproduce", "runs/cnn/version_0")
+        assert result.code == 0, result.err
+        old, new, verdict = result.out.splitlines()[-3:]
+        assert old.startswith("weights of runs/cnn/version_0: sha256 ")
+        assert new.startswith("weights of runs/cnn/version_1: sha256 ")
+        assert old[-64:] == new[-64:]
+        assert verdict == "the same, bit for bit"
+
+    def test_what_differs_is_said(self, run: Run) -> None:
+        assert run("fit", *BRIEF).code == 0
+        config = Path("runs/cnn/version_0/config.yaml")
+        config.write_text(config.read_text().replace("seed_everything: 0", "seed_everything: 1"))
+        result = run("reproduce", "runs/cnn/version_0")
+        assert result.code == 1
+        assert result.out.splitlines()[-1] == "not the same: seed was 0 and is 1"
+
+    def test_what_cannot_be_reproduced(self, run: Run) -> None:
+        for words, sentence in (
+            ((), "reproduce takes the folder of a run"),
+            (("nowhere",), "nowhere/config.yaml is not there: reproduce takes the folder of a run"),
+        ):
+            result = run("reproduce", *words)
+            assert result.code == 2
+            assert sentence in result.err
+        assert run("fit", *BRIEF).code == 0
+        facts = Path("runs/cnn/version_0/run.json")
+        facts.write_text(facts.read_text().replace('"finished": true', '"finished": false'))
+        assert "has not come to its end" in run("reproduce", "runs/cnn/version_0").err

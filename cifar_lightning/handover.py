@@ -1,0 +1,117 @@
+"""What goes with a model file: a model card for people, and a model repository for Triton.
+
+https://huggingface.co/docs/hub/model-cards and
+https://docs.nvidia.com/deeplearning/triton-inference-server/user-guide/docs/user_guide/model_repository.html
+"""
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from cifar_onnx import InputError, contract
+from cifar_onnx.contract import Contract
+
+BATCH, DELAY = 32, 2000  # pictures that Triton runs together at most, and microseconds that it waits for more
+
+
+def write_card(model: Path, name: str, report: Path, checkpoint: str, license_name: str | None) -> Path:
+    """Write MODEL_CARD.md beside a model file.
+
+    Args:
+        model: the file.
+        name: of the model.
+        report: metrics.json of `test`, which need not be there; that of another checkpoint is not taken.
+        checkpoint: what the model was exported from.
+        license_name: as the Hugging Face hub names it, such as apache-2.0.
+    """
+    known = contract.read(model)[1]
+    tested = _tested(report, checkpoint)
+    source = known.info["provenance"]["data"]["source"]
+    results = {name: each for name, each in (tested or {}).get("metrics", {}).items() if each["value"] is not None}
+    front: dict[str, Any] = {
+        **({"license": license_name} if license_name else {}),
+        "library_name": "onnx",
+        "pipeline_tag": "image-classification",
+        "tags": ["image-classification", "onnx", "onnxruntime", "cifar-lightning"],
+        **({"datasets": ["cifar10"]} if source == "CIFAR10" else {}),
+        "metrics": ["accuracy"],
+    }
+    if results:
+        dataset = {"name": source, "type": "cifar10" if source == "CIFAR10" else source.lower(), "split": "test"}
+        metrics = [{"type": each, "value": round(results[each]["value"], 4)} for each in ("accuracy", "f1_macro")]
+        result = {"task": {"type": "image-classification"}, "dataset": dataset, "metrics": metrics}
+        front["model-index"] = [{"name": name, "results": [result]}]
+    environment = Environment(
+        loader=PackageLoader("cifar_lightning", ""),
+        autoescape=False,  # noqa: S701  Markdown
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    path = model.with_name("MODEL_CARD.md")
+    text = environment.get_template("model_card.md.jinja").render(
+        front=yaml.safe_dump(front, sort_keys=False, allow_unicode=True),
+        name=name,
+        file=model.name,
+        known=known,
+        megabytes=model.stat().st_size / 1e6,
+        source=source,
+        tested=tested,
+        results=results,
+        license=license_name,
+    )
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def _tested(report: Path, checkpoint: str) -> Mapping[str, Any] | None:
+    """What `test` has found of a checkpoint, with its classes from per_class.csv; None where it was not run."""
+    try:
+        found: dict[str, Any] = json.loads(report.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    if found.get("model", {}).get("checkpoint") != checkpoint:
+        return None
+    rows = (report.parent / "per_class.csv").read_text(encoding="utf-8").splitlines()
+    return {**found, "per_class": [row.split(",") for row in rows[1:]] if not any('"' in row for row in rows) else []}
+
+
+def write_triton(model: Path, name: str, folder: Path) -> Path:
+    """Write a model repository for Triton's onnxruntime backend: `<folder>/<name>/1/model.onnx` and `config.pbtxt`.
+
+    Raises:
+        InputError: the folder cannot be written.
+    """
+    known = contract.read(model)[1]
+    place = folder / name
+    try:
+        (place / "1").mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(model, place / "1" / "model.onnx")
+        (place / "labels.txt").write_text("".join(f"{each}\n" for each in known.classes), encoding="utf-8")
+        (place / "config.pbtxt").write_text(_config(name, known), encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{folder} cannot be written ({error.strerror}): name another folder with --triton") from None
+    return place
+
+
+def _config(name: str, known: Contract) -> str:
+    count = len(known.classes)
+    return f"""\
+name: {json.dumps(name)}
+backend: "onnxruntime"
+max_batch_size: {BATCH}
+input [
+  {{ name: "image" data_type: TYPE_UINT8 dims: [ -1, -1, 3 ] }}
+]
+output [
+  {{ name: "logits" data_type: TYPE_FP32 dims: [ {count} ] }},
+  {{ name: "probabilities" data_type: TYPE_FP32 dims: [ {count} ] label_filename: "labels.txt" }},
+  {{ name: "familiarity" data_type: TYPE_FP32 dims: [ 1 ] reshape {{ shape: [ ] }} }}
+]
+dynamic_batching {{ max_queue_delay_microseconds: {DELAY} }}
+"""

@@ -1,0 +1,71 @@
+"""Train a run again, from its own config, and say whether the weights are the same."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cifar_lightning import checkpoint as checkpoints
+from cifar_lightning import runs
+from cifar_onnx import InputError
+
+USAGE = "reproduce takes the folder of a run: python -m cifar_lightning reproduce runs/<experiment>/version_N"
+
+
+def reproduce(words: Sequence[str], fit: Callable[[Sequence[str]], int]) -> int:
+    """Train again.
+
+    Args:
+        words: behind the command.
+        fit: runs the command `fit` with these words and returns its exit code.
+
+    Returns:
+        The exit code: 0 where the weights are the same, 1 where they are not, or that of `fit`.
+
+    Raises:
+        InputError: there is no such run, or it has not come to its end.
+    """
+    if len(words) != 1 or words[0].startswith("-"):
+        raise InputError(USAGE)
+    folder = Path(words[0])
+    config, last = folder / "config.yaml", folder / "checkpoints" / "last.ckpt"
+    for path in (config, last):
+        if not path.exists():
+            raise InputError(f"{path} is not there: {USAGE}")
+    facts = runs.facts(folder)
+    if not facts.get("finished"):
+        raise InputError(f"{folder} has not come to its end: go on with it first, with fit --ckpt_path last")
+    before = checkpoints.load(last)
+    start = ["--ckpt_path", str(facts["started_from"])] if "started_from" in facts else []
+    if code := fit(["--config", str(config), *start]):
+        return code
+    again = folder.parent / f"version_{max(runs.versions(folder.parent))}"
+    after = checkpoints.load(again / "checkpoints" / "last.ckpt")
+    old, new = (digest(checkpoint["state_dict"]) for checkpoint in (before, after))
+    print(f"weights of {folder}: sha256 {old}\nweights of {again}: sha256 {new}")
+    if old == new:
+        print("the same, bit for bit")
+        return 0
+    differing = _differences(facts, runs.facts(again))
+    print("not the same" + (f": {differing}" if differing else ", although seed, threads and versions are"))
+    return 1
+
+
+def digest(state: dict[str, Any]) -> str:
+    """sha256 over names, types, shapes and bytes of the tensors in a state_dict, in hexadecimal."""
+    found = hashlib.sha256()
+    for name in sorted(state):
+        tensor = state[name].detach().cpu().contiguous()
+        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        found.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
+
+
+def _differences(before: dict[str, Any], after: dict[str, Any]) -> str:
+    """What differs of what decides the bits, in words."""
+    pairs = [(key, before.get(key), after.get(key)) for key in ("seed", "threads", "devices")]
+    versions = before.get("versions", {}), after.get("versions", {})
+    pairs += [(name, versions[0].get(name), versions[1].get(name)) for name in versions[1]]
+    return ", ".join(f"{name} was {old} and is {new}" for name, old, new in pairs if old != new)

@@ -170,6 +170,8 @@ def fit_temperature(logits: Scores, labels: Labels) -> float:
     One picture in `N + 2` is taken for mislabelled, after Platt 1999: a net that makes no mistake on the validation set
     would be made sure beyond measure. It is 1 where another one would make likelihood or calibration error worse.
     """
+    if logits.shape[1] == 1:
+        return 1.0
     wrong = 1 / (len(labels) + 2) / (logits.shape[1] - 1)  # probability of each wrong label
     targets = np.full(logits.shape, wrong)
     targets[np.arange(len(labels)), labels] = 1 - wrong * (logits.shape[1] - 1)

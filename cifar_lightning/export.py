@@ -166,7 +166,7 @@ def export(
             report = compare(candidate, samples, answers, classes)
             if variant:
                 other = Path(temporary) / "fp32.onnx"
-                onnx.save(graph.complete(graph.core(scored, size), size, resize, calibration.temperature), other)
+                onnx.save(graph.complete(whole, size, resize, calibration.temperature), other)
                 report = replace(report, variant=f"{variant}\n{quantize.beside(candidate, other, size)}\n")
             candidate.replace(output)
     except OSError as error:

@@ -46,6 +46,9 @@ class TestTemperature:
         loss = -likelihoods[np.arange(len(labels)), labels].mean()
         return loss, expected_calibration_error(np.exp(likelihoods.max(axis=1)), best == labels), best
 
+    def test_of_a_single_class_there_is_nothing_to_calibrate(self) -> None:
+        assert fit_temperature(np.ones((5, 1), np.float32), np.zeros(5, np.int64)) == 1
+
     def test_a_net_without_a_mistake_is_not_made_sure_beyond_measure(self) -> None:
         labels = np.arange(200) % 4
         logits = (3 * np.eye(4)[labels]).astype(np.float32)

@@ -65,7 +65,8 @@ def with_resize(net: ModelProto, size: int, mode: images.ResizeMode) -> ModelPro
         <ir_version: {IR}, opset_import: ["" : {OPSET}]>
         resize (uint8[batch, height, width, 3] image) => (float[batch, 3, {size}, {size}] pixels)
         <float zero = {{0.0}}, float half = {{0.5}}, float one = {{1.0}}, float two = {{2.0}},
-         float rounding = {{{images.ROUNDING}}}, float side = {{{size}.0}},
+         float side = {{{size}.0}},
+         float triangle_steps = {{{images.TRIANGLE_STEPS}.0}}, float weight_steps = {{{images.WEIGHT_STEPS}.0}},
          int64 height_index = {{1}}, int64 width_index = {{2}}, int64[1] second = {{1}}>
         {{
             shape = Shape(image)
@@ -75,17 +76,18 @@ def with_resize(net: ModelProto, size: int, mode: images.ResizeMode) -> ModelPro
             short = Min(height_length, width_length)
             long = Max(height_length, width_length)
             steps = Range(zero, side, one)
-            middles = Add(steps, half)
+            evens = Mul(two, steps)
+            odds = Add(evens, one)
             {_axis("height", mode)}
             {_axis("width", mode)}
             floats = Cast <to = {TensorProto.FLOAT}> (image)
             planes = Transpose <perm = [0, 3, 1, 2]> (floats)
             columns = Transpose <perm = [1, 0]> (width_weights)
             wide = MatMul(planes, columns)
-            wide_up = Add(wide, rounding)
+            wide_up = Add(wide, half)
             wide_whole = Floor(wide_up)
             tall = MatMul(height_weights, wide_whole)
-            tall_up = Add(tall, rounding)
+            tall_up = Add(tall, half)
             {_PADDED if mode == "pad" else "pixels = Floor(tall_up)"}
         }}
     """)
@@ -106,10 +108,10 @@ def with_resize(net: ModelProto, size: int, mode: images.ResizeMode) -> ModelPro
 def _axis(axis: str, mode: images.ResizeMode) -> str:
     """Weights `(S, length)` of one axis: `cifar_onnx.images.resize_weights`, line by line."""
     box = "short" if mode == "crop" else f"{axis}_length"
-    extent = "side"
+    extent, kept = "side", "#_kept"
     lines = ""
     if mode == "pad":
-        extent = "#_extent"
+        extent, kept = "#_extent", "#_all"
         lines = """
             #_product = Mul(#_length, side)
             #_share = Div(#_product, long)
@@ -118,43 +120,63 @@ def _axis(axis: str, mode: images.ResizeMode) -> str:
             #_extent = Max(one, #_share_whole)
         """
     lines += f"""
-            #_scale = Div({box}, {extent})
-            #_outside = Sub(#_length, {box})
-            #_begin = Div(#_outside, two)
             #_free = Sub(side, {extent})
             #_free_half = Div(#_free, two)
             #_margin = Floor(#_free_half)
-            #_at = Sub(middles, #_margin)
-            #_scaled = Mul(#_at, #_scale)
-            #_centre = Add(#_begin, #_scaled)
-            #_centres = Unsqueeze(#_centre, second)
+            #_margins = Mul(two, #_margin)
+            #_at_row = Sub(odds, #_margins)
+            #_at = Unsqueeze(#_at_row, second)
+            #_ats = Mul(#_at, {box})
             #_steps = Range(zero, #_length, one)
-            #_middles = Add(#_steps, half)
-            #_difference = Sub(#_middles, #_centres)
+            #_evens = Mul(two, #_steps)
+            #_odds = Add(#_evens, one)
+            #_outside = Sub(#_length, {box})
+            #_place = Sub(#_odds, #_outside)
+            #_places = Mul(#_place, {extent})
+            #_difference = Sub(#_places, #_ats)
             #_distance = Abs(#_difference)
-            #_support = Max(#_scale, one)
-            #_relative = Div(#_distance, #_support)
+            #_reach = Max({box}, {extent})
+            #_reaches = Mul(two, #_reach)
+            #_relative = Div(#_distance, #_reaches)
             #_triangle = Sub(one, #_relative)
             #_clipped = Relu(#_triangle)
+            #_stretched = Mul(#_clipped, triangle_steps)
+            #_stretched_up = Add(#_stretched, half)
+            {kept} = Floor(#_stretched_up)
     """
     if mode == "pad":
         lines += f"""
             #_after = Greater(#_at, zero)
-            #_before = Less(#_at, {extent})
+            #_extents = Mul(two, {extent})
+            #_before = Less(#_at, #_extents)
             #_both = And(#_after, #_before)
-            #_inside = Cast <to = {TensorProto.FLOAT}> (#_both)
-            #_insides = Unsqueeze(#_inside, second)
-            #_kept = Mul(#_clipped, #_insides)
+            #_insides = Cast <to = {TensorProto.FLOAT}> (#_both)
+            #_kept = Mul(#_all, #_insides)
             #_sum = ReduceSum <keepdims = 1> (#_kept, second)
-            #_empty = Sub(one, #_insides)
-            #_total = Add(#_sum, #_empty)
-            #_weights = Div(#_kept, #_total)
+            #_total = Max(#_sum, one)
         """
     else:
         lines += """
-            #_total = ReduceSum <keepdims = 1> (#_clipped, second)
-            #_weights = Div(#_clipped, #_total)
+            #_total = ReduceSum <keepdims = 1> (#_kept, second)
         """
+    # A quotient to the nearest whole number, put right by its remainder: some runtimes multiply by the inverse instead.
+    lines += f"""
+            #_product_steps = Mul(#_kept, weight_steps)
+            #_quotient = Div(#_product_steps, #_total)
+            #_quotient_up = Add(#_quotient, half)
+            #_near = Floor(#_quotient_up)
+            #_back = Mul(#_near, #_total)
+            #_rest = Sub(#_product_steps, #_back)
+            #_rests = Mul(two, #_rest)
+            #_too_low = GreaterOrEqual(#_rests, #_total)
+            #_missing = Neg(#_rests)
+            #_too_high = Greater(#_missing, #_total)
+            #_one_more = Cast <to = {TensorProto.FLOAT}> (#_too_low)
+            #_one_less = Cast <to = {TensorProto.FLOAT}> (#_too_high)
+            #_raised = Add(#_near, #_one_more)
+            #_whole = Sub(#_raised, #_one_less)
+            #_weights = Div(#_whole, weight_steps)
+    """
     return lines.replace("#", axis)
 
 

@@ -167,30 +167,26 @@ class TestContract:
 
 class TestResize:
     @pytest.mark.parametrize("mode", MODES)
-    def test_training_graph_and_pillow_agree_in_onnxruntime(self, models: dict[str, Path], mode: str) -> None:
+    def test_graph_and_training_see_the_same_pixels_in_onnxruntime(self, models: dict[str, Path], mode: str) -> None:
         session = ort.InferenceSession(graph.showing_pixels(onnx.load(models[mode])))
-        assert self.check(lambda batch: session.run(["pixels"], {"image": batch})[0], mode) <= 1e-3
+        self.check(lambda batch: session.run(["pixels"], {"image": batch})[0], mode)
 
     @pytest.mark.parametrize("mode", MODES)
-    def test_training_graph_and_pillow_agree_in_openvino(
+    def test_graph_and_training_see_the_same_pixels_in_openvino(
         self, models: dict[str, Path], mode: str, tmp_path: Path
     ) -> None:
         (tmp_path / "pixels.onnx").write_bytes(graph.showing_pixels(onnx.load(models[mode])))
         core = openvino.Core()
         compiled = core.compile_model(tmp_path / "pixels.onnx", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-        assert self.check(lambda batch: compiled([batch])["pixels"], mode) <= 1e-3
+        self.check(lambda batch: compiled([batch])["pixels"], mode)
 
-    def check(self, graph, mode) -> float:  # type: ignore[no-untyped-def]
-        """Every pixel within one grey level of both; returns on how many training and graph differ."""
-        differing, total = 0, 0
+    def check(self, graph, mode) -> None:  # type: ignore[no-untyped-def]
+        """Every pixel is that of training, and within one grey level of Pillow's."""
         for height, width in SIZES:
             picture = noise(height, width)
             seen = graph(picture[None])[0].transpose(1, 2, 0)
-            trained = images.resize(picture, 32, mode).astype(int)
-            assert np.abs(seen - trained).max() <= 1, (height, width)
+            assert np.array_equal(seen, images.resize(picture, 32, mode)), (height, width)
             assert np.abs(seen - by_pillow(picture, 32, mode).astype(int)).max() <= 1, (height, width)
-            differing, total = differing + (seen != trained).sum(), total + seen.size
-        return differing / total
 
     @pytest.mark.parametrize("mode", MODES)
     def test_a_picture_of_the_right_size_is_left_alone(self, mode: images.ResizeMode) -> None:

@@ -23,7 +23,7 @@ from cifar_onnx.folders import files, labelled, subfolders
 from cifar_onnx.images import Pixels, ResizeMode, decode, fingerprint, resize
 from cifar_onnx.progress import track
 
-_VERSION = 2  # of how pictures become pixels: a change makes old caches stale
+_VERSION = 3  # of how pictures become pixels: a change makes old caches stale
 Texts = NDArray[np.str_]
 
 

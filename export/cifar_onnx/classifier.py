@@ -83,7 +83,7 @@ class Replay:
 
     @property
     def ok(self) -> bool:
-        """Whether the label is the same and the probabilities are within 1e-3: a rounding tie in the resize counts."""
+        """Whether the label is the same and the probabilities are within 1e-3, which half precision on a GPU needs."""
         return not self.stage
 
 

@@ -39,9 +39,12 @@ _UPRIGHT = {
 _ROTTEN = (OSError, SyntaxError, ValueError, EOFError, TypeError, AttributeError, KeyError, IndexError, struct.error)
 MAX_PIXELS = 100_000_000  # 300 MB once decoded; a 230 KB file can claim more
 PAD_VALUE = 128  # mid-grey, where mode `pad` has no picture
-# A half, and a little more than any sum of products is off: rational weights give many exact ties, and these must fall
-# on the same side whatever the order in which a runtime adds.
-ROUNDING = 0.5 + 2**-10
+MAX_SIDE = 65_535  # pixels, as JPEG's
+# Weights of the resize are whole numbers of steps. So float32 adds them, and pixels times weights, without rounding
+# (sums stay below 2^24 where S is 8 or more): every runtime on every machine sees the same pixels, in whatever order it
+# adds.
+TRIANGLE_STEPS = 2048
+WEIGHT_STEPS = 8192
 
 
 def decode(source: Source) -> Pixels:
@@ -93,6 +96,8 @@ def _from_array(array: NDArray[np.uint8]) -> Pixels:
 def _upright_rgb(image: Image.Image) -> Pixels:
     if image.width * image.height > MAX_PIXELS:
         raise ImageError(f"{image.width} x {image.height} pixels are more than the limit of {MAX_PIXELS:,}")
+    if max(image.size) > MAX_SIDE:
+        raise ImageError(f"{image.width} x {image.height} pixels: no side may be longer than {MAX_SIDE:,}")
     if image.mode == "F":
         raise ImageError("floating-point pixels have no fixed range: convert them to 8 bits first")
     if turn := _UPRIGHT.get(image.getexif().get(_ORIENTATION, 1)):
@@ -123,8 +128,8 @@ def fingerprint(pixels: Pixels) -> str:
 def resize(pixels: Pixels, size: int, mode: ResizeMode = "stretch") -> Pixels:
     """Antialiased bilinear resize to a square, as two matrix products with triangle weights.
 
-    The same formula is in the exported graph, and within one grey level of Pillow's `BILINEAR`: both passes round to
-    whole grey levels, columns first.
+    The same formula is in the exported graph, which gives the same pixels on every machine, and within one grey level
+    of Pillow's `BILINEAR`: both passes round to whole grey levels, columns first.
 
     Args:
         pixels: uint8 `(H, W, 3)`.
@@ -139,8 +144,9 @@ def resize(pixels: Pixels, size: int, mode: ResizeMode = "stretch") -> Pixels:
         return pixels
     rows, columns = resize_weights(height, width, size, mode)
     x = np.ascontiguousarray(pixels.transpose(2, 0, 1), dtype=np.float32)  # (3, H, W)
-    x = np.floor(x @ columns.T + np.float32(ROUNDING))  # (3, H, S)
-    x = np.floor(rows @ x + np.float32(ROUNDING))  # (3, S, S)
+    half = np.float32(0.5)
+    x = np.floor(x @ columns.T + half)  # (3, H, S)
+    x = np.floor(rows @ x + half)  # (3, S, S)
     if mode == "pad":
         inside = np.outer(rows.any(axis=1), columns.any(axis=1))
         x = np.where(inside, x, np.float32(PAD_VALUE))
@@ -150,28 +156,29 @@ def resize(pixels: Pixels, size: int, mode: ResizeMode = "stretch") -> Pixels:
 def resize_weights(height: int, width: int, size: int, mode: ResizeMode) -> tuple[Weights, Weights]:
     """Weights of the two passes: rows `(S, H)` and columns `(S, W)`, float32; a row of zeros is padding.
 
-    Output pixel `i` looks at the input around `c = begin + (i + 1/2 - margin) * scale` with
-    `w[i, j] = max(0, 1 - |j + 1/2 - c| / max(scale, 1))`, normalised, where `scale = box / extent`: `box` input
-    pixels, from `begin`, are drawn on `extent` output pixels, from `margin`.
+    Output pixel `i` looks at the input around `c = begin + (i + 1/2 - margin) * box / extent` with
+    `w[i, j] = max(0, 1 - |j + 1/2 - c| / max(box / extent, 1))`, normalised, where `box` input pixels, from `begin`,
+    are drawn on `extent` output pixels, from `margin`. Places are computed in units of `1 / (2 extent)` input pixels,
+    in which they are whole numbers, and weights are rounded before and after they are normalised.
     """
     short, long = min(height, width), max(height, width)
+    one, two = np.float32(1), np.float32(2)
 
     def axis(length: int) -> Weights:
         box = np.float32(short if mode == "crop" else length)
         extent = np.float32(size)
         if mode == "pad":
-            extent = max(np.float32(1), np.floor(np.float32(length * size) / np.float32(long) + np.float32(0.5)))
-        scale = box / extent
-        begin = (np.float32(length) - box) / np.float32(2)
-        margin = np.floor((np.float32(size) - extent) / np.float32(2))
-        at = np.arange(size, dtype=np.float32) + np.float32(0.5) - margin  # (S,)
-        centre = begin + at * scale
-        distance = np.abs(np.arange(length, dtype=np.float32) + np.float32(0.5) - centre[:, None])  # (S, length)
-        weights = np.maximum(np.float32(0), np.float32(1) - distance / max(scale, np.float32(1)))
-        weights *= ((at > 0) & (at < extent))[:, None]
-        total = weights.sum(axis=1, keepdims=True)
-        normalised: Weights = weights / np.where(total > 0, total, np.float32(1))
-        return normalised
+            extent = max(one, np.floor(np.float32(length * size) / np.float32(long) + np.float32(0.5)))
+        margin = np.floor((np.float32(size) - extent) / two)
+        at = (two * np.arange(size, dtype=np.float32) + one - two * margin)[:, None]  # (S, 1)
+        place = two * np.arange(length, dtype=np.float32) + one - (np.float32(length) - box)  # (length,)
+        distance = np.abs(place * extent - at * box)  # (S, length)
+        triangle = np.maximum(np.float32(0), one - distance / (two * max(box, extent)))
+        steps = np.floor(triangle * TRIANGLE_STEPS + np.float32(0.5)).astype(np.int64)
+        steps *= (at > 0) & (at < two * extent)
+        total = np.maximum(steps.sum(axis=1, keepdims=True), 1)
+        weights: Weights = ((2 * WEIGHT_STEPS * steps + total) // (2 * total)).astype(np.float32)
+        return weights / np.float32(WEIGHT_STEPS)
 
     return axis(height), axis(width)
 

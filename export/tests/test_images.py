@@ -131,6 +131,10 @@ def test_a_bomb_is_refused_by_its_header(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("decoded"))
     with pytest.raises(ImageError, match="40 x 20 pixels are more than the limit of 799"):
         images.decode(encoded)
+    monkeypatch.setattr(images, "MAX_PIXELS", 800)
+    monkeypatch.setattr(images, "MAX_SIDE", 39)
+    with pytest.raises(ImageError, match="40 x 20 pixels: no side may be longer than 39"):
+        images.decode(encoded)
 
 
 @pytest.mark.parametrize(

@@ -105,6 +105,32 @@ def _parser() -> argparse.ArgumentParser:
         foreign.add_argument("--size", type=_positive, metavar="S", help="side of the pictures in pixels")
         foreign.add_argument("--resize", choices=get_args(images.ResizeMode), help="how pictures become squares")
 
+    serve = commands.add_parser("serve", help="answer over HTTP, with a page for people", allow_abbrev=False)
+    serve.add_argument("model", nargs="?", type=Path, default="model.onnx", help="the file (default: %(default)s)")
+    serve.add_argument("--host", default="127.0.0.1", help="address to listen at (default: %(default)s, this machine)")
+    serve.add_argument("--port", type=_port, default=8000, help="0 takes a free one (default: %(default)s)")
+    serve.add_argument("--threads", type=_positive, metavar="N", help="threads of the net (default: all CPUs)")
+    serve.add_argument(
+        "--max-batch", type=_positive, default=32, metavar="N", help="pictures that run together (default: %(default)s)"
+    )
+    serve.add_argument(
+        "--max-wait", type=_within(0, 1000), default=0, metavar="MS", help="wait for others (default: %(default)s)"
+    )
+    serve.add_argument(
+        "--max-waiting", type=_positive, default=256, metavar="N", help="requests at a time (default: %(default)s)"
+    )
+    serve.add_argument(
+        "--max-body", type=_within(0.001, 1000), default=20, metavar="MB", help="of a request (default: %(default)s)"
+    )
+    serve.add_argument(
+        "--max-pixels", type=_within(0.001, 100), default=25, metavar="MP", help="of a picture (default: %(default)s)"
+    )
+    serve.add_argument(
+        "--allow-host", action="append", default=[], metavar="NAME", help="a name that the server goes by, too"
+    )
+    serve.add_argument("--access-log", action="store_true", help="a line for each request")
+    serve.set_defaults(run=_serve)
+
     for command in (classify, verify):
         command.add_argument(
             "--untrusted", action="store_true", help="try the file first in a process with little memory and time"
@@ -120,6 +146,12 @@ def _parser() -> argparse.ArgumentParser:
 def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 up")
+    return int(text)
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to 65535")
     return int(text)
 
 
@@ -156,6 +188,14 @@ def _evaluation(name: str) -> Callable[[argparse.Namespace], int]:
         return code
 
     return run
+
+
+def _serve(options: argparse.Namespace) -> int:
+    try:
+        from cifar_onnx.serving import command
+    except ModuleNotFoundError as error:
+        raise InputError(f'serve needs {error.name}: pip install "cifar-onnx[serve]"') from None
+    return command.run(options)
 
 
 def _classifier(options: argparse.Namespace) -> Classifier:

@@ -91,7 +91,7 @@ class Classifier:
     """An exported classifier.
 
     Args:
-        model: path of a model.onnx that holds a contract.
+        model: path of a model.onnx that holds a contract, or its bytes.
         providers: onnxruntime execution providers in order of preference, `"cuda"` or `"CUDAExecutionProvider"`;
             by default the CPU.
         threads: how many threads the net may use; by default as many as the CPUs this process may run on.
@@ -104,17 +104,20 @@ class Classifier:
 
     def __init__(
         self,
-        model: str | PathLike[str] = "model.onnx",
+        model: str | PathLike[str] | bytes = "model.onnx",
         *,
         providers: Sequence[str] = ("cpu",),
         threads: int | None = None,
         untrusted: bool = False,
     ) -> None:
-        data, self.contract = contract.read(model)
+        if isinstance(model, bytes):
+            name, data, self.contract = "the model", model, contract.parse(model)
+        else:
+            name, (data, self.contract) = str(model), contract.read(model)
         if untrusted:
-            probe.run(data, str(model))
+            probe.run(data, name)
         self.classes = self.contract.classes
-        self._session = session(data, str(model), providers, threads)
+        self._session = session(data, name, providers, threads)
         self.providers: list[str] = self._session.get_providers()
 
     @overload
@@ -202,6 +205,11 @@ class Classifier:
         """Whether the file gives class activation maps."""
         return any(output.name == "cam" for output in self._session.get_outputs())
 
+    def maps(self, pixels: Pixels) -> Scores:
+        """Class activation maps `(K, h, w)` of a square `(S, S, 3)`, from a file that gives them."""
+        maps: Scores = self._session.run(["cam"], {"image": pixels[None]})[0][0]
+        return maps
+
     def explain(self, image: Source, label: str | None = None) -> Scores:
         """What in a picture spoke for a class: `(S, S)` from 0 to 1, on the square that the net sees.
 
@@ -223,7 +231,7 @@ class Classifier:
             raise InputError(f"unknown class {label!r}: the model knows {', '.join(self.classes)}")
         k = self.classes.index(label)
         if self.has_maps:
-            return cam(self._session.run(["cam"], {"image": pixels[None]})[0][0, k], self.contract.size)
+            return cam(self.maps(pixels)[k], self.contract.size)
         return occlusion(lambda batch: self.run(batch)[0], pixels, k)
 
     def verify(self) -> list[Replay]:

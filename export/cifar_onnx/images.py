@@ -47,7 +47,7 @@ TRIANGLE_STEPS = 2048
 WEIGHT_STEPS = 8192
 
 
-def decode(source: Source) -> Pixels:
+def decode(source: Source, limit: int = MAX_PIXELS) -> Pixels:
     """Decode a picture to upright RGB.
 
     EXIF orientation is applied, transparency is laid over white, 16-bit grey is scaled to 8 bits, and of an animation
@@ -55,6 +55,7 @@ def decode(source: Source) -> Pixels:
 
     Args:
         source: path, encoded bytes, Pillow image, or an array: uint8 `(H, W, 3)` in RGB order, or `(H, W)` grey.
+        limit: pixels that a picture may have.
 
     Returns:
         uint8 `(H, W, 3)`.
@@ -67,9 +68,9 @@ def decode(source: Source) -> Pixels:
     name = "the picture" if isinstance(source, bytes | Image.Image) else str(source)
     try:
         if isinstance(source, Image.Image):
-            return _upright_rgb(source)
+            return _upright_rgb(source, limit)
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS) as image:
-            return _upright_rgb(image)
+            return _upright_rgb(image, limit)
     except FileNotFoundError:
         raise ImageError(f"{name}: no such file") from None
     except IsADirectoryError:
@@ -93,9 +94,9 @@ def _from_array(array: NDArray[np.uint8]) -> Pixels:
     return array if array.ndim == 3 else np.repeat(array[:, :, None], 3, axis=2)
 
 
-def _upright_rgb(image: Image.Image) -> Pixels:
-    if image.width * image.height > MAX_PIXELS:
-        raise ImageError(f"{image.width} x {image.height} pixels are more than the limit of {MAX_PIXELS:,}")
+def _upright_rgb(image: Image.Image, limit: int) -> Pixels:
+    if image.width * image.height > limit:
+        raise ImageError(f"{image.width} x {image.height} pixels are more than the limit of {limit:,}")
     if max(image.size) > MAX_SIDE:
         raise ImageError(f"{image.width} x {image.height} pixels: no side may be longer than {MAX_SIDE:,}")
     if image.mode == "F":

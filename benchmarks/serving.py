@@ -1,0 +1,109 @@
+"""Requests a second and their latency: this server, one picture at a time, a plain FastAPI app, and LitServe.
+
+python benchmarks/serving.py model.onnx: 64 clients in a process of their own, each with one picture in a form, over and
+over again, after a warm-up; the servers one after the other on the same CPUs.
+"""
+
+import argparse
+import asyncio
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+from benchmarks.bench import PEERS, ROOT, machine, show
+from cifar_onnx.images import encode_png
+
+HERE = ROOT / "benchmarks" / "peers"
+
+
+async def client(port: int, request: bytes, end: float, seconds: list[float]) -> None:
+    """Ask until `end`; anything but 200 is an error."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    while time.perf_counter() < end:
+        began = time.perf_counter()
+        writer.write(request)
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = next(int(line[15:]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
+        body = await reader.readexactly(length)
+        if not head.startswith(b"HTTP/1.1 200"):
+            sys.exit(f"{head.decode()}{body.decode()}")
+        seconds.append(time.perf_counter() - began)
+    writer.close()
+
+
+async def load(port: int, request: bytes, clients: int, duration: float) -> list[float]:
+    """Latencies in seconds of all requests of so many clients."""
+    seconds: list[float] = []
+    end = time.perf_counter() + duration
+    await asyncio.gather(*(client(port, request, end, seconds) for _ in range(clients)))
+    return seconds
+
+
+def form(picture: bytes) -> bytes:
+    """A request with a picture in the field `files`."""
+    body = (
+        b'--b\r\ncontent-disposition: form-data; name="files"; filename="a.png"\r\ncontent-type: image/png\r\n\r\n'
+        + picture
+        + b"\r\n--b--\r\n"
+    )
+    head = "POST /predict HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: multipart/form-data; boundary=b\r\n"
+    return f"{head}content-length: {len(body)}\r\n\r\n".encode() + body
+
+
+def measure(command: Sequence[object], request: bytes, clients: int, duration: float) -> tuple[float, list[float]]:
+    """Requests a second, and their latencies at 50, 90 and 99 percent in milliseconds."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    words = [str(port) if word == "PORT" else str(word) for word in command]
+    server = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # noqa: S603
+    try:
+        for _ in range(300):
+            with socket.socket() as knock:
+                if knock.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            time.sleep(0.1)
+        asyncio.run(load(port, request, clients, 1.0))
+        seconds = asyncio.run(load(port, request, clients, duration))
+    finally:
+        server.terminate()
+        server.wait()
+    return len(seconds) / duration, (1000 * np.percentile(seconds, [50, 90, 99])).tolist()
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("model", type=Path)
+    parser.add_argument("--clients", type=int, default=64)
+    parser.add_argument("--seconds", type=float, default=8.0)
+    parser.add_argument("--size", type=int, default=32, help="side of the picture")
+    options = parser.parse_args()
+    picture = np.random.default_rng(0).integers(256, size=(options.size, options.size, 3), dtype=np.uint8)
+    request = form(encode_png(picture))
+    model = options.model.resolve()
+    ours = [sys.executable, "-m", "cifar_onnx", "serve", model, "--port", "PORT"]
+    servers = {
+        "plain FastAPI": [PEERS, HERE / "fastapi_server.py", model, "PORT"],
+        "LitServe, batches of 32": [PEERS, HERE / "litserve_server.py", model, "PORT"],
+        "cifar_onnx serve, one at a time": [*ours, "--max-batch", "1"],
+        "cifar_onnx serve": ours,
+    }
+    found = {name: measure(each, request, options.clients, options.seconds) for name, each in servers.items()}
+    first = found["plain FastAPI"][0]
+    print(machine())
+    rows = [
+        (name, f"{rate:,.0f}", f"{rate / first:.2f}", *(f"{ms:.1f}" for ms in latency), f"{latency[2] / latency[0]:.1f}")
+        for name, (rate, latency) in found.items()
+    ]
+    show((f"{options.clients} clients", "requests/s", "x FastAPI", "p50 ms", "p90", "p99", "p99/p50"), rows)
+
+
+if __name__ == "__main__":
+    main()

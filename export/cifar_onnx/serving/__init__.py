@@ -1,0 +1,1 @@
+"""A classifier over HTTP; needs `cifar-onnx[serve]`."""

@@ -1,0 +1,226 @@
+"""The HTTP interface: predictions, health, metrics, and the page."""
+
+import asyncio
+from collections.abc import AsyncIterator, Collection
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import FastAPI, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, PlainTextResponse
+from pydantic import BaseModel
+from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+
+import cifar_onnx
+from cifar_onnx.errors import ImageError
+from cifar_onnx.serving import protocol
+from cifar_onnx.serving.gate import Gate, RequestError, refusals
+from cifar_onnx.serving.metrics import Metrics
+from cifar_onnx.serving.model import ModelFile, Served, Settings
+
+FILES = 1000  # in one request
+_SUMMARY = "One ONNX file answers what is in a picture, how sure it is, and when it does not know."
+
+
+class Share(BaseModel):
+    """A class and its probability, 0 to 1."""
+
+    label: str
+    probability: float
+
+
+class Map(BaseModel):
+    """What in the picture spoke for the label: shares, 0 to 1, row by row, over the square that the net sees."""
+
+    height: int
+    width: int
+    values: list[float]
+
+
+class Prediction(BaseModel):
+    """What the model says of one picture; of one that cannot be read, among others, only `name` and `error`."""
+
+    name: str
+    label: str | None = None
+    probability: float | None = None
+    top: list[Share] | None = None
+    labels: list[str] | None = None
+    unknown: bool | None = None
+    map: Map | None = None
+    error: str | None = None
+
+
+class Model(BaseModel):
+    """Which model it was."""
+
+    name: str
+    digest: str
+
+
+class Predictions(BaseModel):
+    """Predictions in the order of the pictures, and how long they took."""
+
+    model: Model
+    request_id: str
+    milliseconds: float
+    predictions: list[Prediction]
+
+
+class Health(BaseModel):
+    """Whether requests are served, and by which model."""
+
+    status: str
+    model: Model
+
+
+_PICTURE = {"schema": {"type": "string", "format": "binary"}}
+_BODIES = {
+    "multipart/form-data": {
+        "schema": {
+            "type": "object",
+            "properties": {"files": {"type": "array", "items": {"type": "string", "format": "binary"}, "minItems": 1}},
+            "required": ["files"],
+        }
+    },
+    **{f"image/{kind}": _PICTURE for kind in ("png", "jpeg", "webp", "gif", "bmp")},
+}
+
+
+def build(path: Path, settings: Settings, hosts: Collection[str], body: int, capacity: int) -> Gate:
+    """The app of one model file, behind its gate.
+
+    Args:
+        path: of the model file.
+        settings: how the model is served.
+        hosts: names that the server goes by, besides localhost and addresses.
+        body: bytes of a request at most.
+        capacity: requests that are served at a time.
+
+    Raises:
+        ContractError: the model cannot be served.
+    """
+    metrics = Metrics()
+
+    def changed(served: Served) -> None:
+        metrics.model.info({"name": path.stem, "digest": served.digest})
+
+    file = ModelFile(path, settings, metrics.batch.observe, changed)
+
+    @asynccontextmanager
+    async def watching(_app: FastAPI) -> AsyncIterator[None]:
+        watch = asyncio.create_task(file.watch())
+        yield
+        watch.cancel()
+
+    app = FastAPI(
+        title="cifar-onnx",
+        version=cifar_onnx.__version__,
+        summary=_SUMMARY,
+        lifespan=watching,
+        docs_url=None,
+        redoc_url=None,
+    )
+    gate = Gate(app, metrics, hosts, body, capacity)
+    _refusals(app)
+
+    @app.post(
+        "/predict",
+        summary="Classify pictures",
+        response_model=Predictions,
+        response_model_exclude_unset=True,
+        responses=refusals(400, 413, 415, 421, 422, 503),
+        openapi_extra={
+            "requestBody": {"required": True, "content": _BODIES},
+            "x-example": "curl -F files=@cat.jpg -F files=@dog.jpg 'http://127.0.0.1:8000/predict?top_k=3'",
+        },
+    )
+    async def predict(
+        request: Request,
+        top_k: Annotated[int, Query(ge=1, le=1000, description="classes to name, the most probable first")] = 5,
+        map: Annotated[bool, Query(description="with what spoke for the label, of a model that tells")] = False,  # noqa: A002
+    ) -> Response:
+        began, served = asyncio.get_running_loop().time(), file.current
+        pictures = await _pictures(request)
+        rows = await asyncio.gather(*(_row(served, name, encoded, top_k, map) for name, encoded in pictures))
+        if all("error" in row for row in rows):
+            raise RequestError(422, rows[0]["error"] if len(rows) == 1 else f"{rows[0]['name']}: {rows[0]['error']}")
+        answer = {
+            "model": {"name": file.name, "digest": served.digest},
+            "request_id": request.state.request_id,
+            "milliseconds": round(1000 * (asyncio.get_running_loop().time() - began), 3),
+            "predictions": rows,
+        }
+        return JSONResponse(answer)
+
+    @app.get("/healthz", summary="Whether requests are served", response_model=Health, responses=refusals(421, 503))
+    async def health() -> Response:
+        if gate.draining:
+            raise RequestError(503, "the server is about to end")
+        model = {"name": file.name, "digest": file.current.digest}
+        return JSONResponse({"status": "ok", "model": model})
+
+    @app.get("/metrics", summary="Counters for Prometheus", response_class=PlainTextResponse, responses=refusals(421))
+    async def counters() -> Response:
+        return Response(metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    @app.get("/contract", summary="What the model says of itself", responses=refusals(421))
+    async def contract() -> dict[str, Any]:
+        return {"name": file.name, **file.current.about}
+
+    app.include_router(protocol.router(file, gate))
+    return gate
+
+
+async def _pictures(request: Request) -> list[tuple[str, bytes]]:
+    """Names and files of the pictures in a request."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind == "multipart/form-data":
+        async with request.form(max_files=FILES, max_fields=FILES) as form:
+            files = [each for each in form.getlist("files") if isinstance(each, UploadFile)]
+            found = [(each.filename or "", await each.read()) for each in files]
+        if not found:
+            raise RequestError(400, "no file in the field 'files'")
+        return found
+    if kind.startswith("image/") or kind == "application/octet-stream":
+        return [("", await request.body())]
+    raise RequestError(
+        415, "send pictures as multipart/form-data in the field 'files', or one as the body, as image/jpeg"
+    )
+
+
+async def _row(served: Served, name: str, encoded: bytes, top_k: int, with_map: bool) -> dict[str, Any]:
+    try:
+        square = await served.square(encoded)
+    except ImageError as error:
+        return {"name": name, "error": str(error)}
+    prediction = (await served.answer(square)).prediction
+    row = {"name": name, **prediction.as_dict(top_k)}
+    if with_map and (heat := await served.map_of(square, prediction.label)):
+        row["map"] = heat
+    return row
+
+
+def _refusals(app: FastAPI) -> None:
+    """Answer every error as `{"error": sentence}`."""
+
+    @app.exception_handler(RequestError)
+    async def refused(_request: Request, error: RequestError) -> Response:
+        headers = {"retry-after": "1"} if error.status == 503 else None
+        return JSONResponse({"error": error.sentence}, error.status, headers)
+
+    @app.exception_handler(HTTPException)
+    async def failed(request: Request, error: HTTPException) -> Response:
+        sentences = {404: f"there is no {request.url.path}: /docs says what there is"}
+        return JSONResponse({"error": sentences.get(error.status_code, error.detail)}, error.status_code, error.headers)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_request: Request, error: RequestValidationError) -> Response:
+        said = "; ".join(f"{each['loc'][-1]}: {each['msg']}" for each in error.errors())
+        return JSONResponse({"error": said}, 400)
+
+    @app.exception_handler(ClientDisconnect)
+    async def gone(_request: Request, _error: ClientDisconnect) -> Response:
+        return Response(status_code=499)  # nobody reads it; the counters do

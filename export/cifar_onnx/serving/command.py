@@ -1,0 +1,82 @@
+"""`python -m cifar_onnx serve`: a socket, uvicorn, and an orderly end."""
+
+import argparse
+import socket
+import sys
+import time
+from contextlib import ExitStack
+from types import FrameType
+
+import uvicorn
+
+from cifar_onnx.errors import InputError
+from cifar_onnx.serving.app import build
+from cifar_onnx.serving.connection import DeadlineProtocol
+from cifar_onnx.serving.gate import Gate
+from cifar_onnx.serving.model import Settings
+
+_GRACE = 10.0  # seconds that requests have to end in once the server is told to
+
+
+class Server(uvicorn.Server):
+    """uvicorn's, which first answers what has been asked, and says meanwhile that it is not ready."""
+
+    def __init__(self, config: uvicorn.Config, gate: Gate) -> None:
+        super().__init__(config)
+        self._gate, self._end = gate, 0.0
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin to end; a second signal ends at once."""
+        if self._gate.draining:
+            self.should_exit = self.force_exit = True
+        self._gate.draining, self._end = True, time.monotonic() + _GRACE
+
+    async def on_tick(self, counter: int) -> bool:
+        if self._gate.draining and (not self._gate.working or time.monotonic() > self._end):
+            self.should_exit = True
+        return await super().on_tick(counter)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Serve until a signal.
+
+    Raises:
+        ContractError: the model cannot be served.
+        InputError: the address cannot be listened at.
+    """
+    settings = Settings(options.max_batch, options.max_wait / 1000, int(options.max_pixels * 1e6), options.threads)
+    hosts = {options.host, socket.gethostname(), *options.allow_host}
+    gate = build(options.model, settings, hosts, int(options.max_body * 1e6), options.max_waiting)
+    listener = _listen(options.host, options.port)
+    config = uvicorn.Config(
+        gate,
+        http=DeadlineProtocol,
+        ws="none",
+        log_level="warning",
+        access_log=options.access_log,
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=int(_GRACE),
+    )
+    host = f"[{options.host}]" if ":" in options.host else options.host
+    address = f"http://{host}:{listener.getsockname()[1]}"
+    print(
+        f"serving {options.model} at {address}: a page for people, and /docs for programs", file=sys.stderr, flush=True
+    )
+    Server(config, gate).run([listener])
+    return 0
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family, kind, number, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with ExitStack() as stack:
+            listener = stack.enter_context(socket.socket(family, kind, number))
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+            listener.listen(2048)  # who comes before uvicorn is ready waits
+            stack.pop_all()
+    except OSError as error:
+        where = f"{host}, port {port} ({error.strerror})"
+        raise InputError(f"cannot listen at {where}: name others by --host, --port") from None
+    return listener

@@ -1,0 +1,88 @@
+"""Connections that do not hold a server up: uvicorn's, with limits on what a client sends and how slowly it does."""
+
+import asyncio
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+SECONDS = 10.0  # to send a request, and to take a piece of an answer
+RATE = 50_000  # bytes a second of a large request at least, beyond these seconds
+HEAD = 65_536  # bytes of a request before its body
+
+
+class DeadlineProtocol(HttpToolsProtocol):
+    """Cuts off who sends a request, or takes an answer, too slowly, and whose headers do not end."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._arriving: asyncio.TimerHandle | None = None
+        self._leaving: asyncio.TimerHandle | None = None
+        self._began, self._received, self._in_head = 0.0, 0, True
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._wait()
+
+    def data_received(self, data: bytes) -> None:
+        self._received += len(data)
+        super().data_received(data)
+        if self._in_head and self._received > HEAD:
+            self._refuse(431, "Request Header Fields Too Large", f"the headers are larger than {HEAD:,} bytes")
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._received, self._in_head = 0, True
+        self._wait()
+
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        self._in_head = False
+        self._done()
+        super().on_message_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._done()
+        self.resume_writing()
+        super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._leaving = self.loop.call_later(SECONDS, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        if self._leaving is not None:
+            self._leaving.cancel()
+            self._leaving = None
+        super().resume_writing()
+
+    def send_400_response(self, msg: str) -> None:
+        self._refuse(400, "Bad Request", "this is not an HTTP request")
+
+    def _wait(self) -> None:
+        self._done()
+        self._began = self.loop.time()
+        self._arriving = self.loop.call_later(SECONDS, self._look)
+
+    def _done(self) -> None:
+        if self._arriving is not None:
+            self._arriving.cancel()
+            self._arriving = None
+
+    def _look(self) -> None:
+        left = self._began + SECONDS + self._received / RATE - self.loop.time()
+        if left > 0:
+            self._arriving = self.loop.call_later(left, self._look)
+        else:
+            self._refuse(408, "Request Timeout", f"the request did not arrive within {SECONDS:.0f} seconds")
+
+    def _refuse(self, status: int, reason: str, sentence: str) -> None:
+        self._done()
+        if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
+            body = f'{{"error": "{sentence}"}}'
+            head = f"HTTP/1.1 {status} {reason}\r\ncontent-type: application/json\r\nconnection: close\r\n"
+            self.transport.write(f"{head}content-length: {len(body)}\r\n\r\n{body}".encode())
+        self.transport.close()
+        self.loop.call_later(1, self.transport.abort)  # who does not take the answer either

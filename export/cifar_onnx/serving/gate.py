@@ -1,0 +1,163 @@
+"""What every request passes before it reaches the app: who may ask, how much, and how many at a time."""
+
+import ipaddress
+import json
+import re
+import time
+import uuid
+from collections.abc import Collection
+from typing import Any
+
+from pydantic import BaseModel
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from cifar_onnx.serving.metrics import Metrics
+
+_ID = re.compile(r"[\w.:-]{1,64}", re.ASCII)
+_HEADERS = {
+    "content-security-policy": "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; style-src 'self'; "
+    "img-src 'self' blob:; connect-src 'self'; worker-src 'self' blob:; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'",
+    "cross-origin-embedder-policy": "require-corp",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "permissions-policy": "camera=(self), microphone=(), geolocation=()",
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+}
+
+
+class RequestError(Exception):
+    """A request that is not served, with the status and the sentence that its client gets."""
+
+    def __init__(self, status: int, sentence: str) -> None:
+        super().__init__(sentence)
+        self.status, self.sentence = status, sentence
+
+
+class Error(BaseModel):
+    """Why a request was not served."""
+
+    error: str
+
+
+_REFUSALS = {
+    400: "The request is not what it must be",
+    404: "There is no such model",
+    413: "The request is too large",
+    415: "The body is of no type that is taken",
+    421: "The server does not go by this name",
+    422: "No picture in it can be read",
+    503: "Too many requests, or the server is about to end: ask again",
+}
+
+
+def refusals(*codes: int) -> dict[int | str, dict[str, Any]]:
+    """What the documentation of an operation says of the errors that it may answer with."""
+    return {code: {"model": Error, "description": _REFUSALS[code]} for code in codes}
+
+
+class Gate:
+    """Middleware that refuses, counts and marks requests.
+
+    Args:
+        app: what is behind it.
+        metrics: where they are counted.
+        hosts: names that the server goes by, besides addresses and localhost: a page elsewhere whose name has been
+            made to point here (DNS rebinding) goes by another.
+        body: bytes of a request at most.
+        capacity: requests with a body that are served at a time; others are told to come back.
+
+    Attributes:
+        draining: whether new work is refused, because the server is about to end.
+        working: requests with a body that are being served.
+    """
+
+    def __init__(self, app: ASGIApp, metrics: Metrics, hosts: Collection[str], body: int, capacity: int) -> None:
+        self._app, self._metrics, self._body, self._capacity = app, metrics, body, capacity
+        self._hosts = {"localhost", *(host.lower() for host in hosts)}
+        self.draining = False
+        self.working = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers, began = Headers(scope=scope), time.perf_counter()
+        asked = headers.get("x-request-id", "")
+        request_id = asked if _ID.fullmatch(asked) else uuid.uuid4().hex
+        scope["state"]["request_id"] = request_id
+        status = 500
+
+        async def answer(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                marked = MutableHeaders(scope=message)
+                marked["x-request-id"] = request_id
+                for name, value in _HEADERS.items():
+                    marked.setdefault(name, value)
+            await send(message)
+
+        work = scope["method"] == "POST"
+        self._metrics.in_flight.inc()
+        self.working += work
+        try:
+            try:
+                self._check(headers, work)
+                await self._app(scope, self._limited(receive), answer)
+            except RequestError as error:
+                await refuse(answer, error)
+        finally:
+            self.working -= work
+            self._metrics.in_flight.dec()
+            route = getattr(scope.get("route"), "path", "none")
+            self._metrics.requests.labels(route, status).inc()
+            self._metrics.seconds.labels(route).observe(time.perf_counter() - began)
+
+    def _check(self, headers: Headers, work: bool) -> None:
+        host = headers.get("host", "")
+        if not self._knows(host):
+            raise RequestError(421, f"this server does not go by the name {host!r}: serve --allow-host adds one")
+        length = headers.get("content-length", "")
+        if length.isdecimal() and int(length) > self._body:
+            raise self._too_large()
+        if work and self.draining:
+            raise RequestError(503, "the server is about to end: ask another, or again")
+        if work and self.working > self._capacity:
+            raise RequestError(503, f"{self._capacity} requests are being served already: ask again in a second")
+
+    def _knows(self, host: str) -> bool:
+        name = host.rpartition(":")[0] if re.search(r":\d*$", host) else host
+        try:
+            ipaddress.ip_address(name.strip("[]"))
+        except ValueError:
+            return name.lower().rstrip(".") in self._hosts
+        return True
+
+    def _limited(self, receive: Receive) -> Receive:
+        received = 0
+
+        async def limited() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > self._body:
+                raise self._too_large()
+            return message
+
+        return limited
+
+    def _too_large(self) -> RequestError:
+        return RequestError(413, f"the request is larger than the limit of {self._body:,} bytes")
+
+
+async def refuse(send: Send, error: RequestError) -> None:
+    """Answer with a refusal's sentence."""
+    body = json.dumps({"error": error.sentence}).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+    if error.status == 503:
+        headers.append((b"retry-after", b"1"))
+    await send({"type": "http.response.start", "status": error.status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,150 @@
+"""The model that is served: loaded, and replaced while requests go on when its file is."""
+
+import asyncio
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cifar_onnx import contract, images
+from cifar_onnx.classifier import Classifier, Prediction, Scores, usable_cpus
+from cifar_onnx.errors import ContractError, ImageError
+from cifar_onnx.images import Pixels
+from cifar_onnx.serving.batches import Batches
+
+_DECODED = 8  # pictures by one thread before it gives them on
+_LOOK = 1.0  # seconds between two looks at the file
+Stamp = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a model is served.
+
+    Attributes:
+        batch: pictures that run together at most.
+        wait: seconds to wait for others.
+        pixels: of a picture at most.
+        threads: of the net; None is one for each CPU.
+    """
+
+    batch: int
+    wait: float
+    pixels: int
+    threads: int | None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Of one picture: logits `(K,)`, familiarity, and what they mean."""
+
+    logits: Scores
+    familiarity: float
+    prediction: Prediction
+
+
+class Served:
+    """A loaded model: pictures are decoded in threads, and what the net sees of them runs together.
+
+    Attributes:
+        classifier: the model.
+        data: its file.
+        about: its contract but for the golden samples, in JSON's types.
+        digest: of its file.
+    """
+
+    def __init__(self, path: Path, settings: Settings, seen: Callable[[int], None]) -> None:
+        self.data, found = contract.read(path)
+        self.classifier = Classifier(self.data, threads=settings.threads, untrusted=True)
+        self.digest = found.digest
+        self.about: dict[str, Any] = {key: value for key, value in found.info.items() if key != "golden"}
+        self._limit, self._size, self._mode = settings.pixels, found.size, found.resize
+        self._seen = seen
+        self._decoding = Batches[bytes | Pixels, Pixels](self._squares, usable_cpus(), _DECODED)
+        self._net = Batches[Pixels, Answer](self._answers, 1, settings.batch, settings.wait)
+        self._maps = Batches[Pixels, Scores](self._maps_of, 1, 1)
+
+    async def square(self, picture: bytes | Pixels) -> Pixels:
+        """What the net sees of a picture's file, or of its pixels `(H, W, 3)`: uint8 `(S, S, 3)`; raises ImageError."""
+        return await self._decoding.do(picture)
+
+    async def answer(self, square: Pixels) -> Answer:
+        """The answer to what the net sees of a picture."""
+        return await self._net.do(square)
+
+    async def map_of(self, square: Pixels, label: str) -> dict[str, Any] | None:
+        """What spoke for a label, in JSON's types; None of a model that cannot tell."""
+        if not self.classifier.has_maps:
+            return None
+        heat = np.maximum((await self._maps.do(square))[self.classifier.classes.index(label)], 0)
+        shares = (heat / (heat.max() or 1)).ravel().tolist()
+        return {"height": heat.shape[0], "width": heat.shape[1], "values": [round(share, 4) for share in shares]}
+
+    def _squares(self, pictures: Sequence[bytes | Pixels]) -> list[Pixels | Exception]:
+        squares: list[Pixels | Exception] = []
+        for picture in pictures:
+            try:
+                squares.append(images.resize(images.decode(picture, self._limit), self._size, self._mode))
+            except ImageError as error:
+                squares.append(error)
+        return squares
+
+    def _answers(self, squares: Sequence[Pixels]) -> list[Answer]:
+        self._seen(len(squares))
+        logits, probabilities, familiarity = self.classifier.run(np.stack(squares))
+        predictions = self.classifier.predictions(probabilities, familiarity)
+        return [Answer(*each) for each in zip(logits, map(float, familiarity), predictions, strict=True)]
+
+    def _maps_of(self, squares: Sequence[Pixels]) -> list[Scores]:
+        return [self.classifier.maps(square) for square in squares]
+
+
+class ModelFile:
+    """A model file, and the model in it that is served now: a good one takes over, a broken one is left alone.
+
+    Args:
+        path: of the file.
+        settings: how its models are served.
+        seen: is told of the size of each batch.
+        changed: is told of each model that is served from now on.
+
+    Raises:
+        ContractError: the first model cannot be served.
+    """
+
+    def __init__(
+        self, path: Path, settings: Settings, seen: Callable[[int], None], changed: Callable[[Served], None]
+    ) -> None:
+        self._path, self._settings, self._seen, self._changed = path, settings, seen, changed
+        self.name = path.stem
+        self._stamp = self._look()
+        self.current = Served(path, settings, seen)
+        changed(self.current)
+
+    async def watch(self) -> None:
+        """Look at the file until cancelled."""
+        while True:
+            await asyncio.sleep(_LOOK)
+            stamp = self._look()
+            if stamp is None or stamp == self._stamp:
+                continue
+            self._stamp = stamp
+            try:
+                found = await asyncio.to_thread(Served, self._path, self._settings, self._seen)
+            except ContractError as error:
+                print(f"{error}; {self.current.digest[:12]} is served on", file=sys.stderr, flush=True)
+                continue
+            if found.digest != self.current.digest:
+                self.current = found
+                self._changed(found)
+                print(f"{self._path}: {found.digest[:12]} is served from now on", file=sys.stderr, flush=True)
+
+    def _look(self) -> Stamp | None:
+        try:
+            status = self._path.stat()
+        except OSError:
+            return None
+        return status.st_mtime_ns, status.st_size, status.st_ino

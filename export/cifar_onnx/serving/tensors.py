@@ -1,0 +1,102 @@
+"""Tensors of the Open Inference Protocol, as JSON and in binary form.
+
+Notation: `B` pictures, `H W` their size, `K` classes.
+"""
+
+import json
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cifar_onnx.images import Pixels
+from cifar_onnx.serving.gate import RequestError
+
+LENGTH = "Inference-Header-Content-Length"  # bytes of JSON before the binary tensors
+Value = NDArray[Any] | list[bytes]
+
+
+def outputs(classes: int) -> dict[str, tuple[str, list[int]]]:
+    """Datatype and shape of each output, of one picture."""
+    return {
+        "label": ("BYTES", []),
+        "probabilities": ("FP32", [classes]),
+        "in_set": ("BOOL", [classes]),
+        "unknown": ("BOOL", []),
+        "logits": ("FP32", [classes]),
+        "familiarity": ("FP32", []),
+    }
+
+
+def parts(body: bytes, length: str | None) -> tuple[dict[str, Any], bytes]:
+    """The JSON of a request, and what follows it."""
+    end = len(body)
+    if length is not None:
+        if not (length.isascii() and length.isdecimal() and len(length) < 20 and int(length) <= end):
+            raise RequestError(400, f"{LENGTH} is {length!r}: it must be the number of bytes of the JSON")
+        end = int(length)
+    try:
+        message = json.loads(body[:end])
+    except (ValueError, RecursionError):
+        raise RequestError(400, "the body is not JSON that can be read") from None
+    if not isinstance(message, dict) or not isinstance(message.get("id", ""), str):
+        raise RequestError(400, "the body must be a JSON object with 'inputs', and 'id', if any, a string")
+    return message, body[end:]
+
+
+def pictures(message: dict[str, Any], binary: bytes) -> Pixels:
+    """The one input, uint8 `(B, H, W, 3)`."""
+    inputs = message.get("inputs")
+    if not isinstance(inputs, list) or len(inputs) != 1 or not isinstance(inputs[0], dict):
+        raise RequestError(400, "'inputs' must hold one tensor, 'image'")
+    tensor = inputs[0]
+    if tensor.get("name") != "image" or tensor.get("datatype") != "UINT8":
+        raise RequestError(400, "the input must have the name 'image' and the datatype 'UINT8'")
+    shape = tensor.get("shape")
+    if (
+        not isinstance(shape, list)
+        or len(shape) != 4
+        or not all(isinstance(length, int) and not isinstance(length, bool) and 0 < length < 2**31 for length in shape)
+        or shape[3] != 3
+    ):
+        raise RequestError(400, f"the shape of 'image' is {json.dumps(shape)[:100]}: it must be [B, H, W, 3]")
+    parameters = tensor.get("parameters") or {}
+    size = parameters.get("binary_data_size") if isinstance(parameters, dict) else None
+    if size is not None:
+        if size != len(binary) or size != math.prod(shape):
+            raise RequestError(
+                400, f"binary_data_size and {len(binary)} bytes after the JSON must be {math.prod(shape)}"
+            )
+        return np.frombuffer(binary, np.uint8).reshape(shape)
+    try:
+        values = np.array(tensor.get("data"))
+    except (ValueError, OverflowError):
+        values = np.zeros(0)
+    if values.dtype.kind != "i" or values.size != math.prod(shape) or values.min() < 0 or values.max() > 255:
+        raise RequestError(400, f"'data' must be {math.prod(shape)} whole numbers from 0 to 255")
+    return values.reshape(shape).astype(np.uint8)
+
+
+def asked(message: dict[str, Any], known: list[str]) -> dict[str, bool]:
+    """Which outputs are asked for, and whether in binary form."""
+    parameters = message.get("parameters") or {}
+    wanted = message.get("outputs") or [{"name": name} for name in known]
+    if not isinstance(parameters, dict) or not isinstance(wanted, list):
+        raise RequestError(400, "'parameters' must be an object and 'outputs' a list")
+    found = {}
+    for output in wanted:
+        if not isinstance(output, dict) or output.get("name") not in known:
+            raise RequestError(400, f"an output is unknown: there are {', '.join(known)}")
+        own = output.get("parameters") or {}
+        if not isinstance(own, dict):
+            raise RequestError(400, "'parameters' of an output must be an object")
+        found[output["name"]] = bool(own.get("binary_data", parameters.get("binary_data_output", False)))
+    return found
+
+
+def blob(value: Value) -> bytes:
+    """A tensor's bytes, little-endian; texts with their lengths before them."""
+    if isinstance(value, list):
+        return b"".join(len(each).to_bytes(4, "little") + each for each in value)
+    return value.astype(value.dtype.newbyteorder("<")).tobytes()

@@ -1,0 +1,99 @@
+"""A server in a process of its own, and clients of it."""
+
+import http.client
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+
+class Server:
+    """`python -m cifar_onnx serve` on a free port."""
+
+    def __init__(self, model: Path, *options: object) -> None:
+        words = [sys.executable, "-m", "cifar_onnx", "serve", str(model), "--port", "0", *map(str, options)]
+        self.process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True, start_new_session=True)
+        line = self.process.stderr.readline()
+        found = re.search(r":(\d+): a page", line)
+        assert found, line + self.process.stderr.read()
+        self.port = int(found[1])
+
+    def __enter__(self) -> "Server":
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        self.process.stderr.close()
+
+    def end(self, seconds: float = 30) -> str:
+        """Tell it to end; what it has said."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.communicate(timeout=seconds)[1]
+
+    @property
+    def memory(self) -> float:
+        """Resident, in MB."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1024
+
+    @property
+    def files(self) -> int:
+        """Open ones."""
+        return len(os.listdir(f"/proc/{self.process.pid}/fd"))
+
+    def connect(self, timeout: float = 30) -> socket.socket:
+        return socket.create_connection(("127.0.0.1", self.port), timeout)
+
+    def ask(
+        self, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None
+    ) -> tuple[int, dict[str, str], bytes]:
+        """Status, headers in lower case, and body of an answer."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        try:
+            connection.request(method, path, body, headers or {})
+            answer = connection.getresponse()
+            return answer.status, {k.lower(): v for k, v in answer.getheaders()}, answer.read()
+        finally:
+            connection.close()
+
+    def get(self, path: str) -> Any:
+        """The JSON at a path."""
+        status, _, body = self.ask("GET", path)
+        assert status == 200, body
+        return json.loads(body)
+
+    def predict(self, picture: bytes, query: str = "") -> tuple[int, Any]:
+        """Status and JSON of the answer to a picture."""
+        status, _, body = self.ask("POST", f"/predict{query}", picture, {"content-type": "image/png"})
+        return status, json.loads(body)
+
+    def count(self, code: int) -> int:
+        """Requests that were answered so, or, with 5, with 5xx."""
+        text = self.ask("GET", "/metrics")[2].decode()
+        found = re.findall(rf'requests_total{{code="{code}\d*",[^}}]*}} ([\d.]+)', text)
+        return int(sum(map(float, found)))
+
+
+def form(*files: tuple[str, bytes]) -> tuple[bytes, dict[str, str]]:
+    """Body and headers of a form with files."""
+    parts = [
+        b'--b\r\ncontent-disposition: form-data; name="files"; filename="%s"\r\n\r\n%s\r\n' % (name.encode(), data)
+        for name, data in files
+    ]
+    return b"".join(parts) + b"--b--\r\n", {"content-type": "multipart/form-data; boundary=b"}
+
+
+def raw(picture: bytes) -> bytes:
+    """A whole request with a picture as its body."""
+    return b"POST /predict HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: image/png\r\ncontent-length: %d\r\n\r\n%s" % (
+        len(picture),
+        picture,
+    )

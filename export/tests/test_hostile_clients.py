@@ -1,0 +1,330 @@
+"""What clients cannot do to the server."""
+
+import io
+import json
+import os
+import random
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+pytest.importorskip("fastapi")
+pytest.importorskip("httptools")
+from handmade import with_info
+from served import Server, form, raw
+
+from cifar_onnx import contract
+
+MODEL = Path(__file__).parent / "digits.onnx"
+GOLDEN = contract.read(MODEL)[1].golden
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with Server(MODEL, "--max-body", 1) as running:
+        yield running
+
+
+def blank(side: int) -> bytes:
+    """A small file of a large picture."""
+    buffer = io.BytesIO()
+    Image.new("L", (side, side)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def read_all(connection: socket.socket) -> bytes:
+    """Until the server closes, or resets."""
+    parts = []
+    try:
+        while part := connection.recv(65536):
+            parts.append(part)
+    except ConnectionResetError:
+        pass
+    return b"".join(parts)
+
+
+def good(server: Server, count: int) -> int:
+    """How many of so many good requests are served."""
+    return sum(server.predict(GOLDEN[n % len(GOLDEN)].encoded)[0] == 200 for n in range(count))
+
+
+def malformed(generator: random.Random) -> bytes:
+    """A request with something wrong with it, or many things."""
+    body, headers = form(("a.png", GOLDEN[0].encoded))
+    infer = json.dumps({"inputs": [{"name": "image", "datatype": "UINT8", "shape": [1, 1, 1, 3], "data": [1, 2, 3]}]})
+    seed = generator.choice(
+        [
+            raw(GOLDEN[0].encoded),
+            b"POST /predict HTTP/1.1\r\nhost: localhost\r\ncontent-type: %s\r\ncontent-length: %d\r\n\r\n%s"
+            % (headers["content-type"].encode(), len(body), body),
+            b"POST /v2/models/digits/infer HTTP/1.1\r\nhost: localhost\r\ncontent-length: %d\r\n\r\n%s"
+            % (len(infer), infer.encode()),
+            b"GET /v2/models/digits HTTP/1.1\r\nhost: localhost\r\n\r\n",
+            b"POST /predict HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+            b"POST /v2/models/digits/infer HTTP/1.1\r\nhost: a\r\ncontent-length: 20000\r\n\r\n" + b"[" * 20000,
+            b"POST /predict HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+            b"GET / HTTP/1.1\r\nhost: a\r\nx: " + b"y" * 70_000 + b"\r\n\r\n",
+        ]
+    )
+    data = bytearray(seed)
+    for _ in range(generator.randint(1, 8)):
+        at = generator.randrange(len(data))
+        kind = generator.randrange(4)
+        if kind == 0:
+            data[at] = generator.randrange(256)
+        elif kind == 1:
+            del data[at : at + generator.randint(1, 40)]
+        elif kind == 2:
+            data[at:at] = generator.randbytes(generator.randint(1, 20))
+        else:
+            data[at:at] = generator.choice([b"\r\n", b"\0", b": ", b"%", b"-1", b"99999999999", b"..//", b"\x1b[31m"])
+        if not data:
+            break
+    return bytes(data)
+
+
+def test_malformed_requests_break_nothing(server: Server) -> None:
+    """10,000 of them: no 5xx, memory +20 MB, no file left open, then 200 of 200 good ones."""
+    assert good(server, 50) == 50
+    memory, files = server.memory, server.files
+
+    def some(seed: int) -> None:
+        generator = random.Random(seed)
+        for _ in range(2500):
+            with server.connect() as connection:
+                try:
+                    connection.sendall(malformed(generator))
+                    connection.shutdown(socket.SHUT_WR)
+                except OSError:  # it has closed already
+                    continue
+                head = read_all(connection)[:12]
+                assert not head or head.startswith(b"HTTP/1.1 ")
+                assert not head.startswith(b"HTTP/1.1 5")
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(some, range(4)))
+    assert server.count(5) == 0
+    assert server.memory - memory <= 20
+    assert good(server, 200) == 200
+    assert server.files <= files + 2
+
+
+def test_slow_clients_are_cut_off_while_others_are_served(server: Server) -> None:
+    """30 that say nothing, 30 with half their headers, 30 with half their body, and 5 that take no answer."""
+    body = raw(GOLDEN[0].encoded)
+    large = b"GET /openapi.json HTTP/1.1\r\nhost: localhost\r\n\r\n"
+    began = time.monotonic()
+    slow = [server.connect() for _ in range(95)]
+    for connection in slow[30:60]:
+        connection.sendall(body[:40])
+    for connection in slow[60:90]:
+        connection.sendall(body[:-9])
+    for connection in slow[90:]:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.sendall(large * 500)
+    times = []
+    while time.monotonic() < began + 9:
+        for connection in slow[30:60]:
+            connection.sendall(b"x")  # and one byte more, now and then
+        started = time.monotonic()
+        assert good(server, 5) == 5
+        times.append(time.monotonic() - started)
+        time.sleep(0.5)
+    assert np.median(times) < 1
+    for connection in slow[:90]:
+        connection.settimeout(max(0.1, began + 14 - time.monotonic()))
+        answer = read_all(connection)
+        assert not answer or b"408 Request Timeout" in answer
+        connection.close()
+    assert time.monotonic() - began <= 15
+    for connection in slow[90:]:
+        connection.close()
+    assert good(server, 5) == 5
+
+
+def test_a_slow_upload_of_a_good_size_is_served(server: Server) -> None:
+    picture = GOLDEN[0].encoded
+    with server.connect() as connection:
+        request = raw(picture)
+        for start in range(0, len(request), 200):
+            connection.sendall(request[start : start + 200])
+            time.sleep(0.2)
+        assert connection.recv(12) == b"HTTP/1.1 200"
+
+
+@pytest.mark.parametrize("way", ["declared", "chunked", "tiny chunks"])
+def test_large_bodies_are_refused(server: Server, way: str) -> None:
+    memory = server.memory
+    with server.connect() as connection:
+        head = b"POST /predict HTTP/1.1\r\nhost: localhost\r\ncontent-type: image/png\r\n"
+        size = 200_000 if way == "tiny chunks" else 60
+        piece = b"1\r\nx\r\n" * size if way == "tiny chunks" else b"ea60\r\n" + b"x" * 60_000 + b"\r\n"
+        try:
+            if way == "declared":
+                connection.sendall(head + b"content-length: 500000000\r\n\r\n" + b"x" * 3_000_000)
+            else:
+                connection.sendall(head + b"transfer-encoding: chunked\r\n\r\n")
+                for _ in range(6 if way == "tiny chunks" else 40):
+                    connection.sendall(piece)
+        except OSError:
+            pass  # it has closed already
+        assert connection.recv(12) == b"HTTP/1.1 413"
+    assert server.memory - memory <= 1 + 16
+    status, _, body = server.ask("POST", "/predict", b"x" * 1_000_001, {"content-type": "image/png"})
+    assert (status, json.loads(body)["error"]) == (413, "the request is larger than the limit of 1,000,000 bytes")
+
+
+def test_bombs_are_refused_at_once(server: Server) -> None:
+    bombs = [blank(5001), blank(9000)]
+    memory = server.memory
+    for bomb in bombs:
+        began = time.monotonic()
+        status, answer = server.predict(bomb)
+        assert time.monotonic() - began <= 0.1
+        assert status == 422
+        assert "pixels are more than the limit of 25,000,000" in answer["error"]
+    assert server.memory - memory <= 20
+
+
+def test_a_crowd_is_answered_or_told_to_come_back() -> None:
+    """64 clients at a server that takes 8: every request gets 200, or 503 with Retry-After, and its own answer."""
+    seconds = 5
+    picture = {golden.label: golden.encoded for golden in GOLDEN}
+    codes: list[int] = []
+    with Server(MODEL, "--max-waiting", 8) as server:
+
+        def client(number: int) -> None:
+            label, encoded = list(picture.items())[number % len(picture)]
+            end = time.monotonic() + seconds
+            while time.monotonic() < end:
+                headers = {"content-type": "image/png", "x-request-id": f"{number}.{len(codes)}"}
+                status, answered, body = server.ask("POST", "/predict", encoded, headers)
+                assert answered["x-request-id"] == headers["x-request-id"]
+                if status == 200:
+                    assert json.loads(body)["predictions"][0]["label"] == label
+                else:
+                    assert (status, answered["retry-after"]) == (503, "1")
+                codes.append(status)
+
+        with ThreadPoolExecutor(64) as pool:
+            list(pool.map(client, range(64)))
+        assert server.count(200) - 1 <= codes.count(200) <= server.count(200)
+    assert codes.count(200) > 50
+    assert codes.count(503) > 0
+
+
+def test_it_ends_in_order() -> None:
+    """SIGTERM with 32 in flight: not ready, all answered, exit code 0, nothing left behind."""
+    heavy = raw(blank(2000))
+    with Server(MODEL) as server:
+        clients = [server.connect() for _ in range(32)]
+        for client in clients:
+            client.sendall(heavy)
+        late = server.connect()
+        while "requests_in_flight 33.0" not in server.ask("GET", "/metrics")[2].decode():
+            assert server.process.poll() is None
+        server.process.terminate()
+        late.sendall(b"GET /v2/health/ready HTTP/1.1\r\nhost: localhost\r\n\r\n")
+        assert late.recv(65536).startswith(b"HTTP/1.1 503")
+        late.sendall(raw(GOLDEN[0].encoded))
+        refused = late.recv(65536)
+        assert refused.startswith(b"HTTP/1.1 503")
+        assert b"about to end" in refused
+        late.close()
+        for client in clients:
+            assert client.recv(12) == b"HTTP/1.1 200"
+            client.close()
+        assert server.process.wait(timeout=15) == 0
+        session = str(server.process.pid)
+        left = [
+            path
+            for path in Path("/proc").glob("[0-9]*/stat")
+            if path.exists() and path.read_text().rpartition(")")[2].split()[3] == session
+        ]
+        assert not left
+
+
+def renamed(names: Callable[[str], str]) -> bytes:
+    """The model with other names for its classes."""
+    data, about = contract.read(MODEL)
+    info = about.info | {"digest": contract.BLANK, "classes": [names(name) for name in about.classes], "golden": []}
+    return with_info(data, info)
+
+
+def test_a_model_is_replaced_while_it_is_asked(tmp_path: Path) -> None:
+    """No request fails, each answer is its model's, and a broken file leaves the old model in place."""
+    path = tmp_path / "digits.onnx"
+    first, second = MODEL.read_bytes(), renamed(lambda name: f"digit {name}")
+    digests = {contract.parse(data).digest: prefix for data, prefix in ((first, ""), (second, "digit "))}
+    path.write_bytes(first)
+    seen: list[str] = []
+    stop = threading.Event()
+    with Server(path) as server:
+
+        def client() -> None:
+            while not stop.is_set():
+                status, answer = server.predict(GOLDEN[0].encoded)
+                assert status == 200
+                digest = answer["model"]["digest"]
+                assert answer["predictions"][0]["label"] == digests[digest] + GOLDEN[0].label
+                seen.append(digest)
+
+        def until(digest: str) -> None:
+            end = time.monotonic() + 30
+            while server.get("/healthz")["model"]["digest"] != digest:
+                assert time.monotonic() < end
+                time.sleep(0.1)
+
+        with ThreadPoolExecutor(4) as pool:
+            clients = [pool.submit(client) for _ in range(4)]
+            try:
+                for data in (second, first, second):
+                    new = tmp_path / "new"
+                    new.write_bytes(data)
+                    os.replace(new, path)
+                    until(contract.parse(data).digest)
+                path.write_bytes(first[: len(first) // 2])  # half copied
+                time.sleep(2.5)
+                path.unlink()
+                time.sleep(1.5)
+                assert server.get("/healthz")["model"]["digest"] == contract.parse(second).digest
+                path.write_bytes(first)
+                until(contract.parse(first).digest)
+            finally:
+                stop.set()
+            for each in clients:
+                each.result()
+        said = server.end()
+    assert set(seen) == set(digests)
+    assert said.count("is served from now on") == 4
+    assert said.count("is served on") == 1
+
+
+@pytest.mark.slow
+def test_memory_is_flat_over_a_soak() -> None:
+    """20,000 requests, good, bad and cut off: at most 1 MB for each 10,000 after the first 5,000."""
+    memory = []
+    with Server(MODEL) as server:
+        generator = random.Random(0)
+        for number in range(20_000):
+            kind = generator.randrange(4)
+            if kind == 0:
+                with server.connect() as connection:
+                    connection.sendall(malformed(generator))
+            elif kind == 1:
+                assert server.predict(b"no picture")[0] == 422
+            else:
+                assert server.predict(GOLDEN[number % len(GOLDEN)].encoded)[0] == 200
+            if number >= 5000 and number % 500 == 0:
+                memory.append((number / 10_000, server.memory))
+        files = server.files
+        assert files < 60
+    x, y = np.array(memory).T
+    assert np.polyfit(x, y, 1)[0] <= 1

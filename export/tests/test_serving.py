@@ -1,0 +1,340 @@
+"""What the server answers."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("fastapi")
+pytest.importorskip("httptools")
+from served import Server, form
+
+import cifar_onnx
+from cifar_onnx import Classifier, contract, images
+from cifar_onnx.__main__ import main
+
+MODEL = Path(__file__).parent / "digits.onnx"
+GOLDEN = contract.read(MODEL)[1].golden
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with Server(MODEL, "--allow-host", "photos.example") as running:
+        yield running
+
+
+def noise(height: int, width: int, seed: int = 0) -> images.Pixels:
+    return np.random.default_rng(seed).integers(256, size=(height, width, 3), dtype=np.uint8)
+
+
+class TestPredict:
+    def test_the_answer_is_that_of_the_classifier(self, server: Server) -> None:
+        classifier = Classifier(MODEL)
+        for golden in GOLDEN:
+            expected = classifier(golden.encoded).as_dict(3)
+            status, answer = server.predict(golden.encoded, "?top_k=3")
+            assert status == 200
+            (found,) = answer["predictions"]
+            assert found.keys() == {"name", *expected}
+            assert found["probability"] == pytest.approx(expected["probability"], abs=1e-5)
+            assert [each["label"] for each in found["top"]] == [each["label"] for each in expected["top"]]
+            assert (found["label"], found["labels"], found["unknown"]) == (
+                *(expected["label"], expected["labels"], expected["unknown"]),
+            )
+            assert answer["model"] == {"name": "digits", "digest": classifier.contract.digest}
+            assert len(answer["request_id"]) == 32
+        assert server.predict(images.encode_png(noise(32, 32)))[1]["predictions"][0]["unknown"]
+
+    def test_many_pictures_of_a_form_are_answered_in_order_and_a_bad_one_is_a_row(self, server: Server) -> None:
+        files = [(f"{n}.png", golden.encoded) for n, golden in enumerate(GOLDEN)]
+        files.insert(2, ("notes <b>.txt", b"no picture"))
+        status, _, body = server.ask("POST", "/predict", *form(*files))
+        rows = json.loads(body)["predictions"]
+        assert status == 200
+        assert [row["name"] for row in rows] == [name for name, _ in files]
+        assert rows.pop(2)["error"].startswith("the picture: not a picture in one of the formats")
+        assert [row["label"] for row in rows] == [golden.label for golden in GOLDEN]
+
+    def test_alone_and_among_others_a_picture_gets_the_same_answer(self, server: Server) -> None:
+        pictures = [images.encode_png(noise(8 + n, 40 - n, n)) for n in range(24)]
+
+        def shares(picture: bytes) -> list[float]:
+            (row,) = server.predict(picture, "?top_k=10")[1]["predictions"]
+            return [share for _, share in sorted((each["label"], each["probability"]) for each in row["top"])]
+
+        alone = np.array([shares(picture) for picture in pictures])
+        with ThreadPoolExecutor(24) as pool:
+            together = np.array(list(pool.map(shares, pictures * 4)))
+        assert np.abs(together - np.tile(alone, (4, 1))).max() <= 1e-5
+        counters = server.ask("GET", "/metrics")[2].decode()
+        runs, of_one = (
+            float(counters.split(f"\nbatch_size_{name} ")[1].split()[0]) for name in ("count", 'bucket{le="1.0"}')
+        )
+        assert runs > of_one  # some did run together
+
+    @pytest.mark.parametrize(
+        ("body", "kind", "status", "words"),
+        [
+            (b"", "image/png", 422, "not a picture"),
+            (b"hello", "image/jpeg", 422, "not a picture"),
+            (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "image/png", 422, "not a picture"),
+            (b"II*\x00\x08\x00\x00\x00\x00\x00", "image/tiff", 422, "not a picture"),
+            (b"{}", "application/json", 415, "multipart/form-data in the field 'files'"),
+            (b"x", "", 415, "multipart/form-data"),
+            (b"--b\r\n\r\n--b--", "multipart/form-data; boundary=b", 400, "Content-Disposition"),
+            (b"no form", "multipart/form-data; boundary=b", 400, "Invalid multipart"),
+            (b"no form", "multipart/form-data", 400, "boundary"),
+        ],
+    )
+    def test_what_is_no_picture_gets_a_reason(
+        self, server: Server, body: bytes, kind: str, status: int, words: str
+    ) -> None:
+        found, headers, answer = server.ask("POST", "/predict", body, {"content-type": kind})
+        assert (found, headers["content-type"]) == (status, "application/json")
+        assert words in json.loads(answer)["error"]
+        assert "/" not in json.loads(answer)["error"].replace("multipart/form-data", "").replace("image/jpeg", "")
+
+    def test_the_query_is_checked(self, server: Server) -> None:
+        for query in ("?top_k=0", "?top_k=x", "?map=perhaps"):
+            status, answer = server.predict(GOLDEN[0].encoded, query)
+            assert status == 400
+            assert answer["error"].startswith(query[1:].partition("=")[0])
+
+    def test_requests_have_ids(self, server: Server) -> None:
+        headers = {"content-type": "image/png", "x-request-id": "order-66"}
+        _, answered, body = server.ask("POST", "/predict", GOLDEN[0].encoded, headers)
+        assert answered["x-request-id"] == json.loads(body)["request_id"] == "order-66"
+        headers["x-request-id"] = "no <b>id</b>"
+        assert "<" not in server.ask("POST", "/predict", GOLDEN[0].encoded, headers)[1]["x-request-id"]
+
+
+class TestOpenInferenceProtocol:
+    def test_server_and_model_describe_themselves(self, server: Server) -> None:
+        assert server.get("/v2") == {
+            "name": "cifar-onnx",
+            "version": cifar_onnx.__version__,
+            "extensions": ["binary_tensor_data"],
+        }
+        assert server.get("/v2/health/live") == {"live": True}
+        assert server.get("/v2/health/ready") == {"ready": True}
+        about = server.get("/v2/models/digits")
+        assert about["inputs"] == [{"name": "image", "datatype": "UINT8", "shape": [-1, -1, -1, 3]}]
+        assert {"name": "probabilities", "datatype": "FP32", "shape": [-1, 10]} in about["outputs"]
+        (version,) = about["versions"]
+        assert server.get(f"/v2/models/digits/versions/{version}") == about
+        assert server.get("/v2/models/digits/ready") == {"name": "digits", "ready": True}
+        for path in ("/v2/models/cats", "/v2/models/digits/versions/9", "/v2/models/cats/ready", "/v2/else"):
+            status, _, body = server.ask("GET", path)
+            assert status == 404
+            assert "there is no" in json.loads(body)["error"]
+
+    @pytest.mark.parametrize("form", ["flat", "nested", "binary"])
+    def test_infer_is_the_classifier_on_pixels(self, server: Server, form: str) -> None:
+        batch = np.stack([noise(20, 30, n) for n in range(3)] + [np.zeros((20, 30, 3), np.uint8)])
+        tensor: dict[str, object] = {"name": "image", "datatype": "UINT8", "shape": list(batch.shape)}
+        data = b""
+        if form == "binary":
+            tensor["parameters"], data = {"binary_data_size": batch.nbytes}, batch.tobytes()
+        else:
+            tensor["data"] = batch.tolist() if form == "nested" else batch.ravel().tolist()
+        head = json.dumps({"id": "seven", "inputs": [tensor]}).encode()
+        headers = {"Inference-Header-Content-Length": str(len(head))} if data else {}
+        status, _, body = server.ask("POST", "/v2/models/digits/infer", head + data, headers)
+        answer = json.loads(body)
+        assert status == 200, answer
+        assert (answer["model_name"], answer["id"]) == ("digits", "seven")
+        assert answer["parameters"]["digest"].startswith(answer["model_version"])
+        outputs = {each["name"]: np.array(each["data"]).reshape(each["shape"]) for each in answer["outputs"]}
+        classifier = Classifier(MODEL)
+        logits, probabilities, familiarity = classifier.run(batch)
+        predictions = classifier.predictions(probabilities, familiarity)
+        assert np.allclose(outputs["logits"], logits, atol=1e-4)
+        assert np.allclose(outputs["probabilities"], probabilities, atol=1e-5)
+        assert np.allclose(outputs["familiarity"], familiarity, rtol=1e-4)
+        assert outputs["label"].tolist() == [each.label for each in predictions]
+        assert outputs["unknown"].tolist() == [each.unknown for each in predictions]
+        sets = [tuple(np.array(classifier.classes)[row]) for row in outputs["in_set"]]
+        assert list(map(set, sets)) == [set(each.labels) for each in predictions]
+
+    def test_outputs_are_chosen_and_come_in_binary_form(self, server: Server) -> None:
+        batch = np.stack([images.decode(GOLDEN[0].encoded)] * 2)
+        message = {
+            "inputs": [
+                {"name": "image", "datatype": "UINT8", "shape": list(batch.shape), "data": batch.ravel().tolist()}
+            ],
+            "outputs": [
+                {"name": "label", "parameters": {"binary_data": True}},
+                {"name": "probabilities", "parameters": {"binary_data": True}},
+                {"name": "unknown"},
+            ],
+        }
+        status, headers, body = server.ask("POST", "/v2/models/digits/infer", json.dumps(message).encode())
+        assert status == 200
+        length = int(headers["inference-header-content-length"])
+        label, probabilities, unknown = json.loads(body[:length])["outputs"]
+        data = body[length:]
+        size = label["parameters"]["binary_data_size"]
+        assert data[:size] == 2 * (b"\1\0\0\0" + GOLDEN[0].label.encode())
+        found = np.frombuffer(data[size:], "<f4").reshape(probabilities["shape"])
+        assert np.allclose(found, [GOLDEN[0].probabilities] * 2, atol=1e-4)
+        assert unknown["data"] == [False, False]
+
+    @pytest.mark.parametrize(
+        ("message", "words"),
+        [
+            (b"[", "not JSON"),
+            (b"[" * 20_000, "not JSON"),
+            (b"null", "must be a JSON object"),
+            (b'{"id": 7}', "must be a JSON object"),
+            (b"{}", "one tensor"),
+            ({"inputs": []}, "one tensor"),
+            ({"inputs": [None]}, "one tensor"),
+            ({"name": "picture"}, "the name 'image'"),
+            ({"datatype": "FP32"}, "the datatype 'UINT8'"),
+            ({"shape": [1, 2, 2, 4]}, "[B, H, W, 3]"),
+            ({"shape": [0, 2, 2, 3]}, "[B, H, W, 3]"),
+            ({"shape": [1, 2, True, 3]}, "[B, H, W, 3]"),
+            ({"shape": [2**40, 2**40, 2**40, 3]}, "[B, H, W, 3]"),
+            ({"shape": [1, 1, 1, 3]}, "3 whole numbers"),
+            ({"data": [0.5] * 12}, "12 whole numbers"),
+            ({"data": [256] * 12}, "12 whole numbers"),
+            ({"data": [10**30] * 12}, "12 whole numbers"),
+            ({"data": ["x"] * 12}, "12 whole numbers"),
+            ({"data": [[1], [1, 2]]}, "12 whole numbers"),
+            ({"parameters": {"binary_data_size": 12}}, "binary_data_size"),
+            ({"outputs": [{"name": "boxes"}]}, "an output is unknown"),
+            ({"outputs": 7}, "'outputs' a list"),
+        ],
+    )
+    def test_what_is_no_request_gets_a_reason(self, server: Server, message: object, words: str) -> None:
+        if isinstance(message, dict) and "inputs" not in message:
+            outputs = {"outputs": message.pop("outputs")} if "outputs" in message else {}
+            tensor = {"name": "image", "datatype": "UINT8", "shape": [1, 2, 2, 3], "data": [0] * 12} | message
+            message = {"inputs": [tensor], **outputs}
+        body = message if isinstance(message, bytes) else json.dumps(message).encode()
+        status, _, answer = server.ask("POST", "/v2/models/digits/infer", body)
+        assert status == 400
+        assert words in json.loads(answer)["error"]
+        status, _, answer = server.ask(
+            "POST", "/v2/models/digits/infer", b"{}", {"Inference-Header-Content-Length": "9" * 30}
+        )
+        assert status == 400
+
+
+class TestAround:
+    def test_health_names_the_model(self, server: Server) -> None:
+        assert server.get("/healthz") == {
+            "status": "ok",
+            "model": {"name": "digits", "digest": contract.read(MODEL)[1].digest},
+        }
+
+    def test_counters_are_prometheus(self, server: Server) -> None:
+        before = server.count(200)
+        server.predict(GOLDEN[0].encoded)
+        status, headers, body = server.ask("GET", "/metrics")
+        assert status == 200
+        assert headers["content-type"].startswith("text/plain; version=0.0.4")
+        text = body.decode()
+        assert server.count(200) >= before + 2
+        digest = contract.read(MODEL)[1].digest
+        for words in (
+            f'model_info{{digest="{digest}",name="digits"}} 1.0',
+            "request_seconds_bucket",
+            "batch_size_bucket",
+        ):
+            assert words in text
+        assert "requests_in_flight 1.0" in text
+
+    def test_the_contract_comes_without_its_samples(self, server: Server) -> None:
+        about = server.get("/contract")
+        assert about["classes"] == list(map(str, range(10)))
+        assert about["name"] == "digits"
+        assert "golden" not in about
+
+    def test_only_known_names_are_answered(self, server: Server) -> None:
+        known = ("localhost", "LOCALHOST:80", "127.0.0.1", "[::1]:8000", "10.0.0.7:1", "photos.example")
+        strange = ("evil.example", "localhost.evil.example", "127.0.0.1.evil.example:80", "", "a b", "[::1", "1")
+        for host in (*known, *strange):
+            status, _, body = server.ask("GET", "/healthz", headers={"host": host})
+            assert status == (200 if host in known else 421), host
+        assert "--allow-host" in json.loads(body)["error"]
+
+    def test_nothing_is_shared_with_other_pages(self, server: Server) -> None:
+        for method in ("GET", "OPTIONS", "POST"):
+            headers = {"origin": "http://evil.example", "access-control-request-method": "POST"}
+            answered = server.ask(method, "/predict", None, headers)[1]
+            assert not [name for name in answered if name.startswith("access-control")]
+            assert answered["x-content-type-options"] == "nosniff"
+            assert answered["cross-origin-resource-policy"] == "same-origin"
+            assert "default-src 'none'" in answered["content-security-policy"]
+            assert "server" not in answered
+
+    def test_there_are_no_ways_to_load_or_stop_anything(self, server: Server) -> None:
+        paths = server.get("/openapi.json")["paths"]
+        assert {path.split("/")[1] for path in paths} == {"predict", "healthz", "metrics", "contract", "v2"}
+        parameters = {
+            each["name"]
+            for operations in paths.values()
+            for one in operations.values()
+            for each in one.get("parameters", [])
+        }
+        assert parameters == {"top_k", "map", "name", "version"}
+        for path in ("/v2/repository/index", "/v2/models/digits/load", "/shutdown", "/v2/systemsharedmemory/status"):
+            assert server.ask("POST", path)[0] == 404
+
+    def test_it_listens_on_this_machine_only_unless_told(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        from cifar_onnx.serving import command
+
+        def stop(self: object, sockets: list[object]) -> None:
+            (listener,) = sockets
+            said.append(listener.getsockname()[0])
+            listener.close()
+
+        said: list[str] = []
+        monkeypatch.setattr(command.Server, "run", stop)
+        for words in ([], ["--host", "0.0.0.0"]):
+            assert main(["serve", str(MODEL), "--port", "0", *words]) == 0
+        assert said == ["127.0.0.1", "0.0.0.0"]
+
+    def test_mistakes_are_one_sentence(
+        self, server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        broken = tmp_path / "broken.onnx"
+        broken.write_bytes(MODEL.read_bytes()[:-9])
+        cases = [
+            ([str(MODEL), "--port", str(server.port)], "error: cannot listen at 127.0.0.1"),
+            ([str(MODEL), "--host", "no.such.host.invalid"], "error: cannot listen at no.such.host.invalid"),
+            ([str(tmp_path / "none.onnx")], "none.onnx: cannot be read"),
+            ([str(broken)], "broken.onnx: "),
+        ]
+        for words, said in cases:
+            assert main(["serve", *words]) == 2
+            assert said in capsys.readouterr().err
+
+    def test_it_imports_no_torch_and_serving_is_imported_by_serve_only(self) -> None:
+        code = (
+            "import sys, cifar_onnx.__main__, cifar_onnx; assert 'fastapi' not in sys.modules;"
+            "import cifar_onnx.serving.command; assert 'torch' not in sys.modules"
+        )
+        subprocess.run([sys.executable, "-c", code], check=True)
+
+    def test_schemathesis_finds_nothing(self, server: Server, tmp_path: Path) -> None:
+        pytest.importorskip("schemathesis")
+        words = [
+            *(Path(sys.executable).with_name("schemathesis"), "run", f"http://127.0.0.1:{server.port}/openapi.json"),
+            *("--checks", "all", "--exclude-checks", "positive_data_acceptance"),  # not every file is a picture
+            *("--max-examples", 15, "--seed", 1, "--no-color", "--generation-database", "none"),
+        ]
+        done = subprocess.run(list(map(str, words)), capture_output=True, text=True, cwd=tmp_path, timeout=300)
+        assert done.returncode == 0, done.stdout
+
+
+def test_maps_are_given_where_the_model_has_them(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "map" not in server.predict(GOLDEN[0].encoded, "?map=true")[1]["predictions"][0]

@@ -4,10 +4,11 @@ import http.client
 import json
 import os
 import re
-import signal
 import socket
 import subprocess
 import sys
+import tempfile
+import time
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -18,25 +19,27 @@ class Server:
 
     def __init__(self, model: Path, *options: object) -> None:
         words = [sys.executable, "-m", "cifar_onnx", "serve", str(model), "--port", "0", *map(str, options)]
-        self.process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True, start_new_session=True)
-        line = self.process.stderr.readline()
-        found = re.search(r":(\d+): a page", line)
-        assert found, line + self.process.stderr.read()
+        # A pipe that nobody reads would fill, and hold it up.
+        self._said = tempfile.TemporaryFile("a+")  # noqa: SIM115
+        self.process = subprocess.Popen(words, stderr=self._said, start_new_session=True)
+        while not (found := re.search(r":(\d+): a page", self.said)):
+            assert self.process.poll() is None, self.said
+            time.sleep(0.05)
         self.port = int(found[1])
 
     def __enter__(self) -> "Server":
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
+        self.process.kill()
         self.process.wait()
-        self.process.stderr.close()
+        self._said.close()
 
-    def end(self, seconds: float = 30) -> str:
-        """Tell it to end; what it has said."""
-        self.process.send_signal(signal.SIGTERM)
-        return self.process.communicate(timeout=seconds)[1]
+    @property
+    def said(self) -> str:
+        """On the standard error output."""
+        self._said.seek(0)
+        return self._said.read()
 
     @property
     def memory(self) -> float:
@@ -97,3 +100,14 @@ def raw(picture: bytes) -> bytes:
         len(picture),
         picture,
     )
+
+
+def answer(connection: socket.socket) -> tuple[int, bytes]:
+    """Status and body of the next answer on a connection."""
+    with connection.makefile("rb") as file:
+        status = int(file.readline().split()[1])
+        length = 0
+        while line := file.readline().strip().lower():
+            if line.startswith(b"content-length:"):
+                length = int(line[15:])
+        return status, file.read(length)

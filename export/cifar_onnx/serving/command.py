@@ -52,7 +52,7 @@ def run(options: argparse.Namespace) -> int:
         gate,
         http=DeadlineProtocol,
         ws="none",
-        log_level="warning",
+        log_level="error",
         access_log=options.access_log,
         server_header=False,
         proxy_headers=False,

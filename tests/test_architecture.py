@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 HEAVY = {
     *("torch", "torchvision", "lightning", "torchmetrics", "onnx", "onnxruntime"),
-    *("numpy", "rich", "sklearn", "scipy", "matplotlib", "jinja2"),
+    *("numpy", "rich", "sklearn", "scipy", "matplotlib", "jinja2", "fastapi"),
 }
 OURS = "cifar_lightning."
 
@@ -59,6 +59,9 @@ LAW = {
     "export/cifar_onnx/progress.py": {"rich"},
     "export/cifar_onnx/evaluation": {
         "numpy", "PIL", "onnxruntime", "sklearn", "scipy", "matplotlib", "jinja2", "cifar_onnx",
+    },
+    "export/cifar_onnx/serving": {
+        "numpy", "fastapi", "starlette", "pydantic", "uvicorn", "prometheus_client", "cifar_onnx",
     },
 }  # fmt: skip
 

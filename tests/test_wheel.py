@@ -44,7 +44,14 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture(scope="module", params=["", "evaluate"])
+EXTRAS = {
+    "": set(),
+    "evaluate": {"scikit-learn", "scipy", "matplotlib", "jinja2", "rich"},
+    "serve": {"fastapi", "starlette", "uvicorn", "httptools", "uvloop", "python-multipart", "prometheus-client"},
+}
+
+
+@pytest.fixture(scope="module", params=EXTRAS)
 def place(wheel: Path, request: pytest.FixtureRequest) -> Path:
     """A folder with the wheel, what it declares to need, and pytest; nothing else is importable from it."""
     extra: str = request.param
@@ -55,8 +62,7 @@ def place(wheel: Path, request: pytest.FixtureRequest) -> Path:
         declared = Parser().parsestr(archive.read(name).decode()).get_all("Requires-Dist") or []
     requirements = [Requirement(line) for line in declared]
     needs = {each.name for each in requirements if each.marker is None or each.marker.evaluate({"extra": extra})}
-    of_extra = {"scikit-learn", "scipy", "matplotlib", "jinja2", "rich"} if extra else set()
-    assert needs == {"numpy", "pillow", "onnxruntime"} | of_extra
+    assert needs == {"numpy", "pillow", "onnxruntime"} | EXTRAS[extra]
     for dependency in closure(needs | {"pytest"}):
         for file in distribution(dependency).files or []:
             top = file.parts[0]
@@ -85,7 +91,9 @@ def test_what_trains_cannot_be_imported_there(place: Path, module: str) -> None:
 
 
 def test_all_of_its_own_tests_pass_there(place: Path) -> None:
-    result = bare(place, "-m", "pytest", "-q", "-c", str(EXPORT / "pyproject.toml"), str(EXPORT / "tests"))
+    # Where it can serve, that is what is new.
+    tests = EXPORT / "tests" / ("test_serving.py" if place.name.endswith("serve") else "")
+    result = bare(place, "-m", "pytest", "-q", "-c", str(EXPORT / "pyproject.toml"), str(tests))
     assert result.returncode == 0, result.stdout[-3000:] + result.stderr
     where = bare(place, "-c", "import cifar_onnx; print(cifar_onnx.__file__)").stdout
     assert where.startswith(str(place))

@@ -8,7 +8,7 @@ export function card(photo) {
   const find = (selector) => element.querySelector(selector);
   const image = find("img");
   const loaded = new Promise((resolve) => (image.onload = resolve));
-  image.onerror = () => image.remove(); // a kind of file that the browser does not show, but the server may know
+  image.onerror = () => find(".photo").remove(); // a file that the browser cannot show, but the server may know
   image.src = URL.createObjectURL(photo);
   loaded.then(() => {
     URL.revokeObjectURL(image.src);
@@ -42,7 +42,7 @@ export function card(photo) {
 /** A heading, and what more there is to say. */
 function inWords({ label, labels, unknown }) {
   if (unknown) return ["Unknown", `Unlike the pictures it was trained with. What comes closest is ${label}.`];
-  if (!labels.length) return ["Not sure", `No class fits; what comes closest is ${label}.`];
+  if (!labels.length) return ["Not sure", `No class is probable enough. What comes closest is ${label}.`];
   const [first, ...others] = labels.slice(0, MOST);
   if (!others.length) return [first, ""];
   const more = labels.length > MOST ? [`one of ${labels.length - MOST} more`] : [];

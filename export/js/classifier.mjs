@@ -20,13 +20,13 @@ export async function readContract(bytes) {
   let contract;
   try {
     contract = JSON.parse(text);
+    if (contract.format === undefined) throw new TypeError("no format");
   } catch (error) {
     throw new InputError(`its contract cannot be read (${error.message})`);
   }
-  if (contract?.format !== FORMAT) {
-    throw new InputError(
-      `contract format ${JSON.stringify(contract?.format)} is unknown: this version reads format ${FORMAT}`,
-    );
+  if (contract.format !== FORMAT) {
+    const format = JSON.stringify(contract.format);
+    throw new InputError(`contract format ${format} is unknown: this version reads format ${FORMAT}`);
   }
   const wrong = fault(contract);
   if (wrong) throw new InputError(`its contract cannot be read (${wrong})`);

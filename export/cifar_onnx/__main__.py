@@ -14,7 +14,7 @@ from typing import get_args
 
 import onnxruntime
 
-from cifar_onnx import Classifier, Prediction, __version__, benchmark, contract, images
+from cifar_onnx import Classifier, Prediction, __version__, benchmark, contract, images, site
 from cifar_onnx.classifier import usable_cpus
 from cifar_onnx.errors import InputError
 
@@ -128,8 +128,15 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument(
         "--allow-host", action="append", default=[], metavar="NAME", help="a name that the server goes by, too"
     )
+    serve.add_argument("--runtime", metavar="DIR", help="the folder dist of onnxruntime-web (default: that of npm)")
     serve.add_argument("--access-log", action="store_true", help="a line for each request")
     serve.set_defaults(run=_serve)
+
+    web = commands.add_parser("web", help="a static site that runs a model in the browser", allow_abbrev=False)
+    web.add_argument("model", nargs="?", default="model.onnx", help="the model file (default: %(default)s)")
+    web.add_argument("--output", type=Path, default="site", metavar="DIR", help="where files go (default: %(default)s)")
+    web.add_argument("--runtime", metavar="DIR", help="the folder dist of onnxruntime-web (default: that of npm)")
+    web.set_defaults(run=_web)
 
     for command in (classify, verify):
         command.add_argument(
@@ -340,6 +347,13 @@ def _benchmark(options: argparse.Namespace) -> int:
     print(f"for one picture at a time: Classifier(model, threads={advice.threads_for_one})")
     many = f"Classifier(model, threads={advice.threads_for_many})(pictures, batch_size={advice.batch})"
     print(f"for many: {many}")
+    return 0
+
+
+def _web(options: argparse.Namespace) -> int:
+    site.write(options.model, options.output, options.runtime)
+    print(f"{options.output}: put these files on any static host; to see them here:")
+    print(f"python -m http.server --bind 127.0.0.1 --directory {options.output}")
     return 0
 
 

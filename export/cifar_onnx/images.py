@@ -101,7 +101,8 @@ def _upright_rgb(image: Image.Image, limit: int) -> Pixels:
         raise ImageError(f"{image.width} x {image.height} pixels: no side may be longer than {MAX_SIDE:,}")
     if image.mode == "F":
         raise ImageError("floating-point pixels have no fixed range: convert them to 8 bits first")
-    if turn := _UPRIGHT.get(image.getexif().get(_ORIENTATION, 1)):
+    turn = _UPRIGHT.get(image.getexif().get(_ORIENTATION, 1))
+    if turn is not None:  # FLIP_LEFT_RIGHT is 0
         image = image.transpose(turn)
     if image.mode.startswith("I"):  # 16-bit grey; Pillow's own convert("RGB") would clip it to white
         grey = np.asarray(image).astype(np.int64)

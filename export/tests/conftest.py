@@ -4,12 +4,18 @@ Made by: fit --data Digits --model.net.init_args.widths "[8, 8]" --model.net.ini
 --model.net.init_args.dropout 0 --model.optimizer.init_args.lr 0.01 --trainer.max_epochs 20
 """
 
-from collections.abc import Callable
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
-from cifar_onnx import contract
+from cifar_onnx import InputError, contract, site
 
 MODEL = Path(__file__).parent / "digits.onnx"
 
@@ -44,3 +50,85 @@ def changed(tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return change
+
+
+@pytest.fixture(scope="session")
+def runtime() -> Path:
+    """The folder of onnxruntime-web."""
+    try:
+        return site.runtime()["ort/ort.wasm.bundle.min.mjs"].parent
+    except InputError:
+        pytest.skip("onnxruntime-web is not installed: make web")
+
+
+# Not for the session: while Playwright is at work, asyncio.run is refused to other tests.
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Chromium, which reaches this machine only."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    path = shutil.which("chromium") or shutil.which("google-chrome")
+    if not path:
+        pytest.skip("neither chromium nor google-chrome is installed")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(
+            executable_path=path,
+            args=[
+                *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
+                *("--disable-background-networking", "--disable-component-update"),
+                *("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"),
+                "--js-flags=--liftoff-only",
+                "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+            ],
+        )
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def troubles() -> list[str]:
+    """What a page complained of, and where else it went; a test that expects it clears it."""
+    return []
+
+
+@pytest.fixture
+def page(browser: Any, troubles: list[str]) -> Iterator[Any]:
+    """A page that has to have no troubles."""
+    context = browser.new_context(viewport={"width": 1000, "height": 800})
+    page = context.new_page()
+    page.on("console", lambda said: troubles.append(said.text) if said.type in ("error", "warning") else None)
+    page.on("pageerror", lambda error: troubles.append(str(error)))
+    page.on("dialog", lambda dialog: troubles.append(dialog.message))
+
+    def look(request: Any) -> None:
+        if not request.url.startswith("blob:") and urlsplit(request.url).hostname != "127.0.0.1":
+            troubles.append(request.url)
+
+    context.on("request", look)
+    yield page
+    context.close()
+    assert not troubles
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    """A static host that writes down what it is asked for."""
+
+    def log_message(self, *_words: object) -> None:
+        self.server.asked.append(f"{self.command} {self.path}")  # type: ignore[attr-defined]
+
+
+@pytest.fixture
+def host() -> Iterator[Callable[..., ThreadingHTTPServer]]:
+    """Serves a folder on a port of this machine; its `asked` lists the requests, `address` is where it is."""
+    servers = []
+
+    def serve(folder: Path, handler: type[Quiet] = Quiet) -> ThreadingHTTPServer:
+        server = ThreadingHTTPServer(("127.0.0.1", 0), partial(handler, directory=str(folder)))
+        server.asked, server.address = [], f"http://127.0.0.1:{server.server_port}"  # type: ignore[attr-defined]
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        servers.append(server)
+        return server
+
+    yield serve
+    for server in servers:
+        server.shutdown()
+        server.server_close()

@@ -18,10 +18,10 @@ def field(number: int, value: bytes | int) -> bytes:
     return varint(number << 3 | 2) + varint(len(value)) + value
 
 
-def model_of(info: object, graph: bytes = b"") -> bytes:
+def model_of(info: object, graph: bytes = b"", versions: bytes = b"") -> bytes:
     """An ONNX file with this contract and graph."""
     text = json.dumps(info).encode()
-    return contract.seal(field(7, graph) + field(14, field(1, b"classifier") + field(2, text)))
+    return contract.seal(versions + field(7, graph) + field(14, field(1, b"classifier") + field(2, text)))
 
 
 INFO: dict[str, Any] = {
@@ -45,3 +45,38 @@ def with_info(model: bytes, info: dict[str, Any]) -> bytes:
     )
     text = json.dumps(info).encode()
     return contract.seal(rest + field(14, field(1, b"classifier") + field(2, text)))
+
+
+def colours(**facts: Any) -> bytes:
+    """A classifier with the output `cam`: the maps are the colours of the picture, and the logits their means."""
+
+    def value(name: str, kind: int, *dims: str | int) -> bytes:
+        shape = b"".join(field(1, field(1, dim) if isinstance(dim, int) else field(2, dim.encode())) for dim in dims)
+        return field(1, name.encode()) + field(2, field(1, field(1, kind) + field(2, shape)))
+
+    def node(operation: str, source: str, result: str, **numbers: int | list[int]) -> bytes:
+        words = field(1, source.encode()) + field(2, result.encode()) + field(4, operation.encode())
+        for name, number in numbers.items():
+            few = (
+                [field(3, number), field(20, 2)]
+                if isinstance(number, int)
+                else [*(field(8, n) for n in number), field(20, 7)]
+            )
+            words += field(5, field(1, name.encode()) + b"".join(few))
+        return field(1, words)
+
+    graph = b"".join([
+        node("Cast", "image", "pixels", to=1),
+        node("Transpose", "pixels", "cam", perm=[0, 3, 1, 2]),
+        node("ReduceMean", "cam", "logits", axes=[2, 3], keepdims=0),
+        node("Softmax", "logits", "probabilities", axis=1),
+        node("ReduceMean", "logits", "familiarity", axes=[1], keepdims=0),
+        field(2, b"colours"),
+        field(11, value("image", 2, "batch", "height", "width", 3)),
+        field(12, value("logits", 1, "batch", 3)),
+        field(12, value("probabilities", 1, "batch", 3)),
+        field(12, value("familiarity", 1, "batch")),
+        field(12, value("cam", 1, "batch", 3, "height", "width")),
+    ])  # fmt: skip
+    info = {**INFO, "classes": ["red", "green", "blue"], **facts}
+    return model_of(info, graph, field(1, 8) + field(8, field(2, 17)))

@@ -16,7 +16,7 @@ from starlette.requests import ClientDisconnect
 
 import cifar_onnx
 from cifar_onnx.errors import ImageError
-from cifar_onnx.serving import protocol
+from cifar_onnx.serving import page, protocol
 from cifar_onnx.serving.gate import Gate, RequestError, refusals
 from cifar_onnx.serving.metrics import Metrics
 from cifar_onnx.serving.model import ModelFile, Served, Settings
@@ -89,7 +89,9 @@ _BODIES = {
 }
 
 
-def build(path: Path, settings: Settings, hosts: Collection[str], body: int, capacity: int) -> Gate:
+def build(
+    path: Path, settings: Settings, hosts: Collection[str], body: int, capacity: int, runtime: str | None = None
+) -> Gate:
     """The app of one model file, behind its gate.
 
     Args:
@@ -98,9 +100,11 @@ def build(path: Path, settings: Settings, hosts: Collection[str], body: int, cap
         hosts: names that the server goes by, besides localhost and addresses.
         body: bytes of a request at most.
         capacity: requests that are served at a time.
+        runtime: the folder of onnxruntime-web; None looks where npm puts it.
 
     Raises:
         ContractError: the model cannot be served.
+        InputError: onnxruntime-web is not in the folder that is named.
     """
     metrics = Metrics()
 
@@ -171,6 +175,7 @@ def build(path: Path, settings: Settings, hosts: Collection[str], body: int, cap
         return {"name": file.name, **file.current.about}
 
     app.include_router(protocol.router(file, gate))
+    app.include_router(page.router(file, runtime))
     return gate
 
 

@@ -46,7 +46,7 @@ def run(options: argparse.Namespace) -> int:
     """
     settings = Settings(options.max_batch, options.max_wait / 1000, int(options.max_pixels * 1e6), options.threads)
     hosts = {options.host, socket.gethostname(), *options.allow_host}
-    gate = build(options.model, settings, hosts, int(options.max_body * 1e6), options.max_waiting)
+    gate = build(options.model, settings, hosts, int(options.max_body * 1e6), options.max_waiting, options.runtime)
     listener = _listen(options.host, options.port)
     config = uvicorn.Config(
         gate,

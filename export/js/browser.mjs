@@ -1,0 +1,23 @@
+// Has photos classified in a worker, on this machine.
+
+/** `progress` is called with the share that is loaded, from 0 to 1. */
+export function connect(progress) {
+  const worker = new Worker(new URL("worker.mjs", import.meta.url), { type: "module" });
+  const waiting = new Map(); // promises of predictions by the number of their photo
+  let last = 0;
+  const classify = (photo) =>
+    new Promise((resolve, reject) => {
+      waiting.set(++last, { resolve, reject });
+      worker.postMessage({ id: last, photo });
+    });
+  return new Promise((resolve, reject) => {
+    worker.onerror = () => reject(new Error("the model cannot be run in this browser"));
+    worker.onmessage = ({ data: { id, loaded, contract, error, prediction } }) => {
+      const { resolve: give, reject: fail } = waiting.get(id) ?? { resolve, reject };
+      waiting.delete(id);
+      if (loaded !== undefined) progress(loaded);
+      else if (error) fail(new Error(error));
+      else give(prediction ?? { place: "in this browser", contract, classify });
+    };
+  });
+}

@@ -1,0 +1,30 @@
+// A dialog with what the camera sees.
+
+const TROUBLE = {
+  NotAllowedError: "this page is not allowed to use the camera",
+  NotFoundError: "no camera was found",
+  NotReadableError: "the camera is in use elsewhere",
+};
+
+/** The button opens the dialog; `take` gets each picture as a file, `fail` an error. */
+export function camera(button, dialog, take, fail) {
+  const video = dialog.querySelector("video");
+  let pictures = 0;
+  button.hidden = !navigator.mediaDevices; // which there is on HTTPS and on the own machine only
+
+  button.onclick = async () => {
+    try {
+      video.srcObject = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment" } });
+      dialog.showModal();
+    } catch (error) {
+      fail(new Error(TROUBLE[error.name] ?? error.message));
+    }
+  };
+  dialog.onclose = () => video.srcObject.getTracks().forEach((track) => track.stop());
+  dialog.querySelector("#shutter").onclick = async () => {
+    const canvas = new OffscreenCanvas(video.videoWidth, video.videoHeight);
+    canvas.getContext("2d").drawImage(video, 0, 0);
+    dialog.close();
+    take(new File([await canvas.convertToBlob()], `picture ${++pictures}.png`, { type: "image/png" }));
+  };
+}

@@ -1,0 +1,188 @@
+// Classifies pictures with a model.onnx by onnxruntime-web, in Node and in browsers, as cifar_onnx does in Python.
+// It imports nothing: the caller decodes pictures and hands over the module `onnxruntime-web`.
+
+export class InputError extends Error {}
+
+const KEY = "classifier";
+const FORMAT = 1;
+const BLANK = "0".repeat(64); // stands where the digest will be while the digest is computed
+const TOLERANCE = 1e-3; // of the probabilities of golden samples
+const METADATA = 14; // ModelProto.metadata_props: StringStringEntryProto {key = 1, value = 2}
+
+/** The contract inside the bytes of an ONNX file, checked; an InputError says what is wrong with it. */
+export async function readContract(bytes) {
+  const text = metadata(bytes).get(KEY);
+  if (text === undefined) {
+    throw new InputError(
+      `an ONNX file without a contract (metadata key '${KEY}'): export it with python -m cifar_lightning export`,
+    );
+  }
+  let contract;
+  try {
+    contract = JSON.parse(text);
+    if (contract.format === undefined) throw new TypeError("no format");
+  } catch (error) {
+    throw new InputError(`its contract cannot be read (${error.message})`);
+  }
+  if (contract.format !== FORMAT) {
+    const format = JSON.stringify(contract.format);
+    throw new InputError(`contract format ${format} is unknown: this version reads format ${FORMAT}`);
+  }
+  const wrong = fault(contract);
+  if (wrong) throw new InputError(`its contract cannot be read (${wrong})`);
+  // Browsers have no digests where a page came over plain HTTP from another machine.
+  if (globalThis.crypto?.subtle && (await digest(bytes, contract.digest)) !== contract.digest) {
+    throw new InputError("damaged or changed since it was exported: its digest is not that of its bytes");
+  }
+  return contract;
+}
+
+export class Classifier {
+  /** From the bytes of a model.onnx; `options` are those of an InferenceSession. */
+  static async load(bytes, ort, options = {}) {
+    const contract = await readContract(bytes);
+    try {
+      return new Classifier(contract, await ort.InferenceSession.create(bytes, options), ort.Tensor);
+    } catch (error) {
+      throw new InputError(`onnxruntime-web cannot run it (${error.message})`);
+    }
+  }
+
+  constructor(contract, session, Tensor) {
+    Object.assign(this, { contract, session, Tensor });
+  }
+
+  /**
+   * What the model says of a picture, `data` being its RGB bytes row by row.
+   *
+   * The fields are those of Python's `Prediction.as_dict`, `probabilities` of all classes in the order of the contract,
+   * and `map` where the file has class activation maps: what spoke for the label, from 0 to 1, row by row, on the
+   * square that the net sees.
+   */
+  async classify({ data, width, height }, { topK = 5 } = {}) {
+    const { classes, unknown, sets } = this.contract;
+    const image = new this.Tensor("uint8", data, [1, height, width, 3]);
+    const outputs = await this.session.run({ image });
+    const probabilities = Array.from(outputs.probabilities.data);
+    const ranked = [...probabilities.keys()].sort((a, b) => probabilities[b] - probabilities[a]);
+    const inside = predictionSet(probabilities, ranked, sets);
+    const best = ranked[0];
+    return {
+      label: classes[best],
+      probability: probabilities[best],
+      top: ranked.slice(0, topK).map((k) => ({ label: classes[k], probability: probabilities[k] })),
+      labels: ranked.filter((k) => inside[k]).map((k) => classes[k]),
+      unknown: outputs.familiarity.data[0] < Math.fround(unknown.threshold),
+      probabilities,
+      ...(outputs.cam && { map: activationMap(outputs.cam, best) }),
+    };
+  }
+
+  /** Replay the golden samples; `decode` makes `{data, width, height}` of a file's bytes. */
+  async verify(decode) {
+    const replays = [];
+    for (const { name, file, label: expected, probabilities } of this.contract.golden) {
+      const bytes = Uint8Array.from(atob(file), (letter) => letter.charCodeAt(0));
+      const found = await this.classify(await decode(bytes));
+      const difference = Math.max(...found.probabilities.map((p, k) => Math.abs(p - probabilities[k])));
+      const ok = found.label === expected && difference <= TOLERANCE;
+      replays.push({ name, label: found.label, expected, difference, ok });
+    }
+    return replays;
+  }
+}
+
+/** RGB of RGBA, transparency laid over white by Pillow's arithmetic. */
+export function rgbOf({ data, width, height }) {
+  const rgb = new Uint8Array(width * height * 3);
+  for (let from = 0, to = 0; to < rgb.length; from += 4) {
+    const share = data[from + 3] * 128;
+    for (let channel = 0; channel < 3; channel++) {
+      const sum = data[from + channel] * share + 255 * (255 * 128 - share) + 0x4000;
+      rgb[to++] = (sum + (sum >> 8)) >> 15;
+    }
+  }
+  return { data: rgb, width, height };
+}
+
+/** Which labels are in the set, as `uncertainty.py` has it. */
+function predictionSet(probabilities, ranked, { method, threshold }) {
+  if (method === "lac") return probabilities.map((p) => 1 - p <= threshold);
+  const inside = [];
+  let sum = 0;
+  for (const k of ranked) {
+    sum += probabilities[k];
+    inside[k] = Math.min(sum, 1) <= threshold;
+  }
+  return inside;
+}
+
+function activationMap({ data, dims }, k) {
+  const [height, width] = dims.slice(2);
+  const values = Array.from(data.subarray(k * height * width, (k + 1) * height * width), (value) => Math.max(value, 0));
+  const highest = values.reduce((a, b) => Math.max(a, b)) || 1;
+  return { height, width, values: values.map((value) => value / highest) };
+}
+
+/** What is wrong with a contract, in words; nothing where it is right. */
+function fault({ classes, input, temperature, sets, unknown, digest, golden }) {
+  if (!Array.isArray(classes) || !classes.length || classes.some((name) => typeof name !== "string")) return "classes";
+  if (!Number.isInteger(input?.size) || !["stretch", "crop", "pad"].includes(input.resize)) return "input";
+  if (!Number.isFinite(temperature)) return "temperature";
+  if (!["lac", "aps"].includes(sets?.method) || ![sets.alpha, sets.threshold].every(Number.isFinite)) return "sets";
+  if (!Number.isFinite(unknown?.threshold)) return "unknown";
+  if (!/^[0-9a-f]{64}$/.test(digest)) return "digest";
+  const whole = ({ file, probabilities }) => typeof file === "string" && probabilities?.length === classes.length;
+  return Array.isArray(golden) && golden.every(whole) ? "" : "golden";
+}
+
+async function digest(bytes, stated) {
+  const mark = '"digest": "';
+  const at = new TextDecoder("latin1").decode(bytes).indexOf(`${mark}${stated}"`); // one letter for each byte
+  const blank = new Uint8Array(bytes);
+  if (at >= 0) blank.set(new TextEncoder().encode(BLANK), at + mark.length);
+  const hash = new Uint8Array(await crypto.subtle.digest("SHA-256", blank));
+  return Array.from(hash, (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+function metadata(bytes) {
+  const texts = new Map();
+  try {
+    for (const [number, value] of fields(bytes)) {
+      if (number !== METADATA || typeof value === "number") continue;
+      const entry = new Map(fields(value));
+      const [key, text] = [1, 2].map((n) => new TextDecoder("utf-8", { fatal: true }).decode(entry.get(n)));
+      texts.set(key, text);
+    }
+  } catch {
+    throw new InputError("not an ONNX file, or a damaged one");
+  }
+  return texts;
+}
+
+/** Fields of a protobuf message as [number, value]: https://protobuf.dev/programming-guides/encoding */
+function* fields(message) {
+  let at = 0;
+  const varint = () => {
+    let value = 0;
+    for (let scale = 1; scale < 2 ** 70; scale *= 128) {
+      if (at >= message.length) break;
+      const byte = message[at++];
+      value += (byte & 127) * scale;
+      if (byte < 128) return value;
+    }
+    throw new RangeError("varint");
+  };
+  while (at < message.length) {
+    const key = varint();
+    const wire = key % 8;
+    if (wire === 0) {
+      yield [Math.floor(key / 8), varint()];
+      continue;
+    }
+    const length = { 1: () => 8, 2: varint, 5: () => 4 }[wire]?.() ?? NaN;
+    if (!(at + length <= message.length)) throw new RangeError("length");
+    yield [Math.floor(key / 8), message.subarray(at, at + length)];
+    at += length;
+  }
+}

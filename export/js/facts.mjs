@@ -1,0 +1,31 @@
+// What the model says of itself, and what its shares mean, in words.
+
+const RESIZE = { stretch: "stretched", crop: "the central square", pad: "padded to a square" };
+const MOST = 100; // classes that are named
+
+export function describe({ name, classes, input, sets, digest }) {
+  const title = name ?? document.documentElement.dataset.name;
+  const more = classes.length > MOST ? `, and ${classes.length - MOST} more` : "";
+  const facts = {
+    Model: title,
+    Classes: `${classes.length}: ${classes.slice(0, MOST).join(", ")}${more}`,
+    Sees: `photos as ${input.size} × ${input.size} pixels, ${RESIZE[input.resize]}`,
+    Digest: digest.slice(0, 12),
+  };
+  document.querySelector("#facts dl").replaceChildren(
+    ...Object.entries(facts).flatMap(([term, words]) => [element("dt", term), element("dd", words)]),
+  );
+  document.getElementById("name").textContent = `Classify photos with ${title}`;
+  document.title = `Classify photos with ${title}`;
+  document.getElementById("meaning").textContent =
+    "A share says how probable the model holds a class to be. " +
+    `Of photos like those it was validated with, ${percent(1 - sets.alpha)} have the right class among those named; ` +
+    "of other photos nothing is promised, and those that look least like them are called unknown.";
+  document.getElementById("facts").hidden = false;
+}
+
+const percent = (share) => `${Number((100 * share).toFixed(1))} %`;
+
+function element(tag, text) {
+  return Object.assign(document.createElement(tag), { textContent: text, dir: "auto" });
+}

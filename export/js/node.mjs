@@ -1,0 +1,117 @@
+// Classifies pictures under Node: node node.mjs model.onnx photo.png ... [--json] [--top-k N] [--verify]
+import { readFileSync } from "node:fs";
+import { dirname } from "node:path";
+import { fileURLToPath } from "node:url";
+import { parseArgs } from "node:util";
+
+import { Classifier, InputError } from "./classifier.mjs";
+
+const USAGE = "node node.mjs model.onnx photo.png ... [--json] [--top-k N] [--verify]";
+const OPTIONS = {
+  json: { type: "boolean" },
+  "top-k": { type: "string", default: "1" },
+  verify: { type: "boolean" },
+};
+
+/** Returns the exit code, as Python's commands have it: 0 done, 1 a picture or a check failed. */
+async function main(args) {
+  const { values, positionals } = words(args);
+  const [model, ...photos] = positionals;
+  const topK = Number(values["top-k"]);
+  if (!(Number.isInteger(topK) && topK >= 1)) {
+    throw new InputError(`--top-k: '${values["top-k"]}' is not a whole number from 1 up`);
+  }
+  if (!model || !(photos.length || values.verify)) throw new InputError(`name a model and pictures: ${USAGE}`);
+  const { decode, ort } = await libraries();
+  const classifier = await load(model, ort);
+  if (values.verify) return verify(classifier, decode);
+  const show = values.json ? asJson : asText(Math.max(...photos.map((path) => path.length)));
+  let code = 0;
+  for (const path of photos) {
+    let answer;
+    try {
+      answer = await classifier.classify(await decode(read(path)), { topK });
+    } catch (error) {
+      code = 1;
+      answer = { error: explained(error) };
+    }
+    console.log(show(path, answer));
+  }
+  return code;
+}
+
+function words(args) {
+  try {
+    return parseArgs({ args, options: OPTIONS, allowPositionals: true });
+  } catch (error) {
+    throw new InputError(`${error.message.split(". ")[0]}: ${USAGE}`);
+  }
+}
+
+async function libraries() {
+  try {
+    const [{ decode }, ort] = await Promise.all([import("./decode.mjs"), import("onnxruntime-web")]);
+    ort.env.wasm.numThreads = 1; // the same bits on every machine
+    ort.env.logLevel = "error";
+    return { decode, ort };
+  } catch (error) {
+    const name = /Cannot find package '([^']+)'/.exec(error.message)?.[1];
+    if (!name) throw error;
+    throw new InputError(`${name} is not installed: npm install in ${dirname(fileURLToPath(import.meta.url))}`);
+  }
+}
+
+async function load(path, ort) {
+  try {
+    return await Classifier.load(read(path), ort);
+  } catch (error) {
+    throw new InputError(`${path}: ${explained(error)}`);
+  }
+}
+
+function read(path) {
+  try {
+    return readFileSync(path);
+  } catch (error) {
+    throw new InputError({ ENOENT: "no such file", EISDIR: "is a folder" }[error.code] ?? error.message);
+  }
+}
+
+function explained(error) {
+  if (error instanceof InputError) return error.message;
+  throw error;
+}
+
+async function verify(classifier, decode) {
+  const replays = await classifier.verify(decode);
+  const width = Math.max(...replays.map(({ name }) => name.length));
+  for (const { name, label, expected, difference, ok } of replays) {
+    const verdict = ok ? "ok" : `WRONG, expected ${expected}`;
+    console.log(`${name.padEnd(width)}  ${label}, probabilities within ${difference.toExponential(1)}: ${verdict}`);
+  }
+  const passed = replays.filter(({ ok }) => ok).length;
+  console.log(`${passed} of ${replays.length} golden samples give the answer they must`);
+  return passed && passed === replays.length ? 0 : 1;
+}
+
+function asJson(path, { error, label, probability, top, labels, unknown }) {
+  return JSON.stringify({ path, ...(error ? { error } : { label, probability, top, labels, unknown }) });
+}
+
+function asText(width) {
+  return (path, { error, label, top, labels, unknown }) => {
+    if (error) return `${path.padEnd(width)}  error: ${error}`;
+    const ranks = top.map((each) => `${each.label} ${`${(100 * each.probability).toFixed(1)}%`.padStart(6)}`);
+    const set = labels.length ? labels.join(" or ") : "no class fits";
+    const doubt = unknown ? "unknown: unlike the pictures it was trained with" : set === label ? "" : `not sure: ${set}`;
+    return [path.padEnd(width), ...ranks, doubt].join("  ").trimEnd();
+  };
+}
+
+try {
+  process.exitCode = await main(process.argv.slice(2));
+} catch (error) {
+  if (!(error instanceof InputError)) throw error;
+  console.error(`error: ${error.message}`);
+  process.exitCode = 2;
+}

@@ -1,0 +1,93 @@
+// The page for people: photos come by drop, paste, picker or camera, and go to the server or to this browser.
+import * as browser from "./browser.mjs";
+import { camera } from "./camera.mjs";
+import { card, sentence } from "./card.mjs";
+import { describe } from "./facts.mjs";
+import * as server from "./server.mjs";
+
+const find = (id) => document.getElementById(id);
+const { runs } = document.documentElement.dataset;
+
+const start = { server: server.connect, browser: load };
+const started = {}; // promises of what classifies: {place, contract, classify}
+let model; // the one of them that the next photos go to
+
+function use(place) {
+  model = started[place] ??= start[place]();
+  return model;
+}
+
+async function load() {
+  const bar = find("progress");
+  find("loading").hidden = false;
+  try {
+    return await browser.connect((share) => (bar.value = share));
+  } finally {
+    find("loading").hidden = true;
+  }
+}
+
+async function change({ target }) {
+  try {
+    await use(target.checked ? "browser" : "server");
+    find("status").textContent = `Photos are now classified ${target.checked ? "in this browser" : "on the server"}.`;
+  } catch (error) {
+    delete started.browser;
+    target.checked = false;
+    use("server");
+    tell(error);
+  }
+}
+
+function tell(error) {
+  find("trouble").textContent = sentence(error.message);
+  find("trouble").hidden = false;
+}
+
+function add(photos) {
+  if (!photos.length) return;
+  find("trouble").hidden = true;
+  find("results").hidden = false;
+  const cards = Array.from(photos, (photo) => ({ photo, ...card(photo) }));
+  find("cards").prepend(...cards.map(({ element }) => element));
+  for (const each of cards) answer(each);
+}
+
+async function answer({ photo, show, fail }) {
+  try {
+    const { place, contract, classify } = await model;
+    const prediction = await classify(photo);
+    if (prediction.map) find("mapping").hidden = false;
+    find("status").textContent = show(prediction, contract.input.resize, place);
+  } catch (error) {
+    find("status").textContent = fail(error);
+  }
+}
+
+find("files").onchange = ({ target }) => {
+  add(target.files);
+  target.value = ""; // so that the same file can be picked again
+};
+find("switch").onchange = change;
+find("clear").onclick = () => {
+  find("cards").replaceChildren();
+  find("results").hidden = true;
+  find("files").focus();
+};
+camera(find("camera"), find("viewfinder"), (picture) => add([picture]), tell);
+
+document.onpaste = ({ clipboardData }) => add(clipboardData.files);
+document.ondragover = (event) => {
+  event.preventDefault();
+  document.body.classList.add("over");
+};
+document.ondragleave = ({ relatedTarget }) => {
+  if (!relatedTarget) document.body.classList.remove("over");
+};
+document.ondrop = (event) => {
+  event.preventDefault();
+  document.body.classList.remove("over");
+  add(event.dataTransfer.files);
+};
+
+use(runs === "browser" ? "browser" : "server").then(({ contract }) => describe(contract), tell);

@@ -1,0 +1,50 @@
+// Has photos classified by the server that sent the page.
+
+const TOGETHER = 4; // requests in flight
+const TRIES = 4;
+const LONGEST = 30; // seconds to wait before one
+
+export async function connect() {
+  return { place: "on the server", contract: await answerOf(() => fetch("contract")), classify: limited(classify) };
+}
+
+async function classify(photo) {
+  const form = new FormData();
+  form.append("files", photo, photo.name);
+  const address = "predict?top_k=5&map=true";
+  const { predictions, milliseconds } = await answerOf(() => fetch(address, { method: "POST", body: form }));
+  return { ...predictions[0], milliseconds };
+}
+
+async function answerOf(request) {
+  for (let tried = 1; ; tried++) {
+    let response;
+    try {
+      response = await request();
+    } catch {
+      throw new Error("the server cannot be reached: is it still running?");
+    }
+    const body = await response.json().catch(() => ({}));
+    if (response.ok) return body;
+    if (response.status !== 503 || tried === TRIES) {
+      throw new Error(body.error ?? `the server answered with status ${response.status}`);
+    }
+    const seconds = Number(response.headers.get("retry-after")) || 1;
+    await new Promise((resume) => setTimeout(resume, 1000 * Math.min(seconds, LONGEST)));
+  }
+}
+
+/** The same function; of its calls no more than so many run, and the others wait for their turn. */
+function limited(work) {
+  const waiting = [];
+  let running = 0;
+  const next = () => {
+    running--;
+    waiting.shift()?.();
+  };
+  return async (...words) => {
+    if (running >= TOGETHER) await new Promise((turn) => waiting.push(turn));
+    running++;
+    return work(...words).finally(next);
+  };
+}

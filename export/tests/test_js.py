@@ -1,0 +1,232 @@
+"""JavaScript answers as Python does: the contract, the pixels and the predictions, under Node."""
+
+import hashlib
+import json
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from handmade import INFO, colours, model_of
+from PIL import Image
+
+from cifar_onnx import Classifier, ContractError, contract, images, site
+
+pytestmark = pytest.mark.skipif(not shutil.which("node"), reason="node is not installed")
+
+
+PACKAGES = pytest.mark.skipif(
+    not (site.JS / "node_modules" / "sharp").is_dir(), reason="onnxruntime-web and sharp are not installed: make web"
+)
+
+# Else Node compiles 25 MB of WebAssembly twice, for pictures that are few.
+NODE = ["node", "--liftoff-only"]
+
+
+def node(*words: str | Path, script: Path = site.JS / "node.mjs") -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*NODE, script, *words], capture_output=True, text=True, timeout=60)
+
+
+def evaluated(code: str, *words: str | Path) -> list[Any]:
+    """What a module prints, line by line, as JSON."""
+    modules = (
+        f'import * as js from "{(site.JS / "classifier.mjs").as_uri()}"; import {{ readFileSync }} from "node:fs";'
+    )
+    command = [*NODE, "--input-type=module", "-e", modules + code, "-", *map(str, words)]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 0, result.stderr
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Of every kind that both sides decode."""
+    folder = tmp_path_factory.mktemp("pictures")
+    generator = np.random.default_rng(0)
+    image = Image.fromarray(generator.integers(0, 256, (9, 12, 4), dtype=np.uint8)).resize(
+        (61, 47), Image.Resampling.BICUBIC
+    )
+    rgb = image.convert("RGB")
+    paths = []
+
+    def save(name: str, of: Image.Image, **settings: object) -> None:
+        paths.append(folder / name)
+        of.save(paths[-1], **settings)  # type: ignore[arg-type]
+
+    for height, width in ((1, 1), (5, 7), (64, 10), (32, 32), (200, 300)):
+        noise = Image.fromarray(generator.integers(0, 256, (height, width, 3), dtype=np.uint8))
+        save(f"{height}x{width}.png", noise)
+    for mode in ("1", "L", "LA", "P", "RGBA"):
+        save(f"{mode}.png", image.convert(mode))
+    save("16-bit.png", Image.fromarray(generator.integers(0, 65536, (20, 30)).astype(np.uint16)))
+    save("hole.gif", rgb.quantize(16), transparency=3)
+    save("lossless.webp", image, lossless=True, exact=True)
+    for orientation in range(1, 9):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        save(f"{orientation}.png", rgb, exif=exif)
+    for sampling in range(3):
+        save(f"sampling {sampling}.jpg", rgb, subsampling=sampling)
+    save("lossy.webp", rgb)
+    save("ink.jpg", rgb.convert("CMYK"))
+    return paths
+
+
+@PACKAGES
+def test_sharp_decodes_to_pillows_pixels(pictures: list[Path]) -> None:
+    decode = (site.JS / "decode.mjs").as_uri()
+    code = f"""
+        const {{ decode }} = await import("{decode}");
+        const {{ createHash }} = await import("node:crypto");
+        for (const path of process.argv.slice(2)) {{
+          const {{ data, width, height }} = await decode(readFileSync(path));
+          console.log(JSON.stringify([height, width, createHash("sha256").update(data).digest("hex")]));
+        }}
+    """
+    for path, found in zip(pictures, evaluated(code, *pictures), strict=True):
+        pixels = images.decode(path)
+        assert found == [*pixels.shape[:2], hashlib.sha256(pixels.tobytes()).hexdigest()], path.name
+
+
+@PACKAGES
+@pytest.mark.parametrize(
+    "sets", ['"lac", "alpha": 0.1, "threshold": 0.919202', '"aps", "alpha": 0.1, "threshold": 0.949202']
+)
+def test_node_answers_as_python(sets: str, changed: Callable[..., Path], digits: Path, pictures: list[Path]) -> None:
+    model = changed(b'"lac", "alpha": 0.1, "threshold": 0.019202', sets.encode(), seal=True)
+    paths = [*sorted(digits.iterdir()), *pictures]
+    result = node(model, *paths, "--json", "--top-k", "3")
+    assert result.returncode == 0, result.stderr
+    answers = [json.loads(line) for line in result.stdout.splitlines()]
+    expected = [prediction.as_dict(3) for prediction in Classifier(model)(paths)]
+    assert {len(each["labels"]) for each in expected} > {1, 2}
+    assert {each["unknown"] for each in expected} == {True, False}
+    for path, answer, right in zip(paths, answers, expected, strict=True):
+        assert answer.pop("path") == str(path)
+        assert answer.keys() == right.keys()
+        assert [answer[key] for key in ("label", "labels", "unknown")] == [
+            right[key] for key in ("label", "labels", "unknown")
+        ]
+        assert [each["label"] for each in answer["top"]] == [each["label"] for each in right["top"]]
+        for one, other in zip(answer["top"], right["top"], strict=True):
+            assert one["probability"] == pytest.approx(other["probability"], abs=1e-5)
+
+
+@PACKAGES
+def test_the_map_is_that_of_the_label(tmp_path: Path) -> None:
+    (tmp_path / "m.onnx").write_bytes(colours())
+    code = f"""
+        const ort = await import("{(site.JS / "node_modules/onnxruntime-web/dist/ort.node.min.mjs").as_uri()}");
+        ort.env.wasm.numThreads = 1;
+        const classifier = await js.Classifier.load(readFileSync(process.argv[2]), ort);
+        const data = Uint8Array.from([0, 50, 0, 9, 200, 0, 0, 100, 0, 0, 0, 80, 7, 0, 0, 0, 0, 0]);
+        console.log(JSON.stringify(await classifier.classify({{ data, width: 3, height: 2 }})));
+    """
+    (answer,) = evaluated(code, tmp_path / "m.onnx")
+    assert answer["label"] == "green"
+    assert answer["map"] == {"height": 2, "width": 3, "values": [0.25, 1, 0.5, 0, 0, 0]}
+
+
+@PACKAGES
+def test_node_replays_golden_samples(model: Path, changed: Callable[..., Path]) -> None:
+    result = node(model, "--verify")
+    assert result.returncode == 0
+    assert "8 of 8 golden samples give the answer they must" in result.stdout
+    result = node(changed(b'"label": "9"', b'"label": "4"', seal=True), "--verify")
+    assert result.returncode == 1
+    assert "WRONG, expected 4" in result.stdout
+
+
+@PACKAGES
+def test_what_node_cannot_use_is_said_in_a_sentence(model: Path, pictures: list[Path], tmp_path: Path) -> None:
+    picture, bad = pictures[0], tmp_path / "bad.jpg"
+    bad.write_text("no picture")
+    result = node(model, bad, tmp_path / "nowhere.png", picture)
+    assert result.returncode == 1
+    rows = result.stdout.splitlines()
+    assert "error: not a picture in one of the formats GIF, JPEG, PNG, WEBP" in rows[0]
+    assert "error: no such file" in rows[1]
+    assert "error" not in rows[2]
+    for words, said in [
+        ([model], "name a model and pictures"),
+        ([model, picture, "--bright"], "Unknown option '--bright'"),
+        ([model, picture, "--top-k", "0"], "--top-k: '0' is not a whole number from 1 up"),
+        ([tmp_path / "nowhere.onnx", picture], "nowhere.onnx: no such file"),
+        ([picture, picture], f"{picture}: not an ONNX file, or a damaged one"),
+    ]:
+        result = node(*words)
+        assert (result.returncode, result.stdout) == (2, "")
+        (line,) = result.stderr.splitlines()
+        assert line.startswith("error: ")
+        assert said in line
+
+
+def test_missing_packages_are_named(model: Path, tmp_path: Path) -> None:
+    for name in ("node.mjs", "decode.mjs", "classifier.mjs"):
+        shutil.copy(site.JS / name, tmp_path)
+    result = node(model, "a.png", script=tmp_path / "node.mjs")
+    assert result.returncode == 2
+    assert f"is not installed: npm install in {tmp_path}" in result.stderr
+
+
+READ = """
+    for (const path of process.argv.slice(2)) {
+      const said = await js.readContract(readFileSync(path)).then(({ digest }) => ({ digest }), (error) => {
+        if (!(error instanceof js.InputError)) throw error;
+        return { error: error.message };
+      });
+      console.log(JSON.stringify(said));
+    }
+"""
+
+
+def test_javascript_refuses_what_python_refuses(model: Path, tmp_path: Path) -> None:
+    data = model.read_bytes()
+    at = len(data) // 3
+    files = [
+        data,
+        data[:-100],
+        data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :],
+        b"",
+        b"hello",
+        bytes(range(256)),
+        model_of(INFO),
+        model_of({**INFO, "format": 2}),
+        *(model_of({**INFO, key: None}) for key in ("classes", "input", "sets", "unknown", "golden")),
+        model_of({**INFO, "sets": {**INFO["sets"], "method": "guess"}}),
+        model_of({**INFO, "golden": [{"file": "", "probabilities": [1]}]}),
+        model_of([]),
+    ]
+    paths = [tmp_path / f"{number}.onnx" for number in range(len(files))]
+    for path, each in zip(paths, files, strict=True):
+        path.write_bytes(each)
+    for path, said in zip(paths, evaluated(READ, *paths), strict=True):
+        try:
+            assert said == {"digest": contract.read(path)[1].digest}
+        except ContractError as error:
+            of_python = str(error).removeprefix(f"{path}: ")
+            assert said["error"].split(" (")[0] == of_python.split(" (")[0]
+
+
+def test_no_flipped_bit_is_missed(model: Path) -> None:
+    code = """
+        const bytes = new Uint8Array(readFileSync(process.argv[2]));
+        let missed = 0;
+        for (let at = 7; at < bytes.length; at += 199) {
+          bytes[at] ^= 1 << at % 8;
+          missed += await js.readContract(bytes).then(() => 1, (error) => (error instanceof js.InputError ? 0 : 1));
+          bytes[at] ^= 1 << at % 8;
+        }
+        console.log(missed);
+    """
+    assert evaluated(code, model) == [0]
+
+
+def test_where_there_are_no_digests_a_contract_is_read_without(model: Path, tmp_path: Path) -> None:
+    (tmp_path / "m.onnx").write_bytes(model.read_bytes().replace(b"Digits", b"digits", 1))
+    assert "error" in evaluated(READ, tmp_path / "m.onnx")[0]
+    hidden = 'Object.defineProperty(globalThis, "crypto", { value: undefined });'
+    assert "digest" in evaluated(hidden + READ, tmp_path / "m.onnx")[0]

@@ -1,5 +1,6 @@
 """What the server answers."""
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -324,6 +325,22 @@ class TestAround:
             "import cifar_onnx.serving.command; assert 'torch' not in sys.modules"
         )
         subprocess.run([sys.executable, "-c", code], check=True)
+
+    def test_without_onnxruntime_web_the_page_asks_the_server_only(
+        self, server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        from cifar_onnx import InputError, site
+        from cifar_onnx.serving import page
+
+        monkeypatch.setattr(site, "JS", tmp_path)
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(site, "index", lambda runs: runs)
+        routes = page.router(None, None).routes
+        (index,) = (route.endpoint for route in routes if route.path == "/")
+        assert asyncio.run(index()).body == b"server-only"
+        assert not [route.path for route in routes if "ort" in route.path]
+        with pytest.raises(InputError, match="name the folder dist of onnxruntime-web"):
+            page.router(None, str(tmp_path))
 
     def test_schemathesis_finds_nothing(self, server: Server, tmp_path: Path) -> None:
         pytest.importorskip("schemathesis")

@@ -6,6 +6,8 @@ over again, after a warm-up; the servers one after the other on the same CPUs.
 
 import argparse
 import asyncio
+import os
+import signal
 import socket
 import subprocess
 import sys
@@ -62,7 +64,9 @@ def measure(command: Sequence[object], request: bytes, clients: int, duration: f
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     words = [str(port) if word == "PORT" else str(word) for word in command]
-    server = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # noqa: S603
+    server = subprocess.Popen(  # noqa: S603
+        words, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
     try:
         for _ in range(300):
             with socket.socket() as knock:
@@ -72,7 +76,7 @@ def measure(command: Sequence[object], request: bytes, clients: int, duration: f
         asyncio.run(load(port, request, clients, 1.0))
         seconds = asyncio.run(load(port, request, clients, duration))
     finally:
-        server.terminate()
+        os.killpg(server.pid, signal.SIGKILL)  # LitServe's processes outlive their parent
         server.wait()
     return len(seconds) / duration, (1000 * np.percentile(seconds, [50, 90, 99])).tolist()
 

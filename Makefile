@@ -4,7 +4,7 @@ BIN := .venv/bin
 BEST = "$$(ls -t runs/quickstart/version_*/checkpoints/best.ckpt | head -n 1)"
 MODEL := runs/quickstart/model.onnx
 
-.PHONY: quickstart test test-slow bench check format constraints
+.PHONY: quickstart test test-slow web bench check format constraints
 
 quickstart: .venv/installed
 	@echo; echo "== Train on the handwritten digits that come with scikit-learn"
@@ -24,6 +24,10 @@ test: .venv/installed
 
 test-slow: .venv/installed
 	$(BIN)/python -m pytest -m slow
+
+# What the page runs models with in a browser, and what node.mjs needs: npm packages, 170 MB, in export/js.
+web:
+	cd export/js && npm install --ignore-scripts --no-package-lock --no-audit --no-fund
 
 # This project and its peers side by side, on the CPU; CIFAR-10 as pictures in data/cifar10-jpeg, or another DATA.
 DATA ?= data/cifar10-jpeg

@@ -78,11 +78,11 @@ def bare(place: Path, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=place, timeout=120)
 
 
-def test_the_wheel_carries_types_and_licence(wheel: Path) -> None:
+def test_the_wheel_carries_types_licence_and_the_page(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
-    assert "cifar_onnx/py.typed" in names
+    assert {"cifar_onnx/py.typed", "cifar_onnx/js/index.html", "cifar_onnx/js/worker.mjs"} <= set(names)
     assert any(name.endswith("/LICENSE") for name in names)
-    assert not any("tests" in name for name in names)
+    assert not any("tests" in name or "node_modules" in name for name in names)
 
 
 @pytest.mark.parametrize("module", ["torch", "lightning", "onnx", "cifar_lightning"])

@@ -12,9 +12,15 @@ const start = { server: server.connect, browser: load };
 const started = {}; // promises of what classifies: {place, contract, classify}
 let model; // the one of them that the next photos go to
 
-function use(place) {
+/** Where the next photos go; if that fails they go nowhere, least of all to the server instead. */
+async function use(place) {
   model = started[place] ??= start[place]();
-  return model;
+  try {
+    return await model;
+  } catch (error) {
+    delete started[place]; // to be tried again
+    tell(error);
+  }
 }
 
 async function load() {
@@ -28,15 +34,8 @@ async function load() {
 }
 
 async function change({ target }) {
-  try {
-    await use(target.checked ? "browser" : "server");
-    find("status").textContent = `Photos are now classified ${target.checked ? "in this browser" : "on the server"}.`;
-  } catch (error) {
-    delete started.browser;
-    target.checked = false;
-    use("server");
-    tell(error);
-  }
+  const ready = await use(target.checked ? "browser" : "server");
+  if (ready) find("status").textContent = `Photos are now classified ${ready.place}.`;
 }
 
 function tell(error) {
@@ -90,4 +89,4 @@ document.ondrop = (event) => {
   add(event.dataTransfer.files);
 };
 
-use(runs === "browser" ? "browser" : "server").then(({ contract }) => describe(contract), tell);
+use(runs === "browser" ? "browser" : "server").then((ready) => ready && describe(ready.contract));

@@ -5,15 +5,14 @@ Made by: fit --data Digits --model.net.init_args.widths "[8, 8]" --model.net.ini
 """
 
 import shutil
-import threading
 from collections.abc import Callable, Iterator
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from loopback import Host, serve
 
 from cifar_onnx import InputError, contract, site
 
@@ -109,26 +108,8 @@ def page(browser: Any, troubles: list[str]) -> Iterator[Any]:
     assert not troubles
 
 
-class Quiet(SimpleHTTPRequestHandler):
-    """A static host that writes down what it is asked for."""
-
-    def log_message(self, *_words: object) -> None:
-        self.server.asked.append(f"{self.command} {self.path}")  # type: ignore[attr-defined]
-
-
 @pytest.fixture
-def host() -> Iterator[Callable[..., ThreadingHTTPServer]]:
-    """Serves a folder on a port of this machine; its `asked` lists the requests, `address` is where it is."""
-    servers = []
-
-    def serve(folder: Path, handler: type[Quiet] = Quiet) -> ThreadingHTTPServer:
-        server = ThreadingHTTPServer(("127.0.0.1", 0), partial(handler, directory=str(folder)))
-        server.asked, server.address = [], f"http://127.0.0.1:{server.server_port}"  # type: ignore[attr-defined]
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        servers.append(server)
-        return server
-
-    yield serve
-    for server in servers:
-        server.shutdown()
-        server.server_close()
+def host() -> Iterator[Callable[..., Any]]:
+    """Serves a folder on this machine; of what it returns `address` is where, and `asked` lists the requests."""
+    with ExitStack() as stack:
+        yield lambda folder, handler=Host: stack.enter_context(serve(folder, handler))

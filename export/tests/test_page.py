@@ -1,0 +1,364 @@
+"""The page for people, in a browser: as a static site, and with a server."""
+
+import json
+import re
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import numpy as np
+import pytest
+from handmade import INFO, colours
+from loopback import Host
+
+from cifar_onnx import Classifier, contract, images, site
+from cifar_onnx.__main__ import main
+
+EVIL = "<img src=x onerror=alert(1)>"
+
+
+def photo(name: str, content: bytes) -> dict[str, Any]:
+    return {"name": name, "mimeType": "image/png", "buffer": content}
+
+
+def noise(height: int, width: int) -> bytes:
+    return images.encode_png(np.random.default_rng(height).integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+
+def pick(page: Any, *photos: dict[str, Any]) -> list[Any]:
+    """Choose files, and wait for the answers: their cards, which stand before the older ones."""
+    page.locator("#files").set_input_files(list(photos))
+    return cards(page, len(photos))
+
+
+def cards(page: Any, count: int) -> list[Any]:
+    page.locator("#cards > li").nth(count - 1).wait_for()
+    page.locator("#cards > [aria-busy]").first.wait_for(state="detached", timeout=60_000)
+    return [page.locator("#cards > li").nth(at) for at in range(count)]
+
+
+def heading(card: Any) -> str:
+    text: str = card.locator("h3").text_content()
+    return text
+
+
+def shares(card: Any) -> list[tuple[str, float]]:
+    rows = card.locator(".bars li").all()
+    share = "element => Number(element.style.getPropertyValue('--share'))"
+    return [(row.locator(".label").text_content(), row.locator(".bar").evaluate(share)) for row in rows]
+
+
+GIVE = """(body, [kind, name, bytes]) => {
+    const given = new DataTransfer();
+    given.items.add(new File([Uint8Array.from(bytes)], name, { type: "image/png" }));
+    const words = { bubbles: true, cancelable: true, clipboardData: given, dataTransfer: given };
+    body.dispatchEvent(kind === "paste" ? new ClipboardEvent(kind, words) : new DragEvent(kind, words));
+}"""
+
+
+def give(page: Any, kind: str, name: str, content: bytes) -> None:
+    """Drop or paste a file."""
+    page.locator("body").evaluate(GIVE, [kind, name, list(content)])
+
+
+def test_a_static_site_in_a_subfolder_answers_as_python(
+    page: Any, host: Callable[..., Any], model: Path, runtime: Path, tmp_path: Path
+) -> None:
+    site.write(model, tmp_path / "some" / "place", runtime)
+    server = host(tmp_path)
+    page.goto(f"{server.address}/some/place/")
+    golden = [photo(f"{each.name}.png", each.encoded) for each in contract.read(model)[1].golden]
+    photos = [*golden, photo("large", noise(500, 700)), photo("thin", noise(90, 3))]
+    classifier = Classifier(model)
+
+    for card, given in zip(pick(page, *photos), photos, strict=True):
+        prediction = classifier(given["buffer"])
+        found = shares(card)
+        assert [label for label, _ in found] == [label for label, _ in prediction.top(5)]
+        assert np.allclose([share for _, share in found], [share for _, share in prediction.top(5)], atol=1e-4)
+        assert (heading(card) == "Unknown") == prediction.unknown
+        assert (heading(card) == prediction.label) == (
+            prediction.labels == (prediction.label,) and not prediction.unknown
+        )
+        assert card.locator(".file").text_content() == given["name"]
+        assert "ms in this browser" in card.locator(".time").text_content()
+
+    for count, kind in enumerate(("drop", "paste"), len(photos) + 1):
+        give(page, kind, f"{kind}.png", golden[0]["buffer"])
+        first = cards(page, count)[0]
+        assert first.locator(".file").text_content() == f"{kind}.png"
+        assert heading(first) == classifier(golden[0]["buffer"]).label
+    assert f"paste.png: {heading(first)}" == page.locator("#status").text_content()
+
+    failed = pick(page, photo("notes.txt", b"no picture"))[0]
+    assert heading(failed) == "Not a picture that this browser can read."
+    assert failed.locator("img").count() == 0
+
+    facts = page.locator("#facts").text_content()
+    assert all(words in facts for words in (model.stem, "10: 0, 1, 2", classifier.contract.digest[:12], "90 %"))
+    assert page.locator("#switch, .programs").locator("visible=true").count() == 0
+    assert all(each.startswith("GET /some/place/") for each in server.asked), (
+        "photos stay here, and nothing else is read"
+    )
+
+
+def test_what_files_and_models_say_is_text(page: Any, host: Callable[..., Any], runtime: Path, tmp_path: Path) -> None:
+    model = tmp_path / 'a"b<i>.onnx'
+    model.write_bytes(colours(classes=[EVIL, "</script>", '"&amp;'], sets={**INFO["sets"], "threshold": 1}))
+    site.write(model, tmp_path / "site", runtime)
+    page.goto(f"{host(tmp_path / 'site').address}/")
+    card = pick(page, photo(f"{EVIL}.png", noise(9, 9)))[0]
+    assert {label for label, _ in shares(card)} == {EVIL, "</script>", '"&amp;'}
+    assert "or maybe" in heading(card)
+    assert EVIL in heading(card)
+    assert card.locator(".file").text_content() == f"{EVIL}.png"
+    facts = page.locator("#facts").text_content()
+    assert EVIL in facts
+    assert model.stem in facts
+    assert page.locator("img").count() == 1
+
+
+@pytest.mark.parametrize("resize", ["stretch", "crop", "pad"])
+def test_the_map_lies_on_the_square_that_the_net_sees(
+    resize: str, page: Any, host: Callable[..., Any], runtime: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "m.onnx").write_bytes(colours(input={"size": 8, "resize": resize}))
+    site.write(tmp_path / "m.onnx", tmp_path / "site", runtime)
+    page.goto(f"{host(tmp_path / 'site').address}/")
+    pixels = np.zeros((20, 40, 3), np.uint8)
+    pixels[5, 30] = 255, 0, 0
+    pixels[6, 30] = 128, 0, 0
+    card = pick(page, photo("a.png", images.encode_png(pixels)))[0]
+    canvas = card.locator("canvas")
+    canvas.wait_for()
+    ink = (
+        "canvas => Array.from(canvas.getContext('2d').getImageData(0, 0, 40, 20).data).filter((_, at) => at % 4 === 3)"
+    )
+    expected = np.zeros((20, 40))
+    expected[5:7, 30] = 175, 88
+    assert np.abs(np.reshape(canvas.evaluate(ink), (20, 40)) - expected).max() <= 1
+    lies, shown = canvas.bounding_box(), card.locator("img").bounding_box()
+    side = {"stretch": (40, 20), "crop": (20, 20), "pad": (40, 40)}[resize]
+    unit = shown["width"] / 40
+    assert (lies["width"] / unit, lies["height"] / unit) == pytest.approx(side, abs=0.1)
+    for at, length in (("x", "width"), ("y", "height")):
+        assert lies[at] + lies[length] / 2 == pytest.approx(shown[at] + shown[length] / 2, abs=0.5)
+    page.get_by_label("Show what spoke for the answer").uncheck()
+    assert canvas.is_hidden()
+
+
+def test_keys_are_enough_and_the_camera_takes_a_picture(
+    page: Any, host: Callable[..., Any], runtime: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "m.onnx").write_bytes(colours())
+    site.write(tmp_path / "m.onnx", tmp_path / "site", runtime)
+    page.goto(f"{host(tmp_path / 'site').address}/")
+    page.locator("#facts").wait_for()
+    page.keyboard.press("Tab")
+    with page.expect_file_chooser() as chooser:
+        page.keyboard.press("Enter")
+    chooser.value.set_files([photo("a.png", noise(9, 9))])
+    cards(page, 1)
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("video")
+    page.locator("video").evaluate("video => video.videoWidth || new Promise((go) => (video.onloadeddata = go))")
+    assert page.evaluate("document.activeElement.id") == "shutter"
+    page.keyboard.press("Enter")
+    assert cards(page, 2)[0].locator(".file").text_content() == "picture 1.png"
+    assert page.locator("video").evaluate("video => video.srcObject.active") is False
+    for _ in range(2):  # over the switch of the maps
+        page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    assert page.locator("#results").is_hidden()
+    assert page.evaluate("document.activeElement.id") == "files"
+
+
+class Server(Host):
+    """Answers like the real one, slowly, and first that it is busy."""
+
+    runs: site.Runs = "server"
+    lock = Lock()
+    running = most = posts = 0
+
+    def end_headers(self) -> None:
+        self.send_header("Content-Security-Policy", f"{site.CSP}; frame-ancestors 'none'")
+        self.send_header("Cross-Origin-Opener-Policy", "same-origin")
+        self.send_header("Cross-Origin-Embedder-Policy", "require-corp")
+        super().end_headers()
+
+    def answer(self, status: int, body: object) -> None:
+        self.send_response(status)
+        self.send_header("Retry-After", "0.1")
+        self.end_headers()
+        self.wfile.write(body.encode() if isinstance(body, str) else json.dumps(body).encode())
+
+    def do_GET(self) -> None:
+        if self.path == "/":
+            self.answer(200, site.index(self.runs))
+        elif self.path == "/contract":
+            self.answer(200, {**INFO, "name": "colours", "classes": ["red", "green", "blue"]})
+        else:
+            super().do_GET()
+
+    def do_POST(self) -> None:
+        cls = type(self)
+        with cls.lock:
+            cls.posts += 1
+            cls.running += 1
+            first, cls.most = cls.posts == 1, max(cls.most, cls.running)
+        body = self.rfile.read(int(self.headers["content-length"]))
+        time.sleep(0.1)
+        with cls.lock:
+            cls.running -= 1
+        if first:
+            return self.answer(503, {"error": "busy"})
+        if b"bad" in body:
+            return self.answer(422, {"error": "bad.png: cannot be decoded"})
+        top = [{"label": "red", "probability": 0.75}, {"label": "blue", "probability": 0.25}]
+        row = {"name": "a", "label": "red", "probability": 0.75, "top": top, "labels": ["red"], "unknown": False}
+        return self.answer(200, {"milliseconds": 3.2, "predictions": [row]})
+
+
+def served(folder: Path, model: bytes) -> Path:
+    folder.mkdir()
+    for name, path in site.pages().items():
+        shutil.copy(path, folder / name)
+    (folder / "model.onnx").write_bytes(model)
+    return folder
+
+
+def test_a_server_gets_the_photos_until_the_browser_does(
+    page: Any, host: Callable[..., Any], runtime: Path, tmp_path: Path, troubles: list[str]
+) -> None:
+    folder = served(tmp_path / "served", colours())
+    shutil.copytree(
+        runtime, folder / "ort", ignore=lambda _, names: [n for n in names if f"ort/{n}" not in site.runtime(runtime)]
+    )
+    handler = type("Own", (Server,), {})
+    server = host(folder, handler)
+    page.goto(server.address)
+    found = pick(page, *(photo(f"{name}.png", noise(9, 9)) for name in "abcdefgh"), photo("bad.png", b"bad"))
+    assert [heading(card) for card in found] == ["red"] * 8 + ["Bad.png: cannot be decoded."]
+    assert found[0].locator(".time").text_content() == "3 ms on the server"
+    assert found[0].locator(".bars").text_content().split() == ["red75.0", "%blue25.0", "%"]
+    assert handler.most == 4
+    assert handler.posts == 10
+    assert all("503" in each or "422" in each for each in troubles), troubles
+    troubles.clear()
+    assert not any("/ort/" in each or "/model.onnx" in each for each in server.asked)
+
+    page.get_by_label("Run in this browser").check()
+    first = pick(page, photo("green.png", images.encode_png(np.full((9, 9, 3), (0, 99, 0), np.uint8))))[0]
+    assert heading(first) == "green"
+    assert "in this browser" in first.locator(".time").text_content()
+    assert handler.posts == 10
+    assert page.evaluate("crossOriginIsolated")
+
+
+def test_a_model_that_does_not_load_is_said_and_its_photos_stay(
+    page: Any, host: Callable[..., Any], tmp_path: Path, troubles: list[str]
+) -> None:
+    handler = type("Own", (Server,), {"posts": 1})
+    page.goto(host(served(tmp_path / "served", colours()), handler).address)
+    page.get_by_label("Run in this browser").check()
+    (card,) = pick(page, photo("a.png", noise(9, 9)))
+    assert heading(card).startswith("Ort/ort-wasm-simd-threaded.wasm cannot be loaded")
+    assert "cannot be loaded" in page.get_by_role("alert").text_content()
+    assert handler.posts == 1
+    page.get_by_label("Run in this browser").uncheck()
+    assert heading(pick(page, photo("a.png", noise(9, 9)))[0]) == "red"
+    assert all("404" in each for each in troubles)
+    troubles.clear()
+
+
+def test_a_server_without_the_runtime_leaves_no_choice(page: Any, host: Callable[..., Any], tmp_path: Path) -> None:
+    handler = type("Own", (Server,), {"runs": "server-only", "posts": 1})
+    page.goto(host(served(tmp_path / "served", b""), handler).address)
+    assert heading(pick(page, photo("a.png", noise(9, 9)))[0]) == "red"
+    assert page.get_by_label("Run in this browser").is_hidden()
+    assert page.locator("#promise").is_hidden()
+
+
+def test_the_api_is_shown_as_text(page: Any, host: Callable[..., Any], tmp_path: Path) -> None:
+    schema = {"type": "object", "properties": {"label": {"type": "string", "description": EVIL}}, "required": ["label"]}
+    body = {"content": {"application/json": {"schema": {"$ref": "#/components/schemas/Answer"}}}}
+    one = {
+        "summary": "Classify pictures",
+        "parameters": [{"name": "top_k", "in": "query", "schema": {"type": "integer", "default": 5}}],
+        "requestBody": body,
+        "responses": {"200": {"description": "Done", **body}},
+        "x-example": "curl -F files=@cat.jpg",
+    }
+    spec = {
+        "info": {"title": EVIL, "version": "1"},
+        "paths": {"/predict": {"post": one}},
+        "components": {"schemas": {"Answer": schema}},
+    }
+    folder = served(tmp_path / "served", b"")
+    (folder / "openapi.json").write_text(json.dumps(spec))
+    page.goto(f"{host(folder, Server).address}/api.html")
+    page.locator("section").wait_for()
+    text = page.locator("body").inner_text()
+    for words in (
+        EVIL,
+        "POST /predict",
+        "Classify pictures",
+        "curl -F files=@cat.jpg",
+        "label string, required",
+        "200 Done",
+    ):
+        assert words in text
+    assert "top_k integer, in the query, default 5" in text
+    assert page.locator("img").count() == 0
+
+
+def test_a_site_is_written_again_but_over_nothing_else(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runtime = tmp_path / "node_modules" / "onnxruntime-web" / "dist"
+    runtime.mkdir(parents=True)
+    for name in site._RUNTIME:
+        (runtime / name).write_text("")
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):
+        assert main(["web", str(model), "--output", "site"]) == 0
+    written = {str(path.relative_to("site")) for path in Path("site").rglob("*") if path.is_file()}
+    index = Path("site/index.html").read_text()
+    assert 'data-runs="browser" data-name="digits"' in index
+    assert all(name in written for name in ("model.onnx", "worker.mjs", "ort/ort-wasm-simd-threaded.wasm"))
+    assert not any(name in written for name in ("node.mjs", "api.html", "package.json"))
+    assert Path("site/model.onnx").read_bytes() == model.read_bytes()
+    capsys.readouterr()
+    Path("photos").mkdir()
+    Path("photos/a.jpg").write_text("")
+    for words, said in [
+        (["--output", "photos"], "photos: holds other files"),
+        (["--output", "new", "--runtime", "photos"], "photos: holds no ort.wasm.bundle.min.mjs"),
+    ]:
+        assert main(["web", str(model), *words]) == 2
+        assert said in capsys.readouterr().err
+    assert main(["web", "photos/a.jpg"]) == 2
+    assert "photos/a.jpg: an ONNX file without a contract" in capsys.readouterr().err
+    shutil.rmtree("node_modules")
+    monkeypatch.setattr(site, "JS", tmp_path)
+    assert main(["web", str(model), "--output", "new"]) == 2
+    assert f"npm install {site.RUNTIME}" in capsys.readouterr().err
+    assert not Path("new").exists()
+
+
+def test_every_module_and_style_that_the_pages_name_is_served() -> None:
+    names = {"index.html", *site.pages()}
+    for name in names:
+        text = (site.JS / name).read_text()
+        for other in re.findall(r'(?:from|href=|src=|URL\() ?"(?:\./)?([\w.]+\.(?:mjs|css|svg|html))"', text):
+            assert other in names, f"{name} names {other}"
+        assert Path(name).suffix in site.MEDIA_TYPES
+
+
+def test_the_version_of_the_runtime_is_that_of_npm() -> None:
+    wanted = json.loads((site.JS / "package.json").read_text())["dependencies"]["onnxruntime-web"]
+    assert f"onnxruntime-web@{wanted}" == site.RUNTIME

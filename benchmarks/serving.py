@@ -103,7 +103,13 @@ def main() -> None:
     first = found["plain FastAPI"][0]
     print(machine())
     rows = [
-        (name, f"{rate:,.0f}", f"{rate / first:.2f}", *(f"{ms:.1f}" for ms in latency), f"{latency[2] / latency[0]:.1f}")
+        (
+            name,
+            f"{rate:,.0f}",
+            f"{rate / first:.2f}",
+            *(f"{ms:.1f}" for ms in latency),
+            f"{latency[2] / latency[0]:.1f}",
+        )
         for name, (rate, latency) in found.items()
     ]
     show((f"{options.clients} clients", "requests/s", "x FastAPI", "p50 ms", "p90", "p99", "p99/p50"), rows)

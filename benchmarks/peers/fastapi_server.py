@@ -15,6 +15,7 @@ session = onnxruntime.InferenceSession(sys.argv[1])
 
 @app.post("/predict")
 def predict(files: UploadFile) -> dict[str, list[float]]:
+    """Probabilities of one picture."""
     image = np.asarray(Image.open(io.BytesIO(files.file.read())).convert("RGB"))
     (probabilities,) = session.run(["probabilities"], {"image": image[None]})
     return {"probabilities": probabilities[0].tolist()}

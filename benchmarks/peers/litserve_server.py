@@ -11,6 +11,8 @@ from PIL import Image
 
 
 class API(litserve.LitAPI):
+    """The model, as LitServe asks for it."""
+
     def setup(self, device: str) -> None:
         self.session = onnxruntime.InferenceSession(sys.argv[1])
 

@@ -181,6 +181,27 @@ def test_large_bodies_are_refused(server: Server, way: str) -> None:
     assert (status, json.loads(body)["error"]) == (413, "the request is larger than the limit of 1,000,000 bytes")
 
 
+def test_many_large_bodies_at_once_are_told_to_come_back() -> None:
+    """Of 40 that are sent but for their last byte, 16 are held, and memory grows by no more than these."""
+    body = bytes(900_000)
+    head = b"POST /predict HTTP/1.1\r\nhost: localhost\r\ncontent-type: image/png\r\ncontent-length: 900000\r\n\r\n"
+    with Server(MODEL, "--max-body", 1) as server:
+        memory = server.memory
+        clients = [server.connect() for _ in range(40)]
+        for client in clients:
+            client.sendall(head + body[:-1])
+        time.sleep(1)
+        assert server.memory - memory <= 40
+        for client in clients:
+            client.sendall(body[-1:])
+        codes = [answer(client)[0] for client in clients]
+        for client in clients:
+            client.close()
+        assert codes.count(422) >= 16
+        assert codes.count(503) == 40 - codes.count(422)
+        assert codes.count(503) > 0
+
+
 def test_bombs_are_refused_at_once(server: Server) -> None:
     bombs = [blank(5001), blank(9000)]
     memory = server.memory
@@ -193,9 +214,9 @@ def test_bombs_are_refused_at_once(server: Server) -> None:
     assert server.memory - memory <= 20
 
 
-def test_a_crowd_is_answered_or_told_to_come_back() -> None:
+@pytest.mark.parametrize("seconds", [5, pytest.param(30, marks=pytest.mark.slow)])
+def test_a_crowd_is_answered_or_told_to_come_back(seconds: float) -> None:
     """64 clients at a server that takes 8: every request gets 200, or 503 with Retry-After, and its own answer."""
-    seconds = 5
     picture = {golden.label: golden.encoded for golden in GOLDEN}
     codes: list[int] = []
     with Server(MODEL, "--max-waiting", 8) as server:

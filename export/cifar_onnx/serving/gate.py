@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from cifar_onnx.serving.metrics import Metrics
 from cifar_onnx.site import CSP
 
+_BODIES = 16  # as large as a body may be, that are held at a time
 _ID = re.compile(r"[\w.:-]{1,64}", re.ASCII)
 _HEADERS = {
     "content-security-policy": f"{CSP}; frame-ancestors 'none'",
@@ -78,6 +79,7 @@ class Gate:
         self._hosts = {"localhost", *(host.lower() for host in hosts)}
         self.draining = False
         self.working = 0
+        self._held = 0  # bytes of the bodies of these
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -99,17 +101,32 @@ class Gate:
                     marked.setdefault(name, value)
             await send(message)
 
+        received = 0
+
+        async def limited() -> Message:
+            nonlocal received
+            message = await receive()
+            size = len(message.get("body", b""))
+            received += size
+            self._held += size
+            if received > self._body:
+                raise self._too_large()
+            if self._held > _BODIES * self._body:
+                raise RequestError(503, "there is no room for more pictures: ask again in a second")
+            return message
+
         work = scope["method"] == "POST"
         self._metrics.in_flight.inc()
         self.working += work
         try:
             try:
                 self._check(headers, work)
-                await self._app(scope, self._limited(receive), answer)
+                await self._app(scope, limited, answer)
             except RequestError as error:
                 await refuse(answer, error)
         finally:
             self.working -= work
+            self._held -= received
             self._metrics.in_flight.dec()
             route = getattr(scope.get("route"), "path", "none")
             self._metrics.requests.labels(route, status).inc()
@@ -134,19 +151,6 @@ class Gate:
         except ValueError:
             return name.lower().rstrip(".") in self._hosts
         return True
-
-    def _limited(self, receive: Receive) -> Receive:
-        received = 0
-
-        async def limited() -> Message:
-            nonlocal received
-            message = await receive()
-            received += len(message.get("body", b""))
-            if received > self._body:
-                raise self._too_large()
-            return message
-
-        return limited
 
     def _too_large(self) -> RequestError:
         return RequestError(413, f"the request is larger than the limit of {self._body:,} bytes")

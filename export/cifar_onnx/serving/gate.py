@@ -9,7 +9,7 @@ from collections.abc import Collection
 from typing import Any
 
 from pydantic import BaseModel
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cifar_onnx.serving.metrics import Metrics
@@ -17,15 +17,15 @@ from cifar_onnx.site import CSP
 
 _BODIES = 16  # as large as a body may be, that are held at a time
 _ID = re.compile(r"[\w.:-]{1,64}", re.ASCII)
-_HEADERS = {
-    "content-security-policy": f"{CSP}; frame-ancestors 'none'",
-    "cross-origin-embedder-policy": "require-corp",
-    "cross-origin-opener-policy": "same-origin",
-    "cross-origin-resource-policy": "same-origin",
-    "permissions-policy": "camera=(self), microphone=(), geolocation=()",
-    "referrer-policy": "no-referrer",
-    "x-content-type-options": "nosniff",
-}
+_HEADERS = [
+    (b"content-security-policy", f"{CSP}; frame-ancestors 'none'".encode()),
+    (b"cross-origin-embedder-policy", b"require-corp"),
+    (b"cross-origin-opener-policy", b"same-origin"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"permissions-policy", b"camera=(self), microphone=(), geolocation=()"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"x-content-type-options", b"nosniff"),
+]
 
 
 class RequestError(Exception):
@@ -95,10 +95,8 @@ class Gate:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                marked = MutableHeaders(scope=message)
-                marked["x-request-id"] = request_id
-                for name, value in _HEADERS.items():
-                    marked.setdefault(name, value)
+                marks = [(b"x-request-id", request_id.encode()), *_HEADERS]
+                message["headers"] = [*message["headers"], *marks]
             await send(message)
 
         received = 0

@@ -37,7 +37,8 @@ LAW = {
     "cifar_lightning/finite.py": {"torch", "lightning"},
     "cifar_lightning/command.py": {"lightning", "yaml", "cifar_onnx", OURS + "parser", "cifar_lightning"},
     "cifar_lightning/callbacks": {
-        "lightning", "torch", "matplotlib", "cifar_onnx", OURS + "interruption", OURS + "callbacks", "cifar_lightning",
+        "lightning", "torch", "torch_pruning", "matplotlib", "cifar_onnx", OURS + "interruption", OURS + "callbacks",
+        "cifar_lightning",
     },
     "cifar_lightning/interruption.py": set(),
     "cifar_lightning/files.py": {"cifar_onnx"},

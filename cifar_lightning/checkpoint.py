@@ -33,6 +33,7 @@ _NEEDED: dict[str, dict[str, type]] = {
     "run": {"experiment": str, "seed": int, "threads": int, "metrics": dict, "validated": bool, "train_loss": tuple},
 }
 _PARTS = ("net", "optimizer", "scheduler", "loss")  # of a model
+_FILES = {"cifar_lightning.distill.Distillation": "teacher"}  # settings that are the name of a file, and nothing else
 _KINDS = (nn.Module, Optimizer, LRScheduler, ImageData, Augmentation)
 
 
@@ -110,13 +111,19 @@ def _check_digest(file: BinaryIO, path: str | Path) -> None:
         raise InputError(f"{path}: damaged: it is not, byte for byte, what was written")
 
 
-def check_classes(checkpoint: dict[str, Any], path: str, allow_custom: bool) -> None:
+def check_classes(
+    checkpoint: dict[str, Any],
+    path: str,
+    allow_custom: bool = False,
+    advice: str = "if you trust that code, add --allow_custom_classes",
+) -> None:
     """Refuse a checkpoint that names code from outside this project and its libraries, before anything is imported.
 
     Args:
         checkpoint: what `load` has read.
         path: its file, for messages.
         allow_custom: import it all the same, and say so.
+        advice: for messages.
 
     Raises:
         InputError: it names such code, something that is no net, loss, optimizer, schedule, data or augmentation, or
@@ -135,13 +142,10 @@ def check_classes(checkpoint: dict[str, Any], path: str, allow_custom: bool) -> 
             names |= {*_classes_in(part)}
     except ValueError as error:
         if not allow_custom:
-            raise InputError(f"{path}: {error}; if you trust the file, add --allow_custom_classes") from None
+            raise InputError(f"{path}: {error}; {advice}") from None
     for name in sorted(names):
         if not allow_custom and not _is_ours(name):
-            raise InputError(
-                f"{path}: {name} is no class of this project or its libraries; if you trust that code, add "
-                "--allow_custom_classes"
-            )
+            raise InputError(f"{path}: {name} is no class of this project or its libraries; {advice}")
         if name.partition(".")[0] not in ("cifar_lightning", "torch", "torchvision", "lightning"):
             print(f"importing {name.rpartition('.')[0]}, which {path} names")
 
@@ -157,9 +161,12 @@ def _classes_in(value: Any) -> Iterator[str]:
         if not re.fullmatch(r"[A-Za-z0-9_+-]*", value) or (value and Path(value).exists()):
             raise ValueError(f"{value!r} may be more than a plain value")
     elif isinstance(value, dict):
+        file = _FILES.get(str(value.get("class_path")))
         for key, each in value.items():
             if key == "class_path" and isinstance(each, str):
                 yield each
+            elif key == "init_args" and isinstance(each, dict) and isinstance(each.get(file), str):
+                yield from _classes_in({name: setting for name, setting in each.items() if name != file})
             else:
                 yield from _classes_in(each)
     elif isinstance(value, list | tuple):

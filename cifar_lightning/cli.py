@@ -17,7 +17,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint, Timer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, Logger
 
-from cifar_lightning import augment, loss, nets, runs  # noqa: F401  so that a config may name their classes without a module
+from cifar_lightning import augment, distill, loss, nets, runs  # noqa: F401  so that a config may name their classes without a module
 from cifar_lightning import checkpoint as checkpoints
 from cifar_lightning.callbacks import LastCheckpoint
 from cifar_lightning.command import Command, commands, header, process, without

@@ -3,6 +3,7 @@
 Notation: `B` batch, `K` classes, `S` side of the images in pixels.
 """
 
+import inspect
 import math
 import warnings
 from collections.abc import Callable
@@ -80,7 +81,8 @@ class Classifier(L.LightningModule):
         scheduler: makes the learning-rate schedule from the optimizer. One that needs the number of steps (OneCycleLR,
             WarmupLinear) is given it and steps per batch; others step per epoch, ReduceLROnPlateau by the validation
             loss.
-        loss: of logits `(B, K)` and labels `(B,)`.
+        loss: of logits `(B, K)` and labels `(B,)`; where its forward asks for `images` or `classes` by these names, it
+            is given them, too.
         compile: mode of torch.compile for the net while it is trained, such as default or max-autotune; None is eager.
             The first steps then take minutes: worth it where training takes hours, or on the same GPU again and again.
 
@@ -113,6 +115,7 @@ class Classifier(L.LightningModule):
         self.compile_mode = compile
         self.recipe = _Recipe(optimizer or torch.optim.Adam, scheduler)
         self.loss = loss or nn.CrossEntropyLoss()
+        self._asked = {"images", "classes"} & inspect.signature(self.loss.forward).parameters.keys()  # by the loss
         weights = getattr(self.loss, "weight", None)
         if weights is not None and weights.shape != (len(classes),):
             raise InputError(
@@ -160,13 +163,19 @@ class Classifier(L.LightningModule):
         logits: Tensor = self.net(self.pixels(images))
         return logits
 
+    def loss_of(self, logits: Tensor, labels: Tensor, images: Tensor) -> Tensor:
+        """The mean loss of logits `(B, K)`, labels `(B,)`, and the images that they are of."""
+        further = {"images": images, "classes": self.classes}
+        loss: Tensor = self.loss(logits, labels, **{name: further[name] for name in self._asked})
+        return loss
+
     def _step(self, batch: Batch, part: str) -> tuple[Tensor, Tensor]:
         """Loss and logits of a batch; the loss is summed up on the device until the end of the epoch."""
-        images, labels, *_ = batch
-        return self._judged(self(images), labels, part)
+        return self._judged(self(batch[0]), batch, part)
 
-    def _judged(self, logits: Tensor, labels: Tensor, part: str) -> tuple[Tensor, Tensor]:
-        loss: Tensor = self.loss(logits, labels)
+    def _judged(self, logits: Tensor, batch: Batch, part: str) -> tuple[Tensor, Tensor]:
+        images, labels, *_ = batch
+        loss = self.loss_of(logits, labels, images)
         total, count = self._losses.get(part, (torch.zeros((), device=loss.device), 0))
         self._losses[part] = total + loss.detach() * len(labels), count + len(labels)
         return loss, logits
@@ -184,7 +193,7 @@ class Classifier(L.LightningModule):
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         logits, contrasts = Watched(self)(batch[0])
-        self._judged(logits, batch[1], "test")
+        self._judged(logits, batch, "test")
         self.test_metrics.update(logits, batch[1])
         self._answers.append((batch[2], logits.float(), contrasts.float()))
 

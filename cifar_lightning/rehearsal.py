@@ -57,7 +57,7 @@ def rehearse(model: Classifier, data: ImageData, device: torch.device) -> None:
                     f"it must give logits {expected}"
                 )
             with _named("model.loss"):
-                loss: Tensor = model.loss(logits, labels)
+                loss = model.loss_of(logits, labels, images)
                 torch.autograd.backward(loss)
             return float(loss.detach())
 

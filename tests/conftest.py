@@ -19,9 +19,11 @@ import torch
 from PIL import Image
 from torch import nn
 
+from cifar_lightning import checkpoint as checkpoints
 from cifar_lightning.__main__ import main
 from cifar_lightning.calibration import Calibration, calibrate
 from cifar_lightning.data.base import Images
+from cifar_lightning.module import Classifier
 from cifar_lightning.nets import Pixels
 
 
@@ -163,6 +165,21 @@ def calibrated(pixels: Pixels, net: nn.Module, classes: Sequence[str], size: int
     images = generator.integers(0, 256, (60, size, size, 3), dtype=np.uint8)
     labels = generator.integers(0, len(classes), 60)
     return calibrate(nn.Sequential(pixels, net).eval(), Images(images, labels, [""] * 60), classes)
+
+
+def write_model(path: Path, model: Classifier, **settings: object) -> str:
+    """A checkpoint of a model as `fit` leaves it, whose net is a class of this project with these settings."""
+    name = f"cifar_lightning.nets.{type(model.net).__name__}"
+    net = {"class_path": name, "init_args": {"num_classes": len(model.classes), **settings}}
+    run = {"experiment": "x", "seed": 0, "threads": 1, "metrics": {}, "validated": True, "train_loss": (0.0, 0)}
+    state = {
+        "state_dict": model.state_dict(),
+        "hyper_parameters": {"classes": model.classes, "net": net, "loss": None},
+        "datamodule_hyper_parameters": {"_class_path": "cifar_lightning.data.Digits"},
+        "run": run,
+    }
+    checkpoints.write(state, path)
+    return str(path)
 
 
 # A run that takes a second: four batches of digits.

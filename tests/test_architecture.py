@@ -29,11 +29,16 @@ LAW = {
         "torch", "lightning", "torchmetrics", "cifar_onnx", OURS + "finite", OURS + "nets.pixels",
         OURS + "nets.whitening", OURS + "optim", OURS + "familiarity",
     },
+    "cifar_lightning/trained.py": {
+        "torch", "lightning", "cifar_onnx", OURS + "module", OURS + "parser", "cifar_lightning",
+    },
+    "cifar_lightning/distill.py": {"torch", "cifar_onnx", OURS + "loss", OURS + "module", "cifar_lightning"},
     "cifar_lightning/rehearsal.py": {"torch", "lightning", "cifar_onnx", OURS + "data", OURS + "module"},
     "cifar_lightning/finite.py": {"torch", "lightning"},
     "cifar_lightning/command.py": {"lightning", "yaml", "cifar_onnx", OURS + "parser", "cifar_lightning"},
     "cifar_lightning/callbacks": {
-        "lightning", "torch", "matplotlib", "cifar_onnx", OURS + "interruption", OURS + "callbacks", "cifar_lightning",
+        "lightning", "torch", "torch_pruning", "matplotlib", "cifar_onnx", OURS + "interruption", OURS + "callbacks",
+        "cifar_lightning",
     },
     "cifar_lightning/interruption.py": set(),
     "cifar_lightning/files.py": {"cifar_onnx"},

@@ -160,6 +160,11 @@ def hostile(marker: Path) -> dict[str, dict[str, Any]]:
     def inside(value: object) -> dict[str, Any]:
         return net({"class_path": "torch.nn.DataParallel", "init_args": {"module": value}})
 
+    def taught(**settings: object) -> dict[str, Any]:
+        return {
+            "hyper_parameters": {"loss": {"class_path": "cifar_lightning.distill.Distillation", "init_args": settings}}
+        }
+
     def augment(value: object) -> dict[str, Any]:
         return {"datamodule_hyper_parameters": {"augment": value}}
 
@@ -190,6 +195,8 @@ def hostile(marker: Path) -> dict[str, dict[str, Any]]:
         "an optimizer as JSON": {"hyper_parameters": {"optimizer": words}},
         "a schedule": {"hyper_parameters": {"scheduler": module}},
         "a loss": {"hyper_parameters": {"loss": module}},
+        "a loss with a net for a teacher": taught(teacher=module),
+        "a loss with its weight in a file": taught(teacher="x.ckpt", weight="evil.yaml"),
         "data": {"datamodule_hyper_parameters": {"_class_path": "marker.Data"}},
         "data as JSON": {"datamodule_hyper_parameters": {"_class_path": words}},
         "an augmentation": augment([module]),
@@ -230,6 +237,17 @@ class TestNoCode:
             assert result.code == 2
             assert "error: bad.ckpt: " in result.err
             assert "Traceback" not in result.err
+        assert not marker.exists()
+
+    def test_the_name_of_a_teacher_is_not_read_as_settings(self, run: Run, checkpoint: Path, marker: Path) -> None:
+        kept = checkpoints.load(checkpoint)
+        loss = {"class_path": "cifar_lightning.distill.Distillation", "init_args": {"teacher": "evil.yaml"}}
+        kept["hyper_parameters"]["loss"] = loss
+        checkpoints.write(kept, "taught.ckpt")
+        assert run("test", "--ckpt_path", "taught.ckpt", "--resamples", 10).code == 0
+        result = run("fit", "--ckpt_path", "taught.ckpt", "--trainer.max_epochs", 3)
+        assert result.code == 2
+        assert "error: evil.yaml: damaged, or not a checkpoint" in result.err
         assert not marker.exists()
 
     def test_the_set_would_do_harm_if_it_were_let(self, marker: Path) -> None:

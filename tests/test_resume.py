@@ -25,10 +25,11 @@ from cifar_lightning.augment import AlternatingMirror, Mirror, ShiftedCrop
 from cifar_lightning.callbacks import LastCheckpoint, Resume
 from cifar_lightning.checkpoint import CheckpointFiles
 from cifar_lightning.data.base import ImageData, Images, Part
+from cifar_lightning.distill import Distillation
 from cifar_lightning.module import Classifier
 from cifar_lightning.nets import CNN, SpeedNet
 from cifar_lightning.optim import MuonSGD, WarmupLinear
-from tests.conftest import Child, Run, Start, command_line
+from tests.conftest import Child, Run, Start, command_line, write_model
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:The number of training batches", "ignore:.*ckpt_path.*callbacks", "ignore:The dirpath has changed"
@@ -55,10 +56,11 @@ def fit(folder: Path, ckpt_path: Path | None = None, keep: Path | None = None, *
     """
     L.seed_everything(1, verbose=False)
     ema, scheduler = settings.pop("ema", False), settings.pop("scheduler", None)
-    fast = settings.pop("fast", False)
+    fast, taught = settings.pop("fast", False), settings.pop("taught", False)
+    loss = Distillation(write_model(folder.parent / "x.ckpt", Classifier(["a", "b"], CNN(2)))) if taught else None
     net = SpeedNet(2, (4, 4)) if fast else CNN(2, widths=(4, 4), hidden=8)
     optimizer = MuonSGD if fast else partial(torch.optim.Adam, lr=0.01)
-    model = Classifier(["a", "b"], net, optimizer, scheduler=scheduler)
+    model = Classifier(["a", "b"], net, optimizer, scheduler=scheduler, loss=loss)
     data = Noise(batch_size=5, augment=[AlternatingMirror() if fast else Mirror(), ShiftedCrop(2)])
     callbacks: list[L.Callback] = [EMAWeightAveraging(decay=0.9)] if ema else []
     callbacks += [Resume(), LastCheckpoint()]
@@ -104,6 +106,7 @@ CASES: dict[str, dict[str, Any]] = {
     "accumulation": {"accumulate_grad_batches": 2},
     "all of them": {"ema": True, "scheduler": partial(OneCycleLR, max_lr=0.02), "accumulate_grad_batches": 4},
     "whitened": {"ema": True, "scheduler": partial(WarmupLinear, warmup=0.2), "fast": True},
+    "distilled": {"ema": True, "taught": True},
     "plateau": {"scheduler": partial(ReduceLROnPlateau, patience=0, threshold=0.5)},
     "validation now and then": {"check_val_every_n_epoch": 2},
     "validation twice an epoch": {

@@ -3,6 +3,7 @@
 from cifar_lightning.callbacks.curves import Curves
 from cifar_lightning.callbacks.last import LastCheckpoint
 from cifar_lightning.callbacks.lines import EpochLines
+from cifar_lightning.callbacks.prune import Pruned
 from cifar_lightning.callbacks.resume import Resume
 
-__all__ = ["Curves", "EpochLines", "LastCheckpoint", "Resume"]
+__all__ = ["Curves", "EpochLines", "LastCheckpoint", "Pruned", "Resume"]

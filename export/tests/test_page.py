@@ -159,7 +159,7 @@ def test_keys_are_enough_and_the_camera_takes_a_picture(
     page.locator("#facts").wait_for()
     page.keyboard.press("Tab")
     with page.expect_file_chooser() as chooser:
-        page.keyboard.press("Enter")
+        page.keyboard.press("Space")
     chooser.value.set_files([photo("a.png", noise(9, 9))])
     cards(page, 1)
     page.keyboard.press("Tab")

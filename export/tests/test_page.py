@@ -153,11 +153,13 @@ def test_keys_are_enough_and_the_camera_takes_a_picture(
     site.write(tmp_path / "m.onnx", tmp_path / "site", runtime)
     page.goto(f"{host(tmp_path / 'site').address}/")
     page.locator("#facts").wait_for()
+    files = page.locator("#files")
+    # Not expect_file_chooser, which on a busy machine misses one of twenty.
+    files.evaluate("input => (input.onclick = () => (input.dataset.opened = 'yes'))")
     page.keyboard.press("Tab")
-    with page.expect_file_chooser() as chooser:
-        page.keyboard.press("Space")
-    chooser.value.set_files([photo("a.png", noise(9, 9))])
-    cards(page, 1)
+    page.keyboard.press("Enter")
+    page.locator("#files[data-opened]").wait_for(state="attached")
+    pick(page, photo("a.png", noise(9, 9)))
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")
     page.wait_for_selector("video")
@@ -215,9 +217,10 @@ def test_a_model_that_does_not_load_is_said_and_its_photos_stay(
     handler = type("Own", (Stub,), {"posts": 1})
     page.goto(host(served(tmp_path / "served", colours()), handler).address)
     page.get_by_label("Run in this browser").check()
+    said = page.get_by_role("alert").text_content()
+    assert said.startswith("Ort/ort-wasm-simd-threaded.wasm cannot be loaded")
     (card,) = pick(page, photo("a.png", noise(9, 9)))
-    assert heading(card).startswith("Ort/ort-wasm-simd-threaded.wasm cannot be loaded")
-    assert "cannot be loaded" in page.get_by_role("alert").text_content()
+    assert heading(card) == said
     assert handler.posts == 1
     page.get_by_label("Run in this browser").uncheck()
     assert heading(pick(page, photo("a.png", noise(9, 9)))[0]) == "red"

@@ -7,7 +7,9 @@ let components;
 
 /** What a reference stands for, with what is said beside it. */
 function resolved({ $ref, ...more }) {
-  return $ref ? { ...resolved($ref.split("/").slice(2).reduce((place, key) => place[key], components)), ...more } : more;
+  if (!$ref) return more;
+  const [group, name] = $ref.split("/").slice(2); // of #/components/group/name
+  return { ...resolved(components[group][name]), ...more };
 }
 
 function element(tag, ...content) {
@@ -66,7 +68,8 @@ function field(name, schema, required, known, place) {
   const { description, ...facts } = resolved(schema);
   const bounds = Object.keys(BOUNDS).filter((key) => key in facts).map((key) => `${BOUNDS[key]} ${facts[key]}`);
   const note = quiet(kind(schema), place && `in the ${place}`, required && "required", ...bounds);
-  return element("li", element("code", name), " ", note, description && element("div", description), fields(schema, known));
+  const meaning = description && element("div", description);
+  return element("li", element("code", name), " ", note, meaning, fields(schema, known));
 }
 
 function kind(schema) {
@@ -84,7 +87,8 @@ try {
   document.querySelector("h1").textContent = `API of ${info.title} ${info.version}`;
   document.getElementById("lede").textContent = info.summary;
   for (const [path, operations] of Object.entries(paths)) {
-    main.append(...METHODS.filter((method) => operations[method]).map((method) => operation(path, method, operations[method])));
+    const known = METHODS.filter((method) => method in operations);
+    main.append(...known.map((method) => operation(path, method, operations[method])));
   }
 } catch (error) {
   main.append(element("p", `openapi.json cannot be shown: ${error.message}`));

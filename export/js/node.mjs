@@ -99,12 +99,13 @@ function asJson(path, { error, label, probability, top, labels, unknown }) {
 }
 
 function asText(width) {
-  return (path, { error, label, top, labels, unknown }) => {
+  return (path, { error, top, labels, unknown }) => {
     if (error) return `${path.padEnd(width)}  error: ${error}`;
     const ranks = top.map((each) => `${each.label} ${`${(100 * each.probability).toFixed(1)}%`.padStart(6)}`);
-    const set = labels.length ? labels.join(" or ") : "no class fits";
-    const doubt = unknown ? "unknown: unlike the pictures it was trained with" : set === label ? "" : `not sure: ${set}`;
-    return [path.padEnd(width), ...ranks, doubt].join("  ").trimEnd();
+    const words = [path.padEnd(width), ...ranks];
+    if (unknown) words.push("unknown: unlike the pictures it was trained with");
+    else if (labels.length !== 1) words.push(`not sure: ${labels.join(" or ") || "no class fits"}`);
+    return words.join("  ");
   };
 }
 

@@ -1,21 +1,17 @@
 """The page for people, in a browser: as a static site, and with a server."""
 
 import json
-import re
 import shutil
-import time
 from collections.abc import Callable
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
 import numpy as np
 import pytest
 from handmade import INFO, colours
-from loopback import Host
+from loopback import Stub
 
 from cifar_onnx import Classifier, contract, images, site
-from cifar_onnx.__main__ import main
 
 EVIL = "<img src=x onerror=alert(1)>"
 
@@ -157,11 +153,13 @@ def test_keys_are_enough_and_the_camera_takes_a_picture(
     site.write(tmp_path / "m.onnx", tmp_path / "site", runtime)
     page.goto(f"{host(tmp_path / 'site').address}/")
     page.locator("#facts").wait_for()
+    files = page.locator("#files")
+    # Not expect_file_chooser, which on a busy machine misses one of twenty.
+    files.evaluate("input => (input.onclick = () => (input.dataset.opened = 'yes'))")
     page.keyboard.press("Tab")
-    with page.expect_file_chooser() as chooser:
-        page.keyboard.press("Enter")
-    chooser.value.set_files([photo("a.png", noise(9, 9))])
-    cards(page, 1)
+    page.keyboard.press("Enter")
+    page.locator("#files[data-opened]").wait_for(state="attached")
+    pick(page, photo("a.png", noise(9, 9)))
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")
     page.wait_for_selector("video")
@@ -175,52 +173,6 @@ def test_keys_are_enough_and_the_camera_takes_a_picture(
     page.keyboard.press("Enter")
     assert page.locator("#results").is_hidden()
     assert page.evaluate("document.activeElement.id") == "files"
-
-
-class Server(Host):
-    """Answers like the real one, slowly, and first that it is busy."""
-
-    runs: site.Runs = "server"
-    lock = Lock()
-    running = most = posts = 0
-
-    def end_headers(self) -> None:
-        self.send_header("Content-Security-Policy", f"{site.CSP}; frame-ancestors 'none'")
-        self.send_header("Cross-Origin-Opener-Policy", "same-origin")
-        self.send_header("Cross-Origin-Embedder-Policy", "require-corp")
-        super().end_headers()
-
-    def answer(self, status: int, body: object) -> None:
-        self.send_response(status)
-        self.send_header("Retry-After", "0.1")
-        self.end_headers()
-        self.wfile.write(body.encode() if isinstance(body, str) else json.dumps(body).encode())
-
-    def do_GET(self) -> None:
-        if self.path == "/":
-            self.answer(200, site.index(self.runs))
-        elif self.path == "/contract":
-            self.answer(200, {**INFO, "name": "colours", "classes": ["red", "green", "blue"]})
-        else:
-            super().do_GET()
-
-    def do_POST(self) -> None:
-        cls = type(self)
-        with cls.lock:
-            cls.posts += 1
-            cls.running += 1
-            first, cls.most = cls.posts == 1, max(cls.most, cls.running)
-        body = self.rfile.read(int(self.headers["content-length"]))
-        time.sleep(0.1)
-        with cls.lock:
-            cls.running -= 1
-        if first:
-            return self.answer(503, {"error": "busy"})
-        if b"bad" in body:
-            return self.answer(422, {"error": "bad.png: cannot be decoded"})
-        top = [{"label": "red", "probability": 0.75}, {"label": "blue", "probability": 0.25}]
-        row = {"name": "a", "label": "red", "probability": 0.75, "top": top, "labels": ["red"], "unknown": False}
-        return self.answer(200, {"milliseconds": 3.2, "predictions": [row]})
 
 
 def served(folder: Path, model: bytes) -> Path:
@@ -238,7 +190,7 @@ def test_a_server_gets_the_photos_until_the_browser_does(
     shutil.copytree(
         runtime, folder / "ort", ignore=lambda _, names: [n for n in names if f"ort/{n}" not in site.runtime(runtime)]
     )
-    handler = type("Own", (Server,), {})
+    handler = type("Own", (Stub,), {})
     server = host(folder, handler)
     page.goto(server.address)
     found = pick(page, *(photo(f"{name}.png", noise(9, 9)) for name in "abcdefgh"), photo("bad.png", b"bad"))
@@ -262,12 +214,13 @@ def test_a_server_gets_the_photos_until_the_browser_does(
 def test_a_model_that_does_not_load_is_said_and_its_photos_stay(
     page: Any, host: Callable[..., Any], tmp_path: Path, troubles: list[str]
 ) -> None:
-    handler = type("Own", (Server,), {"posts": 1})
+    handler = type("Own", (Stub,), {"posts": 1})
     page.goto(host(served(tmp_path / "served", colours()), handler).address)
     page.get_by_label("Run in this browser").check()
+    said = page.get_by_role("alert").text_content()
+    assert said.startswith("Ort/ort-wasm-simd-threaded.wasm cannot be loaded")
     (card,) = pick(page, photo("a.png", noise(9, 9)))
-    assert heading(card).startswith("Ort/ort-wasm-simd-threaded.wasm cannot be loaded")
-    assert "cannot be loaded" in page.get_by_role("alert").text_content()
+    assert heading(card) == said
     assert handler.posts == 1
     page.get_by_label("Run in this browser").uncheck()
     assert heading(pick(page, photo("a.png", noise(9, 9)))[0]) == "red"
@@ -276,7 +229,7 @@ def test_a_model_that_does_not_load_is_said_and_its_photos_stay(
 
 
 def test_a_server_without_the_runtime_leaves_no_choice(page: Any, host: Callable[..., Any], tmp_path: Path) -> None:
-    handler = type("Own", (Server,), {"runs": "server-only", "posts": 1})
+    handler = type("Own", (Stub,), {"runs": "server-only", "posts": 1})
     page.goto(host(served(tmp_path / "served", b""), handler).address)
     assert heading(pick(page, photo("a.png", noise(9, 9)))[0]) == "red"
     assert page.get_by_label("Run in this browser").is_hidden()
@@ -300,7 +253,7 @@ def test_the_api_is_shown_as_text(page: Any, host: Callable[..., Any], tmp_path:
     }
     folder = served(tmp_path / "served", b"")
     (folder / "openapi.json").write_text(json.dumps(spec))
-    page.goto(f"{host(folder, Server).address}/api.html")
+    page.goto(f"{host(folder, Stub).address}/api.html")
     page.locator("section").wait_for()
     text = page.locator("body").inner_text()
     for words in (
@@ -314,51 +267,3 @@ def test_the_api_is_shown_as_text(page: Any, host: Callable[..., Any], tmp_path:
         assert words in text
     assert "top_k integer, in the query, default 5" in text
     assert page.locator("img").count() == 0
-
-
-def test_a_site_is_written_again_but_over_nothing_else(
-    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    runtime = tmp_path / "node_modules" / "onnxruntime-web" / "dist"
-    runtime.mkdir(parents=True)
-    for name in site._RUNTIME:
-        (runtime / name).write_text("")
-    monkeypatch.chdir(tmp_path)
-    for _ in range(2):
-        assert main(["web", str(model), "--output", "site"]) == 0
-    written = {str(path.relative_to("site")) for path in Path("site").rglob("*") if path.is_file()}
-    index = Path("site/index.html").read_text()
-    assert 'data-runs="browser" data-name="digits"' in index
-    assert all(name in written for name in ("model.onnx", "worker.mjs", "ort/ort-wasm-simd-threaded.wasm"))
-    assert not any(name in written for name in ("node.mjs", "api.html", "package.json"))
-    assert Path("site/model.onnx").read_bytes() == model.read_bytes()
-    capsys.readouterr()
-    Path("photos").mkdir()
-    Path("photos/a.jpg").write_text("")
-    for words, said in [
-        (["--output", "photos"], "photos: holds other files"),
-        (["--output", "new", "--runtime", "photos"], "photos: holds no ort.wasm.bundle.min.mjs"),
-    ]:
-        assert main(["web", str(model), *words]) == 2
-        assert said in capsys.readouterr().err
-    assert main(["web", "photos/a.jpg"]) == 2
-    assert "photos/a.jpg: an ONNX file without a contract" in capsys.readouterr().err
-    shutil.rmtree("node_modules")
-    monkeypatch.setattr(site, "JS", tmp_path)
-    assert main(["web", str(model), "--output", "new"]) == 2
-    assert f"npm install {site.RUNTIME}" in capsys.readouterr().err
-    assert not Path("new").exists()
-
-
-def test_every_module_and_style_that_the_pages_name_is_served() -> None:
-    names = {"index.html", *site.pages()}
-    for name in names:
-        text = (site.JS / name).read_text()
-        for other in re.findall(r'(?:from|href=|src=|URL\() ?"(?:\./)?([\w.]+\.(?:mjs|css|svg|html))"', text):
-            assert other in names, f"{name} names {other}"
-        assert Path(name).suffix in site.MEDIA_TYPES
-
-
-def test_the_version_of_the_runtime_is_that_of_npm() -> None:
-    wanted = json.loads((site.JS / "package.json").read_text())["dependencies"]["onnxruntime-web"]
-    assert f"onnxruntime-web@{wanted}" == site.RUNTIME

@@ -1,0 +1,59 @@
+"""The files of the page, and `python -m cifar_onnx web`, which writes a static site of them."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from cifar_onnx import site
+from cifar_onnx.__main__ import main
+
+
+def test_a_site_is_written_again_but_over_nothing_else(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runtime = tmp_path / "node_modules" / "onnxruntime-web" / "dist"
+    runtime.mkdir(parents=True)
+    for name in site._RUNTIME:
+        (runtime / name).write_text("")
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):
+        assert main(["web", str(model), "--output", "site"]) == 0
+    written = {str(path.relative_to("site")) for path in Path("site").rglob("*") if path.is_file()}
+    index = Path("site/index.html").read_text()
+    assert 'data-runs="browser" data-name="digits"' in index
+    assert all(name in written for name in ("model.onnx", "worker.mjs", "ort/ort-wasm-simd-threaded.wasm"))
+    assert not any(name in written for name in ("node.mjs", "api.html", "package.json"))
+    assert Path("site/model.onnx").read_bytes() == model.read_bytes()
+    capsys.readouterr()
+    Path("photos").mkdir()
+    Path("photos/a.jpg").write_text("")
+    for words, said in [
+        (["--output", "photos"], "photos: holds other files"),
+        (["--output", "new", "--runtime", "photos"], "photos: holds no ort.wasm.bundle.min.mjs"),
+    ]:
+        assert main(["web", str(model), *words]) == 2
+        assert said in capsys.readouterr().err
+    assert main(["web", "photos/a.jpg"]) == 2
+    assert "photos/a.jpg: an ONNX file without a contract" in capsys.readouterr().err
+    shutil.rmtree("node_modules")
+    monkeypatch.setattr(site, "JS", tmp_path)
+    assert main(["web", str(model), "--output", "new"]) == 2
+    assert f"npm install {site.RUNTIME}" in capsys.readouterr().err
+    assert not Path("new").exists()
+
+
+def test_every_module_and_style_that_the_pages_name_is_served() -> None:
+    names = {"index.html", *site.pages()}
+    for name in names:
+        text = (site.JS / name).read_text()
+        for other in re.findall(r'(?:from|href=|src=|URL\() ?"(?:\./)?([\w.]+\.(?:mjs|css|svg|html))"', text):
+            assert other in names, f"{name} names {other}"
+        assert Path(name).suffix in site.MEDIA_TYPES
+
+
+def test_the_version_of_the_runtime_is_that_of_npm() -> None:
+    wanted = json.loads((site.JS / "package.json").read_text())["dependencies"]["onnxruntime-web"]
+    assert f"onnxruntime-web@{wanted}" == site.RUNTIME

@@ -5,8 +5,9 @@ over again, after a warm-up; the servers one after the other on the same CPUs.
 """
 
 import argparse
-import asyncio
 import os
+import re
+import selectors
 import signal
 import socket
 import subprocess
@@ -22,28 +23,33 @@ from benchmarks.bench import PEERS, ROOT, machine, show
 from cifar_onnx.images import encode_png
 
 HERE = ROOT / "benchmarks" / "peers"
+_LENGTH = re.compile(rb"(?i)\r\ncontent-length: *(\d+)")
 
 
-async def client(port: int, request: bytes, end: float, seconds: list[float]) -> None:
-    """Ask until `end`; anything but 200 is an error."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    while time.perf_counter() < end:
-        began = time.perf_counter()
-        writer.write(request)
-        head = await reader.readuntil(b"\r\n\r\n")
-        length = next(int(line[15:]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
-        body = await reader.readexactly(length)
-        if not head.startswith(b"HTTP/1.1 200"):
-            sys.exit(f"{head.decode()}{body.decode()}")
-        seconds.append(time.perf_counter() - began)
-    writer.close()
-
-
-async def load(port: int, request: bytes, clients: int, duration: float) -> list[float]:
-    """Latencies in seconds of all requests of so many clients."""
+def load(port: int, request: bytes, clients: int, duration: float) -> list[float]:
+    """Latencies in seconds of all requests of so many clients; one loop, which leaves the CPUs to the server."""
     seconds: list[float] = []
-    end = time.perf_counter() + duration
-    await asyncio.gather(*(client(port, request, end, seconds) for _ in range(clients)))
+    with selectors.DefaultSelector() as selector:
+        for _ in range(clients):
+            connection = socket.create_connection(("127.0.0.1", port))
+            connection.sendall(request)
+            selector.register(connection, selectors.EVENT_READ, [time.perf_counter(), b""])
+        end = time.perf_counter() + duration
+        while (now := time.perf_counter()) < end:
+            for key, _ in selector.select(1):
+                state = key.data
+                state[1] += key.fileobj.recv(65536)  # type: ignore[union-attr]
+                head, found, body = state[1].partition(b"\r\n\r\n")
+                if not found or len(body) < int(_LENGTH.search(head)[1]):  # type: ignore[index]
+                    continue
+                if not head.startswith(b"HTTP/1.1 200"):
+                    sys.exit(state[1].decode())
+                now = time.perf_counter()
+                seconds.append(now - state[0])
+                key.fileobj.sendall(request)  # type: ignore[union-attr]
+                state[:] = now, b""
+        for key in list(selector.get_map().values()):
+            key.fileobj.close()  # type: ignore[union-attr]
     return seconds
 
 
@@ -73,8 +79,8 @@ def measure(command: Sequence[object], request: bytes, clients: int, duration: f
                 if knock.connect_ex(("127.0.0.1", port)) == 0:
                     break
             time.sleep(0.1)
-        asyncio.run(load(port, request, clients, 1.0))
-        seconds = asyncio.run(load(port, request, clients, duration))
+        load(port, request, clients, 1.0)
+        seconds = load(port, request, clients, duration)
     finally:
         os.killpg(server.pid, signal.SIGKILL)  # LitServe's processes outlive their parent
         server.wait()

@@ -66,7 +66,7 @@ LAW = {
         "numpy", "PIL", "onnxruntime", "sklearn", "scipy", "matplotlib", "jinja2", "cifar_onnx",
     },
     "export/cifar_onnx/serving": {
-        "numpy", "fastapi", "starlette", "pydantic", "uvicorn", "prometheus_client", "cifar_onnx",
+        "numpy", "fastapi", "starlette", "pydantic", "uvicorn", "python_multipart", "prometheus_client", "cifar_onnx",
     },
 }  # fmt: skip
 

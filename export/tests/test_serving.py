@@ -87,8 +87,10 @@ class TestPredict:
             (b"II*\x00\x08\x00\x00\x00\x00\x00", "image/tiff", 422, "not a picture"),
             (b"{}", "application/json", 415, "multipart/form-data in the field 'files'"),
             (b"x", "", 415, "multipart/form-data"),
-            (b"--b\r\n\r\n--b--", "multipart/form-data; boundary=b", 400, "Content-Disposition"),
-            (b"no form", "multipart/form-data; boundary=b", 400, "Invalid multipart"),
+            (b"--b\r\n\r\n--b--", "multipart/form-data; boundary=b", 400, "cut off"),
+            (b"--b\r\na: b\r\n\r\n1\r\n--b--\r\n", "multipart/form-data; boundary=b", 400, "no file in the field"),
+            (b"--b\r\n\r\n\r\n" * 1001 + b"--b--\r\n", "multipart/form-data; boundary=b", 400, "than 1,000 parts"),
+            (b"no form", "multipart/form-data; boundary=b", 400, "cannot be read"),
             (b"no form", "multipart/form-data", 400, "boundary"),
         ],
     )

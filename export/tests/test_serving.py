@@ -306,6 +306,14 @@ class TestAround:
             assert main(["serve", str(MODEL), "--port", "0", *words]) == 0
         assert said == ["127.0.0.1", "0.0.0.0"]
 
+    def test_requests_are_logged_where_asked(self) -> None:
+        with Server(MODEL, "--access-log") as server:
+            server.ask("GET", "/healthz?a=%0Ab", headers={"user-agent": "\x1b[31m"})
+            said = server.said
+        (line,) = [line for line in said.splitlines() if "INFO" in line]
+        assert '"GET /healthz?a=%0Ab HTTP/1.1" 200' in line
+        assert "\x1b" not in said
+
     def test_mistakes_are_one_sentence(
         self, server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:

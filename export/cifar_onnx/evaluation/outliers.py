@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from cifar_onnx.images import Pixels, resize
 
-COUNT = 300  # of each kind
+COUNT = 100  # of each kind
 
 
 def make(size: int, classes: Sequence[str], count: int = COUNT, seed: int = 0) -> dict[str, Pixels]:

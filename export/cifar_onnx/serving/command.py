@@ -1,6 +1,7 @@
 """`python -m cifar_onnx serve`: a socket, uvicorn, and an orderly end."""
 
 import argparse
+import logging
 import socket
 import sys
 import time
@@ -48,11 +49,14 @@ def run(options: argparse.Namespace) -> int:
     hosts = {options.host, socket.gethostname(), *options.allow_host}
     gate = build(options.model, settings, hosts, int(options.max_body * 1e6), options.max_waiting, options.runtime)
     listener = _listen(options.host, options.port)
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
+    logging.getLogger("uvicorn").setLevel(logging.ERROR)
+    logging.getLogger("uvicorn.access").setLevel(logging.INFO)
     config = uvicorn.Config(
         gate,
         http=DeadlineProtocol,
         ws="none",
-        log_level="error",
+        log_config=None,  # uvicorn's would close other programs' handlers
         access_log=options.access_log,
         server_header=False,
         proxy_headers=False,

@@ -124,7 +124,7 @@ def _with_digest(data: bytes, old: str, new: str) -> bytes:
 
 
 def _from_info(info: dict[str, Any]) -> Contract:
-    classes = tuple(str(name) for name in info["classes"])
+    classes = tuple(str(name).encode().decode() for name in info["classes"])  # no half of a letter
     sets, unknown = info["sets"], info["unknown"]
     return Contract(
         classes=classes,

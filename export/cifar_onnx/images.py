@@ -145,10 +145,13 @@ def resize(pixels: Pixels, size: int, mode: ResizeMode = "stretch") -> Pixels:
     if height == width == size:
         return pixels
     rows, columns = resize_weights(height, width, size, mode)
-    x = np.ascontiguousarray(pixels.transpose(2, 0, 1), dtype=np.float32)  # (3, H, W)
     half = np.float32(0.5)
-    x = np.floor(x @ columns.T + half)  # (3, H, S)
-    x = np.floor(rows @ x + half)  # (3, S, S)
+
+    planes = []
+    for channel in range(3):  # one after the other takes a third of the memory
+        wide = np.floor(pixels[:, :, channel].astype(np.float32) @ columns.T + half)  # (H, S)
+        planes.append(np.floor(rows @ wide + half))  # (S, S)
+    x = np.stack(planes)
     if mode == "pad":
         inside = np.outer(rows.any(axis=1), columns.any(axis=1))
         x = np.where(inside, x, np.float32(PAD_VALUE))

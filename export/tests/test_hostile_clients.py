@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -120,6 +121,7 @@ def test_slow_clients_are_cut_off_while_others_are_served(server: Server) -> Non
     """30 that say nothing, 30 with half their headers, 30 with half their body, and 5 that take no answer."""
     body = raw(GOLDEN[0].encoded)
     large = b"GET /openapi.json HTTP/1.1\r\nhost: localhost\r\n\r\n"
+    files = server.files
     began = time.monotonic()
     slow = [server.connect() for _ in range(95)]
     for connection in slow[30:60]:
@@ -144,9 +146,87 @@ def test_slow_clients_are_cut_off_while_others_are_served(server: Server) -> Non
         assert not answer or b"408 Request Timeout" in answer
         connection.close()
     assert time.monotonic() - began <= 15
+    while server.files > files + 2:  # nor are those that take no answer held
+        assert time.monotonic() - began <= 40
+        time.sleep(0.2)
     for connection in slow[90:]:
         connection.close()
     assert good(server, 5) == 5
+
+
+def test_a_line_break_does_not_hold_a_connection(server: Server) -> None:
+    with server.connect() as connection:
+        connection.sendall(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n")
+        assert answer(connection)[0] == 200
+        connection.sendall(b"\r\n")
+        began = time.monotonic()
+        assert b"408" in read_all(connection)
+        assert time.monotonic() - began <= 15
+
+
+def test_trailers_take_no_memory(server: Server) -> None:
+    memory = server.memory
+    with server.connect() as connection:
+        head = b"POST /predict HTTP/1.1\r\nhost: localhost\r\ncontent-type: image/png\r\ntransfer-encoding: chunked\r\n"
+        connection.sendall(head + b"\r\n1\r\nx\r\n0\r\n")
+        for _ in range(20):
+            connection.sendall(b"".join(b"a%d: b\r\n" % n for n in range(20_000)))
+        connection.sendall(b"\r\n")
+        assert answer(connection)[0] == 422
+    assert server.memory - memory <= 10
+
+
+def test_long_texts_as_numbers_take_no_memory(server: Server) -> None:
+    memory = server.memory
+    tensor = {"name": "image", "datatype": "UINT8", "shape": [1, 20, 20, 3], "data": ["x" * 100_000] + ["a"] * 1199}
+    body = json.dumps({"inputs": [tensor]}).encode()
+    assert server.ask("POST", "/v2/models/digits/infer", body)[0] == 400
+    assert server.memory - memory <= 20
+
+
+def test_a_body_is_not_taken_for_a_request(server: Server) -> None:
+    hidden = b"GET /v2 HTTP/1.1\r\nhost: localhost\r\n\r\n"
+    with server.connect() as connection:
+        connection.sendall(
+            b"POST /predict HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade\r\nupgrade: h2c\r\n"
+            b"content-type: image/png\r\ncontent-length: %d\r\n\r\n" % len(hidden)
+        )
+        time.sleep(0.2)
+        with suppress(OSError):
+            connection.sendall(hidden)
+        said = read_all(connection)
+    assert said.startswith(b"HTTP/1.1 501")
+    assert said.count(b"\r\n\r\n") == 1
+
+
+def test_half_sent_bodies_lock_nobody_out() -> None:
+    with Server(MODEL, "--max-waiting", 4) as server:
+        half = [server.connect() for _ in range(8)]
+        for connection in half:
+            connection.sendall(raw(GOLDEN[0].encoded)[:-9])
+        time.sleep(0.3)
+        assert good(server, 5) == 5
+        for connection in half:
+            connection.close()
+
+
+@pytest.mark.slow
+def test_a_large_answer_may_take_long(tmp_path: Path) -> None:
+    """20 MB at 1 MB/s: longer than a client that takes nothing is waited for."""
+    path = tmp_path / "large.onnx"
+    data, about = contract.read(MODEL)
+    path.write_bytes(with_info(data, about.info | {"digest": contract.BLANK, "padding": "x" * 20_000_000}))
+    with Server(path) as server, server.connect() as connection:
+        if server.ask("HEAD", "/model.onnx")[0] == 404:
+            pytest.skip("onnxruntime-web is not installed: make web")
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 200_000)
+        connection.sendall(b"GET /model.onnx HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
+        received, began = 0, time.monotonic()
+        while part := connection.recv(100_000):
+            received += len(part)
+            time.sleep(max(0, began + received / 1_000_000 - time.monotonic()))
+        assert received > path.stat().st_size
+        assert time.monotonic() - began > 11
 
 
 def test_a_slow_upload_of_a_good_size_is_served(server: Server) -> None:

@@ -115,7 +115,10 @@ def test_files_have_types_and_are_few(server: Server, model: Path) -> None:
         assert status == 200, name
         assert body
         assert headers["x-content-type-options"] == "nosniff"
-    assert server.ask("GET", "/model.onnx")[2] == model.read_bytes()
+    status, headers, body = server.ask("GET", "/model.onnx")
+    assert body == model.read_bytes()
+    assert server.ask("GET", "/model.onnx", headers={"if-none-match": headers["etag"]})[0] == 304
+    assert server.ask("HEAD", "/page.mjs")[0] == 200
     for path in ("/node.mjs", "/package.json", "/../pyproject.toml", "/ort/", "/js/page.mjs", "/index.html/.."):
         assert server.ask("GET", path)[0] == 404, path
     policy = headers["content-security-policy"]

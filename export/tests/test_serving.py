@@ -13,6 +13,7 @@ import pytest
 
 pytest.importorskip("fastapi")
 pytest.importorskip("httptools")
+from handmade import colours
 from served import Server, form
 
 import cifar_onnx
@@ -203,6 +204,9 @@ class TestOpenInferenceProtocol:
             ({"shape": [0, 2, 2, 3]}, "[B, H, W, 3]"),
             ({"shape": [1, 2, True, 3]}, "[B, H, W, 3]"),
             ({"shape": [2**40, 2**40, 2**40, 3]}, "[B, H, W, 3]"),
+            ({"shape": [1001, 1, 1, 3]}, "are the most"),
+            ({"shape": [1, 70_000, 1, 3]}, "are the most"),
+            ({"shape": [1, 5001, 5000, 3]}, "are the most"),
             ({"shape": [1, 1, 1, 3]}, "3 whole numbers"),
             ({"data": [0.5] * 12}, "12 whole numbers"),
             ({"data": [256] * 12}, "12 whole numbers"),
@@ -221,7 +225,7 @@ class TestOpenInferenceProtocol:
             message = {"inputs": [tensor], **outputs}
         body = message if isinstance(message, bytes) else json.dumps(message).encode()
         status, _, answer = server.ask("POST", "/v2/models/digits/infer", body)
-        assert status == 400
+        assert status == (413 if "most" in words else 400)
         assert words in json.loads(answer)["error"]
         status, _, answer = server.ask(
             "POST", "/v2/models/digits/infer", b"{}", {"Inference-Header-Content-Length": "9" * 30}
@@ -306,6 +310,18 @@ class TestAround:
             assert main(["serve", str(MODEL), "--port", "0", *words]) == 0
         assert said == ["127.0.0.1", "0.0.0.0"]
 
+    def test_half_a_letter_breaks_nothing(self, server: Server) -> None:
+        tensor = {"name": "image", "datatype": "UINT8", "shape": [1, 1, 1, 3], "data": [1, 2, 3]}
+        body = json.dumps({"id": "\ud800", "inputs": [tensor]}).encode()
+        status, _, answer = server.ask("POST", "/v2/models/digits/infer", body)
+        assert (status, json.loads(answer)["id"]) == (200, "?")
+
+    def test_pages_elsewhere_cannot_send_pictures(self, server: Server) -> None:
+        headers = {"content-type": "image/png", "sec-fetch-site": "cross-site"}
+        status, _, body = server.ask("POST", "/predict", GOLDEN[0].encoded, headers)
+        assert status == 403
+        assert "pages elsewhere" in json.loads(body)["error"]
+
     def test_requests_are_logged_where_asked(self) -> None:
         with Server(MODEL, "--access-log") as server:
             server.ask("GET", "/healthz?a=%0Ab")
@@ -346,8 +362,8 @@ class TestAround:
         monkeypatch.setattr(site, "index", lambda runs: runs)
         routes = page.router(None, None).routes
         (index,) = (route.endpoint for route in routes if route.path == "/")
-        assert asyncio.run(index()).body == b"server-only"
-        assert not [route.path for route in routes if "ort" in route.path]
+        assert asyncio.run(index(None)).body == b"server-only"
+        assert not [route.path for route in routes if "ort" in route.path or "onnx" in route.path]
         with pytest.raises(InputError, match="name the folder dist of onnxruntime-web"):
             page.router(None, str(tmp_path))
 
@@ -362,5 +378,18 @@ class TestAround:
         assert done.returncode == 0, done.stdout
 
 
-def test_maps_are_given_where_the_model_has_them(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "map" not in server.predict(GOLDEN[0].encoded, "?map=true")[1]["predictions"][0]
+def test_maps_are_given_by_a_model_that_has_them(tmp_path: Path) -> None:
+    path = tmp_path / "colours.onnx"
+    path.write_bytes(colours())
+    picture = np.zeros((8, 8, 3), np.uint8)
+    picture[2, 5, 1] = 200
+    with Server(path) as server:
+        plain, mapped = (
+            server.predict(images.encode_png(picture), query)[1]["predictions"][0] for query in ("", "?map=true")
+        )
+    assert "map" not in plain
+    heat = mapped.pop("map")
+    assert mapped == plain
+    assert plain["label"] == "green"
+    assert (heat["height"], heat["width"]) == (8, 8)
+    assert np.argmax(heat["values"]) == 2 * 8 + 5

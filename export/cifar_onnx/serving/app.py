@@ -159,7 +159,7 @@ def build(
         summary="Classify pictures",
         response_model=Predictions,
         response_model_exclude_unset=True,
-        responses=refusals(400, 413, 415, 421, 422, 503),
+        responses=refusals(400, 403, 413, 415, 421, 422, 503),
         openapi_extra={
             "parameters": _PARAMETERS,
             "requestBody": {"required": True, "content": _BODIES},
@@ -168,10 +168,9 @@ def build(
     )
     async def predict(request: Request) -> Response:
         top_k, with_map = _settings(request)
+        sent = await _pictures(request)
         began, served = asyncio.get_running_loop().time(), file.current
-        rows = await asyncio.gather(
-            *(_row(served, name, encoded, top_k, with_map) for name, encoded in await _pictures(request))
-        )
+        rows = await asyncio.gather(*(_row(served, name, encoded, top_k, with_map) for name, encoded in sent))
         if all("error" in row for row in rows):
             raise RequestError(422, rows[0]["error"] if len(rows) == 1 else f"{rows[0]['name']}: {rows[0]['error']}")
         answer = {
@@ -250,6 +249,10 @@ def _refusals(app: FastAPI) -> None:
     async def failed(request: Request, error: HTTPException) -> Response:
         sentences = {404: f"there is no {request.url.path}: /docs says what there is"}
         return JSONResponse({"error": sentences.get(error.status_code, error.detail)}, error.status_code, error.headers)
+
+    @app.exception_handler(Exception)
+    async def broken(_request: Request, _error: Exception) -> Response:
+        return JSONResponse({"error": "the server has failed, and its log says why"}, 500)
 
     @app.exception_handler(ClientDisconnect)
     async def gone(_request: Request, _error: ClientDisconnect) -> Response:

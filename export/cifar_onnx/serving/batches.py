@@ -51,7 +51,14 @@ class Batches(Generic[Task, Result]):
         while self._waiting:
             batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), self._largest))]
             jobs = [(task, future) for task, future in batch if not future.done()]  # its client may have gone
-            results = await asyncio.get_running_loop().run_in_executor(self._pool, self._all, [job[0] for job in jobs])
+            if not jobs:
+                continue
+            tasks = [task for task, _ in jobs]
+            results: Sequence[Result | Exception]
+            try:
+                results = await asyncio.get_running_loop().run_in_executor(self._pool, self._work, tasks)
+            except Exception as error:  # each of them waits for an answer
+                results = [error] * len(jobs)
             for (_, future), result in zip(jobs, results, strict=True):
                 if future.done():
                     continue
@@ -60,9 +67,3 @@ class Batches(Generic[Task, Result]):
                 else:
                     future.set_result(result)
         self._free += 1
-
-    def _all(self, tasks: Sequence[Task]) -> Sequence[Result | Exception]:
-        try:
-            return self._work(tasks) if tasks else []
-        except Exception as error:  # each of them waits for an answer
-            return [error] * len(tasks)

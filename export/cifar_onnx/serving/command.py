@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import os
 import socket
 import sys
 import time
@@ -76,11 +77,12 @@ def _listen(host: str, port: int) -> socket.socket:
         family, kind, number, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with ExitStack() as stack:
             listener = stack.enter_context(socket.socket(family, kind, number))
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if os.name == "posix":  # elsewhere it would let two servers share a port
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind(address)
             listener.listen(2048)  # who comes before uvicorn is ready waits
             stack.pop_all()
-    except OSError as error:
-        where = f"{host}, port {port} ({error.strerror})"
+    except (OSError, UnicodeError) as error:
+        where = f"{host}, port {port} ({error.strerror if isinstance(error, OSError) else 'no such name'})"
         raise InputError(f"cannot listen at {where}: name others by --host, --port") from None
     return listener

@@ -5,8 +5,8 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-SECONDS = 10.0  # to send a request, and to take a piece of an answer
-RATE = 50_000  # bytes a second of a large request at least, beyond these seconds
+SECONDS = 10.0  # to send a request, and between two looks at who takes an answer
+RATE = 50_000  # bytes a second at least: of a request beyond these seconds, and of an answer
 HEAD = 65_536  # bytes of a request before its body
 
 
@@ -26,22 +26,35 @@ class DeadlineProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         self._received += len(data)
         super().data_received(data)
+        if self.transport.is_closing():
+            return
         if self._in_head and self._received > HEAD:
             self._refuse(431, "Request Header Fields Too Large", f"the headers are larger than {HEAD:,} bytes")
+        elif self._arriving is None and (self.cycle is None or self.cycle.response_complete):
+            self._wait()  # an empty line before a request that may never come
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._received, self._in_head = 0, True
         self._wait()
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._in_head:  # and not in trailers, which nobody reads
+            super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
         self._in_head = False
-        super().on_headers_complete()
+        names = {name for name, _ in self.headers}
+        if self.parser.should_upgrade() and names & {b"content-length", b"transfer-encoding"}:
+            self._refuse(501, "Not Implemented", "ask without Upgrade: this server speaks HTTP/1.1 only")
+        else:
+            super().on_headers_complete()
 
     def on_message_complete(self) -> None:
         self._in_head = False
         self._done()
-        super().on_message_complete()
+        if not self.transport.is_closing():
+            super().on_message_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._done()
@@ -50,7 +63,14 @@ class DeadlineProtocol(HttpToolsProtocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._leaving = self.loop.call_later(SECONDS, self.transport.abort)
+        self._leaving = self.loop.call_later(SECONDS, self._stuck, self.transport.get_write_buffer_size())
+
+    def _stuck(self, before: int) -> None:
+        left = self.transport.get_write_buffer_size()
+        if before - left < SECONDS * RATE:
+            self.transport.abort()
+        else:
+            self._leaving = self.loop.call_later(SECONDS, self._stuck, left)
 
     def resume_writing(self) -> None:
         if self._leaving is not None:

@@ -44,6 +44,7 @@ class Error(BaseModel):
 
 _REFUSALS = {
     400: "The request is not what it must be",
+    403: "A page elsewhere has asked",
     404: "There is no such model",
     413: "The request is too large",
     415: "The body is of no type that is taken",
@@ -67,11 +68,11 @@ class Gate:
         hosts: names that the server goes by, besides addresses and localhost: a page elsewhere whose name has been
             made to point here (DNS rebinding) goes by another.
         body: bytes of a request at most.
-        capacity: requests with a body that are served at a time; others are told to come back.
+        capacity: requests that are served at a time once they have arrived; others are told to come back.
 
     Attributes:
         draining: whether new work is refused, because the server is about to end.
-        working: requests with a body that are being served.
+        working: requests with a body that have arrived and are not yet answered.
     """
 
     def __init__(self, app: ASGIApp, metrics: Metrics, hosts: Collection[str], body: int, capacity: int) -> None:
@@ -99,10 +100,10 @@ class Gate:
                 message["headers"] = [*message["headers"], *marks]
             await send(message)
 
-        received = 0
+        received, counted = 0, False
 
         async def limited() -> Message:
-            nonlocal received
+            nonlocal received, counted
             message = await receive()
             size = len(message.get("body", b""))
             received += size
@@ -111,19 +112,22 @@ class Gate:
                 raise self._too_large()
             if self._held > _BODIES * self._body:
                 raise RequestError(503, "there is no room for more pictures: ask again in a second")
+            if message["type"] == "http.request" and not message.get("more_body") and not counted:
+                if self.working >= self._capacity:
+                    raise RequestError(503, f"{self._capacity} requests are being served: ask again in a second")
+                counted = True
+                self.working += 1
             return message
 
-        work = scope["method"] == "POST"
         self._metrics.in_flight.inc()
-        self.working += work
         try:
             try:
-                self._check(headers, work)
+                self._check(headers, scope["method"] == "POST")
                 await self._app(scope, limited, answer)
             except RequestError as error:
                 await refuse(answer, error)
         finally:
-            self.working -= work
+            self.working -= counted
             self._held -= received
             self._metrics.in_flight.dec()
             route = getattr(scope.get("route"), "path", "none")
@@ -139,13 +143,13 @@ class Gate:
             raise self._too_large()
         if work and self.draining:
             raise RequestError(503, "the server is about to end: ask another, or again")
-        if work and self.working > self._capacity:
-            raise RequestError(503, f"{self._capacity} requests are being served already: ask again in a second")
+        if work and headers.get("sec-fetch-site") == "cross-site":
+            raise RequestError(403, "pages elsewhere are not served")
 
     def _knows(self, host: str) -> bool:
-        name = host.rpartition(":")[0] if re.search(r":\d*$", host) else host
+        name = re.sub(r":\d*$", "", host)
         try:
-            ipaddress.ip_address(name.strip("[]"))
+            ipaddress.ip_address(name[1:-1] if name.startswith("[") and name.endswith("]") else name)
         except ValueError:
             return name.lower().rstrip(".") in self._hosts
         return True

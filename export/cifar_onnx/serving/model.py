@@ -1,6 +1,7 @@
 """The model that is served: loaded, and replaced while requests go on when its file is."""
 
 import asyncio
+import gc
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,13 +12,13 @@ import numpy as np
 
 from cifar_onnx import contract, images
 from cifar_onnx.classifier import Classifier, Prediction, Scores, usable_cpus
-from cifar_onnx.errors import ContractError, ImageError
+from cifar_onnx.errors import ImageError, InputError
 from cifar_onnx.images import Pixels
 from cifar_onnx.serving.batches import Batches
 
 _DECODED = 8  # pictures by one thread before it gives them on
 _LOOK = 1.0  # seconds between two looks at the file
-Stamp = tuple[int, int, int]
+Stamp = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ class Served:
         data: its file.
         about: its contract but for the golden samples, in JSON's types.
         digest: of its file.
+        limit: pixels of a picture at most.
     """
 
     def __init__(self, path: Path, settings: Settings, seen: Callable[[int], None]) -> None:
@@ -61,7 +63,7 @@ class Served:
         self.classifier = Classifier(self.data, threads=settings.threads, untrusted=True)
         self.digest = found.digest
         self.about: dict[str, Any] = {key: value for key, value in found.info.items() if key != "golden"}
-        self._limit, self._size, self._mode = settings.pixels, found.size, found.resize
+        self.limit, self._size, self._mode = settings.pixels, found.size, found.resize
         self._seen = seen
         self._decoding = Batches[bytes | Pixels, Pixels](self._squares, usable_cpus(), _DECODED)
         self._net = Batches[Pixels, Answer](self._answers, 1, settings.batch, settings.wait)
@@ -87,7 +89,7 @@ class Served:
         squares: list[Pixels | Exception] = []
         for picture in pictures:
             try:
-                squares.append(images.resize(images.decode(picture, self._limit), self._size, self._mode))
+                squares.append(images.resize(images.decode(picture, self.limit), self._size, self._mode))
             except ImageError as error:
                 squares.append(error)
         return squares
@@ -126,19 +128,23 @@ class ModelFile:
 
     async def watch(self) -> None:
         """Look at the file until cancelled."""
+        replaced = False
         while True:
             await asyncio.sleep(_LOOK)
+            if replaced:
+                gc.collect()  # the old model and its threads, which refer to each other
+                replaced = False
             stamp = self._look()
             if stamp is None or stamp == self._stamp:
                 continue
             self._stamp = stamp
             try:
                 found = await asyncio.to_thread(Served, self._path, self._settings, self._seen)
-            except ContractError as error:
+            except (InputError, OSError, MemoryError) as error:
                 print(f"{error}; {self.current.digest[:12]} is served on", file=sys.stderr, flush=True)
                 continue
             if found.digest != self.current.digest:
-                self.current = found
+                self.current, replaced = found, True
                 self._changed(found)
                 print(f"{self._path}: {found.digest[:12]} is served from now on", file=sys.stderr, flush=True)
 
@@ -147,4 +153,4 @@ class ModelFile:
             status = self._path.stat()
         except OSError:
             return None
-        return status.st_mtime_ns, status.st_size, status.st_ino
+        return status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino

@@ -1,9 +1,10 @@
 """The page for people and the documentation, as files."""
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 from fastapi.responses import FileResponse, HTMLResponse
 
 from cifar_onnx import site
@@ -21,28 +22,42 @@ def router(file: ModelFile, runtime: str | None) -> APIRouter:
     Raises:
         InputError: it is not in the folder that is named.
     """
-    routes = APIRouter(include_in_schema=False)
+    routes = APIRouter()
     files = site.pages()
     try:
         files |= site.runtime(runtime)
     except InputError:
         if runtime is not None:
             raise
-    index = site.index("server" if any(name.startswith("ort/") for name in files) else "server-only")
+    in_browser = any(name.startswith("ort/") for name in files)
+    index = site.index("server" if in_browser else "server-only")
 
-    @routes.get("/")
-    async def page() -> Response:
+    async def page(_request: Request) -> Response:
         return HTMLResponse(index)
 
-    @routes.get("/model.onnx")
-    async def model() -> Response:
-        return Response(file.current.data, media_type="application/octet-stream", headers={"cache-control": "no-cache"})
+    async def model(request: Request) -> Response:
+        served = file.current
+        return _once(request, served.digest, lambda: Response(served.data, media_type="application/octet-stream"))
 
+    async def part(path: Path, request: Request) -> Response:
+        status = path.stat()
+        mark = f"{status.st_mtime_ns:x}-{status.st_size:x}"
+        return _once(request, mark, lambda: FileResponse(path, media_type=site.MEDIA_TYPES[path.suffix]))
+
+    methods = ["GET", "HEAD"]
+    routes.add_route("/", page, methods)
     for name, path in {**files, "docs": files["api.html"]}.items():
-        routes.add_api_route(f"/{name}", partial(_part, path))
-
+        routes.add_route(f"/{name}", partial(part, path), methods)
+    if in_browser:
+        routes.add_route("/model.onnx", model, methods)
     return routes
 
 
-async def _part(path: Path) -> Response:
-    return FileResponse(path, media_type=site.MEDIA_TYPES[path.suffix], headers={"cache-control": "no-cache"})
+def _once(request: Request, mark: str, make: Callable[[], Response]) -> Response:
+    """A response that a browser asks for again only when it has changed."""
+    headers = {"cache-control": "no-cache", "etag": f'"{mark}"'}
+    if request.headers.get("if-none-match") == headers["etag"]:
+        return Response(status_code=304, headers=headers)
+    response = make()
+    response.headers.update(headers)
+    return response

@@ -182,7 +182,7 @@ def router(file: ModelFile, gate: Gate) -> APIRouter:
             summary="Run the model on pixels of pictures of one size, UINT8 (B, H, W, 3)",
             response_model=Answer,
             response_model_exclude_unset=True,
-            responses=refusals(400, 404, 413, 421, 503),
+            responses=refusals(400, 403, 404, 413, 421, 503),
             openapi_extra={"requestBody": _BODY},
         )
         async def infer(request: Request, name: Name, version: str | None = None) -> Response:
@@ -192,8 +192,9 @@ def router(file: ModelFile, gate: Gate) -> APIRouter:
 
 
 async def _infer(request: Request, served: Served, name: str) -> Response:
-    message, binary = tensors.parts(await request.body(), request.headers.get(tensors.LENGTH))
-    pictures = tensors.pictures(message, binary)
+    body, length = await request.body(), request.headers.get(tensors.LENGTH)
+    message, binary = await asyncio.to_thread(tensors.parts, body, length)
+    pictures = await asyncio.to_thread(tensors.pictures, message, binary, served.limit)
     known = tensors.outputs(len(served.classifier.classes))
     asked = tensors.asked(message, list(known))
     squares = await asyncio.gather(*(served.square(picture) for picture in pictures))
@@ -221,7 +222,7 @@ async def _infer(request: Request, served: Served, name: str) -> Response:
     head = {
         "model_name": name,
         "model_version": served.digest[:_VERSION],
-        "id": message.get("id") or request.state.request_id,
+        "id": (message.get("id") or request.state.request_id).encode(errors="replace").decode(),
         "parameters": {"digest": served.digest, "request_id": request.state.request_id},
         "outputs": given,
     }

@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cifar_onnx import images
 from cifar_onnx.images import Pixels
 from cifar_onnx.serving.gate import RequestError
 
 LENGTH = "Inference-Header-Content-Length"  # bytes of JSON before the binary tensors
+PICTURES = 1000  # in one request
 Value = NDArray[Any] | list[bytes]
 
 
@@ -45,8 +47,8 @@ def parts(body: bytes, length: str | None) -> tuple[dict[str, Any], bytes]:
     return message, body[end:]
 
 
-def pictures(message: dict[str, Any], binary: bytes) -> Pixels:
-    """The one input, uint8 `(B, H, W, 3)`."""
+def pictures(message: dict[str, Any], binary: bytes, limit: int) -> Pixels:
+    """The one input, uint8 `(B, H, W, 3)`, of pictures with so many pixels at most."""
     inputs = message.get("inputs")
     if not isinstance(inputs, list) or len(inputs) != 1 or not isinstance(inputs[0], dict):
         raise RequestError(400, "'inputs' must hold one tensor, 'image'")
@@ -61,6 +63,10 @@ def pictures(message: dict[str, Any], binary: bytes) -> Pixels:
         or shape[3] != 3
     ):
         raise RequestError(400, f"the shape of 'image' is {json.dumps(shape)[:100]}: it must be [B, H, W, 3]")
+    if shape[0] > PICTURES or max(shape[1:3]) > images.MAX_SIDE or shape[1] * shape[2] > limit:
+        raise RequestError(
+            413, f"{PICTURES:,} pictures of {limit:,} pixels, no side longer than {images.MAX_SIDE:,}, are the most"
+        )
     parameters = tensor.get("parameters") or {}
     size = parameters.get("binary_data_size") if isinstance(parameters, dict) else None
     if size is not None:
@@ -70,12 +76,12 @@ def pictures(message: dict[str, Any], binary: bytes) -> Pixels:
             )
         return np.frombuffer(binary, np.uint8).reshape(shape)
     try:
-        values = np.array(tensor.get("data"))
-    except (ValueError, OverflowError):
+        values = np.array(tensor.get("data"), dtype=object)  # texts as they are: no array as wide as the longest
+    except ValueError:
         values = np.zeros(0)
-    if values.dtype.kind != "i" or values.size != math.prod(shape) or values.min() < 0 or values.max() > 255:
+    if values.size != math.prod(shape) or not all(type(value) is int and 0 <= value <= 255 for value in values.flat):
         raise RequestError(400, f"'data' must be {math.prod(shape)} whole numbers from 0 to 255")
-    return values.reshape(shape).astype(np.uint8)
+    return values.astype(np.uint8).reshape(shape)
 
 
 def asked(message: dict[str, Any], known: list[str]) -> dict[str, bool]:

@@ -19,8 +19,9 @@ quickstart: .venv/installed
 	$(BIN)/python -m cifar_onnx info $(MODEL) --samples runs/quickstart/samples
 	$(BIN)/python -m cifar_onnx classify --model $(MODEL) --top-k 3 runs/quickstart/samples
 
+# Two at a time, of one thread each: two PyTorch processes of two threads would slow each other down ten times.
 test: .venv/installed
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-slow: .venv/installed
 	$(BIN)/python -m pytest -m slow

@@ -21,7 +21,7 @@ from torch import nn
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from benchmarks.bench import PEERS, answers, machine, pictures, show
 from cifar_lightning.calibration import calibrate
-from cifar_lightning.data.base import Images
+from cifar_lightning.data.images import Images
 from cifar_lightning.export import Sample, export
 from cifar_lightning.nets import CNN, Pixels
 from cifar_onnx import Classifier, images

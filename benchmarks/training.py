@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from benchmarks.bench import PEERS, TUTORIAL_FLOPS, answers, machine, pictures, show
 from cifar_lightning.data import ImageData
-from cifar_lightning.data.base import Images, Part
+from cifar_lightning.data.images import Images, Part
 from cifar_lightning.module import Classifier
 from cifar_lightning.nets import CNN
 

@@ -15,7 +15,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 from torch import nn
 
-from cifar_lightning.data.base import Images
+from cifar_lightning.data.images import Images
 from cifar_lightning.familiarity import Familiarity, Watched, candidates, held_out, values
 from cifar_onnx import InputError
 from cifar_onnx.evaluation import outliers

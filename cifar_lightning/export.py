@@ -29,7 +29,7 @@ from cifar_onnx import Classifier, InputError, contract, images
 
 if TYPE_CHECKING:  # it takes seconds to import what they need, which training does not
     from cifar_lightning.calibration import Calibration
-    from cifar_lightning.data.base import Images
+    from cifar_lightning.data.images import Images
 
 GOLDEN_SIDE = 64  # pixels: larger pictures are shrunk to this before they become golden samples
 TOLERANCE = 1e-4  # of logits and probabilities from the same pixels

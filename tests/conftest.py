@@ -22,7 +22,7 @@ from torch import nn
 from cifar_lightning import checkpoint as checkpoints
 from cifar_lightning.__main__ import main
 from cifar_lightning.calibration import Calibration, calibrate
-from cifar_lightning.data.base import Images
+from cifar_lightning.data.images import Images
 from cifar_lightning.module import Classifier
 from cifar_lightning.nets import Pixels
 

@@ -46,7 +46,7 @@ LAW = {
     "cifar_lightning/graph.py": {"torch", "onnx", "onnx_ir", "cifar_onnx"},
     "cifar_lightning/export.py": {
         "torch", "onnx", "onnxruntime", "numpy", "PIL", "cifar_onnx", OURS + "nets.pixels", OURS + "graph",
-        OURS + "familiarity", OURS + "calibration", OURS + "quantize", OURS + "data.base", "cifar_lightning",
+        OURS + "familiarity", OURS + "calibration", OURS + "quantize", OURS + "data.images", "cifar_lightning",
     },
     "cifar_lightning/checkpoint.py": {
         "torch", "lightning.fabric", "cifar_onnx", OURS + "augment", OURS + "data", OURS + "files",
@@ -56,7 +56,7 @@ LAW = {
     "cifar_lightning/quantize.py": {"numpy", "onnx", "onnx_ir", "onnxruntime", "cifar_onnx"},
     "cifar_lightning/familiarity.py": {"torch", "numpy"},
     "cifar_lightning/calibration.py": {
-        "torch", "numpy", "scipy", "cifar_onnx", OURS + "data.base", OURS + "familiarity",
+        "torch", "numpy", "scipy", "cifar_onnx", OURS + "data.images", OURS + "familiarity",
     },
     "cifar_lightning/parser.py": {"torch", "lightning", "yaml", "jsonargparse", OURS + "augment", OURS + "data"},
     "cifar_lightning/attacks.py": {"torch", "numpy", "cifar_onnx"},

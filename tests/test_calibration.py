@@ -10,7 +10,7 @@ from scipy.special import log_softmax, softmax
 from torch import nn
 
 from cifar_lightning.calibration import calibrate, conformal_threshold, fit_temperature, unknown_threshold
-from cifar_lightning.data.base import Images
+from cifar_lightning.data.images import Images
 from cifar_lightning.familiarity import Contrasts, Energy, MaxLogit, Scored, Watched, candidates, held_out, values
 from cifar_lightning.nets import CNN, SpeedNet
 from cifar_onnx import Classifier, InputError

@@ -12,8 +12,8 @@ from PIL import Image
 
 from cifar_lightning.augment import Augmentation, Mirror
 from cifar_lightning.data import CIFAR10, Digits, ImageData, ImageFolder, folder
-from cifar_lightning.data.base import channel_statistics, stratify
 from cifar_lightning.data.batches import Batches
+from cifar_lightning.data.images import channel_statistics, stratify
 from cifar_onnx import InputError
 from cifar_onnx.images import Pixels, decode, fingerprint, resize
 from tests.conftest import Start, make_photos

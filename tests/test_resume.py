@@ -24,7 +24,8 @@ from cifar_lightning import checkpoint as checkpoints
 from cifar_lightning.augment import AlternatingMirror, Mirror, ShiftedCrop
 from cifar_lightning.callbacks import LastCheckpoint, Resume
 from cifar_lightning.checkpoint import CheckpointFiles
-from cifar_lightning.data.base import ImageData, Images, Part
+from cifar_lightning.data.base import ImageData
+from cifar_lightning.data.images import Images, Part
 from cifar_lightning.distill import Distillation
 from cifar_lightning.module import Classifier
 from cifar_lightning.nets import CNN, SpeedNet

@@ -1,54 +1,19 @@
 """The LightningDataModule under every source: split, statistics, batches on the device, augmentation."""
 
-import hashlib
-import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Literal
 
 import lightning.pytorch as L
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from PIL import Image
 
 from cifar_lightning.augment import Augmentation, Draw
 from cifar_lightning.data.batches import Batch, Batches
+from cifar_lightning.data.images import Images, Part, channel_statistics, stratify
 from cifar_onnx import InputError
-from cifar_onnx.evaluation.outcome import Unreadable
 from cifar_onnx.images import Pixels, ResizeMode, encode_png, fingerprint
-
-Part = Literal["train", "val", "test", "predict"]
-Labels = NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Images:
-    """Labelled images in memory.
-
-    Attributes:
-        pixels: uint8 `(N, S, S, 3)`.
-        labels: int64 `(N,)`, -1 where unknown.
-        names: path or index of each.
-        areas: `(N,)`, pixels of each before it was resized; None where that is not known.
-        unreadable: files that are no pictures, and are in none of the above.
-    """
-
-    pixels: Pixels
-    labels: Labels
-    names: Sequence[str]
-    areas: Labels | None = None
-    unreadable: tuple[Unreadable, ...] = ()
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def take(self, indices: NDArray[np.int64]) -> "Images":
-        """Those at `indices`, in that order."""
-        areas = None if self.areas is None else self.areas[indices]
-        return Images(self.pixels[indices], self.labels[indices], [self.names[i] for i in indices], areas)
 
 
 class ImageData(L.LightningDataModule, ABC):
@@ -262,46 +227,3 @@ class ImageData(L.LightningDataModule, ABC):
         images = self._tensors["train"][0]
         chosen = torch.linspace(0, len(images) - 1, min(count, len(images))).round().long()
         return images[chosen.to(images.device)].permute(0, 3, 1, 2)
-
-
-def stratify(
-    labels: Labels, names: Sequence[str], fractions: Mapping[Part, float], seed: int
-) -> dict[Part, NDArray[np.int64]]:
-    """Split indices by class, in an order that each image's file name decides.
-
-    A photo that is added or taken away leaves most others where they were, and so does another place of the folder.
-
-    Args:
-        labels: `(N,)`.
-        names: path or index of each image.
-        fractions: of each class, rounded, for each part; a class of three images or more has one in each part at
-            least, and one stays in train in any case.
-        seed: the same gives the same split.
-
-    Returns:
-        Sorted, disjoint indices of each part and of `train`; together they are all.
-    """
-    ranks = [hashlib.blake2b(f"{seed} {os.path.basename(name)}".encode(errors="replace")).digest() for name in names]
-    chosen: dict[Part, list[NDArray[np.int64]]] = {part: [] for part in (*fractions, "train")}
-    for label in np.unique(labels):
-        members = np.array(sorted(np.flatnonzero(labels == label), key=lambda index: ranks[index]), np.int64)
-        total = len(members)
-        for part, fraction in fractions.items():
-            count = min(max(round(fraction * total), int(total >= 3)), len(members) - 1)
-            chosen[part].append(members[:count])
-            members = members[count:]
-        chosen["train"].append(members)
-    return {part: np.sort(np.concatenate(lists)) for part, lists in chosen.items()}
-
-
-def channel_statistics(pixels: Pixels) -> tuple[list[float], list[float]]:
-    """Channel means and standard deviations over uint8 `(N, H, W, 3)`, scaled to 0..1; exact, in integers."""
-    counts = np.zeros((3, 256), np.int64)  # of each value
-    for start in range(0, len(pixels), 1024):
-        rows = pixels[start : start + 1024].reshape(-1, pixels.shape[2], 3)
-        counts += np.reshape(Image.fromarray(rows).histogram(), (3, 256))
-    values = np.arange(256)
-    count = pixels.size // 3
-    mean = counts @ values / count
-    std = np.sqrt(counts @ values**2 / count - mean**2)
-    return list(map(float, mean / 255)), list(map(float, std / 255))

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from cifar_lightning.data.base import ImageData, Images, Part
+from cifar_lightning.data.base import ImageData
+from cifar_lightning.data.images import Images, Part
 from cifar_lightning.data.lock import alone
 from cifar_onnx import InputError
 from cifar_onnx.progress import track

@@ -3,7 +3,8 @@
 import numpy as np
 from sklearn.datasets import load_digits
 
-from cifar_lightning.data.base import ImageData, Images, Part
+from cifar_lightning.data.base import ImageData
+from cifar_lightning.data.images import Images, Part
 from cifar_onnx.images import resize
 
 

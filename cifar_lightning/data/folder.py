@@ -15,7 +15,8 @@ import numpy as np
 import PIL
 from numpy.typing import NDArray
 
-from cifar_lightning.data.base import ImageData, Images, Part
+from cifar_lightning.data.base import ImageData
+from cifar_lightning.data.images import Images, Part
 from cifar_lightning.data.lock import alone
 from cifar_onnx import ImageError, InputError
 from cifar_onnx.evaluation.outcome import Unreadable

@@ -13,7 +13,7 @@ import torch
 
 from cifar_lightning.data import ImageFolder
 from cifar_onnx.benchmark import ceiling
-from cifar_onnx.classifier import usable_cpus
+from cifar_onnx.session import usable_cpus
 
 ROOT = Path(__file__).parent.parent
 PEERS = ROOT / ".venv-peers" / "bin" / "python"

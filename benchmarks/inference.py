@@ -25,7 +25,7 @@ from cifar_lightning.data.images import Images
 from cifar_lightning.export import Sample, export
 from cifar_lightning.nets import CNN, Pixels
 from cifar_onnx import Classifier, images
-from cifar_onnx.classifier import usable_cpus
+from cifar_onnx.session import usable_cpus
 
 BATCHES = (1, 32, 256)
 ROUNDS = 5  # programs take turns, so that a slow minute of the machine is a slow minute for all

@@ -15,8 +15,8 @@ from typing import get_args
 import onnxruntime
 
 from cifar_onnx import Classifier, Prediction, __version__, benchmark, contract, images, site
-from cifar_onnx.classifier import usable_cpus
 from cifar_onnx.errors import InputError
+from cifar_onnx.session import usable_cpus
 
 _TOGETHER = 16  # pictures that run together; as many more are being decoded
 

@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from cifar_onnx import contract
-from cifar_onnx.classifier import BATCH, Classifier, usable_cpus
+from cifar_onnx.classifier import BATCH, Classifier
 from cifar_onnx.errors import InputError
 from cifar_onnx.images import find
+from cifar_onnx.session import usable_cpus
 
 BATCHES = (1, 8, 32, 256)
 ENOUGH = 0.95  # of the best throughput: what a larger batch adds beyond it is not worth its latency

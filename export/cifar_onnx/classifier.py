@@ -1,7 +1,5 @@
 """The receiver's side: an ONNX file with a contract becomes a function from pictures to predictions."""
 
-import os
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -10,14 +8,14 @@ from os import PathLike
 from typing import Any, overload
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 from PIL import Image
 
 from cifar_onnx import contract, images, probe
 from cifar_onnx.contract import Golden
-from cifar_onnx.errors import ContractError, ImageError, InputError, ProviderError
+from cifar_onnx.errors import ImageError, InputError
 from cifar_onnx.images import Pixels, Source
+from cifar_onnx.session import session, usable_cpus
 
 BATCH = 32  # pictures that run together by default
 _PIXELS_TOGETHER = 16_000_000  # in one run of the graph, whose resize takes about 27 bytes for each
@@ -287,49 +285,3 @@ def _decoded(sources: Iterable[Source], together: int) -> Iterator[list[Pixels |
             pictures = [picture for future in waiting for picture in future.result()]
             waiting = begin()
             yield pictures
-
-
-def session(
-    model: bytes | str | PathLike[str], name: str, providers: Sequence[str], threads: int | None
-) -> ort.InferenceSession:
-    """A session of onnxruntime on the providers that were asked for, and on no other.
-
-    Raises:
-        ContractError: onnxruntime cannot load the model.
-        ProviderError: a provider is not active.
-    """
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    # Set in any case: left to itself, onnxruntime pins threads to CPUs that a container may not own.
-    options.intra_op_num_threads = threads or usable_cpus()
-    # After a run the net's threads wait for the next one in a busy loop, and keep others from the CPUs: those that
-    # decode pictures, for one. So they wait 30 microseconds only; older versions pass the setting over.
-    options.add_session_config_entry("session.intra_op.spin_duration_us", "30")
-    wanted = [_full_name(provider) for provider in providers]
-    _require(wanted, ort.get_available_providers())
-    try:
-        made = ort.InferenceSession(model, options, providers=wanted)
-    except Exception as error:
-        raise ContractError(f"{name}: onnxruntime {ort.__version__} cannot load it ({error})") from error
-    _require(wanted, made.get_providers())
-    return made
-
-
-def usable_cpus() -> int:
-    """How many CPUs this process may run on."""
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-
-
-def _full_name(provider: str) -> str:
-    known: dict[str, str] = {name.removesuffix("ExecutionProvider").lower(): name for name in ort.get_all_providers()}
-    if provider in known.values():
-        return provider
-    if provider.lower() not in known:
-        raise InputError(f"unknown execution provider {provider!r}: onnxruntime knows {', '.join(sorted(known))}")
-    return known[provider.lower()]
-
-
-def _require(wanted: Sequence[str], active: Sequence[str]) -> None:
-    for provider in wanted:
-        if provider not in active:
-            raise ProviderError(f"{provider} is not active on this machine: available are {', '.join(active)}")

@@ -11,9 +11,9 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from cifar_onnx.classifier import session
 from cifar_onnx.errors import InputError
 from cifar_onnx.images import Pixels
+from cifar_onnx.session import session
 
 Scores = NDArray[np.float32]
 _TYPES: dict[str, type[np.generic]] = {

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 
 from cifar_onnx import contract, images
-from cifar_onnx.classifier import Classifier, Prediction, Scores, usable_cpus
+from cifar_onnx.classifier import Classifier, Prediction, Scores
 from cifar_onnx.errors import ImageError, InputError
 from cifar_onnx.images import Pixels
 from cifar_onnx.serving.batches import Batches
+from cifar_onnx.session import usable_cpus
 
 _DECODED = 8  # pictures by one thread before it gives them on
 _LOOK = 1.0  # seconds between two looks at the file

@@ -1,0 +1,56 @@
+"""Sessions of onnxruntime: providers, threads, and how these wait."""
+
+import os
+import sys
+from collections.abc import Sequence
+from os import PathLike
+
+import onnxruntime as ort
+
+from cifar_onnx.errors import ContractError, InputError, ProviderError
+
+
+def session(
+    model: bytes | str | PathLike[str], name: str, providers: Sequence[str], threads: int | None
+) -> ort.InferenceSession:
+    """A session of onnxruntime on the providers that were asked for, and on no other.
+
+    Raises:
+        ContractError: onnxruntime cannot load the model.
+        ProviderError: a provider is not active.
+    """
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    # Set in any case: left to itself, onnxruntime pins threads to CPUs that a container may not own.
+    options.intra_op_num_threads = threads or usable_cpus()
+    # After a run the net's threads wait for the next one in a busy loop, and keep others from the CPUs: those that
+    # decode pictures, for one. So they wait 30 microseconds only; older versions pass the setting over.
+    options.add_session_config_entry("session.intra_op.spin_duration_us", "30")
+    wanted = [_full_name(provider) for provider in providers]
+    _require(wanted, ort.get_available_providers())
+    try:
+        made = ort.InferenceSession(model, options, providers=wanted)
+    except Exception as error:
+        raise ContractError(f"{name}: onnxruntime {ort.__version__} cannot load it ({error})") from error
+    _require(wanted, made.get_providers())
+    return made
+
+
+def usable_cpus() -> int:
+    """How many CPUs this process may run on."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+
+
+def _full_name(provider: str) -> str:
+    known: dict[str, str] = {name.removesuffix("ExecutionProvider").lower(): name for name in ort.get_all_providers()}
+    if provider in known.values():
+        return provider
+    if provider.lower() not in known:
+        raise InputError(f"unknown execution provider {provider!r}: onnxruntime knows {', '.join(sorted(known))}")
+    return known[provider.lower()]
+
+
+def _require(wanted: Sequence[str], active: Sequence[str]) -> None:
+    for provider in wanted:
+        if provider not in active:
+            raise ProviderError(f"{provider} is not active on this machine: available are {', '.join(active)}")

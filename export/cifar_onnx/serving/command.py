@@ -39,7 +39,7 @@ class Server(uvicorn.Server):
         return await super().on_tick(counter)
 
 
-def run(options: argparse.Namespace) -> int:
+def serve(options: argparse.Namespace) -> int:
     """Serve until a signal.
 
     Raises:

@@ -1,0 +1,176 @@
+"""The commands that need no extra, and what they print; each returns its exit code."""
+
+import argparse
+import csv
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+
+import onnxruntime
+
+from cifar_onnx import Classifier, Prediction, contract, images, site
+from cifar_onnx import benchmark as speed
+from cifar_onnx.errors import InputError
+from cifar_onnx.session import usable_cpus
+
+_TOGETHER = 16  # pictures that run together; as many more are being decoded
+
+Answer = tuple[str, Prediction | str]  # path, and an error where there is no prediction
+
+
+def _classifier(options: argparse.Namespace) -> Classifier:
+    return Classifier(
+        options.model,
+        providers=options.provider or ("cpu",),
+        threads=options.threads,
+        untrusted=options.untrusted,
+    )
+
+
+def classify(options: argparse.Namespace) -> int:
+    """Classify files, folders and globs."""
+    classifier = _classifier(options)
+    names: list[tuple[str, str]] = []  # path, and why there is nothing to open
+    for pattern in options.paths:
+        try:
+            names += [(str(path), "") for path in images.find(pattern)]
+        except InputError as error:
+            names.append((pattern, str(error)))
+    answers = _answers(classifier, names)
+    if options.json:
+        return _json_lines(answers, options.top_k)
+    if options.csv:
+        return _csv_lines(answers, options.top_k)
+    return _table(answers, options.top_k, width=max(len(name) for name, _ in names))
+
+
+def _answers(classifier: Classifier, names: Sequence[tuple[str, str]]) -> Iterator[Answer]:
+    answers = classifier.stream((name for name, error in names if not error), _TOGETHER)
+    for name, error in names:
+        answer = error or next(answers)
+        yield name, answer if isinstance(answer, Prediction) else str(answer).removeprefix(f"{name}: ")
+
+
+def _table(answers: Iterator[Answer], top_k: int, width: int) -> int:
+    code = 0
+    for name, answer in answers:
+        if isinstance(answer, str):
+            code, words = 1, f"error: {answer}"
+        else:
+            words = "  ".join(f"{label} {probability:6.1%}" for label, probability in answer.top(top_k))
+            if answer.unknown:
+                words += "  unknown: unlike the pictures it was trained with"
+            elif answer.labels != (answer.label,):
+                words += f"  not sure: {' or '.join(answer.labels)}" if answer.labels else "  not sure: no class fits"
+        print(f"{name:<{width}}  {words}", flush=True)
+    return code
+
+
+def _json_lines(answers: Iterator[Answer], top_k: int) -> int:
+    code = 0
+    for name, answer in answers:
+        if isinstance(answer, str):
+            code, line = 1, {"path": name, "error": answer}
+        else:
+            line = {"path": name, **answer.as_dict(top_k)}
+        print(json.dumps(line), flush=True)
+    return code
+
+
+def _csv_lines(answers: Iterator[Answer], top_k: int) -> int:
+    code = 0
+    ranks = ["", *(f"_{rank}" for rank in range(2, top_k + 1))]
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    columns = [f"{name}{rank}" for rank in ranks for name in ("label", "probability")]
+    writer.writerow(["path", *columns, "labels", "unknown", "error"])
+    for name, answer in answers:
+        if isinstance(answer, str):
+            code = 1
+            writer.writerow([name, *[""] * (len(columns) + 2), answer])
+            continue
+        cells = [cell for label, probability in answer.top(top_k) for cell in (label, f"{probability:.6f}")]
+        padding = [""] * (len(columns) - len(cells))
+        writer.writerow([name, *cells, *padding, "|".join(answer.labels), str(answer.unknown).lower(), ""])
+    return code
+
+
+def info(options: argparse.Namespace) -> int:
+    """Say what a model says of itself."""
+    data, about = contract.read(options.model)
+    if options.samples:
+        options.samples.mkdir(parents=True, exist_ok=True)
+        for number, golden in enumerate(about.golden, 1):
+            kind = "jpg" if golden.encoded.startswith(b"\xff\xd8") else "png"
+            (options.samples / f"{number}-{golden.name}.{kind}").write_bytes(golden.encoded)
+    if options.json:
+        print(json.dumps(about.info))
+        return 0
+    print(f"file      {options.model}, {len(data) / 1e6:.2f} MB, sha256 digest {about.digest[:16]}...")
+    print(f"classes   {len(about.classes)}: {', '.join(about.classes)}")
+    print(f"input     any picture, made {about.size} x {about.size} pixels inside the graph ({about.resize})")
+    sets, unknown = about.sets, about.unknown
+    print(f"doubts    temperature {about.temperature:g}; unknown where {unknown.score} is below {unknown.threshold:g}")
+    print(f"          sets hold the right label of {1 - sets.alpha:.0%} of pictures ({sets.method})")
+    if cost := about.info.get("cost"):
+        print(
+            f"net       {cost['parameters']:,} parameters, {cost['flops'] / 1e6:,.1f} million operations a picture, "
+            f"{about.info.get('precision', 'fp32')}"
+        )
+    for name, value in about.info.get("metrics", {}).items():
+        print(f"metric    {name} {value:.4f}")
+    for name, value in about.info.get("provenance", {}).items():
+        words = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value
+        print(f"from      {name} {words}")
+    print(f"golden    {len(about.golden)} samples to replay: python -m cifar_onnx verify {options.model}")
+    return 0
+
+
+def verify(options: argparse.Namespace) -> int:
+    """Replay a model's golden samples."""
+    classifier = _classifier(options)
+    replays = classifier.verify()
+    width = max((len(replay.golden.name) for replay in replays), default=0)
+    for replay in replays:
+        expected = replay.golden.label
+        verdict = "ok" if replay.ok else f"WRONG, expected {expected}: the stage that differs is {replay.stage}"
+        print(f"{replay.golden.name:<{width}}  {replay.label}, probabilities within {replay.difference:.1e}: {verdict}")
+    passed = sum(replay.ok for replay in replays)
+    made = classifier.contract.info.get("provenance", {}).get("versions", {}).get("onnxruntime", "another version")
+    print(f"digest {classifier.contract.digest[:16]}... is that of the file's bytes")
+    print(
+        f"{passed} of {len(replays)} golden samples give the answer they must, by onnxruntime "
+        f"{onnxruntime.__version__} (exported with {made}) on {', '.join(classifier.providers)}"
+    )
+    return 0 if replays and passed == len(replays) else 1
+
+
+def benchmark(options: argparse.Namespace) -> int:
+    """Time a model, and say which settings to take."""
+    pictures = speed.encoded(options.model, options.photos)
+    timings = []
+    for timing in speed.benchmark(options.model, pictures, options.seconds, options.provider or ("cpu",)):
+        timings.append(timing)
+        if sys.stderr.isatty():
+            print(f"\r{len(timings)} settings timed", end="", file=sys.stderr, flush=True)
+    if sys.stderr.isatty():
+        print("\r" + " " * 30 + "\r", end="", file=sys.stderr)
+    top, advice = speed.ceiling(), speed.advise(timings)
+    if options.json:
+        rows = [asdict(timing) for timing in timings]
+        print(json.dumps({"timings": rows, "ceiling_gflops": top, "advice": asdict(advice)}))
+        return 0
+    print(speed.table(timings, top))
+    print(f"ceiling: {top:,.0f} GFLOP/s in a float32 matrix product on {usable_cpus()} CPUs")
+    print(f"for one picture at a time: Classifier(model, threads={advice.threads_for_one})")
+    many = f"Classifier(model, threads={advice.threads_for_many})(pictures, batch_size={advice.batch})"
+    print(f"for many: {many}")
+    return 0
+
+
+def web(options: argparse.Namespace) -> int:
+    """Write a static site."""
+    site.write(options.model, options.output, options.runtime)
+    print(f"{options.output}: put these files on any static host; to see them here:")
+    print(f"python -m http.server --bind 127.0.0.1 --directory {options.output}")
+    return 0

@@ -22,8 +22,9 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from benchmarks.bench import PEERS, answers, machine, pictures, show
 from cifar_lightning.calibration import calibrate
 from cifar_lightning.data.images import Images
-from cifar_lightning.export import Sample, export
+from cifar_lightning.export import export
 from cifar_lightning.nets import CNN, Pixels
+from cifar_lightning.parity import Sample
 from cifar_onnx import Classifier, images
 from cifar_onnx.session import usable_cpus
 

@@ -16,9 +16,9 @@ from cifar_lightning import interruption
 from cifar_lightning.callbacks import Curves, EpochLines, Resume
 from cifar_lightning.cli import CLI, DEFAULTS
 from cifar_lightning.command import read
-from cifar_lightning.export import ParityError
 from cifar_lightning.finite import NotFiniteError
 from cifar_lightning.interruption import Interrupted
+from cifar_lightning.parity import ParityError
 from cifar_lightning.parser import Parser, load_yaml
 from cifar_lightning.reproduce import reproduce
 from cifar_onnx import InputError

@@ -14,9 +14,10 @@ from torch import nn
 from cifar_lightning import checkpoint as checkpoints
 from cifar_lightning.attacks import under_attacks
 from cifar_lightning.data import ImageData
-from cifar_lightning.export import ParityError, Sample, against, export
+from cifar_lightning.export import export
 from cifar_lightning.familiarity import Scored, values
 from cifar_lightning.module import Classifier
+from cifar_lightning.parity import ParityError, Sample, against
 from cifar_lightning.quantize import RANGES, Precision
 from cifar_onnx import InputError, contract
 from cifar_onnx.evaluation.outcome import Outcome

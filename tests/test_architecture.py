@@ -27,8 +27,9 @@ LAW = {
     },
     "cifar_lightning/module.py": {
         "torch", "lightning", "torchmetrics", "cifar_onnx", OURS + "finite", OURS + "nets.pixels",
-        OURS + "nets.whitening", OURS + "optim", OURS + "familiarity",
+        OURS + "nets.whitening", OURS + "recipe", OURS + "familiarity",
     },
+    "cifar_lightning/recipe.py": {"torch", "lightning", OURS + "optim"},
     "cifar_lightning/trained.py": {
         "torch", "lightning", "cifar_onnx", OURS + "module", OURS + "parser", "cifar_lightning",
     },
@@ -45,8 +46,12 @@ LAW = {
     "cifar_lightning/runs.py": {"filelock", "cifar_onnx", OURS + "files"},
     "cifar_lightning/graph.py": {"torch", "onnx", "onnx_ir", "cifar_onnx"},
     "cifar_lightning/export.py": {
-        "torch", "onnx", "onnxruntime", "numpy", "PIL", "cifar_onnx", OURS + "nets.pixels", OURS + "graph",
+        "torch", "onnx", "numpy", "PIL", "cifar_onnx", OURS + "nets.pixels", OURS + "graph", OURS + "parity",
         OURS + "familiarity", OURS + "calibration", OURS + "quantize", OURS + "data.images", "cifar_lightning",
+    },
+    "cifar_lightning/parity.py": {
+        "torch", "onnx", "onnxruntime", "numpy", "cifar_onnx", OURS + "familiarity", OURS + "calibration",
+        OURS + "quantize", "cifar_lightning",
     },
     "cifar_lightning/checkpoint.py": {
         "torch", "lightning.fabric", "cifar_onnx", OURS + "augment", OURS + "data", OURS + "files",

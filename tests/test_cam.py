@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, cross_entropy
 
 from cifar_lightning import graph
-from cifar_lightning.export import ParityError, Sample, export
+from cifar_lightning.export import export
 from cifar_lightning.nets import CNN, Pixels
+from cifar_lightning.parity import ParityError, Sample
 from cifar_onnx import Classifier, images
 from cifar_onnx.explain import cam
 from tests.conftest import calibrated

@@ -1,0 +1,150 @@
+"""The gate: a model file must answer as torch does, stage by stage, from the encoded bytes of pictures.
+
+Notation: `B` pictures, `S` side of the square that the net sees, `K` classes.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import torch
+from torch import nn
+
+from cifar_lightning import graph
+from cifar_lightning.familiarity import Scored
+from cifar_lightning.quantize import Run, Scores
+from cifar_onnx import Classifier, images
+
+if TYPE_CHECKING:  # it takes seconds to import what it needs
+    from cifar_lightning.calibration import Calibration
+
+TOLERANCE = 1e-4  # of logits and probabilities from the same pixels
+
+
+class ParityError(Exception):
+    """The exported file does not answer as the checkpoint does; the message names the stage that differs."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A picture as its file holds it and as training saw it.
+
+    Attributes:
+        name: what to call it in a message.
+        encoded: bytes of its file.
+        fingerprint: `images.fingerprint` of what training decoded the file to.
+        pixels: uint8 `(S, S, 3)`, what training resized that to.
+    """
+
+    name: str
+    encoded: bytes
+    fingerprint: str
+    pixels: images.Pixels
+
+
+@dataclass(frozen=True)
+class Report:
+    """What the gate measured, over `count` pictures: largest differences between the file and torch.
+
+    That of a smaller variant is beside the variant's net alone, and says what was lost and won.
+    """
+
+    count: int
+    logits: float
+    probabilities: float
+    labels: int
+    variant: str = ""
+
+    def __str__(self) -> str:
+        return self.variant + (
+            f"parity with torch on {self.count} pictures, from their encoded bytes: decoded and resized pixels equal, "
+            f"logits within {self.logits:.1e}, probabilities within {self.probabilities:.1e}, "
+            f"labels {self.labels} of {self.count}"
+        )
+
+
+def by_torch(model: nn.Module) -> Run:
+    """What a model of pixels `(B, 3, S, S)` makes of uint8 `(B, S, S, 3)`."""
+
+    @torch.inference_mode()
+    def run(pixels: images.Pixels) -> tuple[Scores, Scores]:
+        logits, familiarity = (
+            each.numpy() for each in model(torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2))
+        )
+        return logits, familiarity
+
+    return run
+
+
+def against(
+    path: Path, net: nn.Module, calibration: "Calibration", samples: Sequence[Sample], classes: Sequence[str]
+) -> Report:
+    """Compare a model file with a net of pixels 0..255 and its calibration; as `compare`."""
+    answers = by_torch(Scored(net, calibration.score.cpu()).eval())(np.stack([sample.pixels for sample in samples]))
+    return compare(path, samples, answers, classes)
+
+
+def compare(path: Path, samples: Sequence[Sample], answers: tuple[Scores, Scores], classes: Sequence[str]) -> Report:
+    """Run a model file on pictures from their encoded bytes and compare it, stage by stage, with training.
+
+    Args:
+        path: the model file.
+        samples: `B` pictures.
+        answers: torch's logits `(B, K)` and familiarities `(B,)`, from the pixels that training saw.
+        classes: `K` names.
+
+    Raises:
+        ParityError: naming the first stage that differs: decode, resize, logits, probabilities, familiarity, cam or
+            labels.
+    """
+    classifier = Classifier(path)
+    session = ort.InferenceSession(graph.showing_pixels(onnx.load(path)), providers=["CPUExecutionProvider"])
+    labels, resized = [], []
+    for sample in samples:  # one by one: a photo may take 300 MB once decoded
+        picture = images.decode(sample.encoded)
+        if images.fingerprint(picture) != sample.fingerprint:
+            raise ParityError(f"decode: {sample.name} decodes to other pixels than it did for training")
+        resized.append(session.run(["pixels"], {"image": picture[None]})[0])
+        labels.append(classifier(sample.encoded).label)
+    trained = np.stack([sample.pixels for sample in samples])
+    off = np.abs(np.concatenate(resized) - trained.transpose(0, 3, 1, 2))  # (B, 3, S, S)
+    if off.any():
+        worst = samples[int(off.max(axis=(1, 2, 3)).argmax())].name
+        raise ParityError(
+            f"resize: {(off > 0).mean():.2%} of the pixels differ from training's, by up to {off.max():g} grey levels "
+            f"({worst})"
+        )
+
+    logits, familiarity = answers
+    got_logits, got_probabilities, got_familiarity = classifier.run(trained)
+    logits_off = float(np.abs(got_logits - logits).max())
+    if not logits_off <= TOLERANCE:
+        raise ParityError(f"logits: differ from torch's by up to {logits_off:.3g}, more than {TOLERANCE:g}")
+    expected = torch.from_numpy(logits / classifier.contract.temperature).softmax(1).numpy()
+    probabilities_off = float(np.abs(got_probabilities - expected).max())
+    if not probabilities_off <= TOLERANCE:
+        raise ParityError(
+            f"probabilities: differ from torch's by up to {probabilities_off:.3g}, more than {TOLERANCE:g}"
+        )
+    familiarity_off = float((np.abs(got_familiarity - familiarity) / np.maximum(np.abs(familiarity), 1)).max())
+    if not familiarity_off <= 10 * TOLERANCE:
+        raise ParityError(f"familiarity: differs from torch's by up to {familiarity_off:.2%}")
+    if "cam" in (output.name for output in session.get_outputs()):
+        # What the mean of a map (B, K, h, w) leaves of the logits is the bias: the same for every picture.
+        left = logits - session.run(["cam"], {"image": trained})[0].mean(axis=(2, 3), dtype=float)  # (B, K)
+        cam_off = float(np.abs(left - left.mean(axis=0)).max())
+        if not cam_off <= TOLERANCE:
+            raise ParityError(
+                f"cam: means of the maps miss torch's logits by up to {cam_off:.3g}, more than {TOLERANCE:g}"
+            )
+
+    margins = np.diff(np.sort(logits, axis=1)[:, -2:]).ravel()
+    agree = [label == classes[best] for label, best in zip(labels, logits.argmax(1), strict=True)]
+    for sample, same, margin in zip(samples, agree, margins, strict=True):
+        if not same and margin > 2 * TOLERANCE:
+            raise ParityError(f"labels: {sample.name} gets another label than from torch")
+    return Report(len(samples), logits_off, probabilities_off, sum(agree))

@@ -6,9 +6,6 @@ Notation: `B` batch, `K` classes, `S` side of the images in pixels.
 import inspect
 import math
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
 from typing import Any, Literal
 
 import lightning.pytorch as L
@@ -16,8 +13,7 @@ import torch
 from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import CyclicLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
+from torch.optim.lr_scheduler import CyclicLR, ReduceLROnPlateau
 from torchmetrics import MetricCollection
 from torchmetrics.classification import (
     MulticlassAccuracy,
@@ -30,13 +26,11 @@ from cifar_lightning.familiarity import Watched
 from cifar_lightning.finite import LossWatch
 from cifar_lightning.nets.pixels import Pixels
 from cifar_lightning.nets.whitening import Whitening
-from cifar_lightning.optim import WarmupLinear
+from cifar_lightning.recipe import WHOLE, Recipe, SchedulerCallable
 from cifar_onnx import InputError
 
-SchedulerCallable = Callable[[Optimizer], LRScheduler]
 Batch = tuple[Tensor, Tensor, Tensor, int, float, int]  # images, labels, indices, seed, weight, epoch: data.batches
 _EXCERPT = 1000  # training images that whitening layers are computed from: a million patches of 32x32 pixels
-_WHOLE = (OneCycleLR, WarmupLinear)  # schedules of the whole training, which need to know its number of steps
 
 
 def _seed(seed: int, device: torch.device) -> None:
@@ -44,31 +38,6 @@ def _seed(seed: int, device: torch.device) -> None:
     torch.default_generator.manual_seed(seed)
     if device.type != "cpu":
         torch.get_device_module(device).manual_seed(seed)
-
-
-@dataclass(frozen=True)
-class _Recipe:
-    """What makes optimizer and schedule; a copy of the model, such as an average of its weights, shares it.
-
-    What jsonargparse puts here cannot be copied.
-    """
-
-    optimizer: OptimizerCallable
-    scheduler: SchedulerCallable | None
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> "_Recipe":
-        return self
-
-    def schedule(self, optimizer: Optimizer, total_steps: Callable[[], int]) -> LRScheduler | None:
-        """The schedule; one that needs the number of steps asks for it."""
-        make = self.scheduler
-        if make is None:
-            return None
-        if isinstance(make, partial) and not {*_WHOLE}.isdisjoint({make.func, *make.args}):
-            known = {name for name, value in make.keywords.items() if value is not None}
-            if known.isdisjoint({"total_steps", "epochs"}):
-                make = partial(make, total_steps=total_steps())
-        return make(optimizer)
 
 
 class Classifier(L.LightningModule):
@@ -113,7 +82,7 @@ class Classifier(L.LightningModule):
         self.pixels = Pixels()
         self.net = net.to(memory_format=torch.channels_last)
         self.compile_mode = compile
-        self.recipe = _Recipe(optimizer or torch.optim.Adam, scheduler)
+        self.recipe = Recipe(optimizer or torch.optim.Adam, scheduler)
         self.loss = loss or nn.CrossEntropyLoss()
         self._asked = {"images", "classes"} & inspect.signature(self.loss.forward).parameters.keys()  # by the loss
         weights = getattr(self.loss, "weight", None)
@@ -292,7 +261,7 @@ class Classifier(L.LightningModule):
         schedule = self.recipe.schedule(optimizer, self._total_steps)
         if schedule is None:
             return optimizer
-        per_batch = isinstance(schedule, (*_WHOLE, CyclicLR))
+        per_batch = isinstance(schedule, (*WHOLE, CyclicLR))
         config = {"scheduler": schedule, "interval": "step" if per_batch else "epoch"}
         if isinstance(schedule, ReduceLROnPlateau):
             config |= {"monitor": "val/loss", "strict": False}  # type: ignore[dict-item]
@@ -312,7 +281,7 @@ class Classifier(L.LightningModule):
             asked = self.recipe.optimizer(self.parameters()).param_groups
             for group, settings in zip(self.trainer.optimizers[0].param_groups, asked, strict=True):
                 group.update({key: value for key, value in settings.items() if key != "params"})
-        if isinstance(schedule, _WHOLE) and schedule.total_steps < self.trainer.estimated_stepping_batches:
+        if isinstance(schedule, WHOLE) and schedule.total_steps < self.trainer.estimated_stepping_batches:
             raise InputError(
                 f"the {type(schedule).__name__} of the run that goes on ends after {schedule.total_steps:,} steps, but "
                 f"{self.trainer.estimated_stepping_batches:,} are asked for: it cannot be made longer"

@@ -1,8 +1,8 @@
 """The same answers everywhere: one model, the same photos, several runtimes.
 
 python benchmarks/runtimes.py model.onnx: 500 photos of many sizes, cut out of the two that come with scikit-learn, by
-onnxruntime in Python, OpenVINO, onnxruntime-web under Node (npm install in benchmarks/peers) and onnx's reference
-evaluator (fewer of them). All are given the same decoded pixels; labels and the largest difference of probabilities.
+onnxruntime in Python, OpenVINO, onnxruntime-web under Node (after `make web`) and onnx's reference evaluator (fewer of
+them). All are given the same decoded pixels; labels and the largest difference of probabilities.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from sklearn.datasets import load_sample_images
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from benchmarks.bench import ROOT, answers, show
-from cifar_onnx import Classifier
+from cifar_onnx import Classifier, site
 from cifar_onnx.images import Pixels
 
 COUNT, FEW = 500, 25
@@ -73,7 +73,7 @@ def main() -> None:
         "OpenVINO": (each(lambda batch: compiled([batch])["probabilities"]), COUNT),
         "onnx's reference evaluator": (by_reference, FEW),
     }
-    if shutil.which("node") and (NODE.parent / "node_modules").exists():
+    if shutil.which("node") and (site.JS / "node_modules").exists():
         runtimes["onnxruntime-web under Node"] = (lambda some: in_node(model, some), COUNT)
     rows = []
     for name, (run, count) in runtimes.items():

@@ -1,4 +1,4 @@
-"""A server in a process of its own, and clients of it."""
+"""A server in a process of its own, and clients of it; what imports this is skipped where serving is not installed."""
 
 import http.client
 import json
@@ -12,6 +12,15 @@ import time
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+
+import pytest
+
+pytest.importorskip("fastapi")
+pytest.importorskip("httptools")
+from cifar_onnx import contract
+
+MODEL = Path(__file__).parent / "digits.onnx"
+GOLDEN = contract.read(MODEL)[1].golden
 
 
 class Server:

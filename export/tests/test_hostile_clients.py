@@ -14,17 +14,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
-
-pytest.importorskip("fastapi")
-pytest.importorskip("httptools")
 from handmade import with_info
-from served import Server, answer, form, raw
+from PIL import Image
+from served import GOLDEN, MODEL, Server, answer, form, raw
 
 from cifar_onnx import contract
-
-MODEL = Path(__file__).parent / "digits.onnx"
-GOLDEN = contract.read(MODEL)[1].golden
 
 
 @pytest.fixture(scope="module")

@@ -7,16 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-
-pytest.importorskip("fastapi")
-pytest.importorskip("httptools")
 from handmade import with_info
-from served import Server
+from served import GOLDEN, MODEL, Server
 
 from cifar_onnx import Classifier, contract, images
 
-MODEL = Path(__file__).parent / "digits.onnx"
-GOLDEN = contract.read(MODEL)[1].golden
 SCRIPT = "<img src=x onerror=alert(1)>"
 
 

@@ -10,18 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-pytest.importorskip("fastapi")
-pytest.importorskip("httptools")
 from handmade import colours
-from served import Server, form
+from served import GOLDEN, MODEL, Server, form
 
 import cifar_onnx
 from cifar_onnx import Classifier, contract, images
 from cifar_onnx.__main__ import main
-
-MODEL = Path(__file__).parent / "digits.onnx"
-GOLDEN = contract.read(MODEL)[1].golden
 
 
 @pytest.fixture(scope="module")

@@ -37,7 +37,7 @@ def router(file: ModelFile, runtime: str | None) -> APIRouter:
 
     async def model(request: Request) -> Response:
         served = file.current
-        return _once(request, served.digest, lambda: Response(served.data, media_type="application/octet-stream"))
+        return _once(request, served.digest, lambda: Response(served.data, media_type=site.MEDIA_TYPES[".onnx"]))
 
     async def part(path: Path, request: Request) -> Response:
         status = path.stat()

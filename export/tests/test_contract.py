@@ -32,10 +32,11 @@ def test_a_contract_of_the_known_format_is_taken() -> None:
         (model_of({**INFO, "format": 2}), "contract format 2 is unknown: this version reads format 1"),
         (model_of({**INFO, "input": {"size": 8, "resize": "magic"}}), "cannot be read .*magic"),
         (model_of({key: value for key, value in INFO.items() if key != "classes"}), "cannot be read .*classes"),
+        (model_of({**INFO, "classes": ["a", "\ud800"]}), "cannot be read .*surrogates"),
         (model_of([]), "its contract cannot be read"),
         (model_of({**INFO, "sets": {**INFO["sets"], "method": "magic"}}), "cannot be read .*magic"),
     ],
-    ids=["empty", "text", "no contract", "format", "resize mode", "no classes", "a list", "sets"],
+    ids=["empty", "text", "no contract", "format", "resize mode", "no classes", "half a letter", "a list", "sets"],
 )  # fmt: skip
 def test_other_files_are_refused_with_the_reason(tmp_path: Path, data: bytes, reason: str) -> None:
     path = tmp_path / "m.onnx"

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -387,3 +388,31 @@ def test_maps_are_given_by_a_model_that_has_them(tmp_path: Path) -> None:
     assert plain["label"] == "green"
     assert (heat["height"], heat["width"]) == (8, 8)
     assert np.argmax(heat["values"]) == 2 * 8 + 5
+
+
+def test_a_failure_of_the_servers_own_is_answered_and_marked(monkeypatch: pytest.MonkeyPatch) -> None:
+    from cifar_onnx.serving.app import build
+    from cifar_onnx.serving.model import ModelFile, Settings
+
+    gate = build(MODEL, Settings(8, 0, 10**6, 1), (), 10**6, 8)
+
+    def broken(_file: ModelFile) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(ModelFile, "current", property(broken, lambda *_: None), raising=False)
+    said: list[dict[str, Any]] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Any) -> None:
+        said.append(message)
+
+    request = {"type": "http", "method": "GET", "path": "/contract", "query_string": b"", "root_path": ""}
+    scope = request | {"headers": [(b"host", b"localhost")], "state": {}}
+    with pytest.raises(ZeroDivisionError):  # for the server's log
+        asyncio.run(gate(scope, receive, send))
+    start, body = said
+    assert start["status"] == 500
+    assert b"x-request-id" in dict(start["headers"])
+    assert body["body"] == b'{"error":"the server has failed, and its log says why"}'

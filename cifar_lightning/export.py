@@ -120,7 +120,9 @@ def export(
             report = compare(candidate, samples, answers, classes)
             if variant:
                 other = Path(temporary) / "fp32.onnx"
-                onnx.save(graph.complete(whole, size, resize, calibration.temperature), other)
+                fp32 = graph.complete(whole, size, resize, calibration.temperature)
+                fp32.metadata_props.extend(onnx_model.metadata_props)
+                onnx.save(fp32, other)
                 report = replace(report, variant=f"{variant}\n{quantize.beside(candidate, other, size)}\n")
             candidate.replace(output)
     except OSError as error:

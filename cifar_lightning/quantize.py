@@ -170,7 +170,7 @@ def _loss(
     before: NDArray[np.bool_], after: NDArray[np.bool_], labels: NDArray[np.int64], classes: Sequence[str]
 ) -> str | None:
     """What is lost of the pictures that were right before, `(N,)`, where it is more than may be."""
-    figures = f"accuracy on validation falls from {before.mean():.2%} to {after.mean():.2%}"
+    figures = f"accuracy on validation goes from {before.mean():.2%} to {after.mean():.2%}"
     if before.mean() - after.mean() > DROP + 1e-9:
         return f"{figures}, by more than {100 * DROP:.1f} points"
     losses = {name: float(before[labels == k].sum() - after[labels == k].sum()) for k, name in enumerate(classes)}

@@ -66,7 +66,7 @@ def drowned() -> tuple[onnx.ModelProto, np.ndarray, np.ndarray]:
 
 def test_a_net_that_rounding_breaks_is_refused_with_figures() -> None:
     net, pixels, labels = drowned()
-    with pytest.raises(ValueError, match=r"int8 .*accuracy on validation falls from 100\.00% to .*, by more than 0\.3"):
+    with pytest.raises(ValueError, match=r"int8 .*accuracy on validation goes from 100\.00% to .*, by more than 0\.3"):
         quantize.smaller(net, "int8", pixels, pixels, labels, ["a", "b"])
 
 
@@ -97,5 +97,5 @@ def test_the_command_refuses_with_exit_code_1(run: Run, checkpoint: Path, monkey
     monkeypatch.setattr(quantize, "DROP", -1.0)
     result = run("export", "--ckpt_path", checkpoint, "--precision", "fp16", "--output", "small.onnx")
     assert result.code == 1
-    assert "error: no file was written: fp16: accuracy on validation falls from" in result.err
+    assert "error: no file was written: fp16: accuracy on validation goes from" in result.err
     assert not Path("small.onnx").exists()

@@ -33,7 +33,11 @@ _NEEDED: dict[str, dict[str, type]] = {
     "run": {"experiment": str, "seed": int, "threads": int, "metrics": dict, "validated": bool, "train_loss": tuple},
 }
 _PARTS = ("net", "optimizer", "scheduler", "loss")  # of a model
-_FILES = {"cifar_lightning.distill.Distillation": "teacher"}  # settings that are the name of a file, and nothing else
+_TEXTS = {  # settings that are text and nothing else: names of files, and of what libraries have
+    "cifar_lightning.distill.Distillation": {"teacher"},
+    "cifar_lightning.nets.Torchvision": {"weights"},
+    "cifar_lightning.nets.Timm": {"name", "weights"},
+}
 _KINDS = (nn.Module, Optimizer, LRScheduler, ImageData, Augmentation)
 
 
@@ -161,12 +165,13 @@ def _classes_in(value: Any) -> Iterator[str]:
         if not re.fullmatch(r"[A-Za-z0-9_+-]*", value) or (value and Path(value).exists()):
             raise ValueError(f"{value!r} may be more than a plain value")
     elif isinstance(value, dict):
-        file = _FILES.get(str(value.get("class_path")))
+        texts = _TEXTS.get(str(value.get("class_path")), set())
         for key, each in value.items():
             if key == "class_path" and isinstance(each, str):
                 yield each
-            elif key == "init_args" and isinstance(each, dict) and isinstance(each.get(file), str):
-                yield from _classes_in({name: setting for name, setting in each.items() if name != file})
+            elif key == "init_args" and isinstance(each, dict):
+                texts = {name for name in texts if isinstance(each.get(name), str)}
+                yield from _classes_in({name: setting for name, setting in each.items() if name not in texts})
             else:
                 yield from _classes_in(each)
     elif isinstance(value, list | tuple):

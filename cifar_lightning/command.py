@@ -25,6 +25,7 @@ class Command:
 
     Attributes:
         words: the command line.
+        configs: its config files.
         typed: the command line as it was typed, but for `--ckpt_path`.
         ckpt_path: the checkpoint that it starts from, if any.
         going_on: the folder of the run that `fit` goes on with, if any.
@@ -34,6 +35,7 @@ class Command:
     """
 
     words: list[str]
+    configs: list[str]
     typed: str
     ckpt_path: str | None
     going_on: Path | None
@@ -74,6 +76,7 @@ def read(words: Sequence[str], options: Iterable[str]) -> Command:
     chosen = ["--ckpt_path", str(ckpt_path or "null")] if "ckpt_path" in settings else []
     return Command(
         [*rest[:1], *(word for path in configs for word in ("--config", path)), *rest[1:], *chosen],
+        configs,
         shlex.join(typed),
         str(ckpt_path) if ckpt_path else None,
         going_on,

@@ -5,6 +5,7 @@ import logging
 import sys
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 
 import yaml
 from filelock import Timeout
@@ -100,6 +101,9 @@ def main(args: Sequence[str] | None = None) -> int:
 
 def _run(args: Sequence[str]) -> None:
     command = read(args, DEFAULTS)
+    for path in command.configs:  # nets of the user's own may lie beside them
+        if (folder := str(Path(path).resolve().parent)) not in sys.path:
+            sys.path.append(folder)
     checkpoint = None
     if command.ckpt_path:
         checkpoint = checkpoints.load(command.ckpt_path)

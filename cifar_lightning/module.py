@@ -27,9 +27,12 @@ from cifar_lightning.finite import LossWatch
 from cifar_lightning.nets.pixels import Pixels
 from cifar_lightning.nets.whitening import Whitening
 from cifar_lightning.recipe import WHOLE, Recipe, SchedulerCallable
+from cifar_lightning.transfer import begin
 from cifar_onnx import InputError
 
 Batch = tuple[Tensor, Tensor, Tensor, int, float, int]  # images, labels, indices, seed, weight, epoch: data.batches
+Outputs = Tensor | tuple[Tensor, ...]  # logits `(B, K)`, or these and auxiliary ones
+_AUXILIARY = 0.3  # weight of the losses of the latter
 _EXCERPT = 1000  # training images that whitening layers are computed from: a million patches of 32x32 pixels
 
 
@@ -52,10 +55,15 @@ class Classifier(L.LightningModule):
             loss.
         loss: of logits `(B, K)` and labels `(B,)`; where its forward asks for `images` or `classes` by these names, it
             is given them, too.
+        init_from: checkpoint of another run whose weights the net begins with, but for the head where that knows other
+            classes.
+        lr_factors: by names of parts, such as net.head, what their learning rate is of the optimizer's: the longest
+            name that a parameter begins with counts.
         compile: mode of torch.compile for the net while it is trained, such as default or max-autotune; None is eager.
             The first steps then take minutes: worth it where training takes hours, or on the same GPU again and again.
 
     Attributes:
+        resumed: whether the weights that it begins with will come from a checkpoint of its own run.
         tested: places `(N,)` of the test images that were judged, in their order, logits `(N, K)`, and contrasts
             `(N, D)`, which familiarity is computed from.
     """
@@ -69,6 +77,8 @@ class Classifier(L.LightningModule):
         optimizer: OptimizerCallable | None = None,
         scheduler: SchedulerCallable | None = None,
         loss: nn.Module | None = None,
+        init_from: str | None = None,
+        lr_factors: dict[str, float] | None = None,
         compile: Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"] | None = None,  # noqa: A002
     ) -> None:
         super().__init__()
@@ -82,7 +92,7 @@ class Classifier(L.LightningModule):
         self.pixels = Pixels()
         self.net = net.to(memory_format=torch.channels_last)
         self.compile_mode = compile
-        self.recipe = Recipe(optimizer or torch.optim.Adam, scheduler)
+        self.recipe = Recipe(optimizer or torch.optim.Adam, scheduler, lr_factors or {})
         self.loss = loss or nn.CrossEntropyLoss()
         self._asked = {"images", "classes"} & inspect.signature(self.loss.forward).parameters.keys()  # by the loss
         weights = getattr(self.loss, "weight", None)
@@ -107,6 +117,18 @@ class Classifier(L.LightningModule):
         self._validated = False  # in this epoch
         self._known: dict[str, float] = {}  # metrics of the run that is resumed
         self._seed = 0
+        self._init_from = init_from
+        self._begun = self._normalised = self.resumed = False
+
+    def begin(self) -> None:
+        """Take over the weights that the net begins with, once.
+
+        Raises:
+            InputError: they cannot be had, or are of another net.
+        """
+        if not self._begun:
+            self._begun = True
+            self._normalised = begin(self.net, self.pixels, self.classes, self._init_from)
 
     def setup(self, stage: str) -> None:
         datamodule = self.trainer.datamodule  # type: ignore[attr-defined]
@@ -116,7 +138,9 @@ class Classifier(L.LightningModule):
             self.trainer.precision_plugin.convert_module(self)
             if self.compile_mode:
                 self.net.compile(mode=self.compile_mode)
-            if datamodule is not None:
+            if not self.resumed:
+                self.begin()
+            if datamodule is not None and not self._normalised:
                 self.pixels.set_statistics(*datamodule.statistics)
 
     def on_fit_start(self) -> None:
@@ -127,27 +151,35 @@ class Classifier(L.LightningModule):
             for layer in layers:
                 layer.fit(images)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Pixels 0..255, uint8 or float `(B, 3, S, S)`, to logits `(B, K)`."""
-        logits: Tensor = self.net(self.pixels(images))
-        return logits
+    def forward(self, images: Tensor) -> Outputs:
+        """Pixels 0..255, uint8 or float `(B, 3, S, S)`, to logits `(B, K)`; in training maybe auxiliary ones, too."""
+        outputs: Outputs = self.net(self.pixels(images))
+        return outputs
 
-    def loss_of(self, logits: Tensor, labels: Tensor, images: Tensor) -> Tensor:
-        """The mean loss of logits `(B, K)`, labels `(B,)`, and the images that they are of."""
+    def loss_of(self, outputs: Outputs, labels: Tensor, images: Tensor) -> Tensor:
+        """The mean loss of logits `(B, K)`, labels `(B,)`, and the images that they are of.
+
+        That of auxiliary logits, as Inception's, counts 0.3 (Szegedy et al. 2014, https://arxiv.org/abs/1409.4842).
+        """
+        if isinstance(outputs, tuple):
+            logits, *auxiliary = outputs
+            return self.loss_of(logits, labels, images) + _AUXILIARY * sum(
+                self.loss_of(each, labels, images) for each in auxiliary
+            )
         further = {"images": images, "classes": self.classes}
-        loss: Tensor = self.loss(logits, labels, **{name: further[name] for name in self._asked})
+        loss: Tensor = self.loss(outputs, labels, **{name: further[name] for name in self._asked})
         return loss
 
     def _step(self, batch: Batch, part: str) -> tuple[Tensor, Tensor]:
         """Loss and logits of a batch; the loss is summed up on the device until the end of the epoch."""
         return self._judged(self(batch[0]), batch, part)
 
-    def _judged(self, logits: Tensor, batch: Batch, part: str) -> tuple[Tensor, Tensor]:
+    def _judged(self, outputs: Outputs, batch: Batch, part: str) -> tuple[Tensor, Tensor]:
         images, labels, *_ = batch
-        loss = self.loss_of(logits, labels, images)
+        loss = self.loss_of(outputs, labels, images)
         total, count = self._losses.get(part, (torch.zeros((), device=loss.device), 0))
         self._losses[part] = total + loss.detach() * len(labels), count + len(labels)
-        return loss, logits
+        return loss, outputs[0] if isinstance(outputs, tuple) else outputs
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         # Dropout is a function of the seed and the step, whatever was drawn before; augmentation has drawn from the
@@ -257,7 +289,7 @@ class Classifier(L.LightningModule):
             self._losses["train"] = total.to(self.device), count
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        optimizer = self.recipe.optimizer(self.parameters())
+        optimizer = self.recipe.optimizer_of(self)
         schedule = self.recipe.schedule(optimizer, self._total_steps)
         if schedule is None:
             return optimizer
@@ -278,7 +310,7 @@ class Classifier(L.LightningModule):
         self.trainer.callback_metrics.update({name: torch.tensor(value) for name, value in self._known.items()})
         schedule = self.lr_schedulers()
         if self.recipe.scheduler is None:
-            asked = self.recipe.optimizer(self.parameters()).param_groups
+            asked = self.recipe.optimizer_of(self).param_groups
             for group, settings in zip(self.trainer.optimizers[0].param_groups, asked, strict=True):
                 group.update({key: value for key, value in settings.items() if key != "params"})
         if isinstance(schedule, WHOLE) and schedule.total_steps < self.trainer.estimated_stepping_batches:

@@ -60,6 +60,9 @@ class MuonSGD(Optimizer):
         weight_decay: float = 0.004,
         steps: int = 3,
     ) -> None:
+        params = list(params)
+        if any(isinstance(each, dict) for each in params):
+            raise ValueError("MuonSGD makes its own groups, by lr, dense_lr and bias_lr: it takes no model.lr_factors")
         trained = [each for each in params if each.requires_grad]
         kinds = [
             ([each for each in trained if each.ndim > 3], lr, momentum, 0.0, steps),

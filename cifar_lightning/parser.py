@@ -86,6 +86,11 @@ def explain(message: str, keys: Iterable[str]) -> str:
         owner = re.findall(r"class_path[ =]'([^']+)'", message)
         hint = _hint(name, _names(owner[-1])) if owner else _hint_key(name, keys)
         return f"{where}there is no option {name!r}{hint}"
+    if "unexpected keyword argument 'linked_targets'" in message:
+        return (
+            f"{where}that is a function, not a class: nets of torchvision and timm go by --model.net Torchvision or "
+            "Timm, and --model.net.name, such as resnet18"
+        )
     if match := re.search(r"dot import path string: (\S+)", message):
         return f"{where}no class is called {match[1]!r}{_hint(match[1], _classes())}"
     if match := re.search(r"module '([^']+)' has no attribute '([^']+)'", message):

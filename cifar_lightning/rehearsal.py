@@ -41,7 +41,7 @@ def rehearse(model: Classifier, data: ImageData, device: torch.device) -> None:
             images = data.augmented(Batch(images, labels, torch.arange(_COUNT, device=device), seed=0))
         model = deepcopy(model).to(device)
         with _named("model.optimizer"):
-            optimizer = model.recipe.optimizer(model.parameters())
+            optimizer = model.recipe.optimizer_of(model)
         with _named("model.scheduler"):
             schedule = model.recipe.schedule(optimizer, lambda: 100)
 
@@ -50,14 +50,15 @@ def rehearse(model: Classifier, data: ImageData, device: torch.device) -> None:
         def closure() -> float:
             optimizer.zero_grad()
             with _named("model.net"):
-                logits = model(images)
+                outputs = model(images)
+            logits = outputs[0] if isinstance(outputs, tuple) and outputs else outputs
             if not isinstance(logits, Tensor) or logits.shape != expected:
                 raise InputError(
                     f"model.net gives {_shape(logits)} for {_COUNT} pictures and {len(model.classes)} classes: "
                     f"it must give logits {expected}"
                 )
             with _named("model.loss"):
-                loss = model.loss_of(logits, labels, images)
+                loss = model.loss_of(outputs, labels, images)
                 torch.autograd.backward(loss)
             return float(loss.detach())
 

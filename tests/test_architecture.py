@@ -17,7 +17,7 @@ OURS = "cifar_lightning."
 # Module or folder -> what it may import, of third parties and of this package.
 LAW = {
     "cifar_lightning/__main__.py": {"cifar_lightning", OURS + "main"},
-    "cifar_lightning/nets": {"torch", "cifar_onnx.errors", OURS + "nets"},
+    "cifar_lightning/nets": {"torch", "torchvision", "timm", "safetensors", "cifar_onnx.errors", OURS + "nets"},
     "cifar_lightning/augment.py": {"torch", "cifar_onnx.errors"},
     "cifar_lightning/loss.py": {"torch"},
     "cifar_lightning/optim.py": {"torch"},
@@ -27,9 +27,10 @@ LAW = {
     },
     "cifar_lightning/module.py": {
         "torch", "lightning", "torchmetrics", "cifar_onnx", OURS + "finite", OURS + "nets.pixels",
-        OURS + "nets.whitening", OURS + "recipe", OURS + "familiarity",
+        OURS + "nets.whitening", OURS + "recipe", OURS + "familiarity", OURS + "transfer",
     },
-    "cifar_lightning/recipe.py": {"torch", "lightning", OURS + "optim"},
+    "cifar_lightning/transfer.py": {"torch", OURS + "nets", "cifar_lightning"},
+    "cifar_lightning/recipe.py": {"torch", "lightning", "cifar_onnx", OURS + "optim"},
     "cifar_lightning/trained.py": {
         "torch", "lightning", "cifar_onnx", OURS + "module", OURS + "parser", "cifar_lightning",
     },
@@ -39,7 +40,7 @@ LAW = {
     "cifar_lightning/command.py": {"lightning", "yaml", "cifar_onnx", OURS + "parser", "cifar_lightning"},
     "cifar_lightning/callbacks": {
         "lightning", "torch", "torch_pruning", "matplotlib", "cifar_onnx", OURS + "interruption", OURS + "callbacks",
-        "cifar_lightning",
+        OURS + "nets.weights", "cifar_lightning",
     },
     "cifar_lightning/interruption.py": set(),
     "cifar_lightning/files.py": {"cifar_onnx"},

@@ -1,9 +1,10 @@
 """Callbacks: what a run says of itself, what it keeps, and how it goes on."""
 
 from cifar_lightning.callbacks.curves import Curves
+from cifar_lightning.callbacks.freeze import Freeze
 from cifar_lightning.callbacks.last import LastCheckpoint
 from cifar_lightning.callbacks.lines import EpochLines
 from cifar_lightning.callbacks.prune import Pruned
 from cifar_lightning.callbacks.resume import Resume
 
-__all__ = ["Curves", "EpochLines", "LastCheckpoint", "Pruned", "Resume"]
+__all__ = ["Curves", "EpochLines", "Freeze", "LastCheckpoint", "Pruned", "Resume"]

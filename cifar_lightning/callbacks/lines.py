@@ -18,7 +18,7 @@ class EpochLines(L.Callback):
         self._speed: float | None = None  # images per second of an epoch whose line is to come
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        count = sum(parameter.numel() for parameter in pl_module.parameters())
+        count = sum(parameter.numel() for parameter in pl_module.parameters() if parameter.requires_grad)
         processes = f" and {trainer.world_size - 1} more" if trainer.world_size > 1 else ""
         self._print(trainer, f"training {count:,} parameters on {pl_module.device}{processes}")
         self._start = time.monotonic()

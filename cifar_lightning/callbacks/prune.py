@@ -21,7 +21,7 @@ class Pruned(L.Callback):
         self.checkpoint = checkpoint
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        if stage != "fit" or trainer.ckpt_path:  # a run that goes on brings its own weights
+        if stage != "fit" or pl_module.resumed:  # a run that goes on brings its own weights
             return
         wide = trained.load(self.checkpoint, pl_module.classes).net  # type: ignore[arg-type]
         net: nn.Module = pl_module.net  # type: ignore[assignment]

@@ -4,5 +4,6 @@ from cifar_lightning.nets.cnn import CNN
 from cifar_lightning.nets.pixels import Pixels
 from cifar_lightning.nets.speed import SpeedNet
 from cifar_lightning.nets.whitening import Whitening
+from cifar_lightning.nets.zoo import Timm, Torchvision
 
-__all__ = ["CNN", "Pixels", "SpeedNet", "Whitening"]
+__all__ = ["CNN", "Pixels", "SpeedNet", "Timm", "Torchvision", "Whitening"]

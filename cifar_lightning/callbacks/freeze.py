@@ -1,0 +1,77 @@
+"""Parts of a net that stay as they are: a linear probe, or layers that are trained later than others."""
+
+from collections.abc import Callable, Sequence
+
+import lightning.pytorch as L
+from torch import nn
+
+from cifar_lightning.nets.weights import head
+from cifar_onnx import InputError
+
+
+class Freeze(L.Callback):
+    """Leaves parts of the model untouched, statistics of batch normalisation too; their dropout is off.
+
+    Several of these callbacks, each with an epoch of its own, unfreeze a net in stages.
+
+    Args:
+        parts: their names, such as `net.blocks` or `net.body.layer1`; by default all of the net but its last layer.
+        until_epoch: from which they are trained; None is never.
+    """
+
+    def __init__(self, parts: Sequence[str] | None = None, until_epoch: int | None = None) -> None:
+        self.parts = parts
+        self.until_epoch = until_epoch
+        self._modules: list[nn.Module] = []
+        self._parameters: list[nn.Parameter] = []
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        if stage != "fit":
+            return
+        inside = self._inside(pl_module)
+        self._modules = [module for name, module in pl_module.named_modules() if inside(name)]
+        self._parameters = [each for name, each in pl_module.named_parameters() if each.requires_grad and inside(name)]
+        if self.until_epoch is None:  # before optimizers and processes ask
+            self._require(False)
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._switch(trainer)
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._switch(trainer)
+
+    def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: object) -> None:
+        """What has no gradient is not touched by torch's optimizers, whatever decay or momentum they have."""
+        if self._frozen(trainer):
+            for parameter in self._parameters:
+                parameter.grad = None
+
+    def _frozen(self, trainer: L.Trainer) -> bool:
+        return self.until_epoch is None or trainer.current_epoch < self.until_epoch
+
+    def _switch(self, trainer: L.Trainer) -> None:
+        frozen = self._frozen(trainer)
+        for module in self._modules:
+            module.training = not frozen
+        # Processes that have agreed on what they exchange must go on to compute it.
+        if self.until_epoch is None or trainer.world_size == 1:
+            self._require(not frozen)
+
+    def _require(self, gradients: bool) -> None:
+        for parameter in self._parameters:
+            parameter.requires_grad = gradients
+
+    def _inside(self, model: L.LightningModule) -> Callable[[str], bool]:
+        """Whether what has a name stays as it is."""
+        net: nn.Module = model.net  # type: ignore[assignment]
+        if self.parts is None:
+            last = head(net, len(model.classes))  # type: ignore[arg-type]
+            if last is None:
+                raise InputError("Freeze: the net has no last linear layer: name the parts that stay as they are")
+            return lambda name: name.startswith("net.") and not f"{name}.".startswith(f"net.{last}.")
+        parts = tuple(f"{part}." for part in self.parts)
+        for part in parts:
+            if not any(f"{name}.".startswith(part) for name, _ in model.named_parameters()):
+                there = ", ".join(f"net.{name}" for name, _ in net.named_children())
+                raise InputError(f"Freeze: the model has no part {part[:-1]!r}: there are {there} and what is in them")
+        return lambda name: f"{name}.".startswith(parts)

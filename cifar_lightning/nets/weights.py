@@ -1,0 +1,97 @@
+"""Weights that others have trained: read from files, and taken over as far as they fit."""
+
+import hashlib
+import os
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from cifar_onnx.errors import InputError
+
+_INSIDE = ("state_dict", "model_state_dict", "model")  # where training scripts keep weights among other things
+_SHOWN = 6  # names in a message
+
+
+def read(path: str, sha256: str | None) -> dict[str, Tensor]:
+    """Weights of a file, safetensors or torch.save's; nothing in it is run.
+
+    Args:
+        path: of the file.
+        sha256: its digest in hexadecimal digits, so that no other file is taken for it.
+
+    Raises:
+        InputError: there is no such file, it has another digest, or it holds something else than weights.
+    """
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise InputError(f"weights {path}: cannot be read ({error.strerror})") from None
+    found = hashlib.sha256(data).hexdigest()
+    if found != (sha256 or "").lower():
+        said = f"not {sha256}" if sha256 else "which --model.net.sha256 must say, so that no other is taken for it"
+        raise InputError(f"weights {path}: the file has the sha256 {found}, {said}")
+    if path.endswith(".safetensors"):
+        try:
+            from safetensors.torch import load
+        except ModuleNotFoundError:
+            raise InputError(f"weights {path}: needs safetensors: pip install safetensors") from None
+        try:
+            return load(data)
+        except Exception as error:  # of a kind of its own
+            raise InputError(f"weights {path}: not a safetensors file ({error})") from None
+    try:
+        with open(path, "rb") as file:
+            state = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch.load raises whatever the bytes lead it to
+        raise InputError(f"weights {path}: not a file of weights alone ({type(error).__name__})") from None
+    for key in _INSIDE:
+        if isinstance(state, dict) and isinstance(state.get(key), dict):
+            state = state[key]
+    if not isinstance(state, dict) or not all(isinstance(each, Tensor) for each in state.values()) or not state:
+        raise InputError(f"weights {path}: holds no names with tensors")
+    return {str(name).removeprefix("module."): each for name, each in state.items()}  # as DataParallel names them
+
+
+@torch.no_grad()
+def take(net: nn.Module, weights: Mapping[str, Tensor], source: str, anew: Callable[[str], bool]) -> None:
+    """Copy weights into a net, but for what does not fit, and print what that is.
+
+    Where no name fits, those of another implementation of the net are taken in their order, if all shapes agree.
+
+    Args:
+        net: the net.
+        weights: by name.
+        source: what to call them.
+        anew: whether a tensor, by its name, is to be left as it is.
+
+    Raises:
+        InputError: they are those of another net.
+    """
+    own = net.state_dict()
+    if weights.keys().isdisjoint(own) and [each.shape for each in weights.values()] == [
+        each.shape for each in own.values()
+    ]:
+        weights = dict(zip(own, weights.values(), strict=True))
+    left = [name for name in own if name not in weights or weights[name].shape != own[name].shape or anew(name)]
+    taken = own.keys() - set(left)
+    if len(taken) < len(own) / 2:
+        raise InputError(f"{source} fits {len(taken)} of the net's {len(own)} tensors only: it is of another net")
+    for name in taken:
+        own[name].copy_(weights[name])
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        more = [f"{len(left) - _SHOWN} more"] if len(left) > _SHOWN else []
+        words = f"; anew: {', '.join([*left[:_SHOWN], *more])}" if left else ""
+        print(f"{source}: {len(taken)} of {len(own)} tensors taken over{words}", file=sys.stderr)
+
+
+def head(net: nn.Module, outputs: int) -> str | None:
+    """The name of the layer that gives the logits: the last linear one or convolution with as many outputs."""
+    layers = [
+        name
+        for name, layer in net.named_modules()
+        if isinstance(layer, nn.Linear | nn.Conv2d) and len(layer.weight) == outputs
+    ]
+    return layers[-1] if layers else None

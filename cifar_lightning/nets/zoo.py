@@ -1,0 +1,196 @@
+"""Nets of torchvision and timm by their names there, begun at random or with weights that others have trained."""
+
+import urllib.error
+from abc import abstractmethod
+from collections.abc import Iterable
+from difflib import get_close_matches
+from typing import Any
+
+from torch import Tensor, nn
+
+from cifar_lightning.nets import weights as trained
+from cifar_onnx.errors import InputError
+
+_DECIDED = {"num_classes", "weights", "weights_backbone", "progress", "pretrained", "checkpoint_path", "cache_dir"}
+_DECIDED |= {"pretrained_cfg", "pretrained_cfg_overlay"}  # by other arguments than `settings`
+_POOLS = ("maxpool", "maxpool1", "features.pool0")  # the second halving of a stem, by the names of several families
+_LARGEST_STRIDE = 4  # of a stem; what takes larger steps cuts the picture into patches
+
+Statistics = tuple[tuple[float, ...], tuple[float, ...]]
+IMAGENET: Statistics = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+class Named(nn.Module):
+    """A net by its name, with a head for `K` classes.
+
+    Attributes:
+        statistics: channel means and standard deviations that its weights were trained with, of pixels scaled to 0..1;
+            None where it begins at random.
+    """
+
+    statistics: Statistics | None
+
+    def __init__(self, name: str, body: nn.Module, weights: str | None, sha256: str | None, small_stem: bool) -> None:
+        super().__init__()
+        self.name, self.weights, self.sha256 = name, weights, sha256
+        if small_stem:
+            _shrink_stem(body, name)
+        self.body = body
+
+    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """Normalised pixels `(B, 3, S, S)` to logits `(B, K)`; in training some nets give auxiliary ones, too."""
+        outputs: Tensor | tuple[Tensor, ...] = self.body(x)
+        return outputs
+
+    def load_pretrained(self) -> None:
+        """Take over the weights that were asked for, but for the head and what else has another shape.
+
+        Raises:
+            InputError: there are no such weights, they cannot be had, or they are of another net.
+        """
+        if self.weights is not None:
+            is_file = "." in self.weights or "/" in self.weights
+            state = trained.read(self.weights, self.sha256) if is_file else self.published(self.weights)
+            trained.take(self.body, self.adapted(state), f"{self.name} with {self.weights}", lambda _: False)
+
+    @abstractmethod
+    def published(self, weights: str) -> dict[str, Tensor]:
+        """Weights by a name of the library, downloaded where they are not yet there."""
+
+    def adapted(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Weights made to fit pictures of another size."""
+        return state
+
+
+class Torchvision(Named):
+    """A net of torchvision (https://docs.pytorch.org/vision/stable/models.html).
+
+    Args:
+        name: as torchvision.models.list_models has it, such as resnet18, vgg11_bn, inception_v3 or vit_b_16.
+        num_classes: `K`.
+        weights: None begins at random; DEFAULT or a name such as IMAGENET1K_V1 are torchvision's, which downloads
+            them; what has a dot or a slash is a file of weights, .safetensors or torch.save's. The head begins anew.
+        sha256: digest of that file.
+        small_stem: begin with a convolution 3x3 of stride 1 and without pooling: for pictures of 32 pixels or so.
+        settings: further arguments of torchvision's function, such as image_size of vit_b_16.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        num_classes: int = 10,
+        weights: str | None = None,
+        sha256: str | None = None,
+        small_stem: bool = False,
+        settings: dict[str, Any] | None = None,
+    ) -> None:
+        from torchvision import models
+
+        _check(name, models.list_models(module=models), "torchvision.models.list_models()")
+        if name in ("inception_v3", "googlenet"):
+            settings = {"init_weights": True, "transform_input": weights is not None} | (settings or {})
+        body = models.get_model(name, num_classes=num_classes, **_allowed(settings))
+        super().__init__(name, body, weights, sha256, small_stem)
+        self.statistics = IMAGENET if weights else None
+
+    def published(self, weights: str) -> dict[str, Tensor]:
+        from torchvision import models
+
+        known = {each.name: each for each in models.get_model_weights(self.name)}
+        known["DEFAULT"] = models.get_model_weights(self.name)["DEFAULT"]
+        _check(weights, known, f"torchvision's weights of {self.name}", "weights")
+        try:
+            state: dict[str, Tensor] = known[weights].get_state_dict(progress=False, check_hash=True)
+        except (OSError, RuntimeError) as error:  # no network, or a file that is not what it should be
+            reason = error.reason if isinstance(error, urllib.error.URLError) else error
+            raise InputError(
+                f"weights {weights} of {self.name}: {known[weights].url} cannot be downloaded ({reason}): fetch it "
+                "elsewhere, and name the file with --model.net.weights and --model.net.sha256"
+            ) from None
+        return state
+
+    def adapted(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        from torchvision.models.vision_transformer import VisionTransformer, interpolate_embeddings
+
+        if isinstance(self.body, VisionTransformer) and "encoder.pos_embedding" in state:
+            return dict(interpolate_embeddings(self.body.image_size, self.body.patch_size, state))
+        return state
+
+
+class Timm(Named):
+    """A net of timm (Wightman 2019, https://github.com/huggingface/pytorch-image-models), where that is installed.
+
+    Args:
+        name: as timm.list_models has it, such as resnet18 or efficientnet_lite0.
+        num_classes: `K`.
+        weights: None begins at random; DEFAULT are those that timm has for the name, which it downloads; what has a dot
+            or a slash is a file of weights, .safetensors or torch.save's. The head begins anew.
+        sha256: digest of that file.
+        small_stem: begin with a convolution 3x3 of stride 1 and without pooling: for pictures of 32 pixels or so.
+        settings: further arguments of timm.create_model, such as img_size.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        num_classes: int = 10,
+        weights: str | None = None,
+        sha256: str | None = None,
+        small_stem: bool = False,
+        settings: dict[str, Any] | None = None,
+    ) -> None:
+        try:
+            import timm
+        except ModuleNotFoundError:
+            raise InputError('Timm needs timm: pip install "cifar-lightning[timm]"') from None
+
+        _check(name.partition(".")[0], timm.list_models(), "timm.list_models()")
+        self._settings = _allowed(settings)
+        body = timm.create_model(name, num_classes=num_classes, **self._settings)
+        super().__init__(name, body, weights, sha256, small_stem)
+        known: Any = body.pretrained_cfg
+        self.statistics = (tuple(known["mean"]), tuple(known["std"])) if weights else None
+
+    def published(self, weights: str) -> dict[str, Tensor]:
+        import timm
+
+        _check(weights, ["DEFAULT"], "timm's weights; others are part of the name, as in resnet18.a1_in1k", "weights")
+        try:
+            state: dict[str, Tensor] = timm.create_model(self.name, pretrained=True, **self._settings).state_dict()
+        except Exception as error:  # of the hub's own kinds
+            first = str(error).partition("\n")[0]
+            raise InputError(
+                f"weights DEFAULT of {self.name}: cannot be had from the hub ({type(error).__name__}: {first}): fetch "
+                "them elsewhere, and name the file with --model.net.weights and --model.net.sha256"
+            ) from None
+        return state
+
+
+def _check(name: str, known: Iterable[str], where: str, setting: str = "name") -> None:
+    known = list(known)
+    if name not in known:
+        near = get_close_matches(name, known, n=1)
+        hint = f": did you mean {near[0]!r}?" if near else ""
+        raise InputError(f"model.net.{setting} {name!r} is not among {where}{hint}")
+
+
+def _allowed(settings: dict[str, Any] | None) -> dict[str, Any]:
+    if refused := _DECIDED & (settings or {}).keys():
+        raise InputError(f"model.net.settings cannot hold {', '.join(sorted(refused))}")
+    return settings or {}
+
+
+def _shrink_stem(body: nn.Module, name: str) -> None:
+    """Let the first convolution keep the size of the picture, and take out the pooling that follows it."""
+    path, first = next((path, layer) for path, layer in body.named_modules() if isinstance(layer, nn.Conv2d))
+    if not 1 < first.stride[0] <= _LARGEST_STRIDE:
+        raise InputError(f"model.net.small_stem: {name} does not begin with a convolution of stride 2 to 4")
+    stem = nn.Conv2d(first.in_channels, first.out_channels, 3, padding=1, bias=first.bias is not None)
+    nn.init.kaiming_normal_(stem.weight, mode="fan_out", nonlinearity="relu")
+    body.set_submodule(path, stem)
+    for pool in _POOLS:
+        try:
+            body.get_submodule(pool)
+        except AttributeError:
+            continue
+        body.set_submodule(pool, nn.Identity())

@@ -1,0 +1,42 @@
+"""What a net begins with: weights that others have trained, or those of another run."""
+
+from torch import nn
+
+from cifar_lightning import checkpoint as checkpoints
+from cifar_lightning.nets import weights
+from cifar_lightning.nets.pixels import Pixels
+from cifar_lightning.nets.zoo import Named
+
+
+def begin(net: nn.Module, pixels: Pixels, classes: list[str], init_from: str | None) -> bool:
+    """Take weights over, and with them the normalisation that they were trained with.
+
+    Args:
+        net: the net; one of `nets.zoo` knows which weights it was asked for.
+        pixels: the normalisation.
+        classes: those that the net is to tell apart.
+        init_from: the checkpoint of another run, which comes after the former; its head is taken only where it knows
+            the same classes.
+
+    Returns:
+        Whether the normalisation has come with them.
+
+    Raises:
+        InputError: weights cannot be had, or are of another net.
+    """
+    normalised = False
+    if isinstance(net, Named) and net.weights is not None:
+        net.load_pretrained()
+        if net.statistics is not None:
+            pixels.set_statistics(*net.statistics)
+            normalised = True
+    if init_from is not None:
+        kept = checkpoints.load(init_from)
+        known = kept["hyper_parameters"]["classes"]
+        head = None if known == classes else weights.head(net, len(classes))
+        state = {name: value for name, value in kept["state_dict"].items() if name.startswith("net.")}
+        state = {name.removeprefix("net."): value for name, value in state.items()}
+        weights.take(net, state, init_from, lambda name: head is not None and name.rpartition(".")[0] == head)
+        pixels.load_state_dict({name: kept["state_dict"][f"pixels.{name}"] for name in pixels.state_dict()})
+        normalised = True
+    return normalised

@@ -1,0 +1,181 @@
+"""Beginning with another run's weights, parts that stay as they are, and learning rates by part."""
+
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as L
+import pytest
+import torch
+from torch import Tensor
+
+from cifar_lightning.data import ImageFolder
+from cifar_lightning.module import Classifier
+from cifar_lightning.nets import CNN, SpeedNet
+from cifar_lightning.recipe import Recipe
+from cifar_onnx import InputError
+from tests.conftest import BRIEF, Run, write_model
+
+ONE_CYCLE = "OneCycleLR --model.scheduler.max_lr 0.01 --model.scheduler.total_steps 6"
+SPEED = {"widths": (8, 8, 16)}
+
+
+def state(path: str | Path = "runs/cnn/version_0/checkpoints/last.ckpt") -> dict[str, Tensor]:
+    found: dict[str, Tensor] = torch.load(path, weights_only=True)["state_dict"]
+    return {name: value for name, value in found.items() if name.startswith(("net.", "pixels."))}
+
+
+def equal(a: dict[str, Tensor], b: dict[str, Tensor]) -> set[str]:
+    """Names of the tensors that are the same bit for bit."""
+    return {name for name in a if a[name].shape == b[name].shape and torch.equal(a[name], b[name])}
+
+
+@pytest.fixture
+def others(tmp_path: Path) -> tuple[str, dict[str, Tensor]]:
+    """A checkpoint of ten classes with other names than the digits', and its weights."""
+    torch.manual_seed(3)
+    model = Classifier([f"thing {k}" for k in range(10)], CNN())
+    model.pixels.set_statistics([0.1, 0.2, 0.3], [0.4, 0.5, 0.6])
+    path = write_model(tmp_path / "others.ckpt", model)
+    return path, state(path)
+
+
+class TestInitFrom:
+    def test_all_but_the_head_is_taken_over_where_the_classes_are_others(
+        self, run: Run, others: tuple[str, dict[str, Tensor]]
+    ) -> None:
+        path, before = others
+        result = run("fit", *BRIEF, "--model.init_from", path, "--trainer.callbacks+", "Freeze")
+        assert result.code == 0, result.err
+        assert f"{path}: 8 of 10 tensors taken over; anew: head.4.weight, head.4.bias" in result.err
+        assert equal(state(), before) == before.keys() - {"net.head.4.weight", "net.head.4.bias"}
+
+    def test_where_they_are_the_same_the_head_is_taken_too(self, run: Run, checkpoint: Path) -> None:
+        result = run("fit", *BRIEF, "--model.init_from", checkpoint, "--model.optimizer.lr", 0)
+        assert result.code == 0, result.err
+        assert "10 of 10 tensors taken over\n" in result.err
+        assert equal(state(), state(checkpoint)) == state(checkpoint).keys()
+
+    def test_a_run_that_goes_on_and_a_test_need_it_no_more(
+        self, run: Run, others: tuple[str, dict[str, Tensor]]
+    ) -> None:
+        assert run("fit", *BRIEF, "--model.init_from", others[0]).code == 0
+        Path(others[0]).unlink()
+        last = "runs/cnn/version_0/checkpoints/last.ckpt"
+        result = run("fit", *BRIEF, "--model.init_from", others[0], "--ckpt_path", last, "--trainer.max_epochs", 2)
+        assert result.code == 0, result.err
+        assert "taken over" not in result.err
+        assert run("test", "--ckpt_path", last, "--resamples", 10).code == 0
+
+    def test_another_net_and_a_missing_file_are_refused(self, run: Run, tmp_path: Path) -> None:
+        speed = write_model(tmp_path / "speed.ckpt", Classifier(["a", "b"], SpeedNet(2, **SPEED)), **SPEED)
+        for path, reason in ((speed, "tensors only: it is of another net"), ("no.ckpt", "no such checkpoint")):
+            result = run("fit", *BRIEF, "--model.init_from", path)
+            assert result.code == 2
+            assert reason in result.err
+            assert not Path("runs").exists()
+
+
+def trained(folder: Path, callbacks: list[L.Callback]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """State of a net before and after three epochs of three steps, with weight decay and momentum."""
+    torch.manual_seed(0)
+    data = ImageFolder(str(folder), image_size=16, batch_size=11, cache_dir=str(folder.parent / "cache"))
+    model = Classifier(data.classes, SpeedNet(3, **SPEED), lambda p: torch.optim.AdamW(p, lr=0.01, weight_decay=0.1))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    trainer = L.Trainer(
+        max_epochs=3, callbacks=callbacks, logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, accelerator="cpu",
+    )  # fmt: skip
+    trainer.fit(model, datamodule=data)
+    after = model.state_dict()
+    names = [name for name in after if name.startswith("net.") and "whitening.w" not in name and "fitted" not in name]
+    return {name: before[name] for name in names}, {name: after[name] for name in names}
+
+
+class Look(L.Callback):
+    """What is equal to the beginning after each epoch, and which layers were in training mode in its steps."""
+
+    def __init__(self) -> None:
+        self.equal: list[set[str]] = []
+        self.modes: list[bool] = []
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.begin = {name: value.clone() for name, value in pl_module.state_dict().items()}
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
+        self.modes.append(pl_module.net.groups[1][2].training)  # type: ignore[union-attr,index]
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.equal.append(equal(pl_module.state_dict(), self.begin))
+
+
+class TestFreeze:
+    def test_a_linear_probe_leaves_all_else_bit_equal_and_batch_statistics_too(self, photos: Path) -> None:
+        from cifar_lightning.callbacks import Freeze
+
+        before, after = trained(photos, [Freeze()])
+        assert before.keys() - equal(before, after) == {"net.head.weight"}
+        free, moved = trained(photos, [])
+        gains = {f"net.groups.{n}.{layer}.weight" for n in (1, 2, 3) for layer in (2, 5)}  # never trained
+        assert equal(free, moved) == gains
+
+    def test_a_net_is_unfrozen_in_stages(self, photos: Path) -> None:
+        from cifar_lightning.callbacks import Freeze
+
+        look = Look()
+        trained(photos, [Freeze(["net.whitening", "net.groups.1"], 1), Freeze(["net.groups.2"], 2), look])
+        weights = {n: f"net.groups.{n}.0.weight" for n in (1, 2, 3)}
+        means = {n: f"net.groups.{n}.2.running_mean" for n in (1, 2, 3)}
+        for kind in (weights, means):
+            assert [kind[1] in each for each in look.equal] == [True, False, False]
+            assert [kind[2] in each for each in look.equal] == [True, True, False]
+            assert not any(kind[3] in each for each in look.equal)
+        assert look.modes == [False] * (len(look.modes) // 3) + [True] * (len(look.modes) * 2 // 3)
+
+    def test_a_part_that_is_not_there_is_named(self, photos: Path) -> None:
+        from cifar_lightning.callbacks import Freeze
+
+        with pytest.raises(InputError, match=r"no part 'net\.grups': there are net\.whitening, net\.groups, net\.head"):
+            trained(photos, [Freeze(["net.grups"])])
+
+
+class TestLearningRates:
+    FACTORS = {"net": 0.5, "net.head": 2.0, "net.blocks.0": 0.0}  # noqa: RUF012
+
+    def test_the_longest_name_counts(self) -> None:
+        model = Classifier(["a", "b"], CNN(2))
+        optimizer = Recipe(lambda p: torch.optim.SGD(p, lr=0.1), None, self.FACTORS).optimizer_of(model)
+        rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+        found = {name: rates[id(parameter)] for name, parameter in model.named_parameters()}
+        assert len(found) == len(rates) == 10
+        for name, rate in found.items():
+            factor = 2.0 if "head" in name else 0.0 if "blocks.0" in name else 0.5
+            assert rate == pytest.approx(0.1 * factor), name
+
+    def test_a_factor_of_nothing_and_an_optimizer_with_groups_of_its_own_are_refused(self, run: Run) -> None:
+        for words, reason in (
+            (
+                ('{"net.haed": 2}',),
+                "lr_factors: no parameter begins with 'net.haed': there are net.blocks, net.head",
+            ),
+            (('{"net.head": 2}', "--model.optimizer", "MuonSGD"), "MuonSGD makes its own groups"),
+        ):
+            result = run("fit", *BRIEF, "--model.lr_factors", *words)
+            assert result.code == 2
+            assert reason in result.err
+
+    @pytest.mark.parametrize("scheduler", ["", ONE_CYCLE])
+    def test_they_hold_through_a_schedule_and_a_run_that_goes_on(self, run: Run, scheduler: str) -> None:
+        words = ("fit", "--data", "Digits", "--trainer.limit_train_batches", 3)
+        words += ("--model.scheduler", *scheduler.split()) if scheduler else ()
+        words = (*words, "--model.lr_factors", '{"net.blocks": 0.0}', "--trainer.max_epochs", 2)
+        assert run(*words, "--experiment", "whole").code == 0
+        assert run(*words, "--experiment", "parts", "--trainer.max_epochs", 1).code == 0
+        last = "runs/parts/version_0/checkpoints/last.ckpt"
+        assert run(*words, "--experiment", "parts", "--ckpt_path", last).code == 0
+        torch.manual_seed(0)
+        whole = state("runs/whole/version_0/checkpoints/last.ckpt")
+        for version in (0, 1):
+            path = Path(f"runs/parts/version_{version}/checkpoints/last.ckpt")
+            blocks = {name for name in whole if "blocks" in name}
+            assert blocks <= equal(whole, state(path))  # their rate is 0
+        assert equal(whole, state("runs/parts/version_1/checkpoints/last.ckpt")) == whole.keys()

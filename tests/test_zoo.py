@@ -1,0 +1,226 @@
+"""Nets of torchvision and timm: each trains, and its file answers as it does; weights of others are taken over."""
+
+import hashlib
+import re
+import sys
+import urllib.error
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from safetensors.torch import save_file
+from torch import nn
+
+from cifar_lightning.export import export
+from cifar_lightning.module import Classifier
+from cifar_lightning.nets import Pixels, Timm, Torchvision
+from cifar_lightning.nets.zoo import IMAGENET, Named
+from cifar_lightning.parity import Sample
+from cifar_onnx import Classifier as Receiver
+from cifar_onnx import InputError, images
+from tests.conftest import BRIEF, Run, calibrated
+
+CLASSES = ["ant", "bee", "cow"]
+FAMILIES = {  # side of the pictures, and settings
+    "resnet18": (32, {"small_stem": True}),
+    "inception_v3": (75, {}),
+    "vgg11": (32, {}),
+    "mobilenet_v3_small": (32, {}),
+    "efficientnet_b0": (32, {}),
+    "convnext_tiny": (32, {}),
+    "vit_b_16": (32, {"settings": {"image_size": 32}}),
+    "densenet121": (32, {"small_stem": True}),
+    "googlenet": (32, {}),
+    "swin_t": (32, {}),
+}
+QUICK = {"resnet18", "inception_v3"}
+
+
+@pytest.mark.parametrize(
+    "name", [each if each in QUICK else pytest.param(each, marks=pytest.mark.slow) for each in FAMILIES]
+)
+def test_every_family_learns_and_its_file_answers_as_it_does(tmp_path: Path, name: str) -> None:
+    side, settings = FAMILIES[name]
+    torch.manual_seed(0)
+    net = Torchvision(name, len(CLASSES), **settings)  # type: ignore[arg-type]
+    check(tmp_path, net, side)
+
+
+def test_so_does_a_net_of_timm(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    check(tmp_path, Timm("resnet10t", len(CLASSES), small_stem=True), 32)
+
+
+def check(tmp_path: Path, net: Named, side: int) -> None:
+    model = Classifier(CLASSES, net, loss=nn.CrossEntropyLoss())
+    pictures = [np.random.default_rng(n).integers(0, 256, (side, side, 3), dtype=np.uint8) for n in range(8)]
+    batch = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2)
+    labels = torch.arange(8) % len(CLASSES)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+    model.train()
+    outputs = model(batch)
+    loss = model.loss_of(outputs, labels, batch)
+    loss.backward()
+    logits = outputs[0] if isinstance(outputs, tuple) else outputs
+    extra = 0.3 * sum(nn.functional.cross_entropy(each, labels) for each in outputs[1:]) if logits is not outputs else 0
+    assert torch.isclose(loss, nn.functional.cross_entropy(logits, labels) + extra)
+    assert (logits is not outputs) == (net.name in ("inception_v3", "googlenet"))
+    for parameter_name, parameter in net.named_parameters():
+        assert parameter.grad is not None, parameter_name
+    optimizer.step()
+
+    model.eval()
+    samples = [Sample(str(n), images.encode_png(p), images.fingerprint(p), p) for n, p in enumerate(pictures)]
+    report = export(
+        model.pixels, net, samples, tmp_path / "m.onnx", classes=CLASSES, size=side, resize="stretch", facts={},
+        calibration=calibrated(model.pixels, net, CLASSES, side),
+    )  # fmt: skip
+    assert report.labels == 8
+    receiver = Receiver(tmp_path / "m.onnx")
+    assert receiver.contract.size == side
+    with torch.no_grad():
+        expected = model(batch).argmax(1)
+    assert [each.label for each in receiver(pictures)] == [CLASSES[k] for k in expected]
+
+
+def test_a_small_stem_keeps_the_size_of_the_picture() -> None:
+    def sizes(small: bool) -> list[int]:
+        net = Torchvision("resnet18", 3, small_stem=small).body.eval()
+        seen: list[int] = []
+        net.layer1.register_forward_hook(lambda *given: seen.append(given[2].shape[-1]))  # type: ignore[union-attr]
+        net(torch.zeros(1, 3, 32, 32))
+        return seen
+
+    assert (sizes(False), sizes(True)) == ([8], [32])
+    with pytest.raises(InputError, match="vgg11 does not begin with a convolution of stride"):
+        Torchvision("vgg11", 3, small_stem=True)
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        ("Torchvision --model.net.name resnet81", "'resnet81' is not among torchvision.* did you mean 'resnet18'"),
+        ("Timm --model.net.name resnet10x", r"'resnet10x' is not among timm\.list_models\(\): did you mean"),
+        ("Torchvision --model.net.name resnet18 --model.net.weights IMAGENET1K_V9", "did you mean 'IMAGENET1"),
+        ("Torchvision --model.net.name resnet18 --model.net.weights no.pth", r"no\.pth: cannot be read"),
+        ("Torchvision --model.net.name vgg11 --model.net.settings {'num_classes':3}", "cannot hold num_classes"),
+        ("Torchvision --model.net.name inception_v3", "model.net: .*Kernel size can't be greater"),
+        ("torchvision.models.resnet18", "a function, not a class: .* --model.net Torchvision"),
+    ],
+)
+def test_mistakes_are_answered_with_what_would_be_right(run: Run, words: str, reason: str) -> None:
+    result = run("fit", *BRIEF, "--model.net", *words.split())
+    assert result.code == 2
+    assert re.search(reason, result.err), result.err
+    assert not list(Path().rglob("*.ckpt"))
+
+
+def test_without_a_network_a_sentence_says_which_file_is_missing(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def offline(*_args: object, **_kwargs: object) -> None:
+        raise urllib.error.URLError("no network")
+
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", offline)
+    words = ("--model.net", "Torchvision", "--model.net.name", "resnet18", "--model.net.weights", "DEFAULT")
+    result = run("fit", *BRIEF, *words)
+    assert result.code == 2
+    assert "resnet18-f37072fd.pth cannot be downloaded (no network): fetch it elsewhere" in result.err
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A net with a name: what is asked for by it is small."""
+    from torchvision import models
+
+    def tiny(num_classes: int = 1000, hidden: int = 6) -> nn.Module:
+        return nn.Sequential(
+            nn.Conv2d(3, 4, 3, stride=2), nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(2), nn.Flatten(),
+            nn.Linear(16, hidden), nn.ReLU(), nn.Linear(hidden, num_classes),
+        )  # fmt: skip
+
+    monkeypatch.setattr(models, "list_models", lambda module: ["tiny"])
+    monkeypatch.setattr(models, "get_model", lambda name, **settings: tiny(**settings))
+    return ["--model.net", "Torchvision", "--model.net.name", "tiny"]
+
+
+def weights(path: Path, prefix: str = "", hidden: int = 6) -> tuple[Path, str, dict[str, torch.Tensor]]:
+    """Weights for 1,000 classes, as others publish them: the file and its digest."""
+    from torchvision import models
+
+    torch.manual_seed(1)
+    state = models.get_model("tiny", hidden=hidden).state_dict()
+    named = {f"{prefix}{name}": value for name, value in state.items()}
+    if path.suffix == ".safetensors":
+        save_file(named, path)
+    else:
+        torch.save({"epoch": 3, "state_dict": named}, path)
+    return path, hashlib.sha256(path.read_bytes()).hexdigest(), state
+
+
+@pytest.mark.parametrize(("file", "prefix"), [("w.safetensors", ""), ("w.pth", "module."), ("w.pth", "other_")])
+def test_weights_of_a_file_are_taken_over_but_for_the_head(
+    run: Run, small: list[str], tmp_path: Path, file: str, prefix: str
+) -> None:
+    path, digest, state = weights(tmp_path / file, prefix)
+    if prefix == "other_":  # of another implementation, with as many classes
+        state = {**state, "6.weight": state["6.weight"][:10].clone(), "6.bias": state["6.bias"][:10].clone()}
+        torch.save({f"other_{name}": value for name, value in state.items()}, path)
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    words = (*small, "--model.net.weights", path, "--model.net.sha256", digest)
+    result = run("fit", *BRIEF, *words, "--trainer.callbacks+", "Freeze")
+    assert result.code == 0, result.err
+    kept = torch.load("runs/cnn/version_0/checkpoints/last.ckpt", weights_only=True)["state_dict"]
+    same = {name for name, value in state.items() if torch.equal(kept[f"net.body.{name}"], value)}
+    assert same == state.keys() - {"6.weight", "6.bias"}  # which are trained
+    assert torch.allclose(kept["pixels.mean"], torch.tensor(IMAGENET[0]))
+    assert torch.allclose(kept["pixels.std"], torch.tensor(IMAGENET[1]))
+    taken = (
+        "11 of 11 tensors taken over" if prefix == "other_" else "9 of 11 tensors taken over; anew: 6.weight, 6.bias"
+    )
+    assert taken in result.err
+
+    path.unlink()  # what is trained needs it no more
+    result = run("test", "--ckpt_path", "runs/cnn/version_0/checkpoints/last.ckpt", "--resamples", 10)
+    assert result.code == 0, result.err
+    assert "taken over" not in result.err
+
+
+def test_weights_that_are_not_what_they_should_be_are_refused(run: Run, small: list[str], tmp_path: Path) -> None:
+    path, digest, _ = weights(tmp_path / "w.pth")
+    code = tmp_path / "code.pth"
+    torch.save({"state_dict": nn.Linear(1, 1)}, code)
+    other, other_digest, _ = weights(tmp_path / "other.safetensors", "other.")
+    cases = [
+        (path, "0" * 64, f"the file has the sha256 {digest}, not 000"),
+        (path, None, f"sha256 {digest}, which --model.net.sha256 must say"),
+        (code, hashlib.sha256(code.read_bytes()).hexdigest(), "not a file of weights alone"),
+        (other, other_digest, "fits 0 of the net's 11 tensors only: it is of another net"),
+    ]
+    for file, said, reason in cases:
+        words = ("--model.net.weights", file, *(("--model.net.sha256", said) if said else ()))
+        result = run("fit", *BRIEF, *small, *words)
+        assert result.code == 2
+        assert reason in result.err
+
+
+def test_a_net_beside_the_config_works(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "net_beside.py").write_text(
+        "from torch import nn\n"
+        "class Net(nn.Sequential):\n"
+        "    def __init__(self, num_classes: int):\n"
+        "        super().__init__(nn.AvgPool2d(8), nn.Flatten(), nn.Linear(48, num_classes))\n"
+    )
+    (folder / "x.yaml").write_text(yaml.safe_dump({"model": {"net": {"class_path": "net_beside.Net"}}}))
+    result = run("fit", *BRIEF, "--config", folder / "x.yaml")
+    assert result.code == 0, result.err
+
+
+def test_pixels_are_the_datas_where_nothing_is_taken_over(run: Run, small: list[str]) -> None:
+    assert run("fit", *BRIEF, *small).code == 0
+    kept = torch.load("runs/cnn/version_0/checkpoints/last.ckpt", weights_only=True)["state_dict"]
+    assert not torch.allclose(kept["pixels.mean"], torch.tensor(IMAGENET[0]), atol=1e-2)
+    assert Pixels().mean.shape == kept["pixels.mean"].shape

@@ -1,10 +1,13 @@
 """Augmentation of whole batches, on the device they are on: small objects that hold a setting and draw per batch.
 
-Notation: `B` batch, `H W` size. Every augmentation maps uint8 `(B, 3, H, W)` to the same shape and type, and is a
-function of these and of the draw that it is given, so that a batch can be drawn again.
+Notation: `B` batch, `H W` size, `K` classes. Every augmentation maps uint8 `(B, 3, H, W)` to the same shape and type,
+and is a function of these and of the draw that it is given, so that a batch can be drawn again.
 """
 
+import zlib
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -27,6 +30,15 @@ class Draw:
     generator: Generator
     indices: Tensor
     epoch: int
+
+
+@contextmanager
+def _torchvisions(draw: Draw, what: object) -> Iterator[None]:
+    """What torchvision draws comes from torch's generator on the CPU: for a while it is of this batch and purpose."""
+    with torch.random.fork_rng([]):
+        purpose = zlib.crc32(type(what).__name__.encode())
+        torch.default_generator.manual_seed((draw.generator.initial_seed() ^ purpose) % 2**63)
+        yield
 
 
 class Augmentation(ABC):
@@ -113,3 +125,102 @@ class Cutout(Augmentation):
 
         hole = inside(height)[:, None, :, None] & inside(width)[:, None, None, :]
         return images.masked_fill(hole, self.value)
+
+
+class _Policy(Augmentation):
+    """One of torchvision's policies, drawn anew for each of several parts of a batch."""
+
+    groups: int
+
+    @abstractmethod
+    def transform(self) -> Callable[[Tensor], Tensor]:
+        """What torchvision does with some images `(b, 3, H, W)`, differently each time."""
+
+    def __call__(self, images: Tensor, draw: Draw) -> Tensor:
+        if self.groups < 1:
+            raise InputError(f"{type(self).__name__}.groups is {self.groups}: it must be at least 1")
+        transform = self.transform()
+        with _torchvisions(draw, self):
+            return torch.cat([transform(part) for part in images.chunk(self.groups)])
+
+
+@dataclass(frozen=True)
+class TrivialAugment(_Policy):
+    """One change of colours or geometry, of any strength (Mueller and Hutter 2021, https://arxiv.org/abs/2103.10158).
+
+    Args:
+        groups: parts of a batch, each with a change of its own; as many as images is each on its own, and slow.
+    """
+
+    groups: int = 16
+
+    def transform(self) -> Callable[[Tensor], Tensor]:
+        from torchvision.transforms import v2
+
+        policy: Callable[[Tensor], Tensor] = v2.TrivialAugmentWide()
+        return policy
+
+
+@dataclass(frozen=True)
+class RandAugment(_Policy):
+    """Some changes of colours or geometry, all of one strength (Cubuk et al. 2019, https://arxiv.org/abs/1909.13719).
+
+    Args:
+        changes: how many, one after the other.
+        magnitude: of each, 0 to 30.
+        groups: parts of a batch, each with changes of its own; as many as images is each on its own, and slow.
+    """
+
+    changes: int = 2
+    magnitude: int = 9
+    groups: int = 16
+
+    def transform(self) -> Callable[[Tensor], Tensor]:
+        from torchvision.transforms import v2
+
+        policy: Callable[[Tensor], Tensor] = v2.RandAugment(self.changes, self.magnitude)
+        return policy
+
+
+class Mixing(ABC):
+    """A random blend of the images of a batch, and of their labels likewise."""
+
+    @abstractmethod
+    def __call__(self, images: Tensor, labels: Tensor, classes: int, draw: Draw) -> tuple[Tensor, Tensor]:
+        """Change `images` `(B, 3, H, W)` and class numbers `(B,)` to images and shares of the classes `(B, K)`."""
+
+
+@dataclass(frozen=True)
+class MixUp(Mixing):
+    """Each image laid over another one (Zhang et al. 2017, https://arxiv.org/abs/1710.09412).
+
+    Args:
+        alpha: of the Beta distribution that the share of the one is drawn from, once for a batch.
+    """
+
+    alpha: float = 0.2
+
+    def __call__(self, images: Tensor, labels: Tensor, classes: int, draw: Draw) -> tuple[Tensor, Tensor]:
+        from torchvision.transforms import v2
+
+        with _torchvisions(draw, self):
+            mixed, shares = v2.MixUp(alpha=self.alpha, num_classes=classes)(images.float(), labels)
+        return mixed.round().to(images.dtype), shares
+
+
+@dataclass(frozen=True)
+class CutMix(Mixing):
+    """A rectangle of each image cut out of another one (Yun et al. 2019, https://arxiv.org/abs/1905.04899).
+
+    Args:
+        alpha: of the Beta distribution that the rectangle's area is drawn from, once for a batch.
+    """
+
+    alpha: float = 1.0
+
+    def __call__(self, images: Tensor, labels: Tensor, classes: int, draw: Draw) -> tuple[Tensor, Tensor]:
+        from torchvision.transforms import v2
+
+        with _torchvisions(draw, self):
+            mixed, shares = v2.CutMix(alpha=self.alpha, num_classes=classes)(images, labels)
+        return mixed, shares

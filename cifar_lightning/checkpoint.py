@@ -18,7 +18,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from cifar_lightning.augment import Augmentation
+from cifar_lightning.augment import Augmentation, Mixing
 from cifar_lightning.data import ImageData
 from cifar_lightning.files import write_whole
 from cifar_onnx import InputError, images
@@ -38,7 +38,7 @@ _TEXTS = {  # settings that are text and nothing else: names of files, and of wh
     "cifar_lightning.nets.Torchvision": {"weights"},
     "cifar_lightning.nets.Timm": {"name", "weights"},
 }
-_KINDS = (nn.Module, Optimizer, LRScheduler, ImageData, Augmentation)
+_KINDS = (nn.Module, Optimizer, LRScheduler, ImageData, Augmentation, Mixing)
 
 
 class CheckpointFiles(CheckpointIO):
@@ -142,7 +142,7 @@ def check_classes(
             raise InputError(f"{path}: {key} is not the name and settings of a class")
     names: set[str] = set()
     try:
-        for part in (*parts.values(), {"class_path": data["_class_path"]}, data.get("augment")):
+        for part in (*parts.values(), {"class_path": data["_class_path"]}, data.get("augment"), data.get("mix")):
             names |= {*_classes_in(part)}
     except ValueError as error:
         if not allow_custom:

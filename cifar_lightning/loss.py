@@ -1,19 +1,73 @@
-"""Losses, as modules of logits `(B, K)` and labels `(B,)`."""
+"""Losses, as modules of logits `(B, K)` and labels: class numbers `(B,)`, or shares of the classes `(B, K)`."""
+
+from typing import Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, nll_loss
+
+from cifar_onnx.errors import InputError
+
+_BETA = 0.9999  # of the effective number of samples: what Cui et al. take for long-tailed CIFAR
+Rule = Literal["inverse", "effective"]
 
 
 class CrossEntropy(nn.CrossEntropyLoss):
-    """torch's cross-entropy, with class weights that a YAML file can hold.
+    """torch's cross-entropy, with class weights that a YAML file can hold, or that the training set decides.
 
     Args:
         label_smoothing: share of the target spread over all classes, 0 to 1.
-        class_weights: one for each class, in the order of the class names.
+        class_weights: one for each class, in the order of the class names; or a rule, which counts in training only and
+            gives weights of mean 1: `inverse` to the number of its images, or to their `effective` number
+            `(1 - b^n) / (1 - b)` with `b = 0.9999` (Cui et al. 2019, https://arxiv.org/abs/1901.05555).
     """
 
-    def __init__(self, label_smoothing: float = 0.0, class_weights: list[float] | None = None) -> None:
+    weight: Tensor | None
+
+    def __init__(self, label_smoothing: float = 0.0, class_weights: list[float] | Rule | None = None) -> None:
         super().__init__(label_smoothing=label_smoothing)
-        if class_weights is not None:
+        self.rule = class_weights if isinstance(class_weights, str) else None
+        if isinstance(class_weights, list):
             # A setting, not something learnt: a checkpoint must not overrule what was asked for.
             self.register_buffer("weight", torch.tensor(class_weights), persistent=False)
+
+    def see(self, counts: Tensor) -> None:
+        """Let the rule, if there is one, decide by the numbers of training images of each class, `(K,)`."""
+        if self.rule is None:
+            return
+        number = counts.clamp(min=1).double()
+        weights = 1 / number if self.rule == "inverse" else (1 - _BETA) / (1 - _BETA**number)
+        self.register_buffer("weight", (weights / weights.mean()).float().to(counts.device), persistent=False)
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """The mean loss."""
+        return cross_entropy(logits, labels, self._weights(), label_smoothing=self.label_smoothing)
+
+    def _weights(self) -> Tensor | None:
+        return self.weight if self.training or self.rule is None else None
+
+
+class Focal(CrossEntropy):
+    """Cross-entropy in which images that are told already count little: times `(1 - p)^gamma`.
+
+    Lin et al. 2017, https://arxiv.org/abs/1708.02002, with softmax in the place of their sigmoids.
+
+    Args:
+        gamma: 0 is cross-entropy.
+        class_weights: as of `CrossEntropy`.
+    """
+
+    def __init__(self, gamma: float = 2.0, class_weights: list[float] | Rule | None = None) -> None:
+        super().__init__(0.0, class_weights)
+        if gamma < 0:
+            raise InputError(f"model.loss.gamma is {gamma:g}: it must not be below 0")
+        self.gamma = gamma
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """The mean loss."""
+        logs = logits.log_softmax(1)
+        focal = (1 - logs.exp()).clamp(min=0) ** self.gamma * logs  # (B, K)
+        weights = self._weights()
+        if not labels.is_floating_point():
+            return nll_loss(focal, labels, weights)
+        return -(labels * focal * (1 if weights is None else weights)).sum(1).mean()

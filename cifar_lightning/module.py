@@ -4,16 +4,13 @@ Notation: `B` batch, `K` classes, `S` side of the images in pixels.
 """
 
 import inspect
-import math
 import warnings
 from typing import Any, Literal
 
-import lightning.pytorch as L
 import torch
 from lightning.pytorch.cli import OptimizerCallable
-from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import CyclicLR, ReduceLROnPlateau
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torchmetrics import MetricCollection
 from torchmetrics.classification import (
     MulticlassAccuracy,
@@ -24,9 +21,10 @@ from torchmetrics.classification import (
 
 from cifar_lightning.familiarity import Watched
 from cifar_lightning.finite import LossWatch
+from cifar_lightning.loss import CrossEntropy
 from cifar_lightning.nets.pixels import Pixels
 from cifar_lightning.nets.whitening import Whitening
-from cifar_lightning.recipe import WHOLE, Recipe, SchedulerCallable
+from cifar_lightning.recipe import Optimized, Recipe, SchedulerCallable
 from cifar_lightning.transfer import begin
 from cifar_onnx import InputError
 
@@ -43,7 +41,7 @@ def _seed(seed: int, device: torch.device) -> None:
         torch.get_device_module(device).manual_seed(seed)
 
 
-class Classifier(L.LightningModule):
+class Classifier(Optimized):
     """Trains and judges any net that maps normalised pixels `(B, 3, S, S)` to logits `(B, K)`.
 
     Args:
@@ -81,7 +79,7 @@ class Classifier(L.LightningModule):
         lr_factors: dict[str, float] | None = None,
         compile: Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"] | None = None,  # noqa: A002
     ) -> None:
-        super().__init__()
+        super().__init__(Recipe(optimizer or torch.optim.Adam, scheduler, lr_factors or {}))
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Attribute .* is an instance of `nn.Module`")
             self.save_hyperparameters(logger=False)
@@ -92,7 +90,6 @@ class Classifier(L.LightningModule):
         self.pixels = Pixels()
         self.net = net.to(memory_format=torch.channels_last)
         self.compile_mode = compile
-        self.recipe = Recipe(optimizer or torch.optim.Adam, scheduler, lr_factors or {})
         self.loss = loss or nn.CrossEntropyLoss()
         self._asked = {"images", "classes"} & inspect.signature(self.loss.forward).parameters.keys()  # by the loss
         weights = getattr(self.loss, "weight", None)
@@ -140,6 +137,9 @@ class Classifier(L.LightningModule):
                 self.net.compile(mode=self.compile_mode)
             if not self.resumed:
                 self.begin()
+            if datamodule is not None and isinstance(self.loss, CrossEntropy):
+                labels = torch.from_numpy(datamodule.images("train").labels)
+                self.loss.see(labels.bincount(minlength=len(self.classes)).to(self.device))
             if datamodule is not None and not self._normalised:
                 self.pixels.set_statistics(*datamodule.statistics)
 
@@ -257,10 +257,6 @@ class Classifier(L.LightningModule):
             schedule.step(self.trainer.callback_metrics["val/loss"])
         self._validated = False
 
-    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
-        if not isinstance(scheduler, ReduceLROnPlateau):
-            super().lr_scheduler_step(scheduler, metric)
-
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep with the weights what was measured of them, and the facts of the run.
 
@@ -288,33 +284,6 @@ class Classifier(L.LightningModule):
             total, count = run["train_loss"]
             self._losses["train"] = total.to(self.device), count
 
-    def configure_optimizers(self) -> OptimizerLRScheduler:
-        optimizer = self.recipe.optimizer_of(self)
-        schedule = self.recipe.schedule(optimizer, self._total_steps)
-        if schedule is None:
-            return optimizer
-        per_batch = isinstance(schedule, (*WHOLE, CyclicLR))
-        config = {"scheduler": schedule, "interval": "step" if per_batch else "epoch"}
-        if isinstance(schedule, ReduceLROnPlateau):
-            config |= {"monitor": "val/loss", "strict": False}  # type: ignore[dict-item]
-        return {"optimizer": optimizer, "lr_scheduler": config}  # type: ignore[return-value]
-
-    def _total_steps(self) -> int:
-        steps = self.trainer.estimated_stepping_batches
-        if math.isinf(steps) or steps < 1:
-            raise InputError("model.scheduler needs an end: set --trainer.max_epochs or --trainer.max_steps")
-        return int(steps)
-
     def on_train_start(self) -> None:
-        """Settings of the optimizer are the config's, also where a checkpoint has brought back its own."""
         self.trainer.callback_metrics.update({name: torch.tensor(value) for name, value in self._known.items()})
-        schedule = self.lr_schedulers()
-        if self.recipe.scheduler is None:
-            asked = self.recipe.optimizer_of(self).param_groups
-            for group, settings in zip(self.trainer.optimizers[0].param_groups, asked, strict=True):
-                group.update({key: value for key, value in settings.items() if key != "params"})
-        if isinstance(schedule, WHOLE) and schedule.total_steps < self.trainer.estimated_stepping_batches:
-            raise InputError(
-                f"the {type(schedule).__name__} of the run that goes on ends after {schedule.total_steps:,} steps, but "
-                f"{self.trainer.estimated_stepping_batches:,} are asked for: it cannot be made longer"
-            )
+        self.settle_optimizer()

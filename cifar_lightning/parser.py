@@ -17,11 +17,11 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from cifar_lightning.augment import Augmentation
+from cifar_lightning.augment import Augmentation, Mixing
 from cifar_lightning.data import ImageData
 
 _load = get_loader("yaml")
-_BASES = (nn.Module, Optimizer, LRScheduler, L.Callback, Logger, ImageData, Augmentation)
+_BASES = (nn.Module, Optimizer, LRScheduler, L.Callback, Logger, ImageData, Augmentation, Mixing)
 
 
 class Parser(LightningArgumentParser):

@@ -1,14 +1,17 @@
-"""What makes an optimizer and its schedule."""
+"""What makes an optimizer and its schedule, and what a LightningModule does with them."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+import lightning.pytorch as L
 from lightning.pytorch.cli import OptimizerCallable
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
+from torch.optim.lr_scheduler import CyclicLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
 
 from cifar_lightning.optim import WarmupLinear
 from cifar_onnx import InputError
@@ -36,14 +39,18 @@ class Recipe:
     def __deepcopy__(self, memo: dict[int, Any]) -> "Recipe":
         return self
 
-    def optimizer_of(self, model: nn.Module) -> Optimizer:
+    def optimizer_of(self, model: nn.Module, lr: float | None = None) -> Optimizer:
         """The optimizer of a model's parameters.
+
+        Args:
+            model: the model.
+            lr: learning rate in the place of the optimizer's own.
 
         Raises:
             InputError: a factor is of nothing in the model, or the optimizer makes groups of its own.
         """
         if not self.factors:
-            return self.optimizer(model.parameters())
+            return _with(self.optimizer(model.parameters()), lr)
         groups: dict[float, list[nn.Parameter]] = {}
         unused = set(self.factors)
         for name, parameter in model.named_parameters():
@@ -54,7 +61,7 @@ class Recipe:
         if unused:
             first = ", ".join(dict.fromkeys(".".join(name.split(".")[:2]) for name, _ in model.named_parameters()))
             raise InputError(f"model.lr_factors: no parameter begins with {min(unused)!r}: there are {first} and so on")
-        optimizer = self.optimizer([{"params": each} for each in groups.values()])
+        optimizer = _with(self.optimizer([{"params": each} for each in groups.values()]), lr)
         for group, factor in zip(optimizer.param_groups, groups, strict=True):
             group["lr"] *= factor
             group["factor"] = factor
@@ -72,3 +79,74 @@ class Recipe:
             if self.factors and isinstance(highest := make.keywords.get("max_lr"), float | int):
                 make = partial(make, max_lr=[highest * group["factor"] for group in optimizer.param_groups])
         return make(optimizer)
+
+
+def _with(optimizer: Optimizer, lr: float | None) -> Optimizer:
+    if lr is not None:
+        for group in optimizer.param_groups:
+            group["lr"] = lr
+    return optimizer
+
+
+class Optimized(L.LightningModule):
+    """What a LightningModule does with a recipe.
+
+    Args:
+        recipe: of its optimizer and schedule.
+    """
+
+    def __init__(self, recipe: Recipe) -> None:
+        super().__init__()
+        self.recipe = recipe
+        self._found_lr: float | None = None
+
+    @property
+    def lr(self) -> float:
+        """The learning rate; Lightning's finder sets another one than the optimizer has."""
+        found = self._optimizer().param_groups[0]
+        return float(found["lr"] / found.get("factor", 1))
+
+    @lr.setter
+    def lr(self, value: float) -> None:
+        self._found_lr = value
+
+    def _optimizer(self) -> Optimizer:
+        return self.recipe.optimizer_of(self, self._found_lr)
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        optimizer = self._optimizer()
+        schedule = self.recipe.schedule(optimizer, self._total_steps)
+        if schedule is None:
+            return optimizer
+        per_batch = isinstance(schedule, (*WHOLE, CyclicLR))
+        config = {"scheduler": schedule, "interval": "step" if per_batch else "epoch"}
+        if isinstance(schedule, ReduceLROnPlateau):
+            config |= {"monitor": "val/loss", "strict": False}  # type: ignore[dict-item]
+        return {"optimizer": optimizer, "lr_scheduler": config}  # type: ignore[return-value]
+
+    def _total_steps(self) -> int:
+        steps = self.trainer.estimated_stepping_batches
+        if math.isinf(steps) or steps < 1:
+            raise InputError("model.scheduler needs an end: set --trainer.max_epochs or --trainer.max_steps")
+        return int(steps)
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        if not isinstance(scheduler, ReduceLROnPlateau):  # which is stepped before checkpoints are written
+            super().lr_scheduler_step(scheduler, metric)
+
+    def settle_optimizer(self) -> None:
+        """Let the optimizer's settings be the recipe's, also where a checkpoint has brought back its own.
+
+        Raises:
+            InputError: more steps are asked for than the schedule that a checkpoint has brought back has.
+        """
+        schedule = self.lr_schedulers()
+        if self.recipe.scheduler is None:
+            asked = self._optimizer().param_groups
+            for group, settings in zip(self.trainer.optimizers[0].param_groups, asked, strict=True):
+                group.update({key: value for key, value in settings.items() if key != "params"})
+        if isinstance(schedule, WHOLE) and schedule.total_steps < self.trainer.estimated_stepping_batches:
+            raise InputError(
+                f"the {type(schedule).__name__} of the run that goes on ends after {schedule.total_steps:,} steps, but "
+                f"{self.trainer.estimated_stepping_batches:,} are asked for: it cannot be made longer"
+            )

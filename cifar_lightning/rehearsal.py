@@ -38,7 +38,8 @@ def rehearse(model: Classifier, data: ImageData, device: torch.device) -> None:
     with torch.random.fork_rng(devices, device_type=device.type if devices else "cuda"):
         images = pictures.to(device).permute(0, 3, 1, 2)
         with _named("data.augment"):
-            images = data.augmented(Batch(images, labels, torch.arange(_COUNT, device=device), seed=0))
+            batch = data.augmented(Batch(images, labels, torch.arange(_COUNT, device=device), seed=0))
+            images, labels = batch.images, batch.labels
         model = deepcopy(model).to(device)
         with _named("model.optimizer"):
             optimizer = model.recipe.optimizer_of(model)

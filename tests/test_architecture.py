@@ -18,8 +18,8 @@ OURS = "cifar_lightning."
 LAW = {
     "cifar_lightning/__main__.py": {"cifar_lightning", OURS + "main"},
     "cifar_lightning/nets": {"torch", "torchvision", "timm", "safetensors", "cifar_onnx.errors", OURS + "nets"},
-    "cifar_lightning/augment.py": {"torch", "cifar_onnx.errors"},
-    "cifar_lightning/loss.py": {"torch"},
+    "cifar_lightning/augment.py": {"torch", "torchvision", "cifar_onnx.errors"},
+    "cifar_lightning/loss.py": {"torch", "cifar_onnx.errors"},
     "cifar_lightning/optim.py": {"torch"},
     "cifar_lightning/data": {
         "torch", "lightning", "torchvision", "numpy", "PIL", "sklearn", "filelock", "cifar_onnx",
@@ -27,7 +27,7 @@ LAW = {
     },
     "cifar_lightning/module.py": {
         "torch", "lightning", "torchmetrics", "cifar_onnx", OURS + "finite", OURS + "nets.pixels",
-        OURS + "nets.whitening", OURS + "recipe", OURS + "familiarity", OURS + "transfer",
+        OURS + "nets.whitening", OURS + "recipe", OURS + "familiarity", OURS + "loss", OURS + "transfer",
     },
     "cifar_lightning/transfer.py": {"torch", OURS + "nets", "cifar_lightning"},
     "cifar_lightning/recipe.py": {"torch", "lightning", "cifar_onnx", OURS + "optim"},

@@ -2,10 +2,25 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-from cifar_lightning.augment import AlternatingMirror, Augmentation, Cutout, Draw, Mirror, ShiftedCrop
+from cifar_lightning.augment import (
+    AlternatingMirror,
+    Augmentation,
+    CutMix,
+    Cutout,
+    Draw,
+    Mirror,
+    Mixing,
+    MixUp,
+    RandAugment,
+    ShiftedCrop,
+    TrivialAugment,
+)
+from cifar_onnx import InputError
+from tests.conftest import BRIEF, Run
 
 IMAGES = torch.randint(0, 256, (64, 3, 12, 10), dtype=torch.uint8, generator=Generator().manual_seed(0))
-EVERY = [Mirror(), ShiftedCrop(3), Cutout(4)]
+EVERY = [Mirror(), ShiftedCrop(3), Cutout(4), TrivialAugment(4), RandAugment(groups=4)]
+LABELS = torch.arange(64) % 5
 
 
 def draw(augmentation: Augmentation, seed: int = 1, epoch: int = 0) -> Tensor:
@@ -75,3 +90,61 @@ def test_cutout_greys_one_square_of_each_image() -> None:
         assert 2 <= len(rows) <= 4
         assert 2 <= len(columns) <= 4
         assert not (change & ~grey).any()
+
+
+@pytest.mark.parametrize("policy", [TrivialAugment, RandAugment])
+def test_a_policy_changes_each_part_of_a_batch_in_a_way_of_its_own(policy: type[TrivialAugment | RandAugment]) -> None:
+    same = IMAGES[:1].expand(64, -1, -1, -1)
+    found = policy(groups=8)(same, Draw(Generator().manual_seed(3), torch.arange(64), 0))
+    parts = [part for part in found.chunk(8) if all(torch.equal(part[0], each) for each in part)]
+    assert len(parts) == 8
+    assert len({part[0].numpy().tobytes() for part in parts}) >= 5
+    with pytest.raises(InputError, match="groups is 0: it must be at least 1"):
+        draw(policy(groups=0))
+
+
+def mixed(mixing: Mixing, seed: int = 1) -> tuple[Tensor, Tensor]:
+    return mixing(IMAGES, LABELS, 5, Draw(Generator().manual_seed(seed), torch.arange(64), 0))
+
+
+@pytest.mark.parametrize("mixing", [MixUp(1.0), CutMix()])
+def test_blends_are_a_function_of_the_generator_and_their_labels_are_shares(mixing: Mixing) -> None:
+    before, state = IMAGES.clone(), torch.get_rng_state()
+    images, shares = mixed(mixing)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(IMAGES, before)
+    assert (images.shape, images.dtype) == (IMAGES.shape, torch.uint8)
+    assert shares.shape == (64, 5)
+    assert torch.allclose(shares.sum(1), torch.ones(64))
+    torch.manual_seed(9)
+    again, _ = mixed(mixing)
+    assert torch.equal(images, again)
+    assert not torch.equal(images, mixed(mixing, seed=2)[0])
+
+
+def test_mixup_lays_the_image_before_over_each_by_the_share_of_its_label() -> None:
+    images, shares = mixed(MixUp(1.0))
+    own = shares[torch.arange(64), LABELS][0]
+    expected = own * IMAGES + (1 - own) * IMAGES.roll(1, 0)
+    assert (images - expected).abs().max() <= 0.51
+    assert 0.01 < own < 0.99
+
+
+def test_cutmix_puts_a_rectangle_of_the_image_before_into_each_by_the_share_of_its_area() -> None:
+    images, shares = mixed(CutMix())
+    other = (images != IMAGES).any(1)  # (B, H, W)
+    inside = other.any(0)
+    rows, columns = inside.any(1).nonzero(), inside.any(0).nonzero()
+    box = (slice(int(rows.min()), int(rows.max()) + 1), slice(int(columns.min()), int(columns.max()) + 1))
+    assert torch.equal(images[(..., *box)], IMAGES.roll(1, 0)[(..., *box)])
+    area = inside[box].numel() / inside.numel()
+    assert torch.allclose(shares[torch.arange(64), LABELS], torch.tensor(1 - area))
+
+
+@pytest.mark.parametrize("loss", ["CrossEntropy", "Focal"])
+def test_a_run_mixes_from_a_config_and_its_checkpoint_is_read(run: Run, loss: str) -> None:
+    words = ("--data.mix", "CutMix", "--data.mix.alpha", 0.5, "--data.augment+", "TrivialAugment", "--model.loss", loss)
+    result = run("fit", *BRIEF, *words)
+    assert result.code == 0, result.err
+    result = run("test", "--ckpt_path", "runs/cnn/version_0/checkpoints/best.ckpt", "--resamples", 10)
+    assert result.code == 0, result.err

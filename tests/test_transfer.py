@@ -179,3 +179,15 @@ class TestLearningRates:
             blocks = {name for name in whole if "blocks" in name}
             assert blocks <= equal(whole, state(path))  # their rate is 0
         assert equal(whole, state("runs/parts/version_1/checkpoints/last.ckpt")) == whole.keys()
+
+
+def test_the_learning_rate_finder_finds_one_and_leaves_no_file(run: Run) -> None:
+    words = ("--trainer.callbacks+", "LearningRateFinder", "--trainer.callbacks.num_training_steps", 30)
+    factors = ("--model.lr_factors", '{"net.head": 0.5}')
+    result = run("fit", "--data", "Digits", "--trainer.max_epochs", 1, *words, *factors)
+    assert result.code == 0, result.err
+    kept = torch.load("runs/cnn/version_0/checkpoints/last.ckpt", weights_only=True)
+    slow, fast = sorted(group["lr"] for group in kept["optimizer_states"][0]["param_groups"])
+    assert slow == pytest.approx(fast / 2)
+    assert fast != pytest.approx(1e-3)  # which is the config's
+    assert not list(Path().glob(".lr_find*"))

@@ -4,12 +4,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Literal
 
 import lightning.pytorch as L
 import numpy as np
 import torch
 
-from cifar_lightning.augment import Augmentation, Draw
+from cifar_lightning.augment import Augmentation, Draw, Mixing
 from cifar_lightning.data.batches import Batch, Batches
 from cifar_lightning.data.images import Images, Part, channel_statistics, stratify
 from cifar_onnx import InputError
@@ -25,6 +26,9 @@ class ImageData(L.LightningDataModule, ABC):
     Args:
         batch_size: images a step.
         augment: what is done to each training batch, in this order.
+        mix: how its images are blended after that, and their labels with them.
+        sampling: of an epoch: `once` shows each image once; `balanced` draws as many images anew, each class as often
+            as any other, so that those of rare classes come again and again.
         val_fraction: share of each class held out for validation, where there is no validation set.
         test_fraction: share of each class held out for the test, where there is no test set.
         split_seed: of these slices; not the seed of the run, so that runs with other seeds are comparable.
@@ -41,6 +45,8 @@ class ImageData(L.LightningDataModule, ABC):
         self,
         batch_size: int = 64,
         augment: list[Augmentation] | None = None,
+        mix: Mixing | None = None,
+        sampling: Literal["once", "balanced"] = "once",
         val_fraction: float = 0.1,
         test_fraction: float = 0.1,
         split_seed: int = 0,
@@ -54,8 +60,12 @@ class ImageData(L.LightningDataModule, ABC):
         self.save_hyperparameters(logger=False)
         if augment and self.hparams["augment"] == augment:  # made in Python, not from YAML: no plain values
             self.remove_ignored_hparams(["augment"])
+        if mix and self.hparams["mix"] == mix:
+            self.remove_ignored_hparams(["mix"])
         self.batch_size = batch_size
         self.augment = augment or []
+        self.mix = mix
+        self.sampling = sampling
         self.val_fraction = val_fraction
         self.test_fraction = test_fraction
         self.split_seed = split_seed
@@ -206,21 +216,24 @@ class ImageData(L.LightningDataModule, ABC):
     def _batches(self, part: Part, size: int, place: Callable[[], tuple[int, int]] | None = None) -> Batches:
         trainer = self.trainer
         assert trainer is not None
-        return Batches(*self._tensors[part], size, self._seed, place, trainer.global_rank, trainer.world_size)
+        balanced = part == "train" and self.sampling == "balanced"
+        return Batches(*self._tensors[part], size, self._seed, place, trainer.global_rank, trainer.world_size, balanced)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         assert self.trainer is not None
         if not self.trainer.training:
             return batch
-        return batch._replace(images=self.augmented(batch))
+        return self.augmented(batch)
 
-    def augmented(self, batch: Batch) -> torch.Tensor:
-        """The images of a batch, `(B, 3, S, S)`, uint8, as training sees them."""
-        images = batch.images
+    def augmented(self, batch: Batch) -> Batch:
+        """A batch as training sees it: images uint8 `(B, 3, S, S)`; labels `(B,)`, or shares `(B, K)` where mixed."""
+        images, labels = batch.images, batch.labels
         draw = Draw(torch.Generator(images.device).manual_seed(batch.seed), batch.indices, batch.epoch)
         for augmentation in self.augment:
             images = augmentation(images, draw)
-        return images
+        if self.mix is not None:
+            images, labels = self.mix(images, labels, len(self.classes), draw)
+        return batch._replace(images=images, labels=labels)
 
     def excerpt(self, count: int) -> torch.Tensor:
         """Training images spread over the set, as many at most, `(n, 3, S, S)`, uint8, where training is done."""

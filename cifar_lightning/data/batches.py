@@ -45,6 +45,7 @@ class Batches:
         place: asked at the start of each pass for the epoch and its first batch; None keeps the images in their order.
         rank: number of this process.
         processes: how many there are.
+        balanced: draw from the classes evenly, with replacement.
     """
 
     def __init__(
@@ -56,12 +57,14 @@ class Batches:
         place: Callable[[], tuple[int, int]] | None = None,
         rank: int = 0,
         processes: int = 1,
+        balanced: bool = False,
     ) -> None:
         self.images = images
         self.labels = labels
         self.seed = seed
         self.place = place
         self.rank = rank
+        self.balanced = balanced
         count, size = len(images), batch_size * processes
         # A rest that has not an image for each process goes to the batch before.
         number = max(count // size + (count % size >= processes), 1)
@@ -91,7 +94,8 @@ class Batches:
         order = torch.arange(len(self.images))
         if self.place:
             # Drawn on the CPU, so that every device sees the same order.
-            order = torch.randperm(len(order), generator=torch.Generator().manual_seed(_mix(self.seed, epoch)))
+            generator = torch.Generator().manual_seed(_mix(self.seed, epoch))
+            order = self._drawn(generator) if self.balanced else torch.randperm(len(order), generator=generator)
         if not (shares := self._shares[first:]):
             return
         order = torch.cat([order[share] for share in shares]).to(self.images.device)
@@ -104,6 +108,18 @@ class Batches:
             part = slice(start, start := start + share.stop - share.start)
             seed = _mix(self.seed, epoch, number, self.rank)
             yield Batch(images[part], labels[part], order[part], seed, weight, epoch)
+
+    def _drawn(self, generator: torch.Generator) -> Tensor:
+        """As many places as there are images, of each class as many but for one."""
+        labels = self.labels.cpu()
+        every = [(labels == label).nonzero().flatten() for label in range(int(labels.max()) + 1)]
+        members = [each for each in every if len(each)]
+        shares = torch.arange(len(labels)).tensor_split(len(members))
+        drawn = [
+            each[torch.randint(len(each), (len(share),), generator=generator)]
+            for each, share in zip(members, shares, strict=True)
+        ]
+        return torch.cat(drawn)[torch.randperm(len(labels), generator=generator)]
 
 
 def _mix(*words: int) -> int:

@@ -245,14 +245,14 @@ class CLI(LightningCLI):
             facts = {"seed": seed, "threads": threads, "devices": self.trainer.world_size, "versions": versions}
             if self.command.ckpt_path and not self.going_on:
                 facts["started_from"] = self.command.ckpt_path
-            self.run.record(finished=False, **facts)
+            runs.record(self.run.folder, finished=False, **facts)
 
     def after_fit(self) -> None:
         callbacks = self.trainer.callbacks  # type: ignore[attr-defined]
         left = [each.time_remaining() for each in callbacks if isinstance(each, Timer)]
         out_of_time = any(seconds is not None and seconds <= 0 for seconds in left)
         if self.run:
-            self.run.record(finished=not out_of_time)
+            runs.record(self.run.folder, finished=not out_of_time)
         best = self.trainer.checkpoint_callback
         if self.trainer.is_global_zero and isinstance(best, ModelCheckpoint) and best.best_model_score is not None:
             path = _short(best.best_model_path)

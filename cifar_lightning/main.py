@@ -14,7 +14,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from cifar_lightning import checkpoint as checkpoints
 from cifar_lightning import interruption
-from cifar_lightning.callbacks import Curves, EpochLines, Resume
+from cifar_lightning.callbacks import Curves, EpochLines, Record, Resume
 from cifar_lightning.cli import CLI, DEFAULTS
 from cifar_lightning.command import read
 from cifar_lightning.finite import NotFiniteError
@@ -122,7 +122,7 @@ def _run(args: Sequence[str]) -> None:
             "devices": 1,
             "enable_progress_bar": terminal,
             "enable_model_summary": terminal,
-            "callbacks": [Resume(), Curves()] if terminal else [Resume(), Curves(), EpochLines()],
+            "callbacks": [Resume(), Record(), Curves(), *([] if terminal else [EpochLines()])],
         },
     )
 

@@ -40,11 +40,6 @@ class Run:
         """The checkpoint of its last finished step."""
         return self.folder / "checkpoints" / "last.ckpt"
 
-    def record(self, **more: Any) -> None:
-        """Add facts to run.json."""
-        text = json.dumps({**facts(self.folder), **more}, indent=2) + "\n"
-        write_whole(self.folder / "run.json", text.encode())
-
     def metrics(self, steps: int, validated: bool) -> list[dict[str, str]]:
         """The whole rows of metrics.csv that belong to the first `steps` steps.
 
@@ -143,14 +138,19 @@ def unfinished(root: Path, experiment: str, rank: int = 0) -> Path | None:
         run = parent / f"version_{number}"
         if facts(run).get("finished") or not (run / "checkpoints" / "last.ckpt").exists():
             continue
-        if rank == 0:
-            try:
-                with FileLock(run / ".lock", timeout=0):
-                    pass
-            except (Timeout, OSError):
-                continue
+        if rank == 0 and held(run):
+            continue
         return run
     return None
+
+
+def held(run: Path) -> bool:
+    """Whether another process holds a run's folder, or this one cannot."""
+    try:
+        with FileLock(run / ".lock", timeout=0):
+            return False
+    except (Timeout, OSError):
+        return True
 
 
 def versions(parent: Path) -> list[int]:
@@ -166,3 +166,13 @@ def facts(run: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def record(run: Path, **more: Any) -> None:
+    """Add facts to run.json in a run's folder.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    text = json.dumps({**facts(run), **more}, indent=2) + "\n"
+    write_whole(run / "run.json", text.encode())

@@ -13,6 +13,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_only
 
 from cifar_lightning import checkpoint as checkpoints
+from cifar_lightning import runs
 from cifar_lightning.data.batches import Batches
 from tests.conftest import Child, Run, Start, command_line
 from tests.test_resume import place, stop_at, weights
@@ -84,6 +85,9 @@ def same(folder: Path, alone: Path) -> None:
     states = [checkpoints.load(each / path)["state_dict"] for each in (folder, alone)]
     for name, value in states[1].items():
         torch.testing.assert_close(states[0][name], value, rtol=1e-6, atol=1e-9)
+    facts = [runs.facts(each / "runs/cnn/version_0") for each in (folder, alone)]
+    for name in ("parameters", "validation_images"):
+        assert facts[0][name] == facts[1][name]
 
 
 class TestTwoProcesses:

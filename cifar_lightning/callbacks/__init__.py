@@ -1,10 +1,11 @@
-"""Callbacks: what a run says of itself, what it keeps, and how it goes on."""
+"""Callbacks: what a run says of itself, what it keeps, how it goes on, and how a net begins or stays."""
 
 from cifar_lightning.callbacks.curves import Curves
 from cifar_lightning.callbacks.freeze import Freeze
 from cifar_lightning.callbacks.last import LastCheckpoint
 from cifar_lightning.callbacks.lines import EpochLines
 from cifar_lightning.callbacks.prune import Pruned
+from cifar_lightning.callbacks.record import Record
 from cifar_lightning.callbacks.resume import Resume
 
-__all__ = ["Curves", "EpochLines", "Freeze", "LastCheckpoint", "Pruned", "Resume"]
+__all__ = ["Curves", "EpochLines", "Freeze", "LastCheckpoint", "Pruned", "Record", "Resume"]

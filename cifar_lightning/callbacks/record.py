@@ -1,0 +1,59 @@
+"""What training takes, noted in run.json."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as L
+import torch
+
+from cifar_lightning import runs
+
+
+class Record(L.Callback):
+    """Notes how large the net is, how many images validate it, and how long training has taken, over all sessions.
+
+    The time is noted with each checkpoint: a run that goes on from there counts on from there.
+    """
+
+    def __init__(self) -> None:
+        self._folder: Path | None = None
+        self._before = self._start = 0.0  # seconds of earlier sessions, moment
+        self._images = 0  # of this validation so far
+        self._validation: dict[str, int] = {}
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        folder = trainer.log_dir if stage == "fit" else None  # which the processes agree on: all have to ask
+        self._folder = Path(folder) if folder and trainer.is_global_zero else None
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._start = time.monotonic()
+        if self._folder:
+            self._before = runs.facts(self._folder).get("seconds", 0.0)
+            net: torch.nn.Module = pl_module.net  # type: ignore[assignment]
+            runs.record(self._folder, parameters=sum(each.numel() for each in net.parameters()))
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._images = 0
+
+    def on_validation_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: object,
+        batch: Sequence[Any],
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        self._images += len(batch[1])
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if not trainer.sanity_checking:
+            mine = torch.tensor(self._images, device=pl_module.device)
+            self._validation = {"validation_images": int(trainer.strategy.reduce(mine, reduce_op="sum"))}
+
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        if self._folder:
+            seconds = self._before + time.monotonic() - self._start
+            runs.record(self._folder, seconds=round(seconds, 1), **self._validation)

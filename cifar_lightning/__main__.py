@@ -16,6 +16,7 @@ Train image classifiers and export them as one ONNX file that anybody can run.
   python -m cifar_lightning export --ckpt_path P            write model.onnx, proven equal to the checkpoint
   python -m cifar_lightning verify model.onnx --against P   compare the file with the checkpoint on this machine
   python -m cifar_lightning reproduce runs/X/version_N      train it again: are the weights the same?
+  python -m cifar_lightning runs [DIR]                      which run is best, and what differs between them
 
   python -m cifar_lightning COMMAND --help                  every option of a command
   python -m cifar_lightning --version
@@ -33,9 +34,13 @@ def main(args: Sequence[str] | None = None) -> int:
     if words[0] == "--version":
         print(f"cifar-lightning {__version__}")
         return 0
-    # Huge pages for large tensors, which come and go in every step: read when PyTorch is loaded, and by Linux only.
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     try:
+        if words[0] == "runs":
+            from cifar_lightning.leaderboard.command import main as runs
+
+            return runs(words[1:])
+        # Huge pages for large tensors, which come and go in every step: read when PyTorch is loaded, and by Linux only.
+        os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
         from cifar_lightning.main import main as run
 
         return run(args)

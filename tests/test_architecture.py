@@ -16,7 +16,7 @@ OURS = "cifar_lightning."
 
 # Module or folder -> what it may import, of third parties and of this package.
 LAW = {
-    "cifar_lightning/__main__.py": {"cifar_lightning", OURS + "main"},
+    "cifar_lightning/__main__.py": {"cifar_lightning", OURS + "main", OURS + "leaderboard"},
     "cifar_lightning/nets": {"torch", "torchvision", "timm", "safetensors", "cifar_onnx.errors", OURS + "nets"},
     "cifar_lightning/augment.py": {"torch", "torchvision", "cifar_onnx.errors"},
     "cifar_lightning/loss.py": {"torch", "cifar_onnx.errors"},
@@ -45,6 +45,9 @@ LAW = {
     "cifar_lightning/interruption.py": set(),
     "cifar_lightning/files.py": {"cifar_onnx"},
     "cifar_lightning/runs.py": {"filelock", "cifar_onnx", OURS + "files"},
+    "cifar_lightning/leaderboard": {
+        "yaml", "rich", "jinja2", "cifar_onnx", OURS + "files", OURS + "leaderboard", "cifar_lightning",
+    },
     "cifar_lightning/graph.py": {"torch", "onnx", "onnx_ir", "cifar_onnx"},
     "cifar_lightning/export.py": {
         "torch", "onnx", "numpy", "PIL", "cifar_onnx", OURS + "nets.pixels", OURS + "graph", OURS + "parity",

@@ -1,0 +1,201 @@
+"""What the files in a run's folder say of it; what cannot be read is not known."""
+
+import csv
+import io
+import json
+import math
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cifar_lightning import runs
+from cifar_lightning.leaderboard.differences import flat
+
+_FILES = ("run.json", "config.yaml", "metrics.csv", ".lock")
+_DEPTH = 4  # levels of folders between DIR and a run: enough for those of a sweep, and not the whole disk
+_QUANTILE = 1.959964  # of the normal distribution: 95 % lie within as many standard deviations
+
+Row = Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What is known of a run: None where it is not.
+
+    Attributes:
+        run: its name, experiment/version_N.
+        state: finished, unfinished or running.
+        epochs: how many have been finished.
+        val_accuracy: on the validation images, of the epoch that best.ckpt is of, with a 95 % interval.
+        val_loss: likewise.
+        test_accuracy: as `test` has found it, with its interval.
+        seconds: of training and validation, over all sessions.
+        parameters: of the net.
+        checkpoint_mb: size of best.ckpt, or else last.ckpt.
+        onnx_mb: size of model.onnx.
+        seed: of everything.
+        curve: the validation accuracies one after the other.
+        settings: its config.
+        damaged: files that are there and cannot be read.
+    """
+
+    run: str
+    state: str | None = None
+    epochs: int | None = None
+    val_accuracy: float | None = None
+    val_accuracy_low: float | None = None
+    val_accuracy_high: float | None = None
+    val_loss: float | None = None
+    test_accuracy: float | None = None
+    test_accuracy_low: float | None = None
+    test_accuracy_high: float | None = None
+    seconds: float | None = None
+    parameters: int | None = None
+    checkpoint_mb: float | None = None
+    onnx_mb: float | None = None
+    seed: int | None = None
+    curve: Sequence[float] = ()
+    settings: Mapping[str, str] = field(default_factory=dict)
+    damaged: Sequence[Path] = ()
+
+
+def find(place: Path) -> Iterator[Path]:
+    """The folders of runs in a folder, which may itself be that of a run."""
+    if any((place / name).exists() for name in ("run.json", "metrics.csv")):
+        yield place
+        return
+    for folder, names, _ in os.walk(place, followlinks=True):
+        here = Path(folder)
+        versions = [name for name in names if re.fullmatch(r"version_\d+", name)]
+        yield from (run for name in versions if any(((run := here / name) / file).exists() for file in _FILES))
+        deep = len(here.relative_to(place).parts) >= _DEPTH - 1
+        names[:] = [] if deep else [name for name in names if name not in versions and not name.startswith(".")]
+
+
+def read(folder: Path, place: Path) -> Entry:
+    """What is known of a run.
+
+    Args:
+        folder: of the run.
+        place: where it was found; the name is what lies between, and experiment and version at least.
+    """
+    damaged: list[Path] = []
+
+    def parsed(name: str, parse: Callable[[str], Mapping[str, Any]]) -> Mapping[str, Any]:
+        path = folder / name
+        try:
+            found = parse(path.read_text(encoding="utf-8"))
+            if isinstance(found, Mapping):
+                return found
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError, yaml.YAMLError, csv.Error):
+            pass
+        damaged.append(path)
+        return {}
+
+    facts, config = parsed("run.json", json.loads), parsed("config.yaml", _yaml)
+    tested, measured = parsed("report/metrics.json", json.loads), parsed("metrics.csv", _rows)
+    if not measured.get("whole", True):
+        damaged.append(folder / "metrics.csv")
+    rows: Sequence[Row] = measured.get("rows", ())
+    best = _best(rows, str(_at(config, "checkpoint", "monitor")), _at(config, "checkpoint", "mode") == "min")
+    accuracy = best.get("val/accuracy")
+    low, high = wilson(accuracy, _count(facts.get("validation_images")))
+    test, test_low, test_high = (_number(_at(tested, "metrics", "accuracy", key)) for key in ("value", "low", "high"))
+    done = [row["epoch"] for row in rows if "train/loss" in row and "epoch" in row]
+    parts = folder.resolve().parts
+    return Entry(
+        run="/".join(parts[min(len(place.resolve().parts), len(parts) - 2) :]),
+        state=_state(folder, facts),
+        epochs=int(max(done)) + 1 if done else 0 if rows else None,
+        val_accuracy=accuracy,
+        val_accuracy_low=low,
+        val_accuracy_high=high,
+        val_loss=best.get("val/loss"),
+        test_accuracy=test,
+        test_accuracy_low=test_low,
+        test_accuracy_high=test_high,
+        seconds=_number(facts.get("seconds")),
+        parameters=_count(facts.get("parameters")),
+        checkpoint_mb=_size(folder / "checkpoints" / "best.ckpt") or _size(folder / "checkpoints" / "last.ckpt"),
+        onnx_mb=_size(folder / "model.onnx"),
+        seed=_count(facts.get("seed", config.get("seed_everything"))),
+        curve=[row["val/accuracy"] for row in rows if "val/accuracy" in row],
+        settings=flat(config),
+        damaged=damaged,
+    )
+
+
+def wilson(share: float | None, count: int | None) -> tuple[float | None, float | None]:
+    """Ends of the 95 % interval of a share of so many images; None where one of them is not known.
+
+    Wilson 1927, https://doi.org/10.1080/01621459.1927.10502953.
+    """
+    if share is None or not count or not 0 <= share <= 1:
+        return None, None
+    square = _QUANTILE**2 / count
+    middle, half = share + square / 2, math.sqrt(square * (share * (1 - share) + square / 4))
+    return max(0.0, (middle - half) / (1 + square)), min(1.0, (middle + half) / (1 + square))
+
+
+def _yaml(text: str) -> Any:
+    # The loader in C, where PyYAML has it, is eight times as fast.
+    return yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506
+
+
+def _rows(text: str) -> dict[str, Any]:
+    """What was measured after each step, and whether all of it could be read."""
+    complete = text[: text.rfind("\n") + 1]  # the last line may be half written
+    whole, steps = bool(text) and complete == text, dict[str, dict[str, float]]()
+    for row in csv.DictReader(io.StringIO(complete)):
+        try:
+            known = {name: float(value) for name, value in row.items() if value != ""}
+        except (TypeError, ValueError):  # TypeError: too few values, or too many
+            whole = False
+        else:
+            known = {name: value for name, value in known.items() if math.isfinite(value)}
+            steps.setdefault(row.get("step", ""), {}).update(known)
+    return {"rows": list(steps.values()), "whole": whole}
+
+
+def _best(rows: Sequence[Row], monitor: str, lowest: bool) -> Row:
+    """What was measured when best.ckpt was kept: the first of equally good ones, as Lightning takes them."""
+    validated = [row for row in rows if "val/accuracy" in row]
+    if watched := [row for row in validated if monitor in row]:
+        return (min if lowest else max)(watched, key=lambda row: row[monitor])
+    return max(validated, key=lambda row: row["val/accuracy"], default={})
+
+
+def _state(folder: Path, facts: Mapping[str, Any]) -> str | None:
+    if facts.get("finished") is True:
+        return "finished"
+    if (folder / ".lock").exists() and runs.held(folder):
+        return "running"
+    return "unfinished" if facts else None
+
+
+def _at(node: Any, *keys: str) -> Any:
+    """What lies so deep in mappings, None where nothing does."""
+    for key in keys:
+        node = node.get(key) if isinstance(node, Mapping) else None
+    return node
+
+
+def _number(value: object) -> float | None:
+    known = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return float(value) if known else None  # type: ignore[arg-type]
+
+
+def _count(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _size(path: Path) -> float | None:
+    """Megabytes of a file."""
+    return path.stat().st_size / 1e6 if path.is_file() else None

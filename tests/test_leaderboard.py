@@ -131,7 +131,9 @@ class TestEntry:
         assert not (folder / ".lock").exists()
 
     @pytest.mark.parametrize("name", ["run.json", "config.yaml", "metrics.csv", "report/metrics.json"])
-    @pytest.mark.parametrize("content", [b"", b"{", b"[1]\n", b"\xff\xfe\0", b'{"metrics": [1, '])
+    @pytest.mark.parametrize(
+        "content", [b"", b"{", b"[1]\n", b"\xff\xfe\0", b'{"metrics": [1, ', b"1" * 200_000 + b"\n"]
+    )
     def test_a_damaged_file_is_named_and_leaves_cells_empty(
         self, run: Run, make: Make, name: str, content: bytes
     ) -> None:
@@ -188,6 +190,11 @@ class TestFind:
         Path("runs/tensorboard/version_0").mkdir(parents=True)
         assert {read(folder, Path(place)).run for folder in find(Path(place))} == names
 
+    def test_hidden_folders_and_deep_ones_are_not_searched(self, make: Make) -> None:
+        for name in ("a/version_0", ".cache/version_0", "a/b/c/d/version_0"):
+            make(name)
+        assert list(find(Path("runs"))) == [Path("runs/a/version_0")]
+
     @pytest.mark.parametrize("words", [(), ("nowhere",), ("empty",)])
     def test_nothing_to_show_is_one_sentence(self, run: Run, words: tuple[str, ...]) -> None:
         Path("empty").mkdir()
@@ -242,22 +249,29 @@ def board(*entries: Entry) -> Board:
 class TestTable:
     def test_the_best_by_validation_comes_first_whatever_the_test_says(self, run: Run, make: Make) -> None:
         make("a/version_0", (0.7,), tested=0.9)
-        make("a/version_10", (0.8,), changed(trainer__max_epochs=9), tested=0.7)
+        make("a/version_10", (0.7,))
         make("a/version_9", (0.7,))
         make("b/version_0", ())
+        make("b/version_1", (0.8,), changed(trainer__max_epochs=9), tested=0.7)
         result = run("runs")
         assert (result.code, result.err) == (0, "")
         head, *rows = result.out.split("\n\n")[0].splitlines()
         assert head.split("  ")[0] == ""
-        assert [row[3:].split()[0] for row in rows] == ["a/version_10", "a/version_0", "a/version_9", "b/version_0"]
-        assert [row[0] for row in rows] == ["*", " ", " ", " "]
+        assert [row[3:].split()[0] for row in rows] == [
+            "b/version_1",
+            "a/version_0",
+            "a/version_9",
+            "a/version_10",
+            "b/version_0",
+        ]
+        assert [row[0] for row in rows] == ["*", " ", " ", " ", " "]
         assert rows[0].split("  ")[-1] == "max_epochs=9"
         assert "80.0% (73.6 to 85.2)" in rows[0]
         assert "70.0% (68.0 to 71.0)" in rows[0]
         assert "1 min 15 s" in rows[0]
         assert "356,810" in rows[0]
         assert "1.50 MB" in rows[0]
-        assert "best validation accuracy: a/version_10, 80.0% (73.6 to 85.2)\n" in result.out
+        assert "best validation accuracy: b/version_1, 80.0% (73.6 to 85.2)\n" in result.out
         assert "where nothing else is said: max_epochs=3" in result.out
 
     def test_rivals_within_the_interval_are_counted(self, make: Make) -> None:
@@ -291,9 +305,9 @@ class TestTable:
 
     def test_brackets_and_odd_names_are_shown_as_they_are(self, run: Run, make: Make) -> None:
         make("a/version_0")
-        make("a/version_1", config=changed(data__init_args__augment=["[red]x", "a b\n\x1b[1m"]))
+        make("a/version_1", config=changed(data__init_args__augment=["[red]x", "a b\n", "\x1b[1m"]))
         out = run("runs").out
-        assert r'augment=[[red]x,"a b\n\u001b[1m"]' in out
+        assert r'augment=[[red]x,"a b\n","\u001b[1m"]' in out
         (Path("runs") / os.fsdecode(b"\xff")).mkdir()
         Path("runs/a/version_0").rename(Path("runs") / os.fsdecode(b"\xff/version_0"))
         script = [sys.executable, "-m", "cifar_lightning", "runs"]

@@ -350,6 +350,21 @@ class TestTable:
         assert sentence in result.err
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
+def test_where_the_table_cannot_be_written_one_sentence_says_so(make: Make) -> None:
+    make()
+    script = [sys.executable, "-m", "cifar_lightning", "runs"]
+    with Path("/dev/full").open("w") as full:
+        result = subprocess.run(script, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert (result.returncode, len(result.stderr.splitlines())) == (2, 1)
+    assert result.stderr.startswith("error: the table cannot be written: ")
+    reader, writer = os.pipe()
+    os.close(reader)  # who has seen enough
+    result = subprocess.run(script, stdout=writer, stderr=subprocess.PIPE, text=True)
+    os.close(writer)
+    assert (result.returncode, result.stderr) == (0, "")
+
+
 class Page(HTMLParser):
     """Collects the tags of a page."""
 

@@ -35,8 +35,12 @@ def main(words: Sequence[str]) -> int:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except BrokenPipeError:  # the reader, `head` for one, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python would still write at its end
+        if isinstance(error, BrokenPipeError):  # the reader, `head` for one, has seen enough
+            return 0
+        print(f"error: {error.filename or 'the table cannot be written'}: {error.strerror}", file=sys.stderr)
+        return 2
     return 0
 
 
@@ -66,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Every run in a folder, the best first: metrics with 95% intervals, cost, and how its config "
         "differs from the others'.",
         epilog="The validation figures are those of the epoch that best.ckpt keeps; the test accuracy is there once "
-        "`test` has been run. Runs are chosen by validation: who chooses by the test set fools himself.",
+        "`test` has been run. Runs are chosen by validation: a test set that chooses can no longer judge.",
         allow_abbrev=False,
     )
     parser.add_argument(

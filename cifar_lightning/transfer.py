@@ -36,7 +36,7 @@ def begin(net: nn.Module, pixels: Pixels, classes: list[str], init_from: str | N
         head = None if known == classes else weights.head(net, len(classes))
         state = {name: value for name, value in kept["state_dict"].items() if name.startswith("net.")}
         state = {name.removeprefix("net."): value for name, value in state.items()}
-        weights.take(net, state, init_from, lambda name: head is not None and name.rpartition(".")[0] == head)
+        weights.take(net, state, init_from, lambda layer: layer == head)
         pixels.load_state_dict({name: kept["state_dict"][f"pixels.{name}"] for name in pixels.state_dict()})
         normalised = True
     return normalised

@@ -11,6 +11,7 @@ from torch import Tensor
 from cifar_lightning.data import ImageFolder
 from cifar_lightning.module import Classifier
 from cifar_lightning.nets import CNN, SpeedNet
+from cifar_lightning.nets.weights import take
 from cifar_lightning.recipe import Recipe
 from cifar_onnx import InputError
 from tests.conftest import BRIEF, Run, write_model
@@ -65,6 +66,15 @@ class TestInitFrom:
         assert result.code == 0, result.err
         assert "taken over" not in result.err
         assert run("test", "--ckpt_path", last, "--resamples", 10).code == 0
+
+    def test_a_layer_is_taken_over_whole_or_not_at_all(self) -> None:
+        old, new = (SpeedNet(3, **SPEED, kernel_size=size) for size in (2, 3))
+        old.whitening.fit(torch.randn(8, 3, 9, 9))
+        take(new, old.state_dict(), "old", lambda _: False)
+        assert not new.whitening.fitted
+        same = equal(new.state_dict(), old.state_dict())
+        assert not {name for name in same if name.startswith("whitening")}
+        assert {"groups.2.0.weight", "head.weight"} <= same
 
     def test_another_net_and_a_missing_file_are_refused(self, run: Run, tmp_path: Path) -> None:
         speed = write_model(tmp_path / "speed.ckpt", Classifier(["a", "b"], SpeedNet(2, **SPEED)), **SPEED)

@@ -57,7 +57,7 @@ def read(path: str, sha256: str | None) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def take(net: nn.Module, weights: Mapping[str, Tensor], source: str, anew: Callable[[str], bool]) -> None:
-    """Copy weights into a net, but for what does not fit, and print what that is.
+    """Copy weights into a net, but for layers that do not fit, and print which these are.
 
     Where no name fits, those of another implementation of the net are taken in their order, if all shapes agree.
 
@@ -65,7 +65,7 @@ def take(net: nn.Module, weights: Mapping[str, Tensor], source: str, anew: Calla
         net: the net.
         weights: by name.
         source: what to call them.
-        anew: whether a tensor, by its name, is to be left as it is.
+        anew: whether a layer, by its name, is to be left as it is.
 
     Raises:
         InputError: they are those of another net.
@@ -75,7 +75,10 @@ def take(net: nn.Module, weights: Mapping[str, Tensor], source: str, anew: Calla
         each.shape for each in own.values()
     ]:
         weights = dict(zip(own, weights.values(), strict=True))
-    left = [name for name in own if name not in weights or weights[name].shape != own[name].shape or anew(name)]
+    layer = {name: name.rpartition(".")[0] for name in own}
+    # What fits of a layer is nothing without the rest: a bias, or that its weights have been computed.
+    unfit = {layer[name] for name in own if name not in weights or weights[name].shape != own[name].shape}
+    left = [name for name in own if layer[name] in unfit or anew(layer[name])]
     taken = own.keys() - set(left)
     if len(taken) < len(own) / 2:
         raise InputError(f"{source} fits {len(taken)} of the net's {len(own)} tensors only: it is of another net")

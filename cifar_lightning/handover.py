@@ -38,11 +38,11 @@ def write_card(model: Path, name: str, report: Path, checkpoint: str, license_na
         "library_name": "onnx",
         "pipeline_tag": "image-classification",
         "tags": ["image-classification", "onnx", "onnxruntime", "cifar-lightning"],
-        **({"datasets": ["cifar10"]} if source == "CIFAR10" else {}),
+        **({"datasets": [source.lower()]} if source in ("CIFAR10", "CIFAR100") else {}),
         "metrics": ["accuracy"],
     }
     if results:
-        dataset = {"name": source, "type": "cifar10" if source == "CIFAR10" else source.lower(), "split": "test"}
+        dataset = {"name": source, "type": source.lower(), "split": "test"}
         metrics = [{"type": each, "value": round(results[each]["value"], 4)} for each in ("accuracy", "f1_macro")]
         result = {"task": {"type": "image-classification"}, "dataset": dataset, "metrics": metrics}
         front["model-index"] = [{"name": name, "results": [result]}]

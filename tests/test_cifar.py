@@ -1,4 +1,4 @@
-"""The download of CIFAR-10, against an archive of the same layout served from this machine."""
+"""The download of CIFAR-10 and CIFAR-100, against archives of the same layout served from this machine."""
 
 import hashlib
 import io
@@ -8,17 +8,25 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Event, Thread
+from typing import Any
 
 import numpy as np
 import pytest
 from torchvision import datasets
 
-from cifar_lightning.data import CIFAR10
+from cifar_lightning.data import CIFAR10, CIFAR100
 from cifar_onnx import InputError
 from cifar_onnx.images import fingerprint
 from tests.conftest import Run, Start
 
 NAMES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
+# The superclass of each class, as it stands in the published file.
+COARSE = [
+    *(4, 1, 14, 8, 0, 6, 7, 7, 18, 3, 3, 14, 9, 18, 7, 11, 3, 9, 7, 11, 6, 11, 5, 10, 7),
+    *(6, 13, 15, 3, 15, 0, 11, 1, 10, 12, 14, 16, 9, 11, 5, 5, 19, 8, 8, 15, 13, 14, 17, 18, 10),
+    *(16, 4, 17, 4, 2, 0, 17, 4, 18, 17, 10, 3, 2, 12, 12, 16, 12, 1, 9, 19, 2, 10, 0, 1, 16),
+    *(12, 9, 13, 15, 13, 16, 19, 2, 4, 6, 19, 5, 5, 8, 19, 18, 1, 2, 15, 6, 0, 17, 8, 14, 13),
+]
 
 
 @pytest.fixture
@@ -29,18 +37,33 @@ def archive(monkeypatch: pytest.MonkeyPatch) -> bytes:
     for name in [*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"]:
         rows = generator.integers(0, 256, (10, 3072), dtype=np.uint8)
         files[name] = pickle.dumps({"data": rows, "labels": list(range(10))})
+    return pack(monkeypatch, datasets.CIFAR10, files)
+
+
+@pytest.fixture
+def hundred(monkeypatch: pytest.MonkeyPatch) -> bytes:
+    """The same of CIFAR-100: an image of each class for training and for the test."""
+    generator = np.random.default_rng(1)
+    files = {"meta": pickle.dumps({"fine_label_names": [*map(str, range(100))], "coarse_label_names": []})}
+    for name in ("train", "test"):
+        rows = generator.integers(0, 256, (100, 3072), dtype=np.uint8)
+        files[name] = pickle.dumps({"data": rows, "fine_labels": list(range(100)), "coarse_labels": COARSE})
+    return pack(monkeypatch, datasets.CIFAR100, files)
+
+
+def pack(monkeypatch: pytest.MonkeyPatch, known: Any, files: dict[str, bytes]) -> bytes:
+    """The archive of these files; torchvision is told their checksums."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
         for name, content in files.items():
-            entry = tarfile.TarInfo(f"cifar-10-batches-py/{name}")
+            entry = tarfile.TarInfo(f"{known.base_folder}/{name}")
             entry.size = len(content)
             tar.addfile(entry, io.BytesIO(content))
     sums = {name: hashlib.md5(content).hexdigest() for name, content in files.items()}
-    known = datasets.CIFAR10
     monkeypatch.setattr(known, "tgz_md5", hashlib.md5(buffer.getvalue()).hexdigest())
-    monkeypatch.setattr(known, "train_list", [[name, sums[name]] for name, _ in known.train_list])
-    monkeypatch.setattr(known, "test_list", [["test_batch", sums["test_batch"]]])
-    monkeypatch.setattr(known, "meta", {**known.meta, "md5": sums["batches.meta"]})
+    for part in ("train_list", "test_list"):
+        monkeypatch.setattr(known, part, [[name, sums[name]] for name, _ in getattr(known, part)])
+    monkeypatch.setattr(known, "meta", {**known.meta, "md5": sums[known.meta["filename"]]})
     return buffer.getvalue()
 
 
@@ -178,3 +201,41 @@ def test_fit_trains_on_the_downloaded_files(url: str, run: Run) -> None:
     result = run("fit", "--data.url", f"{url}/good.tar.gz", "--trainer.max_epochs", 1, "--data.val_fraction", 0.2)
     assert result.code == 0, result.err
     assert Path("data", "cifar-10-batches-py").is_dir()
+
+
+class TestCIFAR100:
+    def test_the_archive_is_unpacked_beside_cifar_10_and_read(
+        self, archive: bytes, hundred: bytes, tmp_path: Path
+    ) -> None:
+        (tmp_path / "cifar-10-python.tar.gz").write_bytes(archive)
+        (tmp_path / "cifar-100-python.tar.gz").write_bytes(hundred)
+        data = CIFAR100(root=str(tmp_path))
+        assert len(data.classes) == len(set(data.classes)) == 100
+        assert (data.classes[0], data.classes[47], data.classes[99]) == ("apple", "maple_tree", "worm")
+        for part in ("train", "test"):
+            images = data.load(part)
+            assert images.pixels.shape == (100, 32, 32, 3)
+            assert images.labels.tolist() == list(range(100))
+        assert len(CIFAR10(str(tmp_path)).load("train")) == 50
+        assert len(data.load("test")) == 100
+
+    def test_coarse_labels_are_those_of_the_published_file(self, hundred: bytes, tmp_path: Path) -> None:
+        (tmp_path / "cifar-100-python.tar.gz").write_bytes(hundred)
+        data = CIFAR100(root=str(tmp_path), labels="coarse")
+        assert len(data.classes) == 20
+        assert (data.classes[0], data.classes[14], data.classes[19]) == ("aquatic_mammals", "people", "vehicles_2")
+        assert data.load("train").labels.tolist() == COARSE
+
+    def test_what_cannot_be_had_names_the_file_that_is_missing(self, tmp_path: Path) -> None:
+        with pytest.raises(InputError, match=r"CIFAR-100 is not in .*put cifar-100-python.tar.gz into "):
+            CIFAR100(root=str(tmp_path), url="http://127.0.0.1:1/gone").load("train")
+
+    def test_fit_and_test_know_the_labels_that_were_asked_for(self, hundred: bytes, run: Run) -> None:
+        Path("data").mkdir()
+        Path("data", "cifar-100-python.tar.gz").write_bytes(hundred)
+        words = ("--data", "CIFAR100", "--data.labels", "coarse", "--data.val_fraction", 0.4)
+        assert run("fit", *words, "--trainer.max_epochs", 1).code == 0
+        result = run("test", "--ckpt_path", "runs/cnn/version_0/checkpoints/best.ckpt", "--resamples", 10)
+        assert result.code == 0, result.err
+        rows = Path("runs/cnn/version_0/report/per_class.csv").read_text().splitlines()
+        assert len(rows) == 1 + 20

@@ -1,8 +1,8 @@
 """Where images come from, and how they become batches."""
 
 from cifar_lightning.data.base import ImageData
-from cifar_lightning.data.cifar import CIFAR10
+from cifar_lightning.data.cifar import CIFAR10, CIFAR100
 from cifar_lightning.data.digits import Digits
 from cifar_lightning.data.folder import ImageFolder
 
-__all__ = ["CIFAR10", "Digits", "ImageData", "ImageFolder"]
+__all__ = ["CIFAR10", "CIFAR100", "Digits", "ImageData", "ImageFolder"]

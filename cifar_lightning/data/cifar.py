@@ -1,4 +1,4 @@
-"""CIFAR-10 (Krizhevsky 2009): 60,000 photos of 32x32 pixels in ten classes."""
+"""CIFAR-10 and CIFAR-100 (Krizhevsky 2009): 60,000 photos of 32x32 pixels each, in ten and in a hundred classes."""
 
 import http.client
 import shutil
@@ -6,8 +6,9 @@ import tarfile
 import tempfile
 import urllib.error
 import urllib.request
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -18,6 +19,28 @@ from cifar_onnx import InputError
 from cifar_onnx.progress import track
 
 _CHUNK = 1 << 20  # bytes
+_SUPERCLASSES = {  # https://www.cs.toronto.edu/~kriz/cifar.html; both kinds of labels are numbered by the alphabet
+    "aquatic_mammals": "beaver dolphin otter seal whale",
+    "fish": "aquarium_fish flatfish ray shark trout",
+    "flowers": "orchid poppy rose sunflower tulip",
+    "food_containers": "bottle bowl can cup plate",
+    "fruit_and_vegetables": "apple mushroom orange pear sweet_pepper",
+    "household_electrical_devices": "clock keyboard lamp telephone television",
+    "household_furniture": "bed chair couch table wardrobe",
+    "insects": "bee beetle butterfly caterpillar cockroach",
+    "large_carnivores": "bear leopard lion tiger wolf",
+    "large_man-made_outdoor_things": "bridge castle house road skyscraper",
+    "large_natural_outdoor_scenes": "cloud forest mountain plain sea",
+    "large_omnivores_and_herbivores": "camel cattle chimpanzee elephant kangaroo",
+    "medium_mammals": "fox porcupine possum raccoon skunk",
+    "non-insect_invertebrates": "crab lobster snail spider worm",
+    "people": "baby boy girl man woman",
+    "reptiles": "crocodile dinosaur lizard snake turtle",
+    "small_mammals": "hamster mouse rabbit shrew squirrel",
+    "trees": "maple_tree oak_tree palm_tree pine_tree willow_tree",
+    "vehicles_1": "bicycle bus motorcycle pickup_truck train",
+    "vehicles_2": "lawn_mower rocket streetcar tank tractor",
+}
 
 
 class CIFAR10(ImageData):
@@ -27,6 +50,8 @@ class CIFAR10(ImageData):
         root: folder that holds, or will hold, `cifar-10-python.tar.gz` and what is inside it; by default `data`.
         url: where to download it from; by default the publisher's address. A mirror's file must have the same checksum.
     """
+
+    _title = "CIFAR-10"
 
     def __init__(self, root: str | None = None, url: str | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -41,11 +66,16 @@ class CIFAR10(ImageData):
     def given(self) -> frozenset[Part]:
         return frozenset({"train", "test"})
 
-    def load(self, part: Part) -> Images:
-        self._prepare()
+    @property
+    def _published(self) -> Any:
+        """The class of torchvision, which knows names and checksums of the files."""
         from torchvision import datasets
 
-        files = datasets.CIFAR10(str(self.root), train=part == "train")
+        return datasets.CIFAR10
+
+    def load(self, part: Part) -> Images:
+        self._prepare()
+        files = self._published(str(self.root), train=part == "train")
         names = [str(index) for index in range(len(files.data))]
         return Images(np.ascontiguousarray(files.data), np.array(files.targets, np.int64), names)
 
@@ -53,37 +83,40 @@ class CIFAR10(ImageData):
         """Make sure that the files are there and whole: extract the archive, or download it first."""
         if self._whole():
             return
-        with alone(self.root / ".cifar-10.lock", f"CIFAR-10 in {self.root}"):
+        with alone(self.root / f"{self._hidden}.lock", f"{self._title} in {self.root}"):
             if not self._whole():
                 self._unpack()
 
+    @property
+    def _hidden(self) -> str:
+        """What names begin with of files that are not for people."""
+        return f".{self._title.lower()}"
+
     def _whole(self) -> bool:
-        from torchvision import datasets
         from torchvision.datasets.utils import check_integrity
 
-        known = datasets.CIFAR10
+        known = self._published
         parts = [*known.train_list, *known.test_list, [known.meta["filename"], known.meta["md5"]]]
         return all(check_integrity(self.root / known.base_folder / name, md5) for name, md5 in parts)
 
     def _unpack(self) -> None:
-        from torchvision import datasets
         from torchvision.datasets.utils import calculate_md5
 
-        known = datasets.CIFAR10
+        known = self._published
         folder, archive = self.root / known.base_folder, self.root / known.filename
         url = self.url or known.url
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-            for left in self.root.glob(".cifar-10-*"):  # by a process that was killed
+            for left in self.root.glob(f"{self._hidden}-*"):  # by a process that was killed
                 shutil.rmtree(left, ignore_errors=True)
-            with tempfile.TemporaryDirectory(dir=self.root, prefix=".cifar-10-") as temporary:
+            with tempfile.TemporaryDirectory(dir=self.root, prefix=f"{self._hidden}-") as temporary:
                 if not archive.exists():
                     fetched = Path(temporary) / archive.name
                     self._download(url, fetched, known.tgz_md5)
                     fetched.replace(archive)
                 elif (md5 := calculate_md5(archive)) != known.tgz_md5:
                     raise InputError(
-                        f"{archive} is not CIFAR-10's file, or is damaged: its md5 is {md5}, not {known.tgz_md5}; "
+                        f"{archive} is not {self._title}'s file, or is damaged: its md5 is {md5}, not {known.tgz_md5}; "
                         "delete it to download it again"
                     )
                 with tarfile.open(archive) as tar:
@@ -94,7 +127,7 @@ class CIFAR10(ImageData):
                 (Path(temporary) / known.base_folder).replace(folder)
         except OSError as error:
             raise InputError(
-                f"CIFAR-10 cannot be unpacked into {self.root} ({error}): name another --data.root"
+                f"{self._title} cannot be unpacked into {self.root} ({error}): name another --data.root"
             ) from None
 
     def _download(self, url: str, target: Path, md5: str) -> None:
@@ -104,7 +137,7 @@ class CIFAR10(ImageData):
             with urllib.request.urlopen(url, timeout=30) as response, target.open("wb") as file:
                 length = int(response.headers.get("Content-Length", 0))
                 chunks = iter(lambda: response.read(_CHUNK), b"")
-                for chunk in track(chunks, f"downloading CIFAR-10 (MB) from {url}", -(-length // _CHUNK)):
+                for chunk in track(chunks, f"downloading {self._title} (MB) from {url}", -(-length // _CHUNK)):
                     file.write(chunk)
             if length and target.stat().st_size < length:
                 raise OSError(f"the connection ended after {target.stat().st_size:,} of {length:,} bytes")
@@ -115,7 +148,41 @@ class CIFAR10(ImageData):
                 error.close()  # it holds the connection
             reason = str(error).removeprefix("<urlopen error ").removesuffix(">")
             raise InputError(
-                f"CIFAR-10 is not in {self.root} and could not be downloaded from {url} ({reason}): put "
+                f"{self._title} is not in {self.root} and could not be downloaded from {url} ({reason}): put "
                 f"{target.name} into {self.root}, name a mirror with --data.url, "
                 "or train on the digits offline with --config configs/quickstart.yaml"
             ) from None
+
+
+class CIFAR100(CIFAR10):
+    """CIFAR-100, published with CIFAR-10 and read and checked as it is.
+
+    Args:
+        labels: `fine` for the 100 classes, `coarse` for the 20 superclasses that each hold five of them.
+        root: folder that holds, or will hold, `cifar-100-python.tar.gz` and what is inside it; by default `data`.
+        url: as CIFAR10's.
+    """
+
+    _title = "CIFAR-100"
+
+    def __init__(self, labels: Literal["fine", "coarse"] = "fine", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.labels = labels
+
+    @property
+    def classes(self) -> list[str]:
+        return sorted(_SUPERCLASSES) if self.labels == "coarse" else sorted(" ".join(_SUPERCLASSES.values()).split())
+
+    @property
+    def _published(self) -> Any:
+        from torchvision import datasets
+
+        return datasets.CIFAR100
+
+    def load(self, part: Part) -> Images:
+        images = super().load(part)
+        if self.labels == "fine":
+            return images
+        above = {fine: place for place, name in enumerate(self.classes) for fine in _SUPERCLASSES[name].split()}
+        places = np.array([above[fine] for fine in sorted(above)], np.int64)
+        return replace(images, labels=places[images.labels])

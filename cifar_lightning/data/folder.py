@@ -1,4 +1,4 @@
-"""Photos in folders, one folder a class, decoded once into memory and into a cache."""
+"""Photos in folders, one folder a class or with a list of labels, decoded once into memory and into a cache."""
 
 import hashlib
 import os
@@ -16,11 +16,12 @@ import PIL
 from numpy.typing import NDArray
 
 from cifar_lightning.data.base import ImageData
+from cifar_lightning.data.catalogue import Catalogue, Folders
 from cifar_lightning.data.images import Images, Part
+from cifar_lightning.data.listing import Listing
 from cifar_lightning.data.lock import alone
 from cifar_onnx import ImageError, InputError
 from cifar_onnx.evaluation.outcome import Unreadable
-from cifar_onnx.folders import files, labelled, subfolders
 from cifar_onnx.images import Pixels, ResizeMode, decode, fingerprint, resize
 from cifar_onnx.progress import track
 
@@ -31,19 +32,23 @@ Texts = NDArray[np.str_]
 class ImageFolder(ImageData):
     """Photos as `root/train/<class>/*`, with `root/val/` and `root/test/` where present, or as `root/<class>/*`.
 
+    Or anywhere, with a CSV file that labels them: `path,label`, and maybe `split` (train, val or test).
     Any size, shape and mode; a file that cannot be read is named with its reason and left out.
 
     Args:
-        root: the folder.
+        root: the folder; by default, where there are `labels`, that of their file.
+        labels: the CSV file, in place of folders for classes and parts; its paths are relative to `root`, where it may
+            be itself.
         image_size: side in pixels of the squares that the net sees.
         resize_mode: how a photo becomes a square: `stretch` its sides, `crop` the middle, or `pad` it with grey.
-        classes: names in the order of the outputs; by default the folders' names, sorted.
+        classes: names in the order of the outputs; by default those of the folders or labels, sorted.
         cache_dir: where decoded images are kept; by default `~/.cache/cifar-lightning`.
     """
 
     def __init__(
         self,
-        root: str,
+        root: str | None = None,
+        labels: str | None = None,
         image_size: int = 32,
         resize_mode: ResizeMode = "stretch",
         classes: list[str] | None = None,
@@ -51,22 +56,25 @@ class ImageFolder(ImageData):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.root = Path(root)
+        if root is None and labels is None:
+            raise InputError("data.root is missing: name the folder that holds a folder of pictures for each class")
+        self.root = Path(labels).parent if root is None and labels else Path(str(root))
         if not self.root.is_dir():
             raise InputError(
                 f"data.root {root!r} is not a folder: name one that holds a folder of pictures for each class"
             )
+        self.catalogue = self._catalogue(labels)
         if not 1 <= image_size <= 1024:
             raise InputError(f"data.image_size is {image_size}: it must lie between 1 and 1024 pixels")
         self.image_size = image_size
         self.resize_mode = resize_mode
         self.cache_dir = Path(cache_dir or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "cifar-lightning"))
-        self._classes = classes or subfolders(self._training_folder())
+        self._classes = classes or self.catalogue.labels
         self.hparams["classes"] = self._classes
         if len(self._classes) < 2:
             raise InputError(
-                f"{self.folder('train')} holds {len(self._classes)} class folders, at least two are needed: "
-                "put the photos of each class into a folder with its name"
+                f"{self.catalogue} holds {len(self._classes)} classes, at least two are needed: "
+                "put the photos of each class into a folder with its name, or list them with --data.labels"
             )
         self._fingerprints: dict[str, str] = {}
 
@@ -76,25 +84,21 @@ class ImageFolder(ImageData):
 
     @property
     def given(self) -> frozenset[Part]:
-        parts: set[Part] = {"train", *(part for part in ("val", "test") if (self.root / part).is_dir())}
-        if "test" not in parts and subfolders(self.folder("train")) != self._classes:
-            parts.add("predict")  # no training set: a folder of pictures to predict, all of them
-        return frozenset(parts)
+        return self.catalogue.parts(self._classes)
+
+    def _catalogue(self, labels: str | None) -> Catalogue:
+        if not labels:
+            return Folders(self.root)
+        inside = self.root / labels
+        return Listing(inside if inside.is_file() and not Path(labels).is_file() else Path(labels), self.root)
 
     def folder(self, part: Part) -> Path:
-        return self.root / part if (self.root / part).is_dir() else self.root
-
-    def _training_folder(self) -> Path:
-        for part in ("val", "test"):
-            if (self.root / part).is_dir() and not (self.root / "train").is_dir():
-                raise InputError(f"{self.root} has {part}/ but no train/ beside it: there is nothing to train on")
-        return self.folder("train")
+        return self.catalogue.folder(part)
 
     def load(self, part: Part) -> Images:
-        folder = self._training_folder() if part == "train" else self.folder(part)
-        pairs = [(path, -1) for path in files(folder)] if part == "predict" else self._labelled(folder)
+        pairs, folder = self._pairs(part), self.folder(part)
         if not pairs:
-            raise InputError(f"{folder} holds no pictures")
+            raise InputError(f"{self.catalogue} holds no pictures for {part}")
         paths = [path for path, _ in pairs]
         known = self._decoded(folder, paths)
         for path, error in zip(paths, known.errors, strict=True):
@@ -117,18 +121,19 @@ class ImageFolder(ImageData):
         name = self.images(part).names[index]
         return Path(name).read_bytes(), self._fingerprints[name]
 
-    def _labelled(self, folder: Path) -> list[tuple[Path, int]]:
-        pairs = labelled(folder, self._classes)
-        if folder == self.folder("train"):
+    def _pairs(self, part: Part) -> list[tuple[Path, int]]:
+        """The files of a part with their labels."""
+        pairs = self.catalogue.pairs(part, self._classes)
+        if part == "train":
             present = {label for _, label in pairs}
             for label, name in enumerate(self._classes):
                 if label not in present:
-                    raise InputError(f"{folder / name}: no pictures of class {name!r} to train on")
+                    raise InputError(f"{self.catalogue}: no pictures of class {name!r} to train on")
         return pairs
 
     def _decoded(self, folder: Path, paths: Sequence[Path]) -> "_Decoded":
         """What the files hold, from the cache if it knows them."""
-        stats = [(path.relative_to(folder), path.stat()) for path in paths]
+        stats = [(os.path.relpath(path, folder), path.stat()) for path in paths]
         lines = [f"{path}\0{stat.st_size}\0{stat.st_mtime_ns}" for path, stat in stats]
         settings = (_VERSION, PIL.__version__, self.image_size, self.resize_mode, folder.resolve())
         key = "\n".join([*map(str, settings), *lines])

@@ -1,0 +1,71 @@
+"""Which pictures there are, in which part each is, and what is on it; none of them is opened."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+
+from cifar_lightning.data.images import Part
+from cifar_onnx import InputError
+from cifar_onnx.folders import files, labelled, subfolders
+
+
+class Catalogue(ABC):
+    """Picture files with their labels.
+
+    Args:
+        root: the folder that holds them.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def __str__(self) -> str:
+        return str(self.folder("train"))
+
+    @property
+    @abstractmethod
+    def labels(self) -> list[str]:
+        """Names of the classes that it has pictures of to train on, sorted."""
+
+    @abstractmethod
+    def parts(self, classes: Sequence[str]) -> frozenset[Part]:
+        """The parts that it knows; `predict`, which is all, where these are no pictures to train on such classes."""
+
+    def folder(self, part: Part) -> Path:
+        """The folder that the pictures of a part are in."""
+        return self.root
+
+    @abstractmethod
+    def pairs(self, part: Part, classes: Sequence[str]) -> list[tuple[Path, int]]:
+        """Files of a part with the places of their labels among the classes, -1 for those to predict.
+
+        Raises:
+            InputError: a label is no class, or there is no such part.
+        """
+
+
+class Folders(Catalogue):
+    """A folder for each class, in `root/train/`, `root/val/` and `root/test/` or in `root` itself."""
+
+    @property
+    def labels(self) -> list[str]:
+        return subfolders(self._training_folder())
+
+    def parts(self, classes: Sequence[str]) -> frozenset[Part]:
+        parts: set[Part] = {"train", *(part for part in ("val", "test") if (self.root / part).is_dir())}
+        if "test" not in parts and subfolders(self.folder("train")) != list(classes):
+            parts.add("predict")
+        return frozenset(parts)
+
+    def folder(self, part: Part) -> Path:
+        return self.root / part if (self.root / part).is_dir() else self.root
+
+    def _training_folder(self) -> Path:
+        for part in ("val", "test"):
+            if (self.root / part).is_dir() and not (self.root / "train").is_dir():
+                raise InputError(f"{self.root} has {part}/ but no train/ beside it: there is nothing to train on")
+        return self.folder("train")
+
+    def pairs(self, part: Part, classes: Sequence[str]) -> list[tuple[Path, int]]:
+        folder = self._training_folder() if part == "train" else self.folder(part)
+        return [(path, -1) for path in files(folder)] if part == "predict" else labelled(folder, classes)

@@ -1,0 +1,108 @@
+"""Labels of pictures from a CSV file."""
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple, cast
+
+from cifar_lightning.data.catalogue import Catalogue
+from cifar_lightning.data.images import Part
+from cifar_onnx import InputError
+
+_SPLITS = ("train", "val", "test")
+
+
+class _Row(NamedTuple):
+    """A picture, by its line in the file."""
+
+    line: int
+    label: str
+    part: Part
+
+
+class Listing(Catalogue):
+    """Pictures and their labels, from a CSV file with the columns `path`, `label` and, maybe, `split`.
+
+    Without `split` all are to be trained on.
+
+    Args:
+        file: the CSV file.
+        root: what its paths are relative to.
+
+    Raises:
+        InputError: it cannot be read, lacks a column, or a line has no label, a split that is none, or a picture that
+            an earlier one has with another label or in another part.
+    """
+
+    def __init__(self, file: Path, root: Path) -> None:
+        super().__init__(root)
+        self.file = file
+        self._rows: dict[Path, _Row] = {}
+        try:
+            with file.open(newline="", encoding="utf-8-sig") as text:
+                reader = csv.reader(text)
+                self._columns = [name.strip() for name in next(reader, [])]
+                self._check_columns()
+                for cells in reader:
+                    if any(cells):
+                        self._add(reader.line_num, cells)
+        except OSError as error:
+            raise InputError(
+                f"data.labels {str(file)!r} cannot be read ({error.strerror}): name a CSV file, or null for folders"
+            ) from None
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise InputError(f"{file} cannot be read as a CSV file: {error}") from None
+
+    def __str__(self) -> str:
+        return str(self.file)
+
+    @property
+    def labels(self) -> list[str]:
+        return sorted({row.label for row in self._rows.values() if row.part == "train"})
+
+    def parts(self, classes: Sequence[str]) -> frozenset[Part]:
+        parts: set[Part] = {"train", *(row.part for row in self._rows.values())}
+        if "test" not in parts and self.labels != sorted(classes):
+            parts.add("predict")
+        return frozenset(parts)
+
+    def _check_columns(self) -> None:
+        if missing := [name for name in ("path", "label") if self._columns.count(name) != 1]:
+            has = f"the columns {', '.join(self._columns)}" if self._columns else "no lines"
+            raise InputError(
+                f"{self.file}, line 1: it has {has}, but {missing[0]} must be one: it needs path, label and maybe split"
+            )
+
+    def _add(self, line: int, cells: Sequence[str]) -> None:
+        where = f"{self.file}, line {line}"
+        if len(cells) != len(self._columns):
+            raise InputError(
+                f"{where}: {len(cells)} values for {len(self._columns)} columns: put one that holds a comma in quotes"
+            )
+        values = dict(zip(self._columns, map(str.strip, cells), strict=True))
+        for name in ("path", "label"):
+            if not values[name]:
+                raise InputError(f"{where}: the {name} is empty")
+        path, label, split = Path(values["path"].replace("\\", "/")), values["label"], values.get("split", "train")
+        if split not in _SPLITS:
+            raise InputError(f"{where}: split is {split!r}: it must be {', '.join(_SPLITS[:-1])} or {_SPLITS[-1]}")
+        row = _Row(line, label, cast(Part, split))
+        first = self._rows.setdefault(path, row)
+        if first[1:] != row[1:]:
+            raise InputError(
+                f"{where}: {path} is {label!r} in {split}, but {first.label!r} in {first.part} in line {first.line}"
+            )
+
+    def pairs(self, part: Part, classes: Sequence[str]) -> list[tuple[Path, int]]:
+        places = {name: place for place, name in enumerate(classes)}
+        found = []
+        for path, row in self._rows.items():
+            if part not in (row.part, "predict"):
+                continue
+            where, file = f"{self.file}, line {row.line}", self.root / path
+            if not file.is_file():
+                raise InputError(f"{where}: there is no file {file}")
+            if part != "predict" and row.label not in places:
+                raise InputError(f"{where}: {row.label!r} is not one of the classes {', '.join(classes)}")
+            found.append((file, -1 if part == "predict" else places[row.label]))
+        return sorted(found)

@@ -1,0 +1,163 @@
+"""Pictures that a CSV file labels, in place of folders."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cifar_lightning.data import ImageFolder
+from cifar_onnx import InputError
+from cifar_onnx.images import decode
+from tests.conftest import BRIEF, Run
+
+Write = Callable[..., Path]
+
+
+@pytest.fixture
+def write(photos: Path) -> Write:
+    """Write `labels.csv` beside the folders: a line for each photo of train, or these lines."""
+
+    def make(*lines: str, columns: str = "path,label") -> Path:
+        listed = lines or [f"{path.relative_to(photos)},{path.parent.name}" for path in (photos / "train").rglob("*.*")]
+        (photos / "labels.csv").write_text("\n".join([columns, *listed]) + "\n")
+        return photos / "labels.csv"
+
+    return make
+
+
+def split_of(data: ImageFolder) -> dict[str, dict[str, int]]:
+    parts = ("train", "val", "test")
+    return {part: dict(zip(data.images(part).names, data.images(part).labels.tolist(), strict=True)) for part in parts}
+
+
+class TestListing:
+    def test_it_gives_what_folders_with_these_names_give(self, photos: Path, write: Write) -> None:
+        folders, listed = ImageFolder(str(photos / "train")), ImageFolder(labels=str(write()))
+        assert listed.classes == folders.classes
+        assert split_of(listed) == split_of(folders)
+        for part in ("train", "val", "test"):
+            assert np.array_equal(listed.images(part).pixels, folders.images(part).pixels)
+
+    def test_the_order_of_its_lines_changes_nothing(self, write: Write) -> None:
+        before = split_of(ImageFolder(labels=str(path := write())))
+        lines = path.read_text().splitlines()[1:]
+        assert lines != sorted(lines)
+        after = split_of(ImageFolder(labels=str(write(*sorted(lines)))))
+        assert [(part, list(names.items())) for part, names in before.items()] == [
+            (part, list(names.items())) for part, names in after.items()
+        ]
+
+    def test_paths_are_relative_to_its_folder_or_to_root(self, photos: Path, write: Write, tmp_path: Path) -> None:
+        expected = split_of(ImageFolder(labels=str(path := write())))
+        assert split_of(ImageFolder(str(photos), labels="labels.csv")) == expected
+        elsewhere = path.rename(tmp_path / "elsewhere.csv")
+        assert split_of(ImageFolder(str(photos), labels=str(elsewhere))) == expected
+        with pytest.raises(InputError, match=rf"elsewhere.csv, line 2: there is no file {tmp_path}/train/"):
+            ImageFolder(labels=str(elsewhere)).images("train")
+
+    def test_a_column_decides_the_parts(self, photos: Path, write: Write) -> None:
+        names = [path.relative_to(photos) for path in sorted((photos / "train").rglob("*.*"))]
+        splits = ["train"] * 30 + ["val", "test"] * 3
+        order = np.random.default_rng(0).permutation(36)
+        lines = [f"{splits[place]},{names[place].parent.name},{names[place]}" for place in order]
+        data = ImageFolder(labels=str(write(*lines, columns="split,label,path")))
+        assert data.given == {"train", "val", "test"}
+        for part, found in split_of(data).items():
+            assert sorted(found) == [
+                str(photos / name) for name, split in zip(names, splits, strict=True) if split == part
+            ]
+
+    def test_where_it_knows_a_test_set_only_validation_is_cut_off(self, photos: Path, write: Write) -> None:
+        lines = [
+            f"{path.relative_to(photos)},{path.parent.name},{path.parent.parent.name}"
+            for path in photos.rglob("*.*")
+            if path.parent != photos
+        ]
+        data = ImageFolder(labels=str(write(*lines, columns="path,label,split")))
+        assert [len(data.images(part)) for part in ("train", "val", "test")] == [33, 3, 9]
+
+    def test_another_label_counts_at_once_and_decodes_nothing(
+        self, photos: Path, write: Write, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        path = write()
+        ImageFolder(labels=str(path)).load("train")
+        lines = path.read_text().splitlines()
+        monkeypatch.setattr("cifar_lightning.data.folder.decode", None)
+        name, before = lines[1].split(",")
+        after = next(each for each in ("blue", "red") if each != before)
+        images = ImageFolder(labels=str(write(f"{name},{after}", *lines[2:]))).load("train")
+        assert images.labels[images.names.index(str(photos / name))] == ["blue", "green", "red"].index(after)
+
+    def test_another_picture_is_decoded(self, photos: Path, write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+        path = write()
+        ImageFolder(labels=str(path)).load("train")
+        decoded: list[Path] = []
+        monkeypatch.setattr("cifar_lightning.data.folder.decode", lambda file: decoded.append(file) or decode(file))
+        path.write_text(path.read_text() + "test/red/00.jpg,red\n")
+        assert len(ImageFolder(labels=str(path)).load("train")) == 37
+        assert photos / "test/red/00.jpg" in decoded
+
+    def test_a_line_that_is_repeated_is_one_picture(self, write: Write) -> None:
+        path = write()
+        path.write_text(path.read_text() + path.read_text().splitlines()[1] + "\n\n")
+        assert len(ImageFolder(labels=str(path)).load("train")) == 36
+
+    @pytest.mark.parametrize(
+        ("lines", "columns", "message"),
+        [
+            (["a,b"], "name,label", "line 1: it has the columns name, label, but path must be one"),
+            (["a;b"], "path;label", "line 1: it has the columns path;label, but path must be one"),
+            (["a,b"], "path,class", "line 1: it has the columns path, class, but label must be one"),
+            (["{0},red", "gone.jpg,blue"], "path,label", "line 3: there is no file .*gone.jpg"),
+            (["{0},red", "{1},"], "path,label", "line 3: the label is empty"),
+            (["{0},red", ",red"], "path,label", "line 3: the path is empty"),
+            (["{0},red", "{1},red,big"], "path,label", "line 3: 3 values for 2 columns: put one that holds a comma in"),
+            (
+                ["{0},red", "{1},red", "./{0},blue"],
+                "path,label",
+                "line 4: .* is 'blue' in train, but 'red' in .*line 2",
+            ),
+            (["{0},red,train", "{0},red,test"], "path,label,split", "line 3: .*'red' in test, but 'red' in train in"),
+            (["{0},red,train", "{1},red,dev"], "path,label,split", "line 3: split is 'dev': it must be train, val or"),
+            (["{0},red,train", "{1},red,"], "path,label,split", "line 3: split is ''"),
+            (
+                ["{0},red,train", "{1},blue,train", "{2},zebra,test"],
+                "path,label,split",
+                "line 4: 'zebra' is not one of the classes blue, red",
+            ),
+            (["{0},red"], "path,label", "labels.csv holds 1 classes, at least two are needed"),
+        ],
+    )
+    def test_what_is_wrong_is_named_with_its_line(
+        self, photos: Path, write: Write, lines: list[str], columns: str, message: str
+    ) -> None:
+        names = [f"train/{name}/00.jpg" for name in ("red", "green", "blue")]
+        path = write(*(line.format(*names) for line in lines), columns=columns)
+        with pytest.raises(InputError, match=message):
+            ImageFolder(labels=str(path)).images("test")
+
+    @pytest.mark.parametrize("content", [b"", b"path,label\n\xff\xfe,red\n", None])
+    def test_what_is_no_such_file_is_named(self, photos: Path, content: bytes | None) -> None:
+        if content is not None:
+            (photos / "labels.csv").write_bytes(content)
+        with pytest.raises(InputError, match=r"labels\.csv'?(, line 1: it has no lines| cannot be read)"):
+            ImageFolder(str(photos), labels="labels.csv")
+
+    def test_commands_take_it_from_the_checkpoint(self, run: Run, photos: Path, write: Write) -> None:
+        write()
+        words = ("--data", "ImageFolder", "--data.root", photos, "--data.labels", "labels.csv")
+        assert run("fit", *BRIEF, *words).code == 0
+        path = "runs/cnn/version_0/checkpoints/best.ckpt"
+        assert run("predict", "--ckpt_path", path).code == 0
+        rows = Path("runs/cnn/version_0/predictions.csv").read_text().splitlines()
+        assert len(rows) == 1 + 3
+        new = ("--data.root", photos / "test" / "red", "--data.labels")
+        assert run("predict", "--ckpt_path", path, *new, "null", "--output", "new.csv").code == 0
+        assert len(Path("new.csv").read_text().splitlines()) == 1 + 3
+        result = run("predict", "--ckpt_path", path, "--data.root", photos / "test", "--data.labels", "labels.csv")
+        assert result.code == 2
+        assert result.err.endswith(
+            "error: data.labels 'labels.csv' cannot be read (No such file or directory): "
+            "name a CSV file, or null for folders\n",
+        )

@@ -22,7 +22,7 @@ LAW = {
     "cifar_lightning/loss.py": {"torch", "cifar_onnx.errors"},
     "cifar_lightning/optim.py": {"torch"},
     "cifar_lightning/data": {
-        "torch", "lightning", "torchvision", "numpy", "PIL", "sklearn", "filelock", "cifar_onnx",
+        "torch", "lightning", "torchvision", "numpy", "PIL", "sklearn", "scipy", "filelock", "cifar_onnx",
         OURS + "augment", OURS + "data",
     },
     "cifar_lightning/module.py": {

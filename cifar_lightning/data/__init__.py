@@ -4,5 +4,6 @@ from cifar_lightning.data.base import ImageData
 from cifar_lightning.data.cifar import CIFAR10, CIFAR100
 from cifar_lightning.data.digits import Digits
 from cifar_lightning.data.folder import ImageFolder
+from cifar_lightning.data.imagenet import ImageNet
 
-__all__ = ["CIFAR10", "CIFAR100", "Digits", "ImageData", "ImageFolder"]
+__all__ = ["CIFAR10", "CIFAR100", "Digits", "ImageData", "ImageFolder", "ImageNet"]

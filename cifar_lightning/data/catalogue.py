@@ -25,7 +25,7 @@ class Catalogue(ABC):
     @property
     @abstractmethod
     def labels(self) -> list[str]:
-        """Names of the classes that it has pictures of to train on, sorted."""
+        """Names of the classes that it has pictures of to train on, in their order."""
 
     @abstractmethod
     def parts(self, classes: Sequence[str]) -> frozenset[Part]:

@@ -105,12 +105,12 @@ def variants(net: ModelProto, precision: Precision, pictures: Pixels) -> Iterato
 def _corrected(net: ModelProto, expected: Scores, pictures: Pixels) -> ModelProto:
     """Take off what rounding adds to the logits on average (Nagel et al. 2019, https://arxiv.org/abs/1906.04721)."""
     correction = (expected - runner(net)(pictures)[0]).mean(axis=0)
-    for node in net.graph.node:
-        for place, name in enumerate(node.output):
-            if name == "logits":
-                node.output[place] = "logits/rounded"
+    nodes = net.graph.node
+    place = next(place for place, node in enumerate(nodes) if "logits" in node.output)
+    nodes[place].output[list(nodes[place].output).index("logits")] = "logits/rounded"
     net.graph.initializer.append(numpy_helper.from_array(correction, "logits/correction"))
-    net.graph.node.append(helper.make_node("Add", ["logits/rounded", "logits/correction"], ["logits"]))
+    # Before whatever takes the logits, as familiarity may.
+    nodes.insert(place + 1, helper.make_node("Add", ["logits/rounded", "logits/correction"], ["logits"]))
     return net
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from cifar_lightning import quantize
-from cifar_lightning.familiarity import Energy, Scored
+from cifar_lightning.familiarity import Energy, Familiarity, MaxLogit, Scored
 from cifar_lightning.graph import core
 from cifar_onnx import Classifier
 from cifar_onnx.__main__ import main as receiver
@@ -68,6 +68,14 @@ def test_a_net_that_rounding_breaks_is_refused_with_figures() -> None:
     net, pixels, labels = drowned()
     with pytest.raises(ValueError, match=r"int8 .*accuracy on validation goes from 100\.00% to .*, by more than 0\.3"):
         quantize.smaller(net, "int8", pixels, pixels, labels, ["a", "b"])
+
+
+@pytest.mark.parametrize("score", [Energy(), MaxLogit()])
+def test_every_variant_is_a_whole_graph_whatever_familiarity_takes(score: Familiarity) -> None:
+    _, pixels, _ = drowned()
+    net = core(Scored(Drowned(), score).eval(), 8)
+    for _, variant in quantize.variants(net, "int8", pixels):
+        onnx.checker.check_model(variant, full_check=True)
 
 
 def test_of_several_variants_one_that_holds_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,7 @@ from cifar_onnx import InputError
 from cifar_onnx.evaluation import outliers
 from cifar_onnx.evaluation.metrics import expected_calibration_error
 from cifar_onnx.evaluation.reliability import Rejection, rejections
-from cifar_onnx.images import Pixels
+from cifar_onnx.images import Pictures, Pixels
 from cifar_onnx.progress import track
 from cifar_onnx.uncertainty import Method, PredictionSets, Unknown, nonconformity
 
@@ -75,7 +75,7 @@ class Calibration:
         )
 
     def again(
-        self, run: Callable[[Pixels], tuple[Scores, Scores]], known: Images, classes: Sequence[str]
+        self, run: Callable[[Pictures], tuple[Scores, Scores]], known: Images, classes: Sequence[str]
     ) -> "Calibration":
         """The same of a variant of the net, which gives logits and familiarities of uint8 `(N, S, S, 3)`."""
         logits, familiarity = run(known.pixels)
@@ -151,7 +151,7 @@ def _outliers(known: Images, classes: Sequence[str]) -> dict[str, Pixels]:
     return outliers.make(known.pixels.shape[1], classes)
 
 
-def _run(watched: Watched, pixels: Pixels, title: str | None = None) -> tuple[Scores, Scores]:
+def _run(watched: Watched, pixels: Pictures, title: str | None = None) -> tuple[Scores, Scores]:
     """Logits `(N, K)` and contrasts `(N, D)` of `(N, S, S, 3)`; with a title, progress is shown."""
     device = next(watched.parameters()).device
     starts = range(0, len(pixels), _TOGETHER)

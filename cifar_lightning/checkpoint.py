@@ -221,8 +221,8 @@ def parser_defaults(checkpoint: dict[str, Any]) -> dict[str, Any]:
         "model.net": net,
         "data": {
             "class_path": source,
-            # Where to download from and what to write are the matter of who runs the command.
-            "init_args": {key: data[key] for key in data.keys() - {"_instantiator", "url", "cache_dir"}},
+            # Where to download from, what to write and how much fits are the matter of who runs the command.
+            "init_args": {key: data[key] for key in data.keys() - {"_instantiator", "url", "cache_dir", "memory"}},
         },
     }
 

@@ -71,7 +71,7 @@ def by_torch(model: nn.Module) -> Run:
     """What a model of pixels `(B, 3, S, S)` makes of uint8 `(B, S, S, 3)`."""
 
     @torch.inference_mode()
-    def run(pixels: images.Pixels) -> tuple[Scores, Scores]:
+    def run(pixels: images.Pictures) -> tuple[Scores, Scores]:
         logits, familiarity = (
             each.numpy() for each in model(torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2))
         )

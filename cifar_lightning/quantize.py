@@ -24,12 +24,12 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from onnxruntime.transformers.float16 import convert_float_to_float16
 from onnxruntime.transformers.onnx_model import OnnxModel
 
-from cifar_onnx.images import Pixels
+from cifar_onnx.images import Pictures, Pixels
 from cifar_onnx.progress import track
 
 Precision = Literal["fp32", "fp16", "int8"]
 Scores = NDArray[np.float32]
-Run = Callable[[Pixels], tuple[Scores, Scores]]  # logits (N, K) and familiarity (N,) of uint8 (N, S, S, 3)
+Run = Callable[[Pictures], tuple[Scores, Scores]]  # logits (N, K) and familiarity (N,) of uint8 (N, S, S, 3)
 
 RANGES = 500  # pictures that ranges of 8-bit numbers are found by
 DROP, CLASS_DROP = 0.003, 0.01  # of accuracy, and of the recall of any class
@@ -120,7 +120,7 @@ def runner(net: ModelProto) -> Run:
     options.log_severity_level = 3
     session = ort.InferenceSession(net.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
-    def run(pixels: Pixels) -> tuple[Scores, Scores]:
+    def run(pixels: Pictures) -> tuple[Scores, Scores]:
         parts = [
             session.run(["logits", "familiarity"], {"net_pixels": _planes(pixels[start : start + _TOGETHER])})
             for start in range(0, len(pixels), _TOGETHER)
@@ -135,7 +135,7 @@ def smaller(
     net: ModelProto,
     precision: Precision,
     pictures: Pixels,
-    known: Pixels,
+    known: Pictures,
     labels: NDArray[np.int64],
     classes: Sequence[str],
 ) -> tuple[ModelProto, str]:

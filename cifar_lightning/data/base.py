@@ -1,7 +1,7 @@
 """The LightningDataModule under every source: split, statistics, batches on the device, augmentation."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Literal
@@ -12,13 +12,13 @@ import torch
 
 from cifar_lightning.augment import Augmentation, Draw, Mixing
 from cifar_lightning.data.batches import Batch, Batches
-from cifar_lightning.data.images import Images, Part, channel_statistics, stratify
+from cifar_lightning.data.images import Images, Part, Rows, channel_statistics, stratify
 from cifar_onnx import InputError
 from cifar_onnx.images import Pixels, ResizeMode, encode_png, fingerprint
 
 
 class ImageData(L.LightningDataModule, ABC):
-    """Images that fit into memory; a source says what they are.
+    """Images in memory, or streamed from disk; a source says what they are.
 
     Parts that the source does not give are seeded, stratified slices of train. The test set is loaded by `test` and
     `predict` only.
@@ -72,7 +72,7 @@ class ImageData(L.LightningDataModule, ABC):
         self.position = (0, 0)  # where training stood when it was saved: epochs, and batches of the next
         self._seed = 0
         self._parts: dict[Part, Images] = {}
-        self._tensors: dict[Part, tuple[torch.Tensor, torch.Tensor]] = {}
+        self._tensors: dict[Part, tuple[torch.Tensor | Rows, torch.Tensor]] = {}
 
     @property
     @abstractmethod
@@ -159,13 +159,25 @@ class ImageData(L.LightningDataModule, ABC):
             "test": ("test",),
             "predict": ("predict",) if "predict" in self.given else ("test",),
         }
+        device = trainer.strategy.root_device
         for part in needed[stage]:
-            images, device = self.images(part), trainer.strategy.root_device
-            if len(images) < trainer.world_size:
-                raise InputError(f"{len(images)} images for {part} are too few for {trainer.world_size} processes")
-            self._tensors[part] = torch.from_numpy(images.pixels).to(device), torch.from_numpy(images.labels).to(device)
+            if (count := len(self.images(part))) < trainer.world_size:
+                raise InputError(f"{count} images for {part} are too few for {trainer.world_size} processes")
+        streamed = self.streamed(needed[stage], device)
+        for part in needed[stage]:
+            images = self.images(part)
+            pixels: torch.Tensor | Rows
+            if streamed and isinstance(images.pixels, Rows):
+                pixels = images.pixels
+            else:
+                pixels = torch.from_numpy(images.pixels[:]).to(device)
+            self._tensors[part] = pixels, torch.from_numpy(images.labels).to(device)
         if stage == "fit":
             self._seed = torch.initial_seed()  # of seed_everything; the training step seeds anew
+
+    def streamed(self, parts: Iterable[Part], device: torch.device) -> bool:
+        """Whether these parts stay on disk, where they lie there, because they are too large for the memory."""
+        return False
 
     def state_dict(self) -> dict[str, int]:
         """Where training stands: epochs done, batches done of the next one, and how many there are in one.
@@ -210,7 +222,7 @@ class ImageData(L.LightningDataModule, ABC):
 
     def _in_order(self, part: Part) -> Batches:
         # Without gradients four times as many fit into memory; into the caches of a CPU they do not.
-        on_cpu = self._tensors[part][0].device.type == "cpu"
+        on_cpu = self._tensors[part][1].device.type == "cpu"
         return self._batches(part, self.batch_size if on_cpu else 4 * self.batch_size)
 
     def _batches(self, part: Part, size: int, place: Callable[[], tuple[int, int]] | None = None) -> Batches:
@@ -237,6 +249,6 @@ class ImageData(L.LightningDataModule, ABC):
 
     def excerpt(self, count: int) -> torch.Tensor:
         """Training images spread over the set, as many at most, `(n, 3, S, S)`, uint8, where training is done."""
-        images = self._tensors["train"][0]
-        chosen = torch.linspace(0, len(images) - 1, min(count, len(images))).round().long()
-        return images[chosen.to(images.device)].permute(0, 3, 1, 2)
+        pixels = self.images("train").pixels
+        chosen = torch.linspace(0, len(pixels) - 1, min(count, len(pixels))).round().long()
+        return torch.from_numpy(pixels[chosen.numpy()]).to(self._tensors["train"][1].device).permute(0, 3, 1, 2)

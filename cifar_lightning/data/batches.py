@@ -1,4 +1,4 @@
-"""Batches as slices of a permuted tensor: no worker processes, no Python per image.
+"""Batches as slices of a permuted tensor, or read from disk ahead of time: no Python per image.
 
 Notation: `N` images, `B` batch, `H W` size.
 """
@@ -9,6 +9,11 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+
+from cifar_lightning.data.ahead import ahead
+from cifar_lightning.data.images import Rows
+
+_THREADS, _WAITING = 2, 4  # batches that are read from disk at once, and that are kept ready
 
 
 class Batch(NamedTuple):
@@ -32,14 +37,14 @@ class Batch(NamedTuple):
 
 
 class Batches:
-    """Batches of a set that lies in memory, on the device where it lies.
+    """Batches of a set that lies in memory, on the device where it lies, or of one on disk, as the same batches.
 
     Order and seeds are functions of (seed, epoch) alone. Of several processes each has its share of every batch: the
     shares are disjoint, and together they are what one process alone would have with batches of their size together.
 
     Args:
         images: uint8 `(N, H, W, 3)`.
-        labels: int64 `(N,)`.
+        labels: int64 `(N,)`, on the device where batches are to be.
         batch_size: `B` of each process; the last batch may be smaller.
         seed: of order and augmentation.
         place: asked at the start of each pass for the epoch and its first batch; None keeps the images in their order.
@@ -50,7 +55,7 @@ class Batches:
 
     def __init__(
         self,
-        images: Tensor,
+        images: Tensor | Rows,
         labels: Tensor,
         batch_size: int,
         seed: int = 0,
@@ -96,18 +101,39 @@ class Batches:
             # Drawn on the CPU, so that every device sees the same order.
             generator = torch.Generator().manual_seed(_mix(self.seed, epoch))
             order = self._drawn(generator) if self.balanced else torch.randperm(len(order), generator=generator)
-        if not (shares := self._shares[first:]):
+        shares = self._shares[first:]
+        if isinstance(self.images, Tensor):
+            batches = self._slices(self.images, order, shares)
+        else:
+            batches = self._read(self.images, order, shares)
+        for number, (batch, weight) in enumerate(zip(batches, self._weights[first:], strict=True), first + 1):
+            yield Batch(*batch, _mix(self.seed, epoch, number, self.rank), weight, epoch)
+
+    def _slices(self, images: Tensor, order: Tensor, shares: list[slice]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Images, labels and indices of each share of a set in memory."""
+        labels = self.labels
+        if not shares:
             return
-        order = torch.cat([order[share] for share in shares]).to(self.images.device)
-        images, labels = self.images, self.labels
+        order = torch.cat([order[share] for share in shares]).to(labels.device)
         if self.place or len(order) < len(images):
             images, labels = images[order], labels[order]
         images = images.permute(0, 3, 1, 2)  # (N, 3, H, W)
         start = 0
-        for number, (share, weight) in enumerate(zip(shares, self._weights[first:], strict=True), first + 1):
+        for share in shares:
             part = slice(start, start := start + share.stop - share.start)
-            seed = _mix(self.seed, epoch, number, self.rank)
-            yield Batch(images[part], labels[part], order[part], seed, weight, epoch)
+            yield images[part], labels[part], order[part]
+
+    def _read(self, rows: Rows, order: Tensor, shares: list[slice]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """The same of a set on disk."""
+        device = self.labels.device
+
+        def read(share: slice) -> Tensor:
+            images = torch.from_numpy(rows[order[share].numpy()])
+            return images.pin_memory() if device.type == "cuda" else images
+
+        for share, images in zip(shares, ahead(read, shares, _THREADS, _WAITING), strict=True):
+            indices = order[share].to(device)
+            yield images.to(device, non_blocking=True).permute(0, 3, 1, 2), self.labels[indices], indices
 
     def _drawn(self, generator: torch.Generator) -> Tensor:
         """As many places as there are images, of each class as many but for one."""

@@ -1,32 +1,31 @@
-"""Photos in folders, one folder a class or with a list of labels, decoded once into memory and into a cache."""
+"""Photos in folders, one folder a class or with a list of labels, decoded once into a cache."""
 
 import hashlib
+import math
 import os
-import shutil
 import sys
-import tempfile
-import zipfile
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 import PIL
-from numpy.typing import NDArray
+import torch
 
+from cifar_lightning.data.ahead import ahead
 from cifar_lightning.data.base import ImageData
 from cifar_lightning.data.catalogue import Catalogue, Folders
-from cifar_lightning.data.images import Images, Part
+from cifar_lightning.data.images import Images, Part, Rows
 from cifar_lightning.data.listing import Listing
 from cifar_lightning.data.lock import alone
+from cifar_lightning.data.memory import free
+from cifar_lightning.data.store import Decoded, Picture, Store
 from cifar_onnx import ImageError, InputError
 from cifar_onnx.evaluation.outcome import Unreadable
-from cifar_onnx.images import Pixels, ResizeMode, decode, fingerprint, resize
+from cifar_onnx.images import ResizeMode, decode, fingerprint, resize
 from cifar_onnx.progress import track
 
 _VERSION = 3  # of how pictures become pixels: a change makes old caches stale
-Texts = NDArray[np.str_]
 
 
 class ImageFolder(ImageData):
@@ -42,7 +41,9 @@ class ImageFolder(ImageData):
         image_size: side in pixels of the squares that the net sees.
         resize_mode: how a photo becomes a square: `stretch` its sides, `crop` the middle, or `pad` it with grey.
         classes: names in the order of the outputs; by default those of the folders or labels, sorted.
-        cache_dir: where decoded images are kept; by default `~/.cache/cifar-lightning`.
+        cache_dir: where decoded images are kept, `3 image_size^2` bytes each; by default `~/.cache/cifar-lightning`.
+        memory: GB of images that are held in memory at most; more are streamed from the cache. By default a quarter of
+            what is free, on the machine and on its GPU: with the copy of them in an epoch's order they take half.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class ImageFolder(ImageData):
         resize_mode: ResizeMode = "stretch",
         classes: list[str] | None = None,
         cache_dir: str | None = None,
+        memory: float | Literal["auto"] = "auto",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -66,9 +68,12 @@ class ImageFolder(ImageData):
         self.catalogue = self._catalogue(labels)
         if not 1 <= image_size <= 1024:
             raise InputError(f"data.image_size is {image_size}: it must lie between 1 and 1024 pixels")
+        if memory != "auto" and memory < 0:
+            raise InputError(f"data.memory is {memory}: it must be a number of GB, or auto")
         self.image_size = image_size
         self.resize_mode = resize_mode
         self.cache_dir = Path(cache_dir or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "cifar-lightning"))
+        self.memory = memory
         self._classes = classes or self.catalogue.labels
         self.hparams["classes"] = self._classes
         if len(self._classes) < 2:
@@ -76,7 +81,7 @@ class ImageFolder(ImageData):
                 f"{self.catalogue} holds {len(self._classes)} classes, at least two are needed: "
                 "put the photos of each class into a folder with its name, or list them with --data.labels"
             )
-        self._fingerprints: dict[str, str] = {}
+        self._fingerprints: dict[str, bytes] = {}
 
     @property
     def classes(self) -> list[str]:
@@ -101,25 +106,33 @@ class ImageFolder(ImageData):
             raise InputError(f"{self.catalogue} holds no pictures for {part}")
         paths = [path for path, _ in pairs]
         known = self._decoded(folder, paths)
-        for path, error in zip(paths, known.errors, strict=True):
-            if error:
-                print(f"left out: {path}: {error}", file=sys.stderr)
-        kept = np.flatnonzero(known.errors == "")
+        for place, error in known.errors.items():
+            print(f"left out: {paths[place]}: {error}", file=sys.stderr)
+        kept = np.delete(np.arange(len(paths)), list(known.errors))
         if not len(kept):
             raise InputError(f"{folder}: none of the {len(paths)} files can be read as a picture")
         names = [str(paths[i]) for i in kept]
         self._fingerprints |= dict(zip(names, known.fingerprints[kept].tolist(), strict=True))
         labels = np.array([label for _, label in pairs], np.int64)
-        unreadable = (
-            Unreadable(str(path), label, str(error))
-            for (path, label), error in zip(pairs, known.errors, strict=True)
-            if error
-        )
-        return Images(known.pixels[kept], labels[kept], names, known.areas[kept], tuple(unreadable))
+        unreadable = (Unreadable(str(paths[place]), pairs[place][1], error) for place, error in known.errors.items())
+        return Images(known.pixels.take(kept), labels[kept], names, known.areas[kept], tuple(unreadable))
+
+    def streamed(self, parts: Iterable[Part], device: torch.device) -> bool:
+        assert self.trainer is not None
+        size = sum(math.prod(self.images(part).pixels.shape) for part in parts) / 1e9
+        processes = self.trainer.num_devices
+        most = free(device, processes) / 4e9 if self.memory == "auto" else self.memory
+        if size > most:
+            print(
+                f"{size:.3g} GB of images are more than data.memory, {most:.3g} GB: they are read from "
+                f"{self.cache_dir} while they are needed",
+                file=sys.stderr,
+            )
+        return size > most
 
     def original(self, part: Part, index: int) -> tuple[bytes, str]:
         name = self.images(part).names[index]
-        return Path(name).read_bytes(), self._fingerprints[name]
+        return Path(name).read_bytes(), self._fingerprints[name].decode()
 
     def _pairs(self, part: Part) -> list[tuple[Path, int]]:
         """The files of a part with their labels."""
@@ -131,65 +144,59 @@ class ImageFolder(ImageData):
                     raise InputError(f"{self.catalogue}: no pictures of class {name!r} to train on")
         return pairs
 
-    def _decoded(self, folder: Path, paths: Sequence[Path]) -> "_Decoded":
-        """What the files hold, from the cache if it knows them."""
-        stats = [(os.path.relpath(path, folder), path.stat()) for path in paths]
-        lines = [f"{path}\0{stat.st_size}\0{stat.st_mtime_ns}" for path, stat in stats]
+    def _decoded(self, folder: Path, paths: Sequence[Path]) -> Decoded:
+        """What the files hold, from the cache as far as it knows them."""
         settings = (_VERSION, PIL.__version__, self.image_size, self.resize_mode, folder.resolve())
-        key = "\n".join([*map(str, settings), *lines])
-        cache = self.cache_dir.expanduser() / f"{hashlib.sha256(os.fsencode(key)).hexdigest()}.npz"
-        if kept := _kept(cache):
-            return kept
-        with alone(cache.with_name(".lock"), str(folder)):
-            return _kept(cache) or self._decode(folder, paths, cache)
+        place = self.cache_dir.expanduser() / _digest("\n".join(map(str, settings)))
+        inside = f"{folder}{os.sep}"
+        keys = []
+        for path in paths:
+            stat = path.stat()
+            keys.append(_digest(f"{str(path).removeprefix(inside)}\0{stat.st_size}\0{stat.st_mtime_ns}"))
+        store = Store(place, self.image_size)
+        if found := store.find(keys):
+            return found
+        with alone(place.with_suffix(".lock"), str(folder)):
+            if new := store.lacks(keys):
+                try:
+                    store.add([keys[i] for i in new], self._pictures(folder, [paths[i] for i in new]))
+                except OSError as error:
+                    reason = f"{error} (see --data.cache_dir)"
+                    print(f"decoded images are not kept for the next run: {reason}", file=sys.stderr)
+                    return self._in_memory(folder, paths)
+            found = store.find(keys)
+        assert found
+        return found
 
-    def _decode(self, folder: Path, paths: Sequence[Path], cache: Path) -> "_Decoded":
+    def _pictures(self, folder: Path, paths: Sequence[Path]) -> Iterator[Picture]:
         size, mode = self.image_size, self.resize_mode
 
-        def read(path: Path) -> tuple[Pixels, int, str, str]:
+        def read(path: Path) -> Picture:
             try:
                 picture = decode(path)
             except ImageError as error:
-                return np.zeros((size, size, 3), np.uint8), 0, "", str(error).removeprefix(f"{path}: ")
-            return resize(picture, size, mode), picture.shape[0] * picture.shape[1], fingerprint(picture), ""
+                return Picture(np.zeros((size, size, 3), np.uint8), 0, "", str(error).removeprefix(f"{path}: "))
+            return Picture(resize(picture, size, mode), picture.shape[0] * picture.shape[1], fingerprint(picture), "")
 
-        with ThreadPoolExecutor() as pool:
-            rows = list(track(pool.map(read, paths), f"decoding {folder}", len(paths)))
-        decoded = _Decoded(*map(np.array, zip(*rows, strict=True)))
-        _save(cache, decoded)
-        return decoded
+        threads = (os.cpu_count() or 1) + 4  # some wait for the disk
+        return track(ahead(read, paths, threads, 8 * threads), f"decoding {folder}", len(paths))
 
-
-class _Decoded(NamedTuple):
-    """Files as pictures `(N, S, S, 3)`, their areas before that, fingerprints, and errors, empty where none is."""
-
-    pixels: Pixels
-    areas: NDArray[np.int64]
-    fingerprints: Texts
-    errors: Texts
-
-
-def _kept(cache: Path) -> _Decoded | None:
-    """What the cache holds, if it is whole."""
-    if not cache.exists():
-        return None
-    try:
-        with cache.open("rb") as file, np.load(file) as arrays:
-            return _Decoded(*(arrays[name] for name in _Decoded._fields))
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        print(f"{cache} is damaged ({error}): decoding the pictures again", file=sys.stderr)
-        return None
+    def _in_memory(self, folder: Path, paths: Sequence[Path]) -> Decoded:
+        size = self.image_size
+        if len(paths) * size * size * 3 > free(torch.device("cpu")) / 2:
+            raise InputError(
+                f"{len(paths):,} images of {size} x {size} pixels are too many for the memory, and {self.cache_dir} "
+                "cannot keep them: name a folder with room for them by --data.cache_dir"
+            )
+        pixels = np.empty((len(paths), size, size, 3), np.uint8)
+        facts = []
+        for place, picture in enumerate(self._pictures(folder, paths)):
+            pixels[place] = picture.pixels
+            facts.append(picture[1:])
+        areas, fingerprints, errors = zip(*facts, strict=True)
+        wrong = {place: error for place, error in enumerate(errors) if error}
+        return Decoded(Rows(pixels, np.arange(len(paths))), np.array(areas), np.array(fingerprints, "S32"), wrong)
 
 
-def _save(cache: Path, decoded: _Decoded) -> None:
-    """Write the cache, or say why not: training does not need it."""
-    try:
-        cache.parent.mkdir(parents=True, exist_ok=True)
-        for left in cache.parent.glob(".decoding-*"):  # by a process that was killed
-            shutil.rmtree(left, ignore_errors=True)
-        with tempfile.TemporaryDirectory(dir=cache.parent, prefix=".decoding-") as temporary:
-            new = Path(temporary) / cache.name
-            np.savez(new, **decoded._asdict())
-            new.replace(cache)
-    except OSError as error:
-        print(f"decoded images are not kept for the next run: {error} (see --data.cache_dir)", file=sys.stderr)
+def _digest(text: str) -> str:
+    return hashlib.blake2b(os.fsencode(text), digest_size=16).hexdigest()

@@ -1,35 +1,68 @@
-"""Labelled images in memory: how they are split into parts, and their statistics."""
+"""Labelled images, in memory or on disk: how they are split into parts, and their statistics."""
 
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from cifar_onnx.evaluation.outcome import Unreadable
-from cifar_onnx.images import Pixels
+from cifar_onnx.images import Pictures, Pixels
 
 Part = Literal["train", "val", "test", "predict"]
 Labels = NDArray[np.int64]
+_ENOUGH = 50_000  # images for statistics
+
+
+class Rows:
+    """Pictures `(N, S, S, 3)`, uint8, that are copied out of an array, which may lie on disk, when they are asked for.
+
+    Args:
+        pixels: the array.
+        places: `(N,)`, where in it they are.
+    """
+
+    def __init__(self, pixels: Pixels, places: Labels) -> None:
+        self._pixels = pixels
+        self._places = places
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return len(self._places), *self._pixels.shape[1:]
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getitem__(self, index: Any) -> Pixels:
+        """One picture, or those of a slice or an array of places."""
+        found: Pixels = np.take(self._pixels, self._places[index], axis=0)
+        return found
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Pixels:
+        return self[:]
+
+    def take(self, indices: Labels) -> "Rows":
+        """Those at `indices`, not yet copied."""
+        return Rows(self._pixels, self._places[indices])
 
 
 @dataclass(frozen=True)
 class Images:
-    """Labelled images in memory.
+    """Labelled images.
 
     Attributes:
-        pixels: uint8 `(N, S, S, 3)`.
+        pixels: uint8 `(N, S, S, 3)`, in memory or on disk.
         labels: int64 `(N,)`, -1 where unknown.
         names: path or index of each.
         areas: `(N,)`, pixels of each before it was resized; None where that is not known.
         unreadable: files that are no pictures, and are in none of the above.
     """
 
-    pixels: Pixels
+    pixels: Pixels | Rows
     labels: Labels
     names: Sequence[str]
     areas: Labels | None = None
@@ -41,7 +74,8 @@ class Images:
     def take(self, indices: NDArray[np.int64]) -> "Images":
         """Those at `indices`, in that order."""
         areas = None if self.areas is None else self.areas[indices]
-        return Images(self.pixels[indices], self.labels[indices], [self.names[i] for i in indices], areas)
+        pixels = self.pixels.take(indices) if isinstance(self.pixels, Rows) else self.pixels[indices]
+        return Images(pixels, self.labels[indices], [self.names[i] for i in indices], areas)
 
 
 def stratify(
@@ -74,14 +108,18 @@ def stratify(
     return {part: np.sort(np.concatenate(lists)) for part, lists in chosen.items()}
 
 
-def channel_statistics(pixels: Pixels) -> tuple[list[float], list[float]]:
-    """Channel means and standard deviations over uint8 `(N, H, W, 3)`, scaled to 0..1; exact, in integers."""
+def channel_statistics(pixels: Pictures) -> tuple[list[float], list[float]]:
+    """Channel means and standard deviations over uint8 `(N, H, W, 3)`, scaled to 0..1; exact, in integers.
+
+    Of more than 50,000 images, over so many that are spread among them.
+    """
+    chosen = np.unique(np.linspace(0, len(pixels) - 1, min(len(pixels), _ENOUGH)).round().astype(np.int64))
     counts = np.zeros((3, 256), np.int64)  # of each value
-    for start in range(0, len(pixels), 1024):
-        rows = pixels[start : start + 1024].reshape(-1, pixels.shape[2], 3)
+    for start in range(0, len(chosen), 256):
+        rows = pixels[chosen[start : start + 256]].reshape(-1, pixels.shape[2], 3)
         counts += np.reshape(Image.fromarray(rows).histogram(), (3, 256))
     values = np.arange(256)
-    count = pixels.size // 3
+    count = counts[0].sum()
     mean = counts @ values / count
     std = np.sqrt(counts @ values**2 / count - mean**2)
     return list(map(float, mean / 255)), list(map(float, std / 255))

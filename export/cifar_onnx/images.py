@@ -9,7 +9,7 @@ import struct
 from glob import glob, has_magic
 from os import PathLike
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,6 +45,18 @@ MAX_SIDE = 65_535  # pixels, as JPEG's
 # adds.
 TRIANGLE_STEPS = 2048
 WEIGHT_STEPS = 8192
+_TOGETHER = 256  # pictures, or lines of one
+
+
+class Pictures(Protocol):
+    """Pictures `(N, S, S, 3)`, uint8: an array, or what copies them from disk when they are asked for."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: Any, /) -> Any: ...
 
 
 def decode(source: Source, limit: int = MAX_PIXELS) -> Pixels:
@@ -122,9 +134,12 @@ def encode_png(pixels: Pixels) -> bytes:
     return buffer.getvalue()
 
 
-def fingerprint(pixels: Pixels) -> str:
-    """What tells one decoded picture from another: 128 bits over its shape and pixels, in hexadecimal."""
-    return hashlib.blake2b(str(pixels.shape).encode() + pixels.tobytes(), digest_size=16).hexdigest()
+def fingerprint(pixels: Pictures) -> str:
+    """What tells a decoded picture, or several, from others: 128 bits over shape and pixels, in hexadecimal."""
+    digest = hashlib.blake2b(str(pixels.shape).encode(), digest_size=16)
+    for start in range(0, len(pixels), _TOGETHER):
+        digest.update(pixels[start : start + _TOGETHER].tobytes())
+    return digest.hexdigest()
 
 
 def resize(pixels: Pixels, size: int, mode: ResizeMode = "stretch") -> Pixels:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from cifar_onnx.errors import ImageError, InputError
 from cifar_onnx.folders import labelled
-from cifar_onnx.images import Pixels, ResizeMode, decode, find, resize
+from cifar_onnx.images import Pictures, Pixels, ResizeMode, decode, find, resize
 from cifar_onnx.progress import track
 
 _TOGETHER = 256  # pictures in one run of the net
@@ -55,7 +55,7 @@ class Outcome:
     names: Sequence[str]
     labels: Integers
     logits: NDArray[np.float32]
-    pixels: Pixels
+    pixels: Pictures
     areas: Integers | None = None
     unreadable: tuple[Unreadable, ...] = ()
     familiarity: NDArray[np.float32] | None = None

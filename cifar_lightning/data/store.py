@@ -1,0 +1,148 @@
+"""Decoded pictures on disk: each is decoded once, and read whenever it is asked for.
+
+Notation: `N` pictures, `S` side in pixels.
+"""
+
+import os
+import shutil
+import sys
+import time
+import zipfile
+from collections.abc import Iterable, Sequence
+from errno import ENOSPC
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cifar_lightning.data.images import Labels, Rows
+from cifar_onnx.images import Pixels
+
+_EVERY = 60  # seconds between two savings of the index
+
+
+class Picture(NamedTuple):
+    """What a file was decoded to: uint8 `(S, S, 3)`, its area before that, its fingerprint, or why it was not."""
+
+    pixels: Pixels
+    area: int
+    fingerprint: str
+    error: str
+
+
+class Decoded(NamedTuple):
+    """Files as pictures `(N, S, S, 3)`, their areas before that `(N,)`, fingerprints, and errors by their places."""
+
+    pixels: Rows
+    areas: Labels
+    fingerprints: NDArray[np.bytes_]
+    errors: dict[int, str]
+
+
+_Fact = tuple[str, int, str, str]  # key, area, fingerprint, error
+
+
+class _Index(NamedTuple):
+    """What is in the file of pixels, row by row: keys, areas and fingerprints, and rows that hold no picture."""
+
+    keys: NDArray[np.bytes_]
+    areas: Labels
+    fingerprints: NDArray[np.bytes_]
+    wrong: Labels
+    reasons: NDArray[np.str_]
+
+
+class Store:
+    """Pictures of one size, to which others can be added while it is read.
+
+    `pixels` holds them one after the other, `index.npz` says of what they are. What `pixels` holds beyond that was left
+    by a process that was killed.
+
+    Args:
+        folder: where the two files are.
+        size: `S`.
+    """
+
+    def __init__(self, folder: Path, size: int) -> None:
+        self.folder = folder
+        self.shape = (size, size, 3)
+        self._pixels, self._index = folder / "pixels", folder / "index.npz"
+
+    def find(self, keys: Sequence[str]) -> Decoded | None:
+        """The pictures with these keys, or None where any is missing."""
+        index = self._load()
+        rows = {key: row for row, key in enumerate(index.keys.tolist())}
+        places = np.array([rows.get(key.encode(), -1) for key in keys], np.int64)
+        if (places < 0).any():
+            return None
+        # Copy on write, because torch takes no notice of what may not be written; nobody writes.
+        pixels = np.memmap(self._pixels, np.uint8, "c", shape=(len(index.keys), *self.shape))
+        reasons = dict(zip(index.wrong.tolist(), index.reasons.tolist(), strict=True))
+        errors = {place: reasons[row] for place, row in enumerate(places.tolist()) if row in reasons}
+        return Decoded(Rows(pixels, places), index.areas[places], index.fingerprints[places], errors)
+
+    def lacks(self, keys: Sequence[str]) -> list[int]:
+        """Places of the keys that it does not hold."""
+        known = {*self._load(report=True).keys.tolist()}
+        return [place for place, key in enumerate(keys) if key.encode() not in known]
+
+    def add(self, keys: Sequence[str], pictures: Iterable[Picture]) -> None:
+        """Write more pictures; those that are written when it is interrupted stay.
+
+        Raises:
+            OSError: they cannot be written, or there is no room for them.
+        """
+        index, row, new = self._load(), int(np.prod(self.shape)), list[_Fact]()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if shutil.disk_usage(self.folder).free < len(keys) * row:
+            raise OSError(ENOSPC, f"{len(keys) * row / 1e9:,.1f} GB are needed")
+        if not len(index.keys):
+            self._pixels.unlink(missing_ok=True)  # not overwritten: others may be reading what is damaged for us
+        with self._pixels.open("ab") as file:
+            file.truncate(len(index.keys) * row)
+            saved = time.monotonic()
+            try:
+                for key, picture in zip(keys, pictures, strict=True):
+                    file.write(picture.pixels.data)
+                    new.append((key, *picture[1:]))
+                    if time.monotonic() - saved > _EVERY:
+                        index, new, saved = self._save(file, index, new), [], time.monotonic()
+            finally:
+                self._save(file, index, new)
+
+    def _load(self, report: bool = False) -> _Index:
+        try:
+            with self._index.open("rb") as file, np.load(file) as arrays:
+                index = _Index(*(arrays[name] for name in _Index._fields))
+            if self._pixels.stat().st_size < len(index.keys) * np.prod(self.shape):
+                raise ValueError("there are fewer pixels than it says")
+            return index
+        except FileNotFoundError:
+            pass
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            if report:
+                print(f"{self._index} is damaged ({error}): decoding the pictures again", file=sys.stderr)
+        return _index([], 0)
+
+    def _save(self, file: BinaryIO, index: _Index, new: Sequence[_Fact]) -> _Index:
+        more = _index(new, len(index.keys))
+        index = _Index(*(np.concatenate([old, new]) for old, new in zip(index, more, strict=True)))
+        file.flush()
+        os.fsync(file.fileno())
+        fresh = self.folder / "index.new"
+        with fresh.open("wb") as out:
+            np.savez(out, **index._asdict())
+        fresh.replace(self._index)
+        return index
+
+
+def _index(new: Sequence[_Fact], first: int) -> _Index:
+    wrong = [(row, reason) for row, (*_, reason) in enumerate(new, first) if reason]
+    return _Index(
+        np.array([key for key, *_ in new], np.bytes_),
+        np.array([area for _, area, *_ in new], np.int64),
+        np.array([fingerprint for *_, fingerprint, _ in new], np.bytes_),
+        np.array([row for row, _ in wrong], np.int64),
+        np.array([reason for _, reason in wrong], np.str_),
+    )

@@ -1,0 +1,262 @@
+"""Images that do not fit into memory: decoded to disk, and read from there, as the same batches."""
+
+import errno
+import os
+import threading
+import time
+from collections import namedtuple
+from collections.abc import Iterator
+from pathlib import Path
+
+import lightning.pytorch as L
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger
+
+from cifar_lightning import checkpoint as checkpoints
+from cifar_lightning.augment import Mirror, ShiftedCrop
+from cifar_lightning.callbacks import LastCheckpoint, Resume
+from cifar_lightning.data import ImageFolder, batches, images, memory
+from cifar_lightning.data.ahead import ahead
+from cifar_lightning.data.batches import Batches
+from cifar_lightning.data.images import Rows, channel_statistics
+from cifar_lightning.module import Classifier
+from cifar_lightning.nets import SpeedNet
+from cifar_onnx import InputError
+from cifar_onnx.images import Pixels, decode, fingerprint
+from tests.conftest import BRIEF, Run
+from tests.test_resume import digest
+
+Usage = namedtuple("Usage", "total used free")
+
+
+def fit(folder: Path, photos: Path, memory: float, ckpt_path: Path | None = None, **settings: int) -> tuple[str, ...]:
+    """Train for two epochs of seven batches, with a checkpoint of each step; what is left of it."""
+    L.seed_everything(1, verbose=False)
+    data = ImageFolder(str(photos), memory=memory, image_size=16, batch_size=5, augment=[Mirror(), ShiftedCrop(2)])
+    keep = ModelCheckpoint(
+        folder / "steps", "{step}", save_top_k=-1, every_n_train_steps=1, enable_version_counter=False
+    )
+    trainer = L.Trainer(
+        accelerator="cpu",
+        max_epochs=2,
+        callbacks=[Resume(), LastCheckpoint(), keep],
+        plugins=[checkpoints.CheckpointFiles()],
+        logger=CSVLogger(folder, name="x"),
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        log_every_n_steps=1,
+    )
+    model = Classifier(data.classes, SpeedNet(3, (4, 4)))
+    trainer.fit(model, datamodule=data, ckpt_path=ckpt_path)
+    assert isinstance(data.train_dataloader().images, Rows) == (memory == 0)
+    metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    return digest(model.state_dict()), digest(trainer.optimizers[0].state_dict()), digest(metrics)
+
+
+@pytest.mark.filterwarnings(
+    "ignore:The number of training batches", "ignore:.*ckpt_path.*callbacks", "ignore:The dirpath has changed"
+)
+class TestTraining:
+    @pytest.mark.parametrize("threads", [1, 3])
+    def test_weights_are_bit_equal_to_those_of_images_in_memory(
+        self, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: int
+    ) -> None:
+        monkeypatch.setattr(batches, "_THREADS", threads)
+        assert fit(tmp_path / "streamed", photos, 0) == fit(tmp_path / "whole", photos, 9)
+
+    @pytest.mark.parametrize(("before", "after"), [(0, 0), (0, 9), (9, 0)])
+    def test_and_so_they_are_after_a_stop_within_an_epoch(
+        self, photos: Path, tmp_path: Path, before: float, after: float
+    ) -> None:
+        expected = fit(tmp_path / "whole", photos, before)
+        for step in (3, 10):
+            found = fit(tmp_path / f"again-{step}", photos, after, tmp_path / "whole" / "steps" / f"step={step}.ckpt")
+            assert found == expected
+
+    def test_commands_give_what_they_give_with_images_in_memory(self, run: Run, photos: Path) -> None:
+        data = ("--data", "ImageFolder", "--data.root", photos)
+        result = run("fit", *BRIEF, *data, "--data.memory", 0)
+        assert result.code == 0, result.err
+        assert "GB of images are more than data.memory, 0 GB: they are read from" in result.err
+        path = "runs/cnn/version_0/checkpoints/best.ckpt"
+        assert checkpoints.parser_defaults(checkpoints.load(path))["data"]["init_args"].keys().isdisjoint({"memory"})
+        for most in (0, 9):
+            words = ("--ckpt_path", path, "--data.memory", most, "--output")
+            assert run("test", *words, f"report-{most}", "--resamples", 10).code == 0
+            assert run("predict", *words, f"predicted-{most}.csv").code == 0
+        for name in ("report-{}/predictions.csv", "report-{}/per_class.csv", "predicted-{}.csv"):
+            assert Path(name.format(0)).read_text() == Path(name.format(9)).read_text()
+        result = run("export", "--ckpt_path", path, "--precision", "fp16")
+        assert result.code == 0, result.err
+
+
+class TestBatches:
+    PIXELS = np.random.default_rng(0).integers(0, 256, (60, 4, 4, 3), dtype=np.uint8)
+    PLACES = np.random.default_rng(1).permutation(60)[:50]
+
+    def both(self, *settings: object) -> tuple[Batches, Batches]:
+        labels = torch.arange(50)
+        whole = torch.from_numpy(self.PIXELS[self.PLACES])
+        rows = Rows(self.PIXELS, self.PLACES)
+        return Batches(rows, labels, *settings), Batches(whole, labels, *settings)  # type: ignore[arg-type]
+
+    @pytest.mark.parametrize("place", [None, (0, 0), (3, 2), (3, 13), (1, 99)])
+    @pytest.mark.parametrize(("rank", "processes"), [(0, 1), (1, 3)])
+    def test_they_are_the_same(self, place: tuple[int, int] | None, rank: int, processes: int) -> None:
+        streamed, whole = self.both(4, 7, (lambda: place) if place else None, rank, processes)
+        assert len(streamed) == len(whole)
+        for mine, other in zip(streamed, whole, strict=True):
+            assert mine[3:] == other[3:]
+            for found, expected in zip(mine[:3], other[:3], strict=True):
+                assert torch.equal(found, expected)
+            assert mine.images.is_contiguous(memory_format=torch.channels_last)
+
+    def test_few_are_read_ahead_and_none_after_the_end(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        asked: list[int] = []
+        take = Rows.__getitem__
+        monkeypatch.setattr(Rows, "__getitem__", lambda rows, index: asked.append(len(index)) or take(rows, index))
+        streamed = iter(self.both(4, 7, lambda: (0, 0))[0])
+        next(streamed)
+        assert 1 <= len(asked) <= 5
+        streamed.close()  # type: ignore[attr-defined]
+        count = len(asked)
+        time.sleep(0.05)
+        assert len(asked) == count < 13
+
+
+class TestAhead:
+    def test_results_come_in_order_from_several_threads(self) -> None:
+        threads = set()
+
+        def slow(number: int) -> int:
+            threads.add(threading.get_ident())
+            time.sleep(0.002 * (number % 3))
+            return number
+
+        assert list(ahead(slow, range(40), 4, 8)) == list(range(40))
+        assert len(threads) > 1
+
+    def test_an_error_comes_where_its_result_would(self) -> None:
+        results = ahead(lambda number: 1 // (3 - number), range(9), 2, 4)
+        assert [next(results) for _ in range(3)] == [0, 0, 1]
+        with pytest.raises(ZeroDivisionError):
+            next(results)
+
+
+class TestRows:
+    def test_they_are_what_an_array_is(self) -> None:
+        pixels = np.random.default_rng(0).integers(0, 256, (300, 4, 4, 3), dtype=np.uint8)
+        places = np.random.default_rng(1).permutation(300)[:290]
+        rows, array = Rows(pixels, places), pixels[places]
+        assert (rows.shape, len(rows)) == (array.shape, 290)
+        assert np.array_equal(rows[7], array[7])
+        assert np.array_equal(rows[-20:], array[-20:])
+        assert np.array_equal(rows[places[:9] % 290], array[places[:9] % 290])
+        assert np.array_equal(rows.take(places[:9] % 290)[2:], array[places[:9] % 290][2:])
+        assert fingerprint(rows) == fingerprint(array) != fingerprint(array[:289])
+        assert channel_statistics(rows) == channel_statistics(array)
+
+    def test_statistics_of_many_are_over_some(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(images, "_ENOUGH", 5)
+        pixels = np.random.default_rng(0).integers(0, 256, (41, 4, 4, 3), dtype=np.uint8)
+        mean, std = channel_statistics(pixels)
+        assert np.allclose(mean, (pixels[::10] / 255).mean((0, 1, 2)))
+        assert np.allclose(std, (pixels[::10] / 255).std((0, 1, 2)))
+
+
+class TestStore:
+    @pytest.fixture
+    def decoded(self, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+        """Names of the files that are decoded."""
+        names: list[str] = []
+
+        def noted(path: Path) -> Pixels:
+            names.append(str(path))
+            return decode(path)
+
+        monkeypatch.setattr("cifar_lightning.data.folder.decode", noted)
+        return names
+
+    def test_a_new_photo_is_decoded_and_no_other(self, photos: Path, decoded: list[str]) -> None:
+        first = ImageFolder(str(photos)).load("train")
+        before = first.pixels[:]
+        (photos / "train/red/99.png").write_bytes((photos / "test/red/01.png").read_bytes())
+        (photos / "train/red/98.png").touch()
+        (photos / "train/blue/00.jpg").unlink()
+        del decoded[:]
+        second = ImageFolder(str(photos)).load("train")
+        assert sorted(map(os.path.basename, decoded)) == ["98.png", "99.png"]
+        assert [Path(each.name).name for each in second.unreadable] == ["98.png"]
+        for name, pixels in zip(second.names, second.pixels, strict=True):
+            expected = before[first.names.index(name)] if name in first.names else None
+            assert expected is None or np.array_equal(pixels, expected), name
+        assert np.array_equal(first.pixels, before)
+
+    def test_what_was_decoded_before_an_interruption_stays(
+        self, photos: Path, decoded: list[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def interrupted(path: Path) -> Pixels:
+            if len(decoded) == 20:
+                raise KeyboardInterrupt
+            decoded.append(str(path))
+            return decode(path)
+
+        with monkeypatch.context() as patch:
+            patch.setattr("cifar_lightning.data.folder.decode", interrupted)
+            patch.setattr("os.cpu_count", lambda: -3)  # one thread
+            with pytest.raises(KeyboardInterrupt):
+                ImageFolder(str(photos)).load("train")
+        data = ImageFolder(str(photos)).load("train")
+        assert len(decoded) == len(set(decoded)) == 36
+        fresh = ImageFolder(str(photos), cache_dir="fresh").load("train")
+        assert np.array_equal(data.pixels, fresh.pixels)
+
+    @pytest.mark.parametrize("room", [0, 1e12])
+    def test_without_room_on_disk_they_go_to_memory_if_they_fit(
+        self, photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], room: float
+    ) -> None:
+        expected = ImageFolder(str(photos)).load("train").pixels
+        monkeypatch.setattr("shutil.disk_usage", lambda folder: Usage(9, 9, 100))
+        monkeypatch.setattr("cifar_lightning.data.folder.free", lambda device: room)
+        data = ImageFolder(str(photos), cache_dir="fresh")
+        if room:
+            assert np.array_equal(data.load("train").pixels, expected)
+        else:
+            with pytest.raises(InputError, match=r"36 images of 32 x 32 pixels are too many .* by --data.cache_dir"):
+                data.load("train")
+        assert f"[Errno {errno.ENOSPC}] 0.0 GB are needed" in capsys.readouterr().err
+
+
+class TestMemory:
+    def test_what_is_free_is_some_of_what_there_is(self) -> None:
+        there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        alone = memory.free(torch.device("cpu"))
+        assert there / 1000 < alone <= there
+        assert memory.free(torch.device("cpu"), 10) < alone / 5
+
+    @pytest.fixture
+    def group(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+        monkeypatch.setattr(memory, "_GROUP", tmp_path)
+        (tmp_path / "memory.current").write_text("1000\n")
+        return tmp_path
+
+    def test_a_container_may_have_less(self, group: Path) -> None:
+        (group / "memory.max").write_text("5000\n")
+        assert memory.free(torch.device("cpu")) == 4000
+        (group / "memory.max").write_text("max\n")
+        assert memory.free(torch.device("cpu")) > 1e6
+
+    def test_auto_is_a_quarter(self, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        for room, streamed in ((4 * 36 * 3072, False), (4 * 36 * 3072 - 1, True)):
+            monkeypatch.setattr("cifar_lightning.data.folder.free", lambda device, processes, room=room: room)
+            data = ImageFolder(str(photos))
+            data.trainer = L.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+            data.setup("fit")
+            assert isinstance(data.train_dataloader().images, Rows) is streamed
+
+    def test_less_than_none_is_refused(self, photos: Path) -> None:
+        with pytest.raises(InputError, match=r"data.memory is -1: it must be a number of GB, or auto"):
+            ImageFolder(str(photos), memory=-1)

@@ -26,9 +26,9 @@ def pictures(folder: Path, count: int = 50_000) -> dict[str, np.ndarray]:
         data = ImageFolder(str(folder))
         train, val, test = (data.images(part) for part in ("train", "val", "test"))
         return {
-            "images": np.concatenate([train.pixels, val.pixels]),
+            "images": np.concatenate([train.pixels[:], val.pixels[:]]),
             "labels": np.concatenate([train.labels, val.labels]),
-            "test": test.pixels,
+            "test": test.pixels[:],
             "answers": test.labels,
         }
     generator = np.random.default_rng(0)

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import PIL
 import torch
+from threadpoolctl import threadpool_limits
 
 from cifar_lightning.data.ahead import ahead
 from cifar_lightning.data.base import ImageData
@@ -179,7 +180,9 @@ class ImageFolder(ImageData):
             return Picture(resize(picture, size, mode), picture.shape[0] * picture.shape[1], fingerprint(picture), "")
 
         threads = (os.cpu_count() or 1) + 4  # some wait for the disk
-        return track(ahead(read, paths, threads, 8 * threads), f"decoding {folder}", len(paths))
+        # Each of these threads with a matrix product in threads of its own would take several times as long.
+        with threadpool_limits(1, "blas"):
+            yield from track(ahead(read, paths, threads, 8 * threads), f"decoding {folder}", len(paths))
 
     def _in_memory(self, folder: Path, paths: Sequence[Path]) -> Decoded:
         size = self.image_size

@@ -10,6 +10,7 @@ import time
 import zipfile
 from collections.abc import Iterable, Sequence
 from errno import ENOSPC
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -67,6 +68,7 @@ class Store:
     def __init__(self, folder: Path, size: int) -> None:
         self.folder = folder
         self.shape = (size, size, 3)
+        self._row = 3 * size * size  # bytes of a picture
         self._pixels, self._index = folder / "pixels", folder / "index.npz"
 
     def find(self, keys: Sequence[str]) -> Decoded | None:
@@ -76,11 +78,12 @@ class Store:
         places = np.array([rows.get(key.encode(), -1) for key in keys], np.int64)
         if (places < 0).any():
             return None
-        # Copy on write, because torch takes no notice of what may not be written; nobody writes.
-        pixels = np.memmap(self._pixels, np.uint8, "c", shape=(len(index.keys), *self.shape))
+        with self._pixels.open("rb") as file:
+            mapped = mmap(file.fileno(), 0, access=ACCESS_READ)
+        pixels = np.frombuffer(mapped, np.uint8, len(index.keys) * self._row).reshape(-1, *self.shape)
         reasons = dict(zip(index.wrong.tolist(), index.reasons.tolist(), strict=True))
         errors = {place: reasons[row] for place, row in enumerate(places.tolist()) if row in reasons}
-        return Decoded(Rows(pixels, places), index.areas[places], index.fingerprints[places], errors)
+        return Decoded(Rows(pixels, places, mapped), index.areas[places], index.fingerprints[places], errors)
 
     def lacks(self, keys: Sequence[str]) -> list[int]:
         """Places of the keys that it does not hold."""
@@ -93,14 +96,14 @@ class Store:
         Raises:
             OSError: they cannot be written, or there is no room for them.
         """
-        index, row, new = self._load(), int(np.prod(self.shape)), list[_Fact]()
+        index, new = self._load(), list[_Fact]()
         self.folder.mkdir(parents=True, exist_ok=True)
-        if shutil.disk_usage(self.folder).free < len(keys) * row:
-            raise OSError(ENOSPC, f"{len(keys) * row / 1e9:,.1f} GB are needed")
+        if shutil.disk_usage(self.folder).free < (needed := len(keys) * self._row):
+            raise OSError(ENOSPC, f"{needed / 1e9:,.1f} GB are needed in {self.folder}")
         if not len(index.keys):
             self._pixels.unlink(missing_ok=True)  # not overwritten: others may be reading what is damaged for us
         with self._pixels.open("ab") as file:
-            file.truncate(len(index.keys) * row)
+            file.truncate(len(index.keys) * self._row)
             saved = time.monotonic()
             try:
                 for key, picture in zip(keys, pictures, strict=True):
@@ -115,7 +118,7 @@ class Store:
         try:
             with self._index.open("rb") as file, np.load(file) as arrays:
                 index = _Index(*(arrays[name] for name in _Index._fields))
-            if self._pixels.stat().st_size < len(index.keys) * np.prod(self.shape):
+            if self._pixels.stat().st_size < len(index.keys) * self._row:
                 raise ValueError("there are fewer pixels than it says")
             return index
         except FileNotFoundError:

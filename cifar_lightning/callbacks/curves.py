@@ -3,16 +3,13 @@
 import csv
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import lightning.pytorch as L
 
-_STYLE = (
-    "<style>svg{color:#1c2330;background:#fff}"
-    "@media(prefers-color-scheme:dark){svg{color:#e6e9ef;background:#11151c}}</style>"
-)
+from cifar_lightning.picture import AMBER, BLUE, INK, drawn
+
 _DRAWN = ("train/loss", "val/loss", "val/accuracy")
-_INK, _COLOURS = "#010203", {"train": "#f59e0b", "val": "#3b82f6"}
+_COLOURS = {"train": AMBER, "val": BLUE}
 
 
 class Curves(L.Callback):
@@ -26,22 +23,10 @@ class Curves(L.Callback):
 
 def draw(metrics: Path, path: Path) -> None:
     """Draw the losses and the validation accuracy; nothing where no epoch has come to its end."""
-    from matplotlib import rc_context  # which takes half a second to import
-    from matplotlib.figure import Figure
-
     epochs = read(metrics)
     if not epochs:
         return
-    style: dict[Any, Any] = {
-        "svg.fonttype": "none",
-        "svg.hashsalt": "curves",
-        "font.family": "sans-serif",
-        **dict.fromkeys(("figure.facecolor", "axes.facecolor"), "none"),
-        **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), _INK),
-    }
-    with rc_context(style):
-        figure = Figure((9, 3.6))
-        figure.subplots_adjust(left=0.07, right=0.98, bottom=0.14, wspace=0.18)
+    with drawn(path, 9, 3.6) as figure:
         for axes, name in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
             for part, colour in _COLOURS.items():
                 points = [(epoch, row[f"{part}/{name}"]) for epoch, row in epochs.items() if f"{part}/{name}" in row]
@@ -51,13 +36,9 @@ def draw(metrics: Path, path: Path) -> None:
                     )
             axes.set(xlabel="epoch", title=name)
             axes.xaxis.get_major_locator().set_params(integer=True)
-            axes.spines[["top", "right"]].set_visible(False)
-            axes.grid(color=_INK, alpha=0.15)
+            axes.grid(color=INK, alpha=0.15)
             if axes.lines:
                 axes.legend(frameon=False)
-        figure.savefig(path, metadata={"Date": None, "Creator": None})
-    text = path.read_text(encoding="utf-8").replace(_INK, "currentColor")
-    path.write_text(text.replace("<defs>", f"{_STYLE}\n<defs>", 1), encoding="utf-8")
 
 
 def read(metrics: Path) -> Mapping[int, Mapping[str, float]]:

@@ -17,6 +17,7 @@ Train image classifiers and export them as one ONNX file that anybody can run.
   python -m cifar_lightning verify model.onnx --against P   compare the file with the checkpoint on this machine
   python -m cifar_lightning reproduce runs/X/version_N      train it again: are the weights the same?
   python -m cifar_lightning runs [DIR]                      which run is best, and what differs between them
+  python -m cifar_lightning sweep --config configs/sweeps/X.yaml   search hyper-parameters, on validation only
 
   python -m cifar_lightning COMMAND --help                  every option of a command
   python -m cifar_lightning --version

@@ -69,7 +69,7 @@ def read(words: Sequence[str], options: Iterable[str]) -> Command:
         _say(f"going on with {going_on}" if going_on else f"nothing to go on with in {root / experiment}: a new run")
     if going_on:
         ckpt_path, own = going_on / "checkpoints" / "last.ckpt", going_on / "config.yaml"
-        _mapping(own)
+        mapping(own)
         if shlex.join(typed) in commands(own):  # has been done: lists must not be appended to once more
             configs, rest = [], [*rest[:1], *shown]
         configs = [str(own), *configs]
@@ -117,10 +117,10 @@ def _settings(words: Sequence[str], configs: Iterable[str]) -> dict[str, Any]:
     """What decides where a command starts from: typed, or else from the config files."""
     settings: dict[str, Any] = {"experiment": "cnn"}
     for path in configs:
-        mapping = _mapping(Path(path))
-        trainer = mapping.get("trainer")
+        config = mapping(Path(path))
+        trainer = config.get("trainer")
         nested = {f"trainer.{key}": value for key, value in trainer.items()} if isinstance(trainer, dict) else {}
-        settings |= {**mapping, **nested}
+        settings |= {**config, **nested}
     for name in ("ckpt_path", "experiment", "trainer.default_root_dir"):
         values, _ = _taken(words, f"--{name}")
         if values:
@@ -135,7 +135,7 @@ def _names_class(option: str, words: Iterable[str], configs: Iterable[str]) -> b
     if any(word.partition("=")[0] in (f"--{option}", f"--{option}.class_path") for word in words):
         return True
     for path in configs:
-        node: Any = _mapping(Path(path))
+        node: Any = mapping(Path(path))
         for key in option.split("."):
             node = node.get(key) if isinstance(node, dict) else None
         if isinstance(node, str) or (isinstance(node, dict) and "class_path" in node):
@@ -161,18 +161,23 @@ def without(config: dict[str, Any], keys: Iterable[str]) -> dict[str, Any]:
     return config
 
 
-def _mapping(path: Path) -> dict[str, Any]:
+def mapping(path: Path) -> dict[str, Any]:
+    """What a config file says.
+
+    Raises:
+        InputError: it cannot be read, or is no mapping of options.
+    """
     try:
         text = path.read_text(encoding="utf-8")
         refuse_duplicates(text)
-        mapping = yaml.safe_load(text)
+        found = yaml.safe_load(text)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}): name a config file") from None
     except (UnicodeDecodeError, yaml.YAMLError) as error:
         raise InputError(f"{path}: not a YAML file ({' '.join(str(error).split())})") from None
-    if not isinstance(mapping, dict):
+    if not isinstance(found, dict):
         raise InputError(f"{path}: not a mapping of options, such as 'trainer: {{max_epochs: 3}}'")
-    return mapping
+    return found
 
 
 @rank_zero_only

@@ -4,13 +4,14 @@ import errno
 import logging
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import yaml
 from filelock import Timeout
 from jsonargparse import set_loader
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import Callback
 
 from cifar_lightning import checkpoint as checkpoints
 from cifar_lightning import interruption
@@ -22,6 +23,7 @@ from cifar_lightning.interruption import Interrupted
 from cifar_lightning.parity import ParityError
 from cifar_lightning.parser import Parser, load_yaml
 from cifar_lightning.reproduce import reproduce
+from cifar_lightning.sweep import sweep
 from cifar_onnx import InputError
 
 # What Lightning warns of although all is well.
@@ -73,7 +75,10 @@ def main(args: Sequence[str] | None = None) -> int:
             words = sys.argv[1:] if args is None else args
             if words[:1] == ["reproduce"]:
                 return reproduce(words[1:], lambda rest: main(["fit", *rest]))
-            _run(words)
+            if words[:1] == ["sweep"]:
+                sweep(words[1:])
+            else:
+                run(words)
     except SystemExit as stop:
         return int(stop.code or 0)
     except Interrupted as stop:
@@ -93,13 +98,25 @@ def main(args: Sequence[str] | None = None) -> int:
             raise
         return _fail(f"{error.filename or 'a file'} cannot be written: {error.strerror}", 2)
     except (RuntimeError, ValueError) as error:
-        if not any(mistake in str(error) for mistake in _MISTAKES):
+        if not mistake(error):
             raise
         return _fail(" ".join(str(error).split()), 2)
     return 0
 
 
-def _run(args: Sequence[str]) -> None:
+def mistake(error: Exception) -> bool:
+    """Whether torch or Lightning say with this error that the user can mend it."""
+    return any(words in str(error) for words in _MISTAKES)
+
+
+def run(args: Sequence[str], callbacks: Sequence[Callback] | None = None, cli: Callable[..., CLI] = CLI) -> CLI:
+    """Run a command of the LightningCLI.
+
+    Args:
+        args: the command and its options.
+        callbacks: what `fit` has in the place of progress for people.
+        cli: takes what CLI takes.
+    """
     command = read(args, DEFAULTS)
     for path in command.configs:  # nets of the user's own may lie beside them
         if (folder := str(Path(path).resolve().parent)) not in sys.path:
@@ -108,8 +125,10 @@ def _run(args: Sequence[str]) -> None:
     if command.ckpt_path:
         checkpoint = checkpoints.load(command.ckpt_path)
         checkpoints.check_classes(checkpoint, command.ckpt_path, command.allow_custom)
-    terminal = sys.stdout.isatty()
-    CLI(
+    terminal = sys.stdout.isatty() and callbacks is None
+    if callbacks is None:
+        callbacks = [] if terminal else [EpochLines()]
+    return cli(
         command,
         checkpoint,
         args=command.words,
@@ -122,7 +141,7 @@ def _run(args: Sequence[str]) -> None:
             "devices": 1,
             "enable_progress_bar": terminal,
             "enable_model_summary": terminal,
-            "callbacks": [Resume(), Record(), Curves(), *([] if terminal else [EpochLines()])],
+            "callbacks": [Resume(), Record(), Curves(), *callbacks],
         },
     )
 

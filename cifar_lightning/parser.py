@@ -4,9 +4,9 @@ import importlib
 import inspect
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 import lightning.pytorch as L
 import yaml
@@ -27,6 +27,8 @@ _BASES = (nn.Module, Optimizer, LRScheduler, L.Callback, Logger, ImageData, Augm
 class Parser(LightningArgumentParser):
     """LightningCLI's parser with errors for people, exit code 2; switches of a command need no `true`."""
 
+    bases: ClassVar[Sequence[type]] = _BASES  # of the classes that can be named without their module
+
     def add_method_arguments(self, *args: Any, **kwargs: Any) -> Any:
         added = super().add_method_arguments(*args, **kwargs)
         for action in self._actions:
@@ -42,7 +44,7 @@ class Parser(LightningArgumentParser):
         for key, default in defaults.items():
             if isinstance(default, dict | Namespace) and "class_path" in default:
                 keys += [f"{key}.{name}" for name in _names(default["class_path"])]
-        sys.stderr.write(f"error: {explain(message, keys)}\n")
+        sys.stderr.write(f"error: {explain(message, keys, self.bases)}\n")
         raise SystemExit(2)
 
 
@@ -71,12 +73,13 @@ def refuse_duplicates(text: str) -> None:
             names.add(str(key.value))
 
 
-def explain(message: str, keys: Iterable[str]) -> str:
+def explain(message: str, keys: Iterable[str], bases: Sequence[type] = _BASES) -> str:
     """One sentence for a message of jsonargparse.
 
     Args:
         message: what jsonargparse says.
         keys: the options of the parser that said it.
+        bases: of the classes that can be named without their module.
     """
     key = ".".join(re.findall(r'Parser key "([^"]+)"', message))
     where = f"{key}: " if key else ""
@@ -84,38 +87,39 @@ def explain(message: str, keys: Iterable[str]) -> str:
     if match := re.search(not_known, message):
         name = next(group for group in match.groups() if group)
         owner = re.findall(r"class_path[ =]'([^']+)'", message)
-        hint = _hint(name, _names(owner[-1])) if owner else _hint_key(name, keys)
-        return f"{where}there is no option {name!r}{hint}"
+        near = hint(name, _names(owner[-1])) if owner else _hint_key(name, keys)
+        return f"{where}there is no option {name!r}{near}"
     if "unexpected keyword argument 'linked_targets'" in message:
         return (
             f"{where}that is a function, not a class: nets of torchvision and timm go by --model.net Torchvision or "
             "Timm, and --model.net.name, such as resnet18"
         )
     if match := re.search(r"dot import path string: (\S+)", message):
-        return f"{where}no class is called {match[1]!r}{_hint(match[1], _classes())}"
+        return f"{where}no class is called {match[1]!r}{hint(match[1], _classes(bases))}"
     if match := re.search(r"module '([^']+)' has no attribute '([^']+)'", message):
-        return f"{where}{match[1]} has no {match[2]!r}{_hint(match[2], dir(importlib.import_module(match[1])))}"
+        return f"{where}{match[1]} has no {match[2]!r}{hint(match[2], dir(importlib.import_module(match[1])))}"
     if match := re.search(r"No module named '([^']+)'", message):
-        return f"{where}there is no module {match[1]!r}{_hint(match[1], sys.modules)}"
+        return f"{where}there is no module {match[1]!r}{hint(match[1], sys.modules)}"
     if match := re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message):
-        return f"there is no command {match[1]!r}{_hint(match[1], re.findall(r'[a-z]+', match[2]))}"
+        return f"there is no command {match[1]!r}{hint(match[1], re.findall(r'[a-z]+', match[2]))}"
     value = re.search(r"(?:Given|Got) value: (.*)", message)
     if (match := re.search(r"Expected a typing.Literal\[([^\]]*)\]", message)) and value:
         choices = re.findall(r"'([^']+)'", match[1])
-        return f"{where}expected {' or '.join(choices)}, got {value[1]!r}{_hint(value[1], choices)}"
+        return f"{where}expected {' or '.join(choices)}, got {value[1]!r}{hint(value[1], choices)}"
     types = re.findall(r"Expected an? <class '([^']+)'>", message)
     if types and value:
         return f"{where}expected {' or '.join(dict.fromkeys(types))}, got {value[1]!r}".replace("NoneType", "null")
     return re.sub(r"\s*\n\s*(?:- )?", " ", message.replace("Parser key ", "").strip())
 
 
-def _hint(name: str, valid: Iterable[str]) -> str:
+def hint(name: str, valid: Iterable[str]) -> str:
+    """The end of a sentence: the closest of the valid names, if any is close."""
     near = _nearest(name, valid)
     return f": did you mean {near!r}?" if near else ""
 
 
 def _hint_key(name: str, keys: Iterable[str]) -> str:
-    """As `_hint` for dotted keys, of which the parser may know only the first parts."""
+    """As `hint` for dotted keys, of which the parser may know only the first parts."""
     parts = name.split(".")
     for count in range(len(parts), 0, -1):
         near = _nearest(".".join(parts[:count]), (key for key in keys if key.count(".") == count - 1))
@@ -157,10 +161,10 @@ def _options(class_path: str) -> set[str]:
     return {name for init in inits for name in inspect.signature(init).parameters} - {"self", "args", "kwargs"}
 
 
-def _classes() -> set[str]:
+def _classes(bases: Sequence[type]) -> set[str]:
     """Short names of every class that a config may name without its module."""
     found: set[type] = set()
-    todo: list[type] = list(_BASES)
+    todo: list[type] = list(bases)
     while todo:
         cls = todo.pop()
         if cls not in found:

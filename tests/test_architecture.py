@@ -39,8 +39,15 @@ LAW = {
     "cifar_lightning/finite.py": {"torch", "lightning"},
     "cifar_lightning/command.py": {"lightning", "yaml", "cifar_onnx", OURS + "parser", "cifar_lightning"},
     "cifar_lightning/callbacks": {
-        "lightning", "torch", "torch_pruning", "matplotlib", "cifar_onnx", OURS + "interruption", OURS + "callbacks",
-        OURS + "nets.weights", "cifar_lightning",
+        "lightning", "torch", "torch_pruning", "cifar_onnx", OURS + "interruption", OURS + "callbacks",
+        OURS + "nets.weights", OURS + "picture", "cifar_lightning",
+    },
+    "cifar_lightning/picture.py": {"matplotlib", OURS + "files"},
+    "cifar_lightning/sweep": {
+        "optuna", "sqlalchemy", "lightning", "torch", "jsonargparse", "yaml", "filelock", "rich", "numpy", "matplotlib",
+        "cifar_onnx", OURS + "main", OURS + "cli", OURS + "command", OURS + "parser", OURS + "rehearsal",
+        OURS + "module", OURS + "finite", OURS + "interruption", OURS + "files", OURS + "picture", OURS + "sweep",
+        "cifar_lightning",
     },
     "cifar_lightning/interruption.py": set(),
     "cifar_lightning/files.py": {"cifar_onnx"},

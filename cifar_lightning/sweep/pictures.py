@@ -1,0 +1,124 @@
+"""Pictures of a sweep: how it went, which keys mattered, and where the good values are."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.ticker import MaxNLocator, NullFormatter
+from optuna import Study
+from optuna.importance import FanovaImportanceEvaluator, get_param_importances
+from optuna.trial import FrozenTrial, TrialState
+
+from cifar_lightning.picture import AMBER, BLUE, INK, drawn
+from cifar_lightning.sweep.plan import Plan
+from cifar_lightning.sweep.space import Choice
+
+_ENOUGH = 4  # trials that came to their end, to tell what mattered
+_ROW = 3  # slices side by side
+_WIDE = 20  # times the least is the greatest value, for a logarithmic axis
+
+
+def draw(study: Study, trials: Sequence[FrozenTrial], plan: Plan) -> list[str]:
+    """Draw history.svg, slices.svg and, of enough trials, importance.svg.
+
+    Args:
+        study: the study.
+        trials: those that have ended.
+        plan: the plan.
+
+    Returns:
+        Names of the files.
+    """
+    measured = [trial for trial in trials if plan.measured(trial) is not None]
+    varied = [key for key in plan.names if len({str(trial.params[key]) for trial in measured}) > 1]
+    _history(measured, plan)
+    files = ["history.svg"]
+    if varied:
+        _slices(measured, varied, plan)
+        files.append("slices.svg")
+        values = [trial.value for trial in trials if trial.state == TrialState.COMPLETE]
+        if len(values) >= _ENOUGH and len({*values}) > 1:
+            _importance(study, varied, plan)
+            files.append("importance.svg")
+    return files
+
+
+def _history(trials: Sequence[FrozenTrial], plan: Plan) -> None:
+    with drawn(plan.folder / "history.svg", 7, 3.8) as figure:
+        axes = figure.subplots()
+        done = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+        best = (np.maximum if plan.mode == "max" else np.minimum).accumulate([float(each.value or 0) for each in done])
+        axes.step([each.number for each in done], best, where="post", color=AMBER, label="best so far")
+        _points(axes, trials, [each.number for each in trials], plan)
+        axes.set_xlabel("trial")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        figure.legend(loc="outside upper center", ncols=4, frameon=False)
+
+
+def _slices(trials: Sequence[FrozenTrial], keys: Sequence[str], plan: Plan) -> None:
+    rows = -(-len(keys) // _ROW)
+    columns = min(len(keys), _ROW)
+    with drawn(plan.folder / "slices.svg", 1 + 2.8 * columns, 0.8 + 2.6 * rows) as figure:
+        grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
+        for axes, key in zip(grid.flat, keys, strict=False):
+            part, found = plan.space[key], [trial.params[key] for trial in trials]
+            if isinstance(part, Choice):
+                labels = [part.label(value) for value in part.values]
+                _points(axes, trials, [labels.index(value) for value in found], plan)
+                axes.set_xticks(range(len(labels)), [_trimmed(str(label)) for label in labels])
+                axes.set_xlim(-0.5, len(labels) - 0.5)
+            else:
+                _points(axes, trials, found, plan)
+                if part.log:
+                    axes.set_xscale("log")
+                    _plain(axes.xaxis)
+            axes.set_xlabel(plan.names[key])
+        for axes in grid.flat[len(keys) :]:
+            axes.set_visible(False)
+        for axes in grid[:, 1:].flat:
+            axes.set_ylabel("")
+        figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=3, frameon=False)
+
+
+def _importance(study: Study, keys: Sequence[str], plan: Plan) -> None:
+    # Of few trials Optuna's default, PED-ANOVA, judges by the best one or two only.
+    found = get_param_importances(study, evaluator=FanovaImportanceEvaluator(seed=0), params=[*keys])
+    shares = sorted(found.items(), key=lambda item: item[1])
+    with drawn(plan.folder / "importance.svg", 6, 0.9 + 0.35 * len(keys)) as figure:
+        axes = figure.subplots()
+        bars = axes.barh([plan.names[key] for key, _ in shares], [share for _, share in shares], color=BLUE)
+        axes.bar_label(bars, [f"{share:.0%}" for _, share in shares], padding=4)
+        axes.set(xlabel=f"importance for {plan.monitor} (fANOVA)", xlim=(0, 1.1 * max(found.values())))
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+
+
+def _points(axes: Axes, trials: Sequence[FrozenTrial], places: Sequence[float], plan: Plan) -> None:
+    """A point for each trial: full where it came to its end, hollow where it was pruned; the best stands out."""
+    values = [float(plan.measured(trial) or 0) for trial in trials]
+    done = [trial.state == TrialState.COMPLETE for trial in trials]
+    best = (max if plan.mode == "max" else min)(value for value, whole in zip(values, done, strict=True) if whole)
+    kinds = [
+        ("the best" if value == best else "to the end") if whole else "pruned"
+        for value, whole in zip(values, done, strict=True)
+    ]
+    for kind, face, edge in (("to the end", BLUE, BLUE), ("pruned", "none", BLUE), ("the best", AMBER, INK)):
+        points = [point for *point, each in zip(places, values, kinds, strict=True) if each == kind]
+        if points:
+            x, y = zip(*points, strict=True)
+            axes.scatter(x, y, s=32, facecolor=face, edgecolor=edge, linewidth=1, label=kind, zorder=3)
+    if min(values) > 0 and max(values) > _WIDE * min(values):
+        axes.set_yscale("log")
+        _plain(axes.yaxis)
+    axes.set_ylabel(plan.monitor)
+    axes.grid(color=INK, alpha=0.15)
+
+
+def _plain(axis: Axis) -> None:
+    """Numbers at powers of ten without typesetting."""
+    axis.set_major_formatter(lambda value, _: f"{value:g}")
+    axis.set_minor_formatter(NullFormatter())
+
+
+def _trimmed(text: str) -> str:
+    return text if len(text) <= 12 else f"{text[:10]}..."

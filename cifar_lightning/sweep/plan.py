@@ -1,0 +1,258 @@
+"""What a sweep is asked to do: its YAML file and what was typed, checked before the first trial."""
+
+import argparse
+import json
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from itertools import product
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from jsonargparse import Namespace
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.cli import LightningArgumentParser
+from optuna.pruners import BasePruner
+from optuna.samplers import BaseSampler
+from optuna.trial import FrozenTrial
+from torch import nn
+
+from cifar_lightning import runs
+from cifar_lightning.cli import CLI
+from cifar_lightning.command import mapping
+from cifar_lightning.main import run
+from cifar_lightning.module import Classifier
+from cifar_lightning.parser import Parser, load_yaml
+from cifar_lightning.rehearsal import check_monitors
+from cifar_lightning.sweep import space as spaces
+from cifar_lightning.sweep.space import Choice, Range, Space
+from cifar_onnx import InputError
+
+_OPTIONS = ("config", "experiment", "trials", "monitor", "mode", "space", "sampler", "pruner", "storage")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A sweep.
+
+    Attributes:
+        folder: of its trials.
+        trials: their number in total, over all processes.
+        monitor: what is measured on the validation set.
+        mode: which of its values is the best.
+        space: what is searched.
+        first: the experiment's own values, which the first trial takes; empty where they do not lie in the space.
+        sampler: class and settings.
+        pruner: likewise.
+        storage: a file or the address of a database; by default a file in the folder.
+        words: the command line of each trial, but for the values that are searched.
+        given: all of it that must not change while the sweep goes on.
+    """
+
+    folder: Path
+    trials: int
+    monitor: str
+    mode: Literal["min", "max"]
+    space: Space
+    first: dict[str, Any]
+    sampler: Namespace
+    pruner: Namespace
+    storage: str | None
+    words: list[str]
+    given: dict[str, Any]
+
+    @property
+    def names(self) -> dict[str, str]:
+        """The keys that vary, and for each of them the shortest end that is the end of no other."""
+        return spaces.names([key for key, part in self.space.items() if len(part.edges) > 1])
+
+    def measured(self, trial: FrozenTrial) -> float | None:
+        """The best value of a trial, also of one that was pruned; None if there is none."""
+        return (max if self.mode == "max" else min)(trial.intermediate_values.values(), default=None)
+
+
+class _Settings(Parser):
+    """A parser of the sweep's own options."""
+
+    bases: ClassVar[Sequence[type]] = (BaseSampler, BasePruner)
+
+
+class _Read(BaseException):
+    """All has been read that was asked for."""
+
+
+class _Reader(CLI):
+    """Reads command lines that differ in a few options at the end, and does nothing.
+
+    Args:
+        endings: these options.
+        found: where the configs of the command lines go.
+    """
+
+    def __init__(self, *args: Any, endings: Sequence[list[str]], found: list[Namespace], **kwargs: Any) -> None:
+        self.endings = endings
+        self.found = found
+        super().__init__(*args, **kwargs)
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        return {"fit": CLI.subcommands()["fit"]}  # the parsers of the others take time, too
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        super().add_arguments_to_parser(parser)
+        for name in {*_OPTIONS} - {"config", "experiment"}:  # so that they are suggested, too
+            parser.add_argument(f"--{name}")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        common = [word for word in args if word not in self.endings[0]]
+        self.found += [parser.parse_args([*common, *ending]).fit for ending in self.endings]
+        raise _Read
+
+
+def read(words: Sequence[str]) -> Plan:
+    """Read what was typed, and the files that it names, and try every edge of the space.
+
+    Raises:
+        InputError: it cannot be.
+        SystemExit: likewise; the parser has said why.
+    """
+    own, rest = _parted(words)
+    settings, configs, stem = _settings(own)
+    space = spaces.read(settings.space)
+    if settings.trials < 1:
+        raise InputError(f"trials is {settings.trials}: it must be at least 1")
+    name = settings.experiment or "-".join(["sweep", *stem])
+    runs.check_name(name)
+    common = ["fit", *(word for path in configs for word in ("--config", path)), *rest, "--experiment", name]
+    [base], tried = _configs(common, [[]]), _configs(common, _edges(space))
+    for config in (base, *tried):
+        _check_trainer(config)
+    monitor, mode = _monitored(base, settings)
+    given = {
+        "config": [mapping(Path(path)) for path in configs],
+        "options": rest,
+        **{key: value for key, value in settings.as_dict().items() if key in ("space", "sampler", "pruner")},
+        "monitor": monitor,
+        "mode": mode,
+    }
+    space = {key: _as_parsed(key, part, tried) for key, part in space.items()}
+    set_once = {key: part.edges[0] for key, part in space.items() if len(part.edges) == 1}
+    labels = {key: part.label(set_once.get(key, _value(base, key))) for key, part in space.items()}
+    return Plan(
+        folder=runs.folder(base.trainer.default_root_dir) / name,
+        trials=settings.trials,
+        monitor=monitor,
+        mode=mode,
+        space=space,
+        first={} if None in labels.values() else labels,
+        sampler=settings.sampler,
+        pruner=settings.pruner,
+        storage=settings.storage,
+        words=[*common, f"--checkpoint.monitor={monitor}", f"--checkpoint.mode={mode}"],
+        given=json.loads(json.dumps(given, default=str)),
+    )
+
+
+def _parted(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The sweep's own options, and those of `fit`."""
+    own: list[str] = []
+    rest: list[str] = []
+    part = rest
+    for word in words:
+        if word.startswith("--"):
+            part = own if word[2:].partition("=")[0].partition(".")[0] in _OPTIONS else rest
+        part.append(word)
+    return own, rest
+
+
+def _settings(own: list[str]) -> tuple[Namespace, list[str], list[str]]:
+    """The sweep's settings, the config files of its experiment, and the name of its own file."""
+    files = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    files.add_argument("--config", type=Path)
+    found, own = files.parse_known_args(own)
+    file: Path | None = found.config
+    known: dict[str, Any] = {}
+    if file:
+        mapping(file)
+        known = load_yaml(file.read_text(encoding="utf-8"))  # which takes 1e-4 for a number
+    configs = known.pop("config", [])
+    if not all(isinstance(path, str) for path in (configs if isinstance(configs, list) else [configs])):
+        raise InputError(f"{file}: config is {configs!r}: it must name a file, or be a list of such names")
+    parser = _Settings(prog="python -m cifar_lightning sweep", allow_abbrev=False)
+    parser.add_argument("--experiment", type=str | None)
+    parser.add_argument("--trials", type=int, default=20)
+    parser.add_argument("--monitor", type=str | None)
+    parser.add_argument("--mode", type=Literal["min", "max"] | None)
+    parser.add_argument("--space", type=dict[str, Any] | None)
+    parser.add_argument("--sampler", type=BaseSampler, default={"class_path": "TPESampler"})
+    warmup = {"n_startup_trials": 5, "n_warmup_steps": 2}
+    parser.add_argument("--pruner", type=BasePruner, default={"class_path": "MedianPruner", "init_args": warmup})
+    parser.add_argument("--storage", type=str | None)
+    settings = parser.parse_args([*(f"--{key}={spaces.typed(value)}" for key, value in known.items()), *own])
+    beside = file.parent if file else Path()
+    paths = [os.path.normpath(beside / path) for path in ([configs] if isinstance(configs, str) else configs)]
+    return settings, paths, [file.stem] if file else []
+
+
+def _edges(space: Space) -> list[list[str]]:
+    """Options that try each edge of the space, the other keys being at their first.
+
+    Of a class that is searched together with its settings, each choice is tried with each edge of these.
+    """
+    parents = [key for key in space if any(other.startswith(f"{key}.") for other in space)]
+    first = {key: part.edges[0] for key, part in space.items()}
+    return [
+        spaces.words({**first, **dict(zip(parents, classes, strict=True)), key: edge})
+        for classes in product(*(space[key].edges for key in parents))
+        for key, part in space.items()
+        if key not in parents
+        for edge in part.edges
+    ]
+
+
+def _configs(common: list[str], endings: Sequence[list[str]]) -> list[Namespace]:
+    """What command lines say that differ in their endings."""
+    found: list[Namespace] = []
+    with suppress(_Read):
+        run([*common, *endings[0]], cli=partial(_Reader, endings=endings, found=found))
+    return found
+
+
+def _check_trainer(config: Namespace) -> None:
+    devices = config.trainer.devices
+    if (len(devices) if isinstance(devices, list) else str(devices)) not in (1, "1") or config.trainer.num_nodes != 1:
+        raise InputError("a trial trains on one device: leave trainer.devices at 1, and start the sweep once for each")
+    if config.trainer.fast_dev_run:
+        raise InputError("trainer.fast_dev_run leaves nothing to compare: leave it out")
+
+
+def _monitored(base: Namespace, settings: Namespace) -> tuple[str, Literal["min", "max"]]:
+    """What is measured, by default what the checkpoint keeps the best by, and which of its values is the best."""
+    kept = base.checkpoint or Namespace(monitor=None, mode="max")  # type: ignore[no-untyped-call]
+    monitor = settings.monitor or kept.monitor
+    if not str(monitor).startswith("val/"):
+        raise InputError(f"monitor is {monitor}: a sweep looks at validation only, at val/loss or val/accuracy say")
+    if settings.mode is None and monitor != kept.monitor:
+        raise InputError(f"say which mode of {monitor} is best: min or max")
+    callbacks = [each.class_path for each in base.trainer.callbacks or []]
+    if all(name.startswith(("lightning.", "cifar_lightning.")) for name in callbacks):
+        check_monitors([ModelCheckpoint(monitor=monitor)], Classifier(["a", "b"], nn.Identity()))
+    return monitor, settings.mode or kept.mode
+
+
+def _as_parsed(key: str, part: Range | Choice, configs: Sequence[Namespace]) -> Range | Choice:
+    """A range of whole numbers is one of all numbers where the parser takes them for these."""
+    if isinstance(part, Range) and any(isinstance(_value(config, key), float) for config in configs):
+        return Range(float(part.low), float(part.high), part.step and float(part.step), part.log)
+    return part
+
+
+def _value(config: Any, key: str) -> Any:
+    """What stands in a config at a key, in which `init_args` may be left out; None if nothing does."""
+    for name in key.split("."):
+        if isinstance(config, Namespace) and name not in config and "init_args" in config:
+            config = config.init_args
+        config = config.get(name) if isinstance(config, Namespace) else None
+    return config.as_dict() if isinstance(config, Namespace) else config

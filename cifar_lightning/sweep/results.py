@@ -1,0 +1,108 @@
+"""What a sweep comes to: a table of its trials, the config of the best one, and pictures."""
+
+import csv
+import io
+from pathlib import Path
+from typing import Any
+
+import yaml
+from filelock import FileLock
+from optuna import Study
+from optuna.trial import FrozenTrial, TrialState
+
+from cifar_lightning.files import write_whole
+from cifar_lightning.parser import load_yaml
+from cifar_lightning.sweep.pictures import draw
+from cifar_lightning.sweep.plan import Plan
+from cifar_lightning.sweep.study import counted, failed
+from cifar_onnx import InputError
+
+_BEST = 5  # trials in the table
+_WIDTH = 24  # letters of a value there
+
+
+def write(study: Study, plan: Plan) -> None:
+    """Write best.yaml, trials.csv and pictures, and print a table.
+
+    Raises:
+        InputError: every trial has failed.
+    """
+    trials = counted(study)
+    ended = [trial for trial in trials if trial.state.is_finished()]
+    if ended and all(map(failed, ended)):
+        raise InputError(f"all {len(ended)} trials have failed, the last one: {ended[-1].user_attrs['error']}")
+    done = [trial for trial in ended if trial.state == TrialState.COMPLETE]
+    if not done:
+        return
+    done.sort(key=lambda trial: float(trial.value or 0), reverse=plan.mode == "max")
+    with FileLock(plan.folder / ".results.lock"):  # two processes may come to the end at the same time
+        write_whole(plan.folder / "trials.csv", _csv(ended, plan).encode())
+        write_whole(plan.folder / "best.yaml", _config(done[0], len(ended), plan).encode())
+        pictures = draw(study, ended, plan)
+    print(f"\n{_table(done[:_BEST], plan)}\n")
+    print(f"wrote best.yaml, trials.csv, {', '.join(pictures)} in {plan.folder}")
+    if running := len(trials) - len(ended):
+        print(f"{running} more {'is' if running == 1 else 'are'} being tried by other processes")
+    run = Path(done[0].user_attrs["run"])
+    print(f"the best again: python -m cifar_lightning fit --config {plan.folder / 'best.yaml'}")
+    print(f"next: python -m cifar_lightning test --ckpt_path {run / 'checkpoints' / 'best.ckpt'}")
+
+
+def line(trial: FrozenTrial, plan: Plan) -> str:
+    """What became of a trial, in one line."""
+    value = plan.measured(trial)
+    words = [f"trial {trial.number}", f"{plan.monitor} {value:.4f}" if value is not None else "failed"]
+    if trial.state == TrialState.PRUNED:
+        words.append(f"pruned after {len(trial.intermediate_values)}")
+    words.append(f"{_seconds(trial):.0f} s")
+    words += [f"{name} {_shown(trial.params[key])}" for key, name in plan.names.items() if key in trial.params]
+    if failed(trial):
+        words.append(trial.user_attrs["error"])
+    return "  ".join(words)
+
+
+def _seconds(trial: FrozenTrial) -> float:
+    return trial.duration.total_seconds() if trial.duration else 0.0
+
+
+def _shown(value: Any) -> str:
+    text = f"{value:.4g}" if isinstance(value, float) else str(value)
+    return text if len(text) <= _WIDTH else f"{text[: _WIDTH - 3]}..."
+
+
+def _table(trials: list[FrozenTrial], plan: Plan) -> str:
+    short = plan.names
+    rows = [["trial", plan.monitor, *short.values()]]
+    rows += [[str(each.number), f"{each.value:.4f}", *(_shown(each.params[key]) for key in short)] for each in trials]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(word.rjust(width) for word, width in zip(row, widths, strict=True)) for row in rows]
+    return "\n".join(lines)
+
+
+def _csv(trials: list[FrozenTrial], plan: Plan) -> str:
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(["trial", "state", plan.monitor, "validations", "seconds", "run", "error", *plan.space])
+    for trial in trials:
+        writer.writerow(
+            [
+                *(trial.number, "failed" if failed(trial) else trial.state.name.lower(), plan.measured(trial)),
+                *(len(trial.intermediate_values), f"{_seconds(trial):.1f}"),
+                *(trial.user_attrs.get(name) for name in ("run", "error")),
+                *(trial.params.get(key) for key in plan.space),
+            ]
+        )
+    return buffer.getvalue()
+
+
+def _config(best: FrozenTrial, count: int, plan: Plan) -> str:
+    """The whole config of a trial, as an experiment of its own."""
+    config = load_yaml(best.user_attrs["config"])
+    config |= {"experiment": f"{plan.folder.name}-best", "ckpt_path": best.user_attrs["started_from"]}
+    for name in ("enable_progress_bar", "enable_model_summary"):  # which a trial does without
+        del config["trainer"][name]
+    header = (
+        f"# Trial {best.number} of {plan.folder}: {plan.monitor} {best.value:.6g}, the best of {count}.\n"
+        f"# python -m cifar_lightning fit --config {plan.folder / 'best.yaml'}\n"
+    )
+    return header + str(yaml.safe_dump(config, sort_keys=False, allow_unicode=True))

@@ -1,0 +1,100 @@
+"""The search: one trial after the other, beside other processes, until there are as many as were asked for."""
+
+import shlex
+import sys
+from collections.abc import Sequence
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from cifar_lightning.interruption import Interrupted
+from cifar_lightning.sweep import results
+from cifar_lightning.sweep.plan import Plan, read
+from cifar_lightning.sweep.study import Process, counted, failed, open_study
+from cifar_lightning.sweep.trial import FailedError, value_of
+from cifar_onnx import InputError
+
+USAGE = """\
+Search hyper-parameters, on validation only; every trial is a run of `fit`.
+
+  python -m cifar_lightning sweep --config configs/sweeps/X.yaml [OPTIONS]
+
+The file, and every key of it as an option:
+
+  config       the experiment: a config of fit, or a list of them, as seen from this file
+  space        for each key that is searched {low: ..., high: ..., step: ..., log: true} or a list of values
+  trials       how many in total, over all processes (20)
+  monitor      the metric that is to be the best (what the checkpoint keeps the best by)
+  mode         min or max
+  sampler      class_path and init_args of optuna.samplers (TPESampler; BruteForceSampler tries all combinations)
+  pruner       class_path and init_args of optuna.pruners (MedianPruner; NopPruner trains every trial to its end)
+  storage      a file, or the address of a database such as sqlite:///sweep.db (journal.log in the sweep's folder)
+  experiment   name of its folder under runs/ (sweep- and the file's name)
+
+Options of fit may be added, and beat the experiment's config. The same command goes on with a sweep that was stopped;
+started once more meanwhile, on this machine or another with the same storage, it shares the trials.
+"""
+_IN_A_ROW = 5  # trials that fail before it ends: it is not their values
+
+
+class _SurplusError(Exception):
+    """There are as many trials as were asked for without this one."""
+
+
+def search(words: Sequence[str]) -> None:
+    """Search, or go on with a search.
+
+    Raises:
+        InputError: it cannot be done as it was asked for, or every trial has failed.
+        Interrupted: by a signal; what is done is kept.
+    """
+    if {"-h", "--help"} & {*words}:
+        print(USAGE, end="")
+        return
+    plan = read(words)
+    plan.folder.mkdir(parents=True, exist_ok=True)
+    study = open_study(plan)
+    try:
+        with Process(study, plan.folder) as process:
+            if len(counted(study)) < plan.trials:
+                _search(study, plan, process)
+    except Interrupted:
+        print(f"next: {shlex.join(['python', '-m', 'cifar_lightning', 'sweep', *words])}")
+        raise
+    results.write(study, plan)
+
+
+def _search(study: optuna.Study, plan: Plan, process: Process) -> None:
+    console = Console(file=sys.stdout)  # not what stands for it while a trial is quiet
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task("", total=plan.trials, completed=_ended(study))
+        row: list[FrozenTrial] = []
+
+        def objective(trial: optuna.Trial) -> float:
+            if trial.number not in [each.number for each in counted(study)[: plan.trials]]:
+                raise _SurplusError
+            process.sign(trial)
+            return value_of(trial, plan, lambda text: bar.update(task, description=escape(text)))
+
+        def after(study: optuna.Study, trial: FrozenTrial) -> None:
+            if trial.state == TrialState.FAIL and not failed(trial):
+                study.stop()
+                return
+            console.print(results.line(trial, plan), highlight=False, markup=False, soft_wrap=True)
+            row[:] = [*row, trial] if failed(trial) else []
+            if len(row) == _IN_A_ROW:
+                raise InputError(f"{_IN_A_ROW} trials in a row have failed, the last one: {trial.user_attrs['error']}")
+            process.collect()
+            bar.update(task, completed=_ended(study))
+            if len(counted(study)) >= plan.trials:
+                study.stop()
+
+        study.optimize(objective, callbacks=[after], catch=(FailedError, _SurplusError), gc_after_trial=True)
+
+
+def _ended(study: optuna.Study) -> int:
+    return sum(trial.state.is_finished() for trial in counted(study))

@@ -1,0 +1,245 @@
+"""The study: where trials are kept, which of them count, and whose process is gone."""
+
+import inspect
+import platform
+import uuid
+import warnings
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from copy import copy
+from datetime import datetime, timedelta
+from importlib import import_module
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import optuna
+from filelock import FileLock, Timeout
+from jsonargparse import Namespace
+from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler, GridSampler, QMCSampler, RandomSampler
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.exc import SQLAlchemyError
+
+from cifar_lightning.sweep.plan import Plan
+from cifar_onnx import InputError
+
+_BEAT = 30  # seconds between signs of life in a database; after two that are missing a process is gone
+_BEGINNING = timedelta(seconds=60)  # after which a trial must have said whose it is
+
+
+class Sampler(BaseSampler):
+    """Draws a trial by its number and by what is known then, whichever process asks.
+
+    A process that goes on with a study, or joins it, would else draw the first numbers of its seed again.
+
+    Args:
+        make: a sampler from a seed.
+        first: parameters of the first trial; empty for drawn ones.
+        space: of all trials.
+    """
+
+    def __init__(
+        self, make: Callable[[int], BaseSampler], first: dict[str, Any], space: dict[str, BaseDistribution]
+    ) -> None:
+        self._make = make
+        self._sampler = make(0)
+        self._first = first
+        self._space = space
+
+    def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
+        self._sampler = self._make(trial.number)
+        self._sampler.before_trial(study, trial)
+
+    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        if self._is_first(trial):
+            return self._space
+        return self._sampler.infer_relative_search_space(study, trial)
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        if self._is_first(trial):
+            return self._first
+        return self._sampler.sample_relative(study, trial, search_space)
+
+    def sample_independent(
+        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        return self._sampler.sample_independent(study, trial, param_name, param_distribution)
+
+    def after_trial(
+        self, study: optuna.Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
+    ) -> None:
+        self._sampler.after_trial(study, trial, state, values)
+
+    def _is_first(self, trial: FrozenTrial) -> bool:
+        return trial.number == 0 and bool(self._first)
+
+
+class Process:
+    """This process among those of a sweep, and what has become of the others.
+
+    Each holds a lock on a file of its own, which ends with it, however it ends; what processes on other machines do,
+    only a database can tell.
+
+    Args:
+        study: the sweep's.
+        folder: the sweep's.
+    """
+
+    def __init__(self, study: optuna.Study, folder: Path) -> None:
+        self._study = copy(study)
+        self._study.sampler = RandomSampler()  # others may ask to end a loop that does not run
+        self._folder = folder
+        self._name = uuid.uuid4().hex
+        self._lock = FileLock(self._path(self._name))
+
+    def __enter__(self) -> "Process":
+        self._lock.acquire()
+        self.collect()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._lock.release()
+        self.collect()
+        self._path(self._name).unlink(missing_ok=True)
+
+    def sign(self, trial: optuna.Trial) -> None:
+        """Take a trial."""
+        trial.set_user_attr("process", [platform.node(), self._name])
+
+    def collect(self) -> None:
+        """Put the parameters of trials whose process is gone back, to be tried again."""
+        for trial in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            host, name = trial.user_attrs.get("process", ("", ""))
+            if self._gone(name) if host == platform.node() else not host and _old(trial):
+                with suppress(ValueError, optuna.exceptions.UpdateFinishedTrialError):  # another one has done it
+                    self._study.tell(trial.number, state=TrialState.FAIL)
+                    again(self._study, trial)
+
+    def _gone(self, name: str) -> bool:
+        path = self._path(name)
+        try:
+            with FileLock(path, timeout=0):
+                pass
+        except Timeout:
+            return False
+        path.unlink(missing_ok=True)
+        return True
+
+    def _path(self, name: str) -> Path:
+        return self._folder / f".{name}.lock"
+
+
+def _old(trial: FrozenTrial) -> bool:
+    start = trial.datetime_start
+    return start is not None and datetime.now(start.tzinfo) - start > _BEGINNING
+
+
+def again(study: optuna.Study, trial: FrozenTrial) -> None:
+    """Let the parameters of a trial be tried again."""
+    if trial.params:
+        study.enqueue_trial(trial.params)
+
+
+def counts(trial: FrozenTrial) -> bool:
+    """Whether a trial is one of those that were asked for: it goes on, has come to its end, or failed by itself."""
+    return trial.state in (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING) or failed(trial)
+
+
+def failed(trial: FrozenTrial) -> bool:
+    """Whether a trial has failed by its own values."""
+    return trial.state == TrialState.FAIL and "error" in trial.user_attrs
+
+
+def counted(study: optuna.Study) -> list[FrozenTrial]:
+    """The trials that count, in their order."""
+    return [trial for trial in study.get_trials(deepcopy=False) if counts(trial)]
+
+
+def open_study(plan: Plan) -> optuna.Study:
+    """Begin the study of a plan, or join it.
+
+    Raises:
+        InputError: its storage cannot be used, or it was begun otherwise.
+    """
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+    name = plan.folder.name
+    storage = _storage(plan)
+    direction = StudyDirection.MAXIMIZE if plan.mode == "max" else StudyDirection.MINIMIZE
+    sampler, pruner = _sampler(plan), _made(plan.pruner)
+    study = optuna.create_study(
+        storage=storage, study_name=name, direction=direction, sampler=sampler, pruner=pruner, load_if_exists=True
+    )
+    before = study.user_attrs.get("given", plan.given)
+    if differing := [key for key in plan.given if before.get(key) != plan.given[key]]:
+        raise InputError(
+            f"{plan.folder} was begun with other settings ({', '.join(differing)}): "
+            "go on with these, or give another name with --experiment"
+        )
+    study.set_user_attr("given", plan.given)
+    return study
+
+
+def _storage(plan: Plan) -> BaseStorage:
+    place = plan.storage or str(plan.folder / "journal.log")
+    if "://" not in place:
+        path = Path(place).resolve()  # the lock is a link to it, and would else lead nowhere
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _mend(path)
+            return JournalStorage(JournalFileBackend(str(path)))
+        except OSError as error:
+            raise InputError(f"storage {place} cannot be used ({error.strerror}): name a file or a database") from None
+        except ValueError:
+            raise InputError(f"storage {place} is not a journal of Optuna: name another file") from None
+    try:
+        return RDBStorage(place, heartbeat_interval=_BEAT, heartbeat_stale_trial_callback=again)
+    except (SQLAlchemyError, ImportError) as error:
+        scheme = place.partition("://")[0]  # the rest may hold a password
+        raise InputError(f"storage {scheme}://... cannot be used: {' '.join(str(error).split())}") from None
+
+
+def _mend(path: Path) -> None:
+    """Cut off a last line that a process was killed in, on which all others would stumble."""
+    if not path.exists():
+        return
+    lock = JournalFileSymlinkLock(str(path))
+    lock.acquire()
+    try:
+        with path.open("rb+") as file:
+            data = file.read()
+            if data and not data.startswith(b'{"op_code":'):
+                raise ValueError
+            file.truncate(data.rfind(b"\n") + 1)
+    finally:
+        lock.release()
+
+
+def _sampler(plan: Plan) -> BaseSampler:
+    cls = _class(plan.sampler)
+    seeded = "seed" in inspect.signature(cls).parameters
+    if not seeded or issubclass(cls, GridSampler | QMCSampler):  # which share out one sequence
+        one: BaseSampler = _made(plan.sampler)
+        return one
+    seed = plan.sampler.init_args.seed or 0
+    space = {key: part.distribution for key, part in plan.space.items()}
+    return Sampler(lambda number: _made(plan.sampler, seed=seed + number), plan.first, space)
+
+
+def _class(chosen: Namespace) -> Any:
+    module, _, name = chosen.class_path.rpartition(".")
+    return getattr(import_module(module), name)
+
+
+def _made(chosen: Namespace, **more: Any) -> Any:
+    """What a class path and its settings stand for."""
+    settings = chosen.get("init_args")
+    return _class(chosen)(**{**(vars(settings) if settings else {}), **more})

@@ -1,0 +1,118 @@
+"""One trial: a `fit` whose validation is reported, and which ends where it falls behind."""
+
+import io
+import logging
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+
+import lightning.pytorch as L
+import optuna
+import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+from cifar_lightning import interruption
+from cifar_lightning.finite import NotFiniteError
+from cifar_lightning.interruption import Interrupted
+from cifar_lightning.main import mistake, run
+from cifar_lightning.sweep import space as spaces
+from cifar_lightning.sweep.plan import Plan
+from cifar_onnx import InputError
+
+Say = Callable[[str], None]
+
+
+class FailedError(Exception):
+    """A trial has failed by its own values."""
+
+
+class Watch(L.Callback):
+    """Reports what is monitored after each validation, and ends a trial that falls behind.
+
+    Args:
+        trial: the trial.
+        monitor: name of the metric.
+        say: takes a line on how far it is.
+    """
+
+    def __init__(self, trial: optuna.Trial, monitor: str, say: Say) -> None:
+        self.trial = trial
+        self.monitor = monitor
+        self.say = say
+        self.values: list[float] = []
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        folder = Path(str(trainer.log_dir))
+        self.trial.set_user_attr("run", str(folder))
+        self.trial.set_user_attr("config", (folder / "config.yaml").read_text(encoding="utf-8"))
+        self.trial.set_user_attr("started_from", trainer.ckpt_path)
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.sanity_checking:
+            return
+        if self.monitor not in trainer.callback_metrics:
+            raise InputError(f"{self.monitor} is not measured: there are {', '.join(trainer.callback_metrics)}")
+        value = float(trainer.callback_metrics[self.monitor])
+        epoch = f"epoch {trainer.current_epoch + 1}"
+        if not math.isfinite(value):
+            raise NotFiniteError(f"{self.monitor} is {value} in {epoch}")
+        self.values.append(value)
+        self.trial.report(value, len(self.values))
+        self.say(f"trial {self.trial.number}: {epoch}, {self.monitor} {value:.4f}")
+        done = trainer.current_epoch + 1 == trainer.max_epochs  # there is nothing left to spare
+        if not done and self.trial.should_prune():
+            raise optuna.TrialPruned
+
+
+def value_of(trial: optuna.Trial, plan: Plan, say: Say) -> float:
+    """Train by the values of a trial.
+
+    Returns:
+        The best value of what is monitored.
+
+    Raises:
+        FailedError: its values cannot be, or lead to losses that are not finite.
+        TrialPruned: it has fallen behind.
+    """
+    values = {key: part.suggest(trial, key) for key, part in plan.space.items()}
+    watch = Watch(trial, plan.monitor, say)
+    say(f"trial {trial.number}: begins")
+    torch.compiler.reset()  # or the nets of one class would be compiled eight times, and then no more
+    with _own_failures(trial), _quiet():
+        run([*plan.words, *spaces.words(values)], [watch])
+    if not watch.values:
+        raise InputError(f"{plan.monitor} is never measured: a sweep needs trainer.limit_val_batches above 0")
+    return (max if plan.mode == "max" else min)(watch.values)
+
+
+@contextmanager
+def _own_failures(trial: optuna.Trial) -> Iterator[None]:
+    """Note what is wrong with the values of a trial."""
+    try:
+        yield
+    except (ValueError, RuntimeError, NotFiniteError, MisconfigurationException) as error:
+        own = InputError | NotFiniteError | MisconfigurationException | torch.OutOfMemoryError
+        if not isinstance(error, own) and not mistake(error):
+            raise
+        trial.set_user_attr("error", " ".join(str(error).split()))
+        raise FailedError from error
+    finally:
+        interruption.defer(False)
+        if (signum := interruption.received()) is not None:
+            raise Interrupted(signum)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep what `fit` says of itself back."""
+    logs = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [log.level for log in logs]
+    for log in logs:
+        log.setLevel(logging.ERROR)
+    try:
+        with redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        for log, level in zip(logs, levels, strict=True):
+            log.setLevel(level)

@@ -1,0 +1,431 @@
+"""Sweeps: what is refused before the first trial, what trials come to, and how they are shared out."""
+
+import csv
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+import yaml
+from optuna.distributions import CategoricalDistribution, FloatDistribution
+from optuna.samplers import RandomSampler, TPESampler
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import TrialState
+
+from cifar_lightning.__main__ import main
+from cifar_lightning.data import ImageData
+from cifar_lightning.sweep.plan import read
+from cifar_lightning.sweep.space import Choice, Range, names
+from cifar_lightning.sweep.study import Sampler, counted
+from tests.conftest import Child, Run, Start
+
+SHIPPED = sorted((Path(__file__).parent.parent / "configs" / "sweeps").glob("*.yaml"))
+RATE, DROPOUT = "model.optimizer.init_args.lr", "model.net.init_args.dropout"
+EXPERIMENT = {
+    "data": {"class_path": "Digits"},
+    "model": {"net": {"class_path": "CNN", "init_args": {"widths": [8, 8, 8], "hidden": 16, "dropout": 0.5}}},
+    "trainer": {"max_epochs": 2, "limit_train_batches": 3},
+    "checkpoint": {"monitor": "val/loss", "mode": "min"},
+}
+SPACE = {RATE: {"low": 1e-4, "high": 1e-2, "log": True}, DROPOUT: [0.0, 0.5]}
+
+
+@pytest.fixture(autouse=True)
+def _files(tmp_path: Path) -> None:
+    """The files small.yaml, the experiment, and lr.yaml, which searches it."""
+    write(tmp_path)
+
+
+def write(folder: Path, **settings: object) -> Path:
+    (folder / "small.yaml").write_text(yaml.safe_dump(EXPERIMENT))
+    sweep = {"config": "small.yaml", "trials": 3, "space": SPACE, **settings}
+    (folder / "lr.yaml").write_text(yaml.safe_dump(sweep))
+    return folder / "lr.yaml"
+
+
+def table(folder: Path) -> list[dict[str, str]]:
+    with (folder / "trials.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def study(folder: Path) -> optuna.Study:
+    storage = JournalStorage(JournalFileBackend(str((folder / "journal.log").resolve())))
+    return optuna.load_study(study_name=folder.name, storage=storage)
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
+    """The folder of a sweep of four trials, and what it printed."""
+    place = tmp_path_factory.mktemp("done")
+    with pytest.MonkeyPatch.context() as patch, (place / "out").open("w") as out:
+        patch.chdir(place)
+        patch.setattr(sys, "stdout", out)
+        assert main(["sweep", "--config", str(write(place)), "--trials", "4"]) == 0
+    return place / "runs" / "sweep-lr", (place / "out").read_text()
+
+
+@pytest.fixture
+def begun(done: tuple[Path, str]) -> Path:
+    """The folder of a sweep that has come to four trials, in which the next test may go on."""
+    folder = Path("runs/sweep-lr")
+    folder.mkdir(parents=True)
+    shutil.copy(done[0] / "journal.log", folder)
+    return folder
+
+
+class TestRefused:
+    @pytest.mark.parametrize(
+        ("space", "sentence"),
+        [
+            ({"model.net.init_args.dropot": [0.1]}, "there is no option 'dropot': did you mean 'dropout'?"),
+            ({"data.batch_size": [16, "many"]}, "batch_size: expected int, got 'many'"),
+            ({"data.batch_size": {"low": 0.5, "high": 32}}, "batch_size: expected int, got '0.5'"),
+            ({"trainer.max_epoch": [1]}, "there is no option 'trainer.max_epoch': did you mean 'trainer.max_epochs'?"),
+            ({"model.net": ["CNN", "SpedNet"]}, "model.net: no class is called 'SpedNet': did you mean 'SpeedNet'?"),
+            (
+                {"model.net": ["CNN", "SpeedNet"], "model.net.init_args.hidden": [8, 16]},
+                "there is no option 'hidden'",  # in the one of them
+            ),
+            ({RATE: {"low": 1e-2, "high": 1e-4}}, f"space: {RATE}: low is 0.01, and high is 0.0001: it must be above"),
+            ({RATE: {"low": 0.0, "high": 1, "log": True}}, "low is 0.0: with log it must be above 0"),
+            ({RATE: {"low": 0.1, "high": 1, "log": True, "step": 0.1}}, "has both log and step"),
+            ({RATE: {"low": 0.0, "high": 1, "step": 0.3}}, "from 0.0 no steps of 0.3 lead to high, 1"),
+            ({RATE: {"low": 0.0, "high": 1, "step": 0}}, "step is 0: it must be above 0"),
+            ({RATE: {"low": 0.0, "hihg": 1}}, "there is no 'hihg' in a range: did you mean 'high'?"),
+            ({RATE: {"low": 0.0}}, "has no high: a range has low and high"),
+            ({RATE: {"low": "small", "high": 1}}, "low is 'small', which is not a number"),
+            ({RATE: {"low": 0.1, "high": 1, "log": 2}}, "log is 2: it must be true or false"),
+            ({RATE: 0.1}, f"space: {RATE} is 0.1: give {{low: ..., high: ...}} or a list of values"),
+            ({RATE: []}, "is an empty list"),
+            ({RATE: [0.1, 0.2, 0.1]}, "has 0.1 twice"),
+            ({"experiment": ["a", "b"]}, "experiment cannot be searched"),
+            ({}, "space is empty"),
+        ],
+    )
+    def test_a_space_that_cannot_be(self, run: Run, tmp_path: Path, space: dict[str, object], sentence: str) -> None:
+        result = run("sweep", "--config", write(tmp_path, space=space))
+        assert result.code == 2
+        assert result.err.count("\n") == 1
+        assert sentence in result.err
+        assert not Path("runs").exists()
+
+    @pytest.mark.parametrize(
+        ("settings", "sentence"),
+        [
+            ({"trails": 3}, "there is no option 'trails': did you mean 'trials'?"),
+            ({"trials": "three"}, "trials: expected int, got 'three'"),
+            ({"trials": 0}, "trials is 0: it must be at least 1"),
+            ({"sampler": {"class_path": "TPESamplr"}}, "no class is called 'TPESamplr': did you mean 'TPESampler'?"),
+            ({"sampler": {"class_path": "TPESampler", "init_args": {"sed": 1}}}, "'sed': did you mean 'seed'?"),
+            ({"pruner": "TPESampler"}, "pruner"),
+            ({"monitor": "test/accuracy", "mode": "max"}, "a sweep looks at validation only"),
+            ({"monitor": "val/acuracy", "mode": "max"}, "there are train/loss, val/loss, val/accuracy"),
+            ({"monitor": "val/accuracy"}, "say which mode of val/accuracy is best"),
+            ({"mode": "maximum"}, "expected min or max"),
+            ({"config": "nowhere.yaml"}, "nowhere.yaml: cannot be read"),
+            ({"config": 3}, "config is 3: it must name a file"),
+            ({"storage": "small.yaml"}, "storage small.yaml is not a journal of Optuna"),
+            ({"storage": "nosuch://me:secret@host/name"}, "storage nosuch://... cannot be used"),
+        ],
+    )
+    def test_settings_that_cannot_be(
+        self, run: Run, tmp_path: Path, settings: dict[str, object], sentence: str
+    ) -> None:
+        result = run("sweep", "--config", write(tmp_path, **{"space": {DROPOUT: [0.5]}, **settings}))
+        assert result.code == 2
+        assert result.err.count("\n") == 1
+        assert sentence in result.err
+        assert "secret" not in result.err
+        assert not [*Path().rglob("version_*")]
+        assert yaml.safe_load(Path("small.yaml").read_text()) == EXPERIMENT
+
+    @pytest.mark.parametrize(
+        ("words", "sentence"),
+        [
+            (["--trails", 3], "there is no option 'trails': did you mean 'trials'?"),
+            (["--trainer.devices", 2], "a trial trains on one device"),
+            (["--trainer.fast_dev_run"], "fast_dev_run leaves nothing to compare"),
+            (["--experiment", "a/b"], "experiment 'a/b' cannot name a folder"),
+        ],
+    )
+    def test_options_that_cannot_be(self, run: Run, words: list[object], sentence: str) -> None:
+        result = run("sweep", "--config", "lr.yaml", *words)
+        assert result.code == 2
+        assert sentence in result.err
+        assert not Path("runs").exists()
+
+    def test_a_missing_package_is_named_with_its_remedy(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        for name in [name for name in sys.modules if name.startswith("cifar_lightning.sweep.")]:
+            monkeypatch.delitem(sys.modules, name)
+        monkeypatch.setitem(sys.modules, "optuna", None)
+        result = run("sweep", "--config", "lr.yaml")
+        assert result.code == 2
+        assert result.err == 'error: sweep needs optuna: pip install "cifar-lightning[sweep]"\n'
+
+
+class TestPlan:
+    def test_what_the_parser_takes_for_any_number_is_not_searched_in_whole_ones(self, tmp_path: Path) -> None:
+        space = {DROPOUT: {"low": 0, "high": 1}, "data.batch_size": {"low": 8, "high": 64, "log": True}}
+        plan = read(["--config", str(write(tmp_path, space=space))])
+        assert plan.space == {DROPOUT: Range(0.0, 1.0), "data.batch_size": Range(8, 64, log=True)}
+        assert isinstance(plan.space[DROPOUT].edges[0], float)
+        assert plan.first == {DROPOUT: 0.5, "data.batch_size": 64}
+
+    def test_the_experiment_is_no_trial_where_it_does_not_lie_in_the_space(self, tmp_path: Path) -> None:
+        plan = read(["--config", str(write(tmp_path, space={**SPACE, "trainer.max_epochs": [1]}))])
+        assert plan.first == {RATE: 0.001, DROPOUT: 0.5, "trainer.max_epochs": 1}
+        plan = read(["--config", str(write(tmp_path, space={**SPACE, DROPOUT: [0.1, 0.2]}))])
+        assert plan.first == {}
+
+    def test_typed_beats_the_file(self) -> None:
+        words = ["--trials", "7", "--sampler", "RandomSampler", "--trainer.max_epochs=1", "--experiment=x"]
+        plan = read(["--config", "lr.yaml", *words])
+        assert (plan.trials, plan.sampler.class_path) == (7, "optuna.samplers.RandomSampler")
+        assert plan.folder == Path("runs/x")
+        assert "--trainer.max_epochs=1" in plan.words
+
+    def test_numbers_may_be_written_as_people_do(self, tmp_path: Path) -> None:
+        file = tmp_path / "lr.yaml"
+        file.write_text(f"config: small.yaml\nspace: {{{RATE}: {{low: 1e-4, high: 1e-2}}}}\n")
+        assert read(["--config", str(file)]).space == {RATE: Range(1e-4, 1e-2)}
+
+    def test_a_class_may_be_searched_with_its_settings(self, tmp_path: Path) -> None:
+        nets = ["CNN", {"class_path": "CNN", "init_args": {"widths": [4, 4]}}]
+        space = {"model.net.init_args.dropout": [0.0, 0.1], "model.net": nets}
+        plan = read(["--config", str(write(tmp_path, space=space))])
+        assert plan.space["model.net"] == Choice(tuple(nets))
+
+    def test_keys_are_shown_by_their_shortest_end(self) -> None:
+        keys = ["a.init_args.lr", "b.init_args.lr", "data.size", "size_of.x"]
+        assert names(keys) == dict(zip(keys, ["a.init_args.lr", "b.init_args.lr", "size", "x"], strict=True))
+
+    @pytest.mark.parametrize("config", SHIPPED, ids=lambda path: path.stem)
+    def test_every_shipped_sweep_runs(self, run: Run, config: Path) -> None:
+        result = run("sweep", "--config", config, "--trials", 1, "--trainer.limit_train_batches", 2)
+        assert result.code == 0, result.err
+        assert len(config.read_text().splitlines()) <= 40
+
+
+class TestTrials:
+    def test_each_is_a_run_and_has_a_line(self, done: tuple[Path, str]) -> None:
+        folder, out = done
+        rows = table(folder)
+        assert [row["state"] for row in rows[:2]] == ["complete", "complete"]
+        assert len([line for line in out.splitlines() if line.startswith("trial ")]) == len(rows) + 1  # and the table
+        for row in rows:
+            run = folder / Path(row["run"]).name
+            config = yaml.safe_load((run / "config.yaml").read_text())
+            assert config["model"]["optimizer"]["init_args"]["lr"] == float(row[RATE])
+            assert config["model"]["net"]["init_args"]["dropout"] == float(row[DROPOUT])
+            with (run / "metrics.csv").open(newline="") as file:
+                losses = [float(line["val/loss"]) for line in csv.DictReader(file) if line["val/loss"]]
+            assert min(losses) == float(row["val/loss"])
+
+    def test_the_first_is_the_experiment_itself(self, done: tuple[Path, str]) -> None:
+        row = table(done[0])[0]
+        assert (float(row[RATE]), float(row[DROPOUT])) == (0.001, 0.5)
+
+    def test_the_same_sweep_gives_the_same_trials(self, run: Run, done: tuple[Path, str]) -> None:
+        assert run("sweep", "--config", "lr.yaml", "--trials", 3).code == 0
+        again = [{**row, "seconds": ""} for row in table(Path("runs/sweep-lr"))]
+        assert again == [{**row, "seconds": ""} for row in table(done[0])[:3]]
+
+    def test_the_best_config_gives_the_same_metrics_again(self, run: Run, done: tuple[Path, str]) -> None:
+        folder, out = done
+        best = min(table(folder), key=lambda row: float(row["val/loss"]))
+        assert run("fit", "--config", folder / "best.yaml").code == 0
+        metrics = (folder / Path(best["run"]).name / "metrics.csv").read_text()
+        assert Path("runs/sweep-lr-best/version_0/metrics.csv").read_text() == metrics
+        assert f"next: python -m cifar_lightning test --ckpt_path {best['run']}/checkpoints/best.ckpt" in out
+
+    def test_there_are_pictures(self, done: tuple[Path, str]) -> None:
+        for name, words in (
+            ("history.svg", ["val/loss", "best so far"]),
+            ("slices.svg", [">lr<", ">dropout<"]),
+            ("importance.svg", [">lr<", ">dropout<", "%"]),
+        ):
+            text = (done[0] / name).read_text()
+            assert text.count("<svg") == 1
+            assert all(word in text for word in words), name
+            assert name in done[1]
+
+    def test_the_test_set_is_never_asked_for(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        asked, images = set(), ImageData.images
+
+        def watched(self: ImageData, part: Any) -> Any:
+            asked.add(part)
+            return images(self, part)
+
+        monkeypatch.setattr(ImageData, "images", watched)
+        assert run("sweep", "--config", "lr.yaml", "--trials", 1).code == 0
+        assert asked == {"train", "val"}
+
+    def test_those_that_fall_behind_are_pruned(self, run: Run, tmp_path: Path) -> None:
+        pruner = {"class_path": "MedianPruner", "init_args": {"n_startup_trials": 1}}
+        space = {"model.optimizer.init_args.lr": [1e-9, 1e-3]}  # of which the experiment has the second
+        file = write(tmp_path, space=space, sampler="BruteForceSampler", pruner=pruner, trials=9)
+        result = run("sweep", "--config", file, "--trainer.max_epochs", 3)
+        assert result.code == 0, result.err
+        rows = sorted(table(Path("runs/sweep-lr")), key=lambda row: float(row[RATE]), reverse=True)
+        assert [row["state"] for row in rows] == ["complete", "pruned"]
+        assert (rows[0]["validations"], rows[1]["validations"]) == ("3", "2")  # what is not yet trained is as bad at 1
+        assert "pruned after 2" in result.out
+
+    def test_one_that_cannot_be_is_noted_and_the_others_go_on(self, run: Run, tmp_path: Path) -> None:
+        file = write(tmp_path, space={DROPOUT: [0.5, 1.5]}, sampler="BruteForceSampler")
+        result = run("sweep", "--config", file)
+        assert result.code == 0, result.err
+        states = {row[DROPOUT]: (row["state"], row["error"]) for row in table(Path("runs/sweep-lr"))}
+        assert states["0.5"] == ("complete", "")
+        assert states["1.5"][0] == "failed"
+        assert "dropout probability has to be between 0 and 1" in states["1.5"][1]
+        assert states["1.5"][1] in result.out
+
+    def test_a_loss_that_is_not_finite_is_one_of_those(self, run: Run, tmp_path: Path) -> None:
+        words = ("--model.optimizer", "SGD", "--model.optimizer.lr", 1e30)
+        file = write(tmp_path, space={RATE: [1e30, 1e31]})
+        result = run("sweep", "--config", file, "--trials", 2, *words)
+        assert result.code == 2
+        assert "all 2 trials have failed, the last one: the loss is" in result.err.splitlines()[-1]
+
+    def test_it_ends_where_it_is_not_the_values_that_fail(self, run: Run) -> None:
+        words = ("--data", "ImageFolder", "--data.root", "nowhere", "--trials", 30)
+        result = run("sweep", "--config", "lr.yaml", *words)
+        assert result.code == 2
+        assert "5 trials in a row have failed, the last one: " in result.err
+        assert len(counted(study(Path("runs/sweep-lr")))) == 5
+
+
+class TestGoingOn:
+    def test_what_is_done_is_only_reported_again(self, run: Run, done: tuple[Path, str], begun: Path) -> None:
+        result = run("sweep", "--config", "lr.yaml", "--trials", 4)
+        assert result.code == 0, result.err
+        assert result.out.strip() in done[1]
+        for name in ("trials.csv", "best.yaml", "history.svg", "slices.svg", "importance.svg"):
+            assert (begun / name).read_text() == (done[0] / name).read_text()
+        assert not [*begun.glob("version_*")]
+
+    def test_more_trials_may_be_asked_for(self, run: Run, done: tuple[Path, str], begun: Path) -> None:
+        result = run("sweep", "--config", "lr.yaml", "--trials", 5)
+        assert result.code == 0, result.err
+        assert table(begun)[:4] == table(done[0])
+        assert table(begun)[4]["run"] == "runs/sweep-lr/version_0"
+
+    def test_with_other_settings_it_is_refused(self, run: Run, tmp_path: Path, begun: Path) -> None:
+        changed = write(tmp_path, space={RATE: [1e-3, 1e-2]})
+        result = run("sweep", "--config", changed, "--trials", 5)
+        assert result.code == 2
+        assert f"{begun} was begun with other settings (space): go on with these" in result.err
+        result = run("sweep", "--config", write(tmp_path), "--trials", 5, "--trainer.max_epochs", 1)
+        assert "(options)" in result.err
+
+    def test_draws_do_not_depend_on_which_process_asks(self) -> None:
+        space = {"x": FloatDistribution(0, 1), "c": CategoricalDistribution(["a", "b"])}
+
+        def objective(trial: optuna.Trial) -> float:
+            return trial.suggest_float("x", 0, 1) + (trial.suggest_categorical("c", ["a", "b"]) == "a")
+
+        def params(*parts: int) -> list[dict[str, Any]]:
+            storage = optuna.storages.InMemoryStorage()
+            for count in parts:
+                sampler = Sampler(lambda seed: TPESampler(seed=seed, n_startup_trials=3), {}, {})
+                found = optuna.create_study(study_name="x", storage=storage, sampler=sampler, load_if_exists=True)
+                found.optimize(objective, count)
+            return [trial.params for trial in found.trials]
+
+        whole = params(6)
+        assert params(1, 2, 3) == whole
+        assert len({each["x"] for each in whole}) == 6
+        first = optuna.create_study(sampler=Sampler(lambda seed: RandomSampler(seed), {"x": 0.25, "c": "b"}, space))
+        first.optimize(objective, 2)
+        assert first.trials[0].params == {"x": 0.25, "c": "b"}
+        assert first.trials[1].params["x"] != 0.25
+
+    def test_the_trial_of_a_killed_process_is_tried_again(self, run: Run, start: Start) -> None:
+        child = start("sweep", "--config", "lr.yaml", "--trainer.max_epochs", 12)
+        journal = Path("runs/sweep-lr/journal.log")
+        assert child.wait_for(lambda: journal.exists() and '"step":2' in journal.read_text())
+        child.process.kill()
+        child.wait()
+        (lost,) = study(Path("runs/sweep-lr")).trials
+        assert lost.state == TrialState.RUNNING
+        with journal.open("a") as file:
+            file.write('{"op_code":4,')  # as if it had been killed in the middle of a line
+        result = run("sweep", "--config", "lr.yaml", "--trials", 1, "--trainer.max_epochs", 12)
+        assert result.code == 0, result.err
+        gone, again = study(Path("runs/sweep-lr")).trials
+        assert (gone.state, again.state) == (TrialState.FAIL, TrialState.COMPLETE)
+        assert again.params == lost.params
+        assert [row["trial"] for row in table(Path("runs/sweep-lr"))] == ["1"]
+
+    def test_a_trial_that_was_never_signed_counts_as_long_as_it_may_yet_be(
+        self, run: Run, begun: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        study(begun).ask()
+        result = run("sweep", "--config", "lr.yaml", "--trials", 5)
+        assert "1 more is being tried by other processes" in result.out
+        assert len(table(begun)) == 4
+        monkeypatch.setattr("cifar_lightning.sweep.study._BEGINNING", timedelta(0))
+        assert run("sweep", "--config", "lr.yaml", "--trials", 5).code == 0
+        assert [row["trial"] for row in table(begun)] == ["0", "1", "2", "3", "5"]
+
+    def test_a_signal_ends_it_and_what_is_done_is_kept(self, run: Run, start: Start) -> None:
+        child = start("sweep", "--config", "lr.yaml", "--trainer.max_epochs", 12)
+        journal = Path("runs/sweep-lr/journal.log")
+        assert child.wait_for(lambda: journal.exists() and '"step":2' in journal.read_text())
+        assert child.process.pid
+        signal_to(child, signal.SIGTERM)
+        ended = child.wait()
+        assert ended.code == 143
+        assert "next: python -m cifar_lightning sweep --config lr.yaml --trainer.max_epochs 12" in ended.out
+        waiting = study(Path("runs/sweep-lr")).trials[-1]
+        assert waiting.state == TrialState.WAITING
+        assert waiting.system_attrs["fixed_params"] == {RATE: 0.001, DROPOUT: 0.5}
+        assert not [*Path("runs/sweep-lr").glob(".*.lock")]
+
+
+class TestTogether:
+    def test_two_processes_share_the_trials_out(self, start: Start) -> None:
+        children = [start("sweep", "--config", "lr.yaml", "--trials", 5) for _ in range(2)]
+        ended = [child.wait() for child in children]
+        assert [result.code for result in ended] == [0, 0], ended
+        own = [{line.split()[1] for line in result.out.splitlines() if line[6:7].isdigit()} for result in ended]
+        assert not own[0] & own[1]
+        rows = table(Path("runs/sweep-lr"))
+        assert len(rows) == 5 == len(own[0] | own[1])
+        assert len({(row[RATE], row[DROPOUT]) for row in rows}) == 5
+        assert len({row["run"] for row in rows}) == 5
+
+    def test_one_too_many_is_given_up(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        """As where two processes begin the last trial at the same time."""
+        ask = optuna.Study.ask
+
+        def late(self: optuna.Study, *args: Any) -> optuna.Trial:
+            monkeypatch.setattr(optuna.Study, "ask", ask)
+            ask(self)
+            return ask(self)
+
+        monkeypatch.setattr(optuna.Study, "ask", late)
+        result = run("sweep", "--config", "lr.yaml", "--trials", 1)
+        assert result.code == 0, result.err
+        assert [trial.state for trial in study(Path("runs/sweep-lr")).trials] == [TrialState.RUNNING, TrialState.FAIL]
+        assert not [*Path("runs").rglob("version_*")]
+
+    def test_a_database_takes_the_place_of_the_file(self, run: Run) -> None:
+        words = ("sweep", "--config", "lr.yaml", "--storage", "sqlite:///sweep.db", "--trials")
+        assert run(*words, 1).code == 0
+        assert run(*words, 2).code == 0
+        assert len(table(Path("runs/sweep-lr"))) == 2
+        assert not Path("runs/sweep-lr/journal.log").exists()
+
+
+def signal_to(child: Child, number: int) -> None:
+    assert child.process.pid
+    os.kill(child.process.pid, number)

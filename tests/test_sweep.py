@@ -351,7 +351,7 @@ class TestGoingOn:
     def test_the_trial_of_a_killed_process_is_tried_again(self, run: Run, start: Start) -> None:
         child = start("sweep", "--config", "lr.yaml", "--trainer.max_epochs", 12)
         journal = Path("runs/sweep-lr/journal.log")
-        assert child.wait_for(lambda: journal.exists() and '"step":2' in journal.read_text())
+        assert child.wait_for(lambda: validated(journal))
         child.process.kill()
         child.wait()
         (lost,) = study(Path("runs/sweep-lr")).trials
@@ -379,7 +379,7 @@ class TestGoingOn:
     def test_a_signal_ends_it_and_what_is_done_is_kept(self, run: Run, start: Start) -> None:
         child = start("sweep", "--config", "lr.yaml", "--trainer.max_epochs", 12)
         journal = Path("runs/sweep-lr/journal.log")
-        assert child.wait_for(lambda: journal.exists() and '"step":2' in journal.read_text())
+        assert child.wait_for(lambda: validated(journal))
         assert child.process.pid
         signal_to(child, signal.SIGTERM)
         ended = child.wait()
@@ -424,6 +424,12 @@ class TestTogether:
         assert run(*words, 2).code == 0
         assert len(table(Path("runs/sweep-lr"))) == 2
         assert not Path("runs/sweep-lr/journal.log").exists()
+
+
+def validated(journal: Path) -> bool:
+    """Whether a trial has been validated twice, and nobody is writing: that lock would be waited for for 30 seconds."""
+    lock = journal.with_name(f"{journal.name}.lock")
+    return journal.exists() and '"step":2' in journal.read_text() and not lock.is_symlink()
 
 
 def signal_to(child: Child, number: int) -> None:

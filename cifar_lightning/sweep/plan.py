@@ -197,18 +197,15 @@ def _settings(own: list[str]) -> tuple[Namespace, list[str], list[str]]:
 
 
 def _edges(space: Space) -> list[list[str]]:
-    """Options that try each edge of the space, the other keys being at their first.
-
-    Of a class that is searched together with its settings, each choice is tried with each edge of these.
-    """
-    parents = [key for key in space if any(other.startswith(f"{key}.") for other in space)]
-    first = {key: part.edges[0] for key, part in space.items()}
+    """Options that try each edge of the space at least once, and where a class is searched, with each choice of it."""
+    classes = [key for key in space if any(other.startswith(f"{key}.") for other in space)]
+    rest = {key: part.edges for key, part in space.items() if key not in classes}
     return [
-        spaces.words({**first, **dict(zip(parents, classes, strict=True)), key: edge})
-        for classes in product(*(space[key].edges for key in parents))
-        for key, part in space.items()
-        if key not in parents
-        for edge in part.edges
+        spaces.words(
+            {key: edges[number % len(edges)] for key, edges in rest.items()} | dict(zip(classes, each, strict=True))
+        )
+        for each in product(*(space[key].edges for key in classes))
+        for number in range(max(map(len, rest.values())))
     ]
 
 

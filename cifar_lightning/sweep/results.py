@@ -98,7 +98,7 @@ def _csv(trials: list[FrozenTrial], plan: Plan) -> str:
 def _config(best: FrozenTrial, count: int, plan: Plan) -> str:
     """The whole config of a trial, as an experiment of its own."""
     config = load_yaml(best.user_attrs["config"])
-    config |= {"experiment": f"{plan.folder.name}-best", "ckpt_path": best.user_attrs["started_from"]}
+    config |= {"experiment": f"{plan.folder.name}-best", "ckpt_path": best.user_attrs.get("started_from")}
     for name in ("enable_progress_bar", "enable_model_summary"):  # which a trial does without
         del config["trainer"][name]
     header = (

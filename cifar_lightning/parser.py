@@ -103,10 +103,11 @@ def explain(message: str, keys: Iterable[str], bases: Sequence[type] = _BASES) -
     if match := re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message):
         return f"there is no command {match[1]!r}{hint(match[1], re.findall(r'[a-z]+', match[2]))}"
     value = re.search(r"(?:Given|Got) value: (.*)", message)
+    types = re.findall(r"Expected an? <class '([^']+)'>", message)
     if (match := re.search(r"Expected a typing.Literal\[([^\]]*)\]", message)) and value:
         choices = re.findall(r"'([^']+)'", match[1])
-        return f"{where}expected {' or '.join(choices)}, got {value[1]!r}{hint(value[1], choices)}"
-    types = re.findall(r"Expected an? <class '([^']+)'>", message)
+        expected = " or ".join(dict.fromkeys([*choices, *types])).replace("NoneType", "null")
+        return f"{where}expected {expected}, got {value[1]!r}{hint(value[1], choices)}"
     if types and value:
         return f"{where}expected {' or '.join(dict.fromkeys(types))}, got {value[1]!r}".replace("NoneType", "null")
     return re.sub(r"\s*\n\s*(?:- )?", " ", message.replace("Parser key ", "").strip())

@@ -404,6 +404,7 @@ class TestMistakes:
             (["fit", "--data", "Digits", "--data.batch_size", "0"], "data.batch_size is 0: it must be at least 1"),
             (["fit", "--config", "nowhere.yaml"], "nowhere.yaml: cannot be read (No such file or directory)"),
             (["fit", "--data", "ImageFolder", "--data.resize_mode", "croop"], "got 'croop': did you mean 'crop'?"),
+            (["fit", "--data", "ImageFolder", "--data.memory", "much"], "memory: expected auto or float, got 'much'"),
             (["fit", "--model.net", "nowhere.Net"], "there is no module 'nowhere'"),
             (["fit", "--trainer.accelerator", "gpuu"], "gpuu"),
             (["fit", "--data", "Digits", "--model.loss.class_weights", "[1.0]"], "1 class weights for 10 classes"),

@@ -32,7 +32,7 @@ class ImageNet(ImageFolder):
 
     Args:
         root: the folder.
-        lists: the folder that these files are in; by default `root`.
+        lists: the folder with the lists of labels and names; by default `root`.
         image_size: as ImageFolder's.
         resize_mode: likewise.
     """

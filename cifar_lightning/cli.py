@@ -232,9 +232,7 @@ class CLI(LightningCLI):
 
     def before_fit(self) -> None:
         check_monitors(self.trainer.callbacks, self.model)  # type: ignore[attr-defined]
-        self.model.resumed = self.checkpoint is not None
-        if not self.model.resumed:
-            self.model.begin()
+        self.model.begin(resumed=self.checkpoint is not None)
         rehearse(self.model, self.datamodule, self.trainer.strategy.root_device)
         for callback in self.trainer.checkpoint_callbacks:
             if folder := getattr(callback, "dirpath", None):

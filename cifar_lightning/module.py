@@ -117,14 +117,16 @@ class Classifier(Optimized):
         self._init_from = init_from
         self._begun = self._normalised = self.resumed = False
 
-    def begin(self) -> None:
-        """Take over the weights that the net begins with, once.
+    def begin(self, resumed: bool = False) -> None:
+        """Take over the weights that the net begins with, once; a run that goes on brings its own.
 
         Raises:
             InputError: they cannot be had, or are of another net.
         """
-        if not self._begun:
-            self._begun = True
+        if self._begun:
+            return
+        self._begun, self.resumed = True, resumed
+        if not resumed:
             self._normalised = begin(self.net, self.pixels, self.classes, self._init_from)
 
     def setup(self, stage: str) -> None:
@@ -135,8 +137,7 @@ class Classifier(Optimized):
             self.trainer.precision_plugin.convert_module(self)
             if self.compile_mode:
                 self.net.compile(mode=self.compile_mode)
-            if not self.resumed:
-                self.begin()
+            self.begin()
             if datamodule is not None and isinstance(self.loss, CrossEntropy):
                 labels = torch.from_numpy(datamodule.images("train").labels)
                 self.loss.see(labels.bincount(minlength=len(self.classes)).to(self.device))

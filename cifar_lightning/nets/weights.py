@@ -59,7 +59,8 @@ def read(path: str, sha256: str | None) -> dict[str, Tensor]:
 def take(net: nn.Module, weights: Mapping[str, Tensor], source: str, anew: Callable[[str], bool]) -> None:
     """Copy weights into a net, but for layers that do not fit, and print which these are.
 
-    Where no name fits, those of another implementation of the net are taken in their order, if all shapes agree.
+    Where no name fits, those of another implementation of the net are taken in their order, if all shapes agree but for
+    those of the last layer.
 
     Args:
         net: the net.
@@ -71,11 +72,12 @@ def take(net: nn.Module, weights: Mapping[str, Tensor], source: str, anew: Calla
         InputError: they are those of another net.
     """
     own = net.state_dict()
-    if weights.keys().isdisjoint(own) and [each.shape for each in weights.values()] == [
-        each.shape for each in own.values()
-    ]:
-        weights = dict(zip(own, weights.values(), strict=True))
     layer = {name: name.rpartition(".")[0] for name in own}
+    if weights.keys().isdisjoint(own) and len(weights) == len(own):
+        renamed = dict(zip(own, weights.values(), strict=True))
+        body = [name for name in own if layer[name] != layer[[*own][-1]]]
+        if all(renamed[name].shape == own[name].shape for name in body):
+            weights = renamed
     # What fits of a layer is nothing without the rest: a bias, or that its weights have been computed.
     unfit = {layer[name] for name in own if name not in weights or weights[name].shape != own[name].shape}
     left = [name for name in own if layer[name] in unfit or anew(layer[name])]

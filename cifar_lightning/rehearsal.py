@@ -52,10 +52,10 @@ def rehearse(model: Classifier, data: ImageData, device: torch.device) -> None:
             optimizer.zero_grad()
             with _named("model.net"):
                 outputs = model(images)
-            logits = outputs[0] if isinstance(outputs, tuple) and outputs else outputs
-            if not isinstance(logits, Tensor) or logits.shape != expected:
+            every = outputs if isinstance(outputs, tuple) else (outputs,)
+            if not every or any(not isinstance(each, Tensor) or each.shape != expected for each in every):
                 raise InputError(
-                    f"model.net gives {_shape(logits)} for {_COUNT} pictures and {len(model.classes)} classes: "
+                    f"model.net gives {_shape(outputs)} for {_COUNT} pictures and {len(model.classes)} classes: "
                     f"it must give logits {expected}"
                 )
             with _named("model.loss"):

@@ -343,8 +343,9 @@ class TestSignals:
 
 
 class TestKill:
+    @pytest.mark.parametrize("trials", [range(6), pytest.param(range(6, 20), marks=pytest.mark.slow)], ids=["6", "14"])
     def test_killed_at_twenty_random_moments_and_resumed_it_is_equal(
-        self, start: Start, whole: Path, tmp_path: Path
+        self, start: Start, whole: Path, tmp_path: Path, trials: range
     ) -> None:
         """Two hits each at least, while training or writing a checkpoint after every third step."""
         expected = weights(whole)
@@ -362,7 +363,7 @@ class TestKill:
             return hits
 
         with ThreadPoolExecutor(2) as pool:
-            assert list(pool.map(trial, range(20))) == [2] * 20
+            assert list(pool.map(trial, trials)) == [2] * len(trials)
 
 
 def kill(child: Child, folder: Path, seconds: float) -> bool:

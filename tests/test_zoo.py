@@ -25,7 +25,7 @@ from tests.conftest import BRIEF, Run, calibrated
 CLASSES = ["ant", "bee", "cow"]
 FAMILIES = {  # side of the pictures, and settings
     "resnet18": (32, {"small_stem": True}),
-    "inception_v3": (75, {}),
+    "inception_v3": (299, {}),
     "vgg11": (32, {}),
     "mobilenet_v3_small": (32, {}),
     "efficientnet_b0": (32, {}),
@@ -35,7 +35,7 @@ FAMILIES = {  # side of the pictures, and settings
     "googlenet": (32, {}),
     "swin_t": (32, {}),
 }
-QUICK = {"resnet18", "inception_v3"}
+QUICK = {"resnet18", "googlenet"}
 
 
 @pytest.mark.parametrize(
@@ -48,6 +48,7 @@ def test_every_family_learns_and_its_file_answers_as_it_does(tmp_path: Path, nam
     check(tmp_path, net, side)
 
 
+@pytest.mark.slow
 def test_so_does_a_net_of_timm(tmp_path: Path) -> None:
     torch.manual_seed(0)
     check(tmp_path, Timm("resnet10t", len(CLASSES), small_stem=True), 32)
@@ -58,7 +59,10 @@ def check(tmp_path: Path, net: Named, side: int) -> None:
     pictures = [np.random.default_rng(n).integers(0, 256, (side, side, 3), dtype=np.uint8) for n in range(8)]
     batch = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2)
     labels = torch.arange(8) % len(CLASSES)
-    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-5)
+    for layer in net.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.momentum = 1.0  # what it has seen once is what it goes by, as after many steps
     model.train()
     outputs = model(batch)
     loss = model.loss_of(outputs, labels, batch)

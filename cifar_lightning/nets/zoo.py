@@ -88,7 +88,8 @@ class Torchvision(Named):
 
         _check(name, models.list_models(module=models), "torchvision.models.list_models()")
         if name in ("inception_v3", "googlenet"):
-            settings = {"init_weights": True, "transform_input": weights is not None} | (settings or {})
+            # torch's own initialisation: torchvision's begins with logits of hundreds.
+            settings = {"init_weights": False, "transform_input": weights is not None} | (settings or {})
         body = models.get_model(name, num_classes=num_classes, **_allowed(settings))
         super().__init__(name, body, weights, sha256, small_stem)
         self.statistics = IMAGENET if weights else None

@@ -99,6 +99,7 @@ class TestTwoProcesses:
         same(folder, alone)
         assert [path.name for path in (folder / "runs/cnn").iterdir()] == ["version_0"]
 
+    @pytest.mark.slow
     def test_so_does_the_plain_command(self, alone: Path, tmp_path: Path) -> None:
         folder = place(tmp_path, "plain")
         words = map(str, (*WORDS, *TWO, "--data.batch_size", 32))

@@ -404,6 +404,10 @@ class TestHandover:
         shutil.rmtree(report)
 
     def test_a_triton_repository(self, run: Run, checkpoint: Path) -> None:
+        Path("file").touch()
+        refused = run("export", "--ckpt_path", checkpoint, "--output", "m.onnx", "--triton", "file")
+        assert refused.code == 2
+        assert "file cannot be written" in refused.err
         result = run("export", "--ckpt_path", checkpoint, "--output", "m.onnx", "--triton", "repository")
         assert result.code == 0
         place = Path("repository/cnn")
@@ -416,7 +420,3 @@ class TestHandover:
             assert f"dims: [ {output.shape[1] if output.shape[1:] else 1} ]" in line
             assert ("reshape" in line) == (len(output.shape) == 1)
         assert config.count("{") == config.count("}")
-        Path("file").touch()
-        refused = run("export", "--ckpt_path", checkpoint, "--output", "m.onnx", "--triton", "file")
-        assert refused.code == 2
-        assert "file cannot be written" in refused.err

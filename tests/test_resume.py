@@ -343,7 +343,7 @@ class TestSignals:
 
 
 class TestKill:
-    @pytest.mark.parametrize("trials", [range(6), pytest.param(range(6, 20), marks=pytest.mark.slow)], ids=["6", "14"])
+    @pytest.mark.parametrize("trials", [range(4), pytest.param(range(4, 20), marks=pytest.mark.slow)], ids=["4", "16"])
     def test_killed_at_twenty_random_moments_and_resumed_it_is_equal(
         self, start: Start, whole: Path, tmp_path: Path, trials: range
     ) -> None:

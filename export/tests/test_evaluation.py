@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shutil
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
@@ -27,10 +28,10 @@ from cifar_onnx.images import Pixels, resize
 MODEL = Path(__file__).parent / "digits.onnx"
 
 
-@pytest.fixture
-def scans(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """200 handwritten digits as `scans/<digit>/*.png`, and a file that is no picture."""
-    folder = tmp_path / "scans"
+    folder = tmp_path_factory.mktemp("photos") / "scans"
     digits = load_digits()
     for number in range(200):
         grey = np.rint(digits.images[number] * (255 / 16)).astype(np.uint8)
@@ -42,9 +43,15 @@ def scans(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def evaluated(scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
-    output = tmp_path / "out"
-    assert main(["evaluate", str(MODEL), str(scans), "--output", str(output), "--resamples", "50"]) == 0
+def scans(photos: Path, tmp_path: Path) -> Path:
+    """A copy that a test may change."""
+    return shutil.copytree(photos, tmp_path / "scans")
+
+
+@pytest.fixture(scope="module")
+def evaluated(photos: Path) -> Path:
+    output = photos.parent / "out"
+    assert main(["evaluate", str(MODEL), str(photos), "--output", str(output), "--resamples", "50"]) == 0
     return output
 
 
@@ -64,9 +71,9 @@ def outcome(labels: "np.ndarray[tuple[int], np.dtype[np.int64]]", right: float, 
 
 
 class TestEvaluate:
-    def test_figures_are_those_of_the_classifier(self, evaluated: Path, scans: Path) -> None:
+    def test_figures_are_those_of_the_classifier(self, evaluated: Path, photos: Path) -> None:
         summary = json.loads((evaluated / "metrics.json").read_text())
-        paths = sorted(path for path in scans.rglob("*.png") if path.name != "broken.png")
+        paths = sorted(path for path in photos.rglob("*.png") if path.name != "broken.png")
         predictions = Classifier(MODEL)(paths)
         right = [p.label == path.parent.name for p, path in zip(predictions, paths, strict=True)]
         accuracy = summary["metrics"]["accuracy"]
@@ -85,15 +92,15 @@ class TestEvaluate:
         }
         assert len(summary["metrics"]) == 19
 
-    def test_every_picture_has_a_row_and_so_has_an_unreadable_file(self, evaluated: Path, scans: Path) -> None:
+    def test_every_picture_has_a_row_and_so_has_an_unreadable_file(self, evaluated: Path, photos: Path) -> None:
         predictions = rows(evaluated / "predictions.csv")
         assert len(predictions) == 201
         (broken,) = [row for row in predictions if row["error"]]
         assert broken["path"].endswith("broken.png")
         assert broken["label"] == "3"
         assert "not a picture" in broken["error"]
-        first = next(row for row in predictions if row["path"] == str(scans / "0" / "000.png"))
-        known = Classifier(MODEL)(scans / "0" / "000.png")
+        first = next(row for row in predictions if row["path"] == str(photos / "0" / "000.png"))
+        known = Classifier(MODEL)(photos / "0" / "000.png")
         assert first["prediction"] == known.label
         assert float(first["probability"]) == pytest.approx(known.probability, abs=1e-5)
         (_, best), (_, second) = known.top(2)
@@ -137,9 +144,9 @@ class TestEvaluate:
         )
         assert parser.found == min(wrong, 24) * 2 + 12
 
-    def test_again_gives_the_same_files(self, evaluated: Path, scans: Path, tmp_path: Path) -> None:
+    def test_again_gives_the_same_files(self, evaluated: Path, photos: Path, tmp_path: Path) -> None:
         again = tmp_path / "again"
-        assert main(["evaluate", str(MODEL), str(scans), "--output", str(again), "--resamples", "50"]) == 0
+        assert main(["evaluate", str(MODEL), str(photos), "--output", str(again), "--resamples", "50"]) == 0
         for file in evaluated.iterdir():
             assert (again / file.name).read_bytes() == file.read_bytes()
 
@@ -212,9 +219,9 @@ class TestForeign:
         path.write_bytes(MODEL.read_bytes().replace(b"\n\nclassifier\x12", b"\n\nunknown_it\x12"))
         return str(path)
 
-    def test_it_gets_the_same_figures(self, foreign: str, evaluated: Path, scans: Path, tmp_path: Path) -> None:
+    def test_it_gets_the_same_figures(self, foreign: str, evaluated: Path, photos: Path, tmp_path: Path) -> None:
         (tmp_path / "names.txt").write_text("\n".join(map(str, range(10))))
-        words = ["evaluate", foreign, str(scans), "--output", str(tmp_path / "again"), "--resamples", "50"]
+        words = ["evaluate", foreign, str(photos), "--output", str(tmp_path / "again"), "--resamples", "50"]
         assert main([*words, "--classes", str(tmp_path / "names.txt"), "--size", "32"]) == 0
         for name in ("per_class.csv", "confusion.csv", "predictions.csv"):
             assert (tmp_path / "again" / name).read_text() == (evaluated / name).read_text()

@@ -15,6 +15,10 @@ Rule = Literal["inverse", "effective"]
 class CrossEntropy(nn.CrossEntropyLoss):
     """torch's cross-entropy, with class weights that a YAML file can hold, or that the training set decides.
 
+    An image counts as much as its class weighs, and the mean is over these weights. torch gives the same without
+    `label_smoothing`; with it, it weighs what is smoothed onto each class by that class, so that where weights differ a
+    hundredfold the smoothing alone is learnt.
+
     Args:
         label_smoothing: share of the target spread over all classes, 0 to 1.
         class_weights: one for each class, in the order of the class names; or a rule, which counts in training only and
@@ -41,10 +45,17 @@ class CrossEntropy(nn.CrossEntropyLoss):
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         """The mean loss."""
-        return cross_entropy(logits, labels, self._weights(), label_smoothing=self.label_smoothing)
+        weights = self._weights(labels)
+        if weights is None:
+            return cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
+        losses = cross_entropy(logits, labels, label_smoothing=self.label_smoothing, reduction="none")
+        return (losses * weights).sum() / weights.sum()
 
-    def _weights(self) -> Tensor | None:
-        return self.weight if self.training or self.rule is None else None
+    def _weights(self, labels: Tensor) -> Tensor | None:
+        """Of images, `(B,)`, where they differ."""
+        if self.weight is None or (self.rule is not None and not self.training):
+            return None
+        return labels @ self.weight if labels.is_floating_point() else self.weight[labels]
 
 
 class Focal(CrossEntropy):
@@ -67,7 +78,7 @@ class Focal(CrossEntropy):
         """The mean loss."""
         logs = logits.log_softmax(1)
         focal = (1 - logs.exp()).clamp(min=0) ** self.gamma * logs  # (B, K)
-        weights = self._weights()
-        if not labels.is_floating_point():
-            return nll_loss(focal, labels, weights)
-        return -(labels * focal * (1 if weights is None else weights)).sum(1).mean()
+        soft = labels.is_floating_point()
+        losses = -(labels * focal).sum(1) if soft else nll_loss(focal, labels, reduction="none")
+        weights = self._weights(labels)
+        return losses.mean() if weights is None else (losses * weights).sum() / weights.sum()

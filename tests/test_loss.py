@@ -28,7 +28,8 @@ def test_a_rule_weighs_classes_by_their_counts_in_training_only(rule: Any) -> No
     number = torch.tensor([1000.0, 100, 10, 1], dtype=torch.float64)
     weights = 1 / number if rule == "inverse" else (1 - 0.9999) / (1 - 0.9999**number)
     weights = (weights / weights.mean()).float()
-    assert torch.allclose(loss(LOGITS, LABELS), cross_entropy(LOGITS, LABELS, weights, label_smoothing=0.1))
+    each = cross_entropy(LOGITS, LABELS, label_smoothing=0.1, reduction="none")
+    assert torch.allclose(loss(LOGITS, LABELS), (weights[LABELS] * each).sum() / weights[LABELS].sum())
     assert not loss.state_dict()
     loss.eval()
     assert torch.equal(loss(LOGITS, LABELS), cross_entropy(LOGITS, LABELS, label_smoothing=0.1))
@@ -38,8 +39,8 @@ def test_weights_that_are_given_hold_always() -> None:
     loss = CrossEntropy(class_weights=[1.0, 2.0, 3.0, 4.0])
     expected = cross_entropy(LOGITS, LABELS, torch.tensor([1.0, 2.0, 3.0, 4.0]))
     loss.see(COUNTS)
-    assert torch.equal(loss(LOGITS, LABELS), expected)
-    assert torch.equal(loss.eval()(LOGITS, LABELS), expected)
+    assert torch.allclose(loss(LOGITS, LABELS), expected)
+    assert torch.equal(loss.eval()(LOGITS, LABELS), loss.train()(LOGITS, LABELS))
 
 
 @pytest.mark.parametrize("weights", [None, [1.0, 2.0, 3.0, 4.0]])
@@ -58,6 +59,17 @@ def test_shares_of_one_class_are_its_label(loss: CrossEntropy) -> None:
     blend = (shares + shares.roll(1, 0)) / 2
     halves = (loss(LOGITS, LABELS) + loss(LOGITS, LABELS.roll(1))) / 2
     assert torch.allclose(loss(LOGITS, blend), halves)
+
+
+@pytest.mark.parametrize("kind", [CrossEntropy, Focal])
+def test_a_blend_weighs_what_its_classes_do(kind: type[CrossEntropy]) -> None:
+    weights = torch.tensor([1.0, 2.0, 3.0, 4.0])
+    loss, each = kind(class_weights=weights.tolist()), kind()
+    shares = torch.nn.functional.one_hot(LABELS, 4).float()
+    assert torch.allclose(loss(LOGITS, shares), loss(LOGITS, LABELS))
+    blend = (shares + shares.roll(1, 0)) / 2
+    losses = torch.stack([each(LOGITS[i : i + 1], blend[i : i + 1]) for i in range(12)])
+    assert torch.allclose(loss(LOGITS, blend), (losses * (blend @ weights)).sum() / (blend @ weights).sum())
 
 
 def test_a_sure_hit_has_a_finite_gradient() -> None:

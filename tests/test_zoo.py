@@ -102,6 +102,17 @@ def test_a_small_stem_keeps_the_size_of_the_picture() -> None:
         Torchvision("vgg11", 3, small_stem=True)
 
 
+def test_a_new_head_begins_small_where_features_are_taken_over(tmp_path: Path) -> None:
+    path = tmp_path / "b0.pth"
+    torch.save(Torchvision("efficientnet_b0", 5).body.state_dict(), path)
+    net = Torchvision("efficientnet_b0", 4, str(path), hashlib.sha256(path.read_bytes()).hexdigest())
+    head = net.body.get_submodule("classifier.1")
+    assert isinstance(head, nn.Linear)
+    assert head.weight.abs().max() > 0.4  # which torchvision begins with
+    net.load_pretrained()
+    assert 0 < head.weight.abs().max() <= 1280**-0.5
+
+
 @pytest.mark.parametrize(
     ("words", "reason"),
     [

@@ -66,8 +66,9 @@ class EpochLines(L.Callback):
         last = trainer.max_epochs if trainer.max_epochs is not None and trainer.max_epochs > 0 else None
         words = [f"epoch {done}/{last}" if last else f"epoch {done}"]
         metrics = trainer.callback_metrics
-        shown = (name for name in ("train/loss", "val/loss", "val/accuracy") if name in metrics)
-        words += [f"{name} {float(metrics[name]):.4f}" for name in shown]
+        # What was last validated stands in the metrics until it is again.
+        shown = ("train/loss", "val/loss", "val/accuracy") if self._validating else ("train/loss",)
+        words += [f"{name} {float(metrics[name]):.4f}" for name in shown if name in metrics]
         words.append(f"{self._speed:,.0f} images/s")
         if last:
             each = (time.monotonic() - self._start) / (done - self._first_epoch)

@@ -56,7 +56,7 @@ def read(path: str, sha256: str | None) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def take(net: nn.Module, weights: Mapping[str, Tensor], source: str, anew: Callable[[str], bool]) -> None:
+def take(net: nn.Module, weights: Mapping[str, Tensor], source: str, anew: Callable[[str], bool]) -> list[str]:
     """Copy weights into a net, but for layers that do not fit, and print which these are.
 
     Where no name fits, those of another implementation of the net are taken in their order, if all shapes agree but for
@@ -67,6 +67,9 @@ def take(net: nn.Module, weights: Mapping[str, Tensor], source: str, anew: Calla
         weights: by name.
         source: what to call them.
         anew: whether a layer, by its name, is to be left as it is.
+
+    Returns:
+        the layers that were left as they are.
 
     Raises:
         InputError: they are those of another net.
@@ -90,6 +93,7 @@ def take(net: nn.Module, weights: Mapping[str, Tensor], source: str, anew: Calla
         more = [f"{len(left) - _SHOWN} more"] if len(left) > _SHOWN else []
         words = f"; anew: {', '.join([*left[:_SHOWN], *more])}" if left else ""
         print(f"{source}: {len(taken)} of {len(own)} tensors taken over{words}", file=sys.stderr)
+    return list(dict.fromkeys(layer[name] for name in left))
 
 
 def head(net: nn.Module, outputs: int) -> str | None:

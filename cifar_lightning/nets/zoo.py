@@ -51,7 +51,11 @@ class Named(nn.Module):
         if self.weights is not None:
             is_file = "." in self.weights or "/" in self.weights
             state = trained.read(self.weights, self.sha256) if is_file else self.published(self.weights)
-            trained.take(self.body, self.adapted(state), f"{self.name} with {self.weights}", lambda _: False)
+            left = trained.take(self.body, self.adapted(state), f"{self.name} with {self.weights}", lambda _: False)
+            for layer in map(self.body.get_submodule, left):
+                if isinstance(layer, nn.Linear):
+                    # By torch's rule: EfficientNet's own has logits of tens, from which features take long to recover.
+                    layer.reset_parameters()
 
     @abstractmethod
     def published(self, weights: str) -> dict[str, Tensor]:

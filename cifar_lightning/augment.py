@@ -182,8 +182,19 @@ class RandAugment(_Policy):
         return policy
 
 
+@dataclass(frozen=True)
 class Mixing(ABC):
-    """A random blend of the images of a batch, and of their labels likewise."""
+    """A random blend of the images of a batch, and of their labels likewise.
+
+    Attributes:
+        alpha: of the Beta distribution that shares are drawn from.
+    """
+
+    alpha: float
+
+    def __post_init__(self) -> None:
+        if self.alpha <= 0:
+            raise InputError(f"data.mix.alpha is {self.alpha:g}: it must be above 0")
 
     @abstractmethod
     def __call__(self, images: Tensor, labels: Tensor, classes: int, draw: Draw) -> tuple[Tensor, Tensor]:

@@ -189,6 +189,13 @@ class CLI(LightningCLI):
     def _check_trainer(self) -> None:
         """Let Lightning judge the settings that it would look at only after data and model are built."""
         config = self.config[self.subcommand]
+        callbacks = config.trainer.callbacks
+        for each in callbacks if isinstance(callbacks, list) else [callbacks]:
+            if str(getattr(each, "class_path", "")).endswith(".StochasticWeightAveraging"):
+                raise InputError(
+                    "StochasticWeightAveraging averages after the last checkpoint is written, which keeps nothing of "
+                    "it: take --trainer.callbacks+ SWA --trainer.callbacks.from_epoch N"
+                )
         plain = {name: value for name, value in vars(config.trainer).items() if isinstance(value, str | int | float)}
         with _quiet():
             ModelCheckpoint(**vars(config.checkpoint))

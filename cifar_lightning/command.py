@@ -73,6 +73,10 @@ def read(words: Sequence[str], options: Iterable[str]) -> Command:
         if shlex.join(typed) in commands(own):  # has been done: lists must not be appended to once more
             configs, rest = [], [*rest[:1], *shown]
         configs = [str(own), *configs]
+    elif words[:1] == ["fit"] and ckpt_path and not configs:
+        own = Path(str(ckpt_path)).parent.parent / "config.yaml"
+        if own.exists():
+            _say(f"a checkpoint holds no trainer and no callbacks: --config {own} takes over those of its run")
     chosen = ["--ckpt_path", str(ckpt_path or "null")] if "ckpt_path" in settings else []
     return Command(
         [*rest[:1], *(word for path in configs for word in ("--config", path)), *rest[1:], *chosen],

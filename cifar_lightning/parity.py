@@ -23,6 +23,7 @@ if TYPE_CHECKING:  # it takes seconds to import what it needs
     from cifar_lightning.calibration import Calibration
 
 TOLERANCE = 1e-4  # of logits and probabilities from the same pixels
+_LARGE = 3  # beyond this, logits may differ by as much more: float32 has no more digits
 
 
 class ParityError(Exception):
@@ -122,8 +123,9 @@ def compare(path: Path, samples: Sequence[Sample], answers: tuple[Scores, Scores
     logits, familiarity = answers
     got_logits, got_probabilities, got_familiarity = classifier.run(trained)
     logits_off = float(np.abs(got_logits - logits).max())
-    if not logits_off <= TOLERANCE:
-        raise ParityError(f"logits: differ from torch's by up to {logits_off:.3g}, more than {TOLERANCE:g}")
+    allowed = TOLERANCE * max(1, float(np.abs(logits).max()) / _LARGE)
+    if not logits_off <= allowed:
+        raise ParityError(f"logits: differ from torch's by up to {logits_off:.3g}, more than {allowed:.3g}")
     expected = torch.from_numpy(logits / classifier.contract.temperature).softmax(1).numpy()
     probabilities_off = float(np.abs(got_probabilities - expected).max())
     if not probabilities_off <= TOLERANCE:
@@ -137,14 +139,14 @@ def compare(path: Path, samples: Sequence[Sample], answers: tuple[Scores, Scores
         # What the mean of a map (B, K, h, w) leaves of the logits is the bias: the same for every picture.
         left = logits - session.run(["cam"], {"image": trained})[0].mean(axis=(2, 3), dtype=float)  # (B, K)
         cam_off = float(np.abs(left - left.mean(axis=0)).max())
-        if not cam_off <= TOLERANCE:
+        if not cam_off <= allowed:
             raise ParityError(
-                f"cam: means of the maps miss torch's logits by up to {cam_off:.3g}, more than {TOLERANCE:g}"
+                f"cam: means of the maps miss torch's logits by up to {cam_off:.3g}, more than {allowed:.3g}"
             )
 
     margins = np.diff(np.sort(logits, axis=1)[:, -2:]).ravel()
     agree = [label == classes[best] for label, best in zip(labels, logits.argmax(1), strict=True)]
     for sample, same, margin in zip(samples, agree, margins, strict=True):
-        if not same and margin > 2 * TOLERANCE:
+        if not same and margin > 2 * allowed:
             raise ParityError(f"labels: {sample.name} gets another label than from torch")
     return Report(len(samples), logits_off, probabilities_off, sum(agree))

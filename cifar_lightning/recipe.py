@@ -49,6 +49,8 @@ class Recipe:
         Raises:
             InputError: a factor is of nothing in the model, or the optimizer makes groups of its own.
         """
+        if negative := [name for name, factor in self.factors.items() if factor < 0]:
+            raise InputError(f"model.lr_factors: that of {negative[0]} is {self.factors[negative[0]]:g}: below 0")
         if not self.factors:
             return _with(self.optimizer(model.parameters()), lr)
         groups: dict[float, list[nn.Parameter]] = {}
@@ -67,8 +69,16 @@ class Recipe:
             group["factor"] = factor
         return optimizer
 
-    def schedule(self, optimizer: Optimizer, total_steps: Callable[[], int]) -> LRScheduler | None:
-        """The schedule; one that needs the number of steps asks for it."""
+    def schedule(
+        self, optimizer: Optimizer, total_steps: Callable[[], int], lr: float | None = None
+    ) -> LRScheduler | None:
+        """The schedule; one that needs the number of steps asks for it.
+
+        Args:
+            optimizer: whose learning rate it changes.
+            total_steps: gives the number of steps.
+            lr: the highest learning rate, in the place of `max_lr` of a schedule that has one.
+        """
         make = self.scheduler
         if make is None:
             return None
@@ -76,8 +86,10 @@ class Recipe:
             known = {name for name, value in make.keywords.items() if value is not None}
             if known.isdisjoint({"total_steps", "epochs"}):
                 make = partial(make, total_steps=total_steps())
-            if self.factors and isinstance(highest := make.keywords.get("max_lr"), float | int):
-                make = partial(make, max_lr=[highest * group["factor"] for group in optimizer.param_groups])
+            highest = make.keywords.get("max_lr")
+            if isinstance(highest, float | int) and (self.factors or lr):
+                each = [(lr or highest) * group.get("factor", 1) for group in optimizer.param_groups]
+                make = partial(make, max_lr=each)
         return make(optimizer)
 
 
@@ -115,7 +127,7 @@ class Optimized(L.LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         optimizer = self._optimizer()
-        schedule = self.recipe.schedule(optimizer, self._total_steps)
+        schedule = self.recipe.schedule(optimizer, self._total_steps, self._found_lr)
         if schedule is None:
             return optimizer
         per_batch = isinstance(schedule, (*WHOLE, CyclicLR))
@@ -141,10 +153,13 @@ class Optimized(L.LightningModule):
             InputError: more steps are asked for than the schedule that a checkpoint has brought back has.
         """
         schedule = self.lr_schedulers()
-        if self.recipe.scheduler is None:
-            asked = self._optimizer().param_groups
-            for group, settings in zip(self.trainer.optimizers[0].param_groups, asked, strict=True):
+        if self.recipe.scheduler is None or self._found_lr is not None:  # the finder, too, brings back what was there
+            asked = self._optimizer()
+            begun = self.recipe.schedule(asked, self._total_steps, self._found_lr)
+            for group, settings in zip(self.trainer.optimizers[0].param_groups, asked.param_groups, strict=True):
                 group.update({key: value for key, value in settings.items() if key != "params"})
+            if begun is not None:
+                schedule.load_state_dict(begun.state_dict())  # type: ignore[union-attr]
         if isinstance(schedule, WHOLE) and schedule.total_steps < self.trainer.estimated_stepping_batches:
             raise InputError(
                 f"the {type(schedule).__name__} of the run that goes on ends after {schedule.total_steps:,} steps, but "

@@ -148,3 +148,9 @@ def test_a_run_mixes_from_a_config_and_its_checkpoint_is_read(run: Run, loss: st
     assert result.code == 0, result.err
     result = run("test", "--ckpt_path", "runs/cnn/version_0/checkpoints/best.ckpt", "--resamples", 10)
     assert result.code == 0, result.err
+
+
+@pytest.mark.parametrize("kind", [MixUp, CutMix])
+def test_shares_of_no_distribution_are_refused(kind: type[MixUp]) -> None:
+    with pytest.raises(InputError, match=r"data\.mix\.alpha is -1: it must be above 0"):
+        kind(alpha=-1)

@@ -219,6 +219,13 @@ class TestGate:
         assert report.count == report.labels == 27
         assert report.logits <= 1e-4
 
+    def test_large_logits_are_held_to_what_float32_has(self, tmp_path: Path) -> None:
+        pixels, net = tiny()
+        *_, last = (layer for layer in net.modules() if isinstance(layer, torch.nn.Linear))
+        with torch.no_grad():
+            last.weight *= 1e5
+        assert exported(tmp_path / "m.onnx", pixels, net).logits > 1e-4
+
     def test_decode(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         given, decode = samples(), images.decode
         monkeypatch.setattr(images, "decode", lambda source: decode(source)[:, :, ::-1])

@@ -87,6 +87,10 @@ class TestImageNet:
             images = data.images(part)
             assert [Path(each).parent.name for each in images.names] == [WNIDS[label] for label in images.labels]
 
+    def test_a_folder_of_lists_that_is_none_is_refused(self, root: Path, tmp_path: Path) -> None:
+        with pytest.raises(InputError, match=r"data\.lists '.*nowhere' is not a folder"):
+            load(root, lists=str(tmp_path / "nowhere"))
+
     def test_lists_may_lie_elsewhere(self, root: Path, tmp_path: Path) -> None:
         kaggle(tmp_path)
         assert [WNIDS[label] for label in load(root, lists=str(tmp_path)).images("test").labels] == TRUTH

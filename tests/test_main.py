@@ -331,7 +331,9 @@ class TestPrecedence:
 
     def test_a_typed_learning_rate_and_class_weights_beat_the_checkpoints(self, run: Run, made: Path) -> None:
         words = ("--model.optimizer.init_args.lr", 0.5, "--model.loss.class_weights", [2.0] * 10)
-        assert run("fit", "--ckpt_path", made, *words, "--trainer.max_epochs", 2, "--experiment", "on").code == 0
+        result = run("fit", "--ckpt_path", made, *words, "--trainer.max_epochs", 2, "--experiment", "on")
+        assert result.code == 0
+        assert "no callbacks: --config runs/cnn/version_0/config.yaml takes over those of its run" in result.err
         kept = torch.load("runs/on/version_0/checkpoints/last.ckpt", weights_only=True)
         assert kept["optimizer_states"][0]["param_groups"][0]["lr"] == 0.5
         assert kept["hyper_parameters"]["loss"]["init_args"]["class_weights"] == [2.0] * 10

@@ -1,5 +1,6 @@
 """Beginning with another run's weights, parts that stay as they are, and learning rates by part."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +142,20 @@ class TestFreeze:
             assert not any(kind[3] in each for each in look.equal)
         assert look.modes == [False] * (len(look.modes) // 3) + [True] * (len(look.modes) * 2 // 3)
 
+    @pytest.mark.parametrize(
+        ("words", "reason"),
+        [
+            (("parts", "[]"), "Freeze.parts is empty"),
+            (("until_epoch", 0), "Freeze.until_epoch is 0: it must be at least 1"),
+            (("parts", "[net]"), "Freeze: nothing is left to train"),
+        ],
+    )
+    def test_what_freezes_nothing_or_all_is_refused(self, run: Run, words: tuple[str, object], reason: str) -> None:
+        name, value = words
+        result = run("fit", *BRIEF, "--trainer.callbacks+", "Freeze", f"--trainer.callbacks.{name}", value)
+        assert result.code == 2
+        assert reason in result.err
+
     def test_a_part_that_is_not_there_is_named(self, photos: Path) -> None:
         from cifar_lightning.callbacks import Freeze
 
@@ -160,6 +175,11 @@ class TestLearningRates:
         for name, rate in found.items():
             factor = 2.0 if "head" in name else 0.0 if "blocks.0" in name else 0.5
             assert rate == pytest.approx(0.1 * factor), name
+
+    def test_a_factor_below_0_is_refused(self, run: Run) -> None:
+        result = run("fit", *BRIEF, "--model.lr_factors", '{"net": -1}')
+        assert result.code == 2
+        assert "model.lr_factors: that of net is -1: below 0" in result.err
 
     def test_a_factor_of_nothing_and_an_optimizer_with_groups_of_its_own_are_refused(self, run: Run) -> None:
         for words, reason in (
@@ -201,3 +221,10 @@ def test_the_learning_rate_finder_finds_one_and_leaves_no_file(run: Run) -> None
     assert slow == pytest.approx(fast / 2)
     assert fast != pytest.approx(1e-3)  # which is the config's
     assert not list(Path().glob(".lr_find*"))
+    assert json.loads(Path("runs/cnn/version_0/run.json").read_text())["seconds"] < 600
+    schedule = ("--model.scheduler", "OneCycleLR", "--model.scheduler.max_lr", 0.01)
+    result = run("fit", "--data", "Digits", "--trainer.max_epochs", 2, *words, *schedule, "--experiment", "cycle")
+    assert result.code == 0, result.err
+    kept = torch.load("runs/cycle/version_0/checkpoints/last.ckpt", weights_only=True)
+    (group,) = kept["optimizer_states"][0]["param_groups"]
+    assert group["max_lr"] != 0.01

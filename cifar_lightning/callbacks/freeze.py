@@ -20,6 +20,10 @@ class Freeze(L.Callback):
     """
 
     def __init__(self, parts: Sequence[str] | None = None, until_epoch: int | None = None) -> None:
+        if parts is not None and not parts:
+            raise InputError("Freeze.parts is empty: name parts, or leave it out for all but the last layer")
+        if until_epoch is not None and until_epoch < 1:
+            raise InputError(f"Freeze.until_epoch is {until_epoch}: it must be at least 1, or null for never")
         self.parts = parts
         self.until_epoch = until_epoch
         self._modules: list[nn.Module] = []
@@ -33,6 +37,8 @@ class Freeze(L.Callback):
         self._parameters = [each for name, each in pl_module.named_parameters() if each.requires_grad and inside(name)]
         if self.until_epoch is None:  # before optimizers and processes ask
             self._require(False)
+            if not any(each.requires_grad for each in pl_module.parameters()):
+                raise InputError("Freeze: nothing is left to train: name fewer parts")
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._switch(trainer)

@@ -19,7 +19,7 @@ class Record(L.Callback):
 
     def __init__(self) -> None:
         self._folder: Path | None = None
-        self._before = self._start = 0.0  # seconds of earlier sessions, moment
+        self._before, self._start = 0.0, time.monotonic()  # seconds of earlier sessions, moment
         self._images = 0  # of this validation so far
         self._validation: dict[str, int] = {}
 

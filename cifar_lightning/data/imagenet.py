@@ -63,6 +63,8 @@ class Synsets(Catalogue):
 
     def __init__(self, root: Path, lists: Path) -> None:
         super().__init__(root)
+        if not lists.is_dir():
+            raise InputError(f"data.lists {str(lists)!r} is not a folder: name that of the lists of labels and names")
         self.lists = lists
 
     @property

@@ -1,6 +1,7 @@
 """Weights that others have trained: read from files, and taken over as far as they fit."""
 
 import hashlib
+import io
 import os
 import sys
 from collections.abc import Callable, Mapping
@@ -43,8 +44,7 @@ def read(path: str, sha256: str | None) -> dict[str, Tensor]:
         except Exception as error:  # of a kind of its own
             raise InputError(f"weights {path}: not a safetensors file ({error})") from None
     try:
-        with open(path, "rb") as file:
-            state = torch.load(file, map_location="cpu", weights_only=True)
+        state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises whatever the bytes lead it to
         raise InputError(f"weights {path}: not a file of weights alone ({type(error).__name__})") from None
     for key in _INSIDE:
@@ -56,7 +56,7 @@ def read(path: str, sha256: str | None) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def take(net: nn.Module, weights: Mapping[str, Tensor], source: str, anew: Callable[[str], bool]) -> list[str]:
+def take(net: nn.Module, weights: Mapping[str, Tensor], source: str, anew: Callable[[str], bool]) -> None:
     """Copy weights into a net, but for layers that do not fit, and print which these are.
 
     Where no name fits, those of another implementation of the net are taken in their order, if all shapes agree but for
@@ -67,9 +67,6 @@ def take(net: nn.Module, weights: Mapping[str, Tensor], source: str, anew: Calla
         weights: by name.
         source: what to call them.
         anew: whether a layer, by its name, is to be left as it is.
-
-    Returns:
-        the layers that were left as they are.
 
     Raises:
         InputError: they are those of another net.
@@ -93,7 +90,6 @@ def take(net: nn.Module, weights: Mapping[str, Tensor], source: str, anew: Calla
         more = [f"{len(left) - _SHOWN} more"] if len(left) > _SHOWN else []
         words = f"; anew: {', '.join([*left[:_SHOWN], *more])}" if left else ""
         print(f"{source}: {len(taken)} of {len(own)} tensors taken over{words}", file=sys.stderr)
-    return list(dict.fromkeys(layer[name] for name in left))
 
 
 def head(net: nn.Module, outputs: int) -> str | None:

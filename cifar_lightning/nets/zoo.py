@@ -2,7 +2,8 @@
 
 import urllib.error
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import Any
 
@@ -23,6 +24,9 @@ IMAGENET: Statistics = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 class Named(nn.Module):
     """A net by its name, with a head for `K` classes.
 
+    The head begins by torch's rule: EfficientNet's own, made for 1,000 classes, has logits of tens for a few, from
+    which training takes long to recover.
+
     Attributes:
         statistics: channel means and standard deviations that its weights were trained with, of pixels scaled to 0..1;
             None where it begins at random.
@@ -30,11 +34,18 @@ class Named(nn.Module):
 
     statistics: Statistics | None
 
-    def __init__(self, name: str, body: nn.Module, weights: str | None, sha256: str | None, small_stem: bool) -> None:
+    def __init__(
+        self, name: str, body: nn.Module, num_classes: int, weights: str | None, sha256: str | None, small_stem: bool
+    ) -> None:
         super().__init__()
+        if sha256 and not weights:
+            raise InputError("model.net.sha256 is that of a file: name it with model.net.weights")
         self.name, self.weights, self.sha256 = name, weights, sha256
         if small_stem:
             _shrink_stem(body, name)
+        head = trained.head(body, num_classes)
+        if head is not None and isinstance(layer := body.get_submodule(head), nn.Linear):
+            layer.reset_parameters()
         self.body = body
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
@@ -51,11 +62,7 @@ class Named(nn.Module):
         if self.weights is not None:
             is_file = "." in self.weights or "/" in self.weights
             state = trained.read(self.weights, self.sha256) if is_file else self.published(self.weights)
-            left = trained.take(self.body, self.adapted(state), f"{self.name} with {self.weights}", lambda _: False)
-            for layer in map(self.body.get_submodule, left):
-                if isinstance(layer, nn.Linear):
-                    # By torch's rule: EfficientNet's own has logits of tens, from which features take long to recover.
-                    layer.reset_parameters()
+            trained.take(self.body, self.adapted(state), f"{self.name} with {self.weights}", lambda _: False)
 
     @abstractmethod
     def published(self, weights: str) -> dict[str, Tensor]:
@@ -94,8 +101,9 @@ class Torchvision(Named):
         if name in ("inception_v3", "googlenet"):
             # torch's own initialisation: torchvision's begins with logits of hundreds.
             settings = {"init_weights": False, "transform_input": weights is not None} | (settings or {})
-        body = models.get_model(name, num_classes=num_classes, **_allowed(settings))
-        super().__init__(name, body, weights, sha256, small_stem)
+        with _settings():
+            body = models.get_model(name, num_classes=num_classes, **_allowed(settings))
+        super().__init__(name, body, num_classes, weights, sha256, small_stem)
         self.statistics = IMAGENET if weights else None
 
     def published(self, weights: str) -> dict[str, Tensor]:
@@ -151,8 +159,9 @@ class Timm(Named):
 
         _check(name.partition(".")[0], timm.list_models(), "timm.list_models()")
         self._settings = _allowed(settings)
-        body = timm.create_model(name, num_classes=num_classes, **self._settings)
-        super().__init__(name, body, weights, sha256, small_stem)
+        with _settings():
+            body = timm.create_model(name, num_classes=num_classes, **self._settings)
+        super().__init__(name, body, num_classes, weights, sha256, small_stem)
         known: Any = body.pretrained_cfg
         self.statistics = (tuple(known["mean"]), tuple(known["std"])) if weights else None
 
@@ -177,6 +186,15 @@ def _check(name: str, known: Iterable[str], where: str, setting: str = "name") -
         near = get_close_matches(name, known, n=1)
         hint = f": did you mean {near[0]!r}?" if near else ""
         raise InputError(f"model.net.{setting} {name!r} is not among {where}{hint}")
+
+
+@contextmanager
+def _settings() -> Iterator[None]:
+    """Say of what an argument is that a net does not take."""
+    try:
+        yield
+    except TypeError as error:
+        raise InputError(f"model.net.settings: {error}") from None
 
 
 def _allowed(settings: dict[str, Any] | None) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import json
 import platform
+import statistics
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ import numpy as np
 import torch
 
 from cifar_lightning.data import ImageFolder
+from cifar_lightning.main import main as command
 from cifar_onnx.benchmark import ceiling
 from cifar_onnx.session import usable_cpus
 
@@ -46,6 +48,25 @@ def answers(command: Sequence[object]) -> list[Any]:
     if done.returncode:
         sys.exit(f"{' '.join(words)}\n{done.stderr}")
     return [json.loads(line) for line in done.stdout.splitlines() if line[:1] in ("{", "[")]
+
+
+def fit(experiment: str, *words: str) -> Path:
+    """Train as `fit` does with these words, in the current folder; the run's folder."""
+    if code := command(["fit", "--experiment", experiment, *words]):
+        sys.exit(code)
+    return Path("runs", experiment, "version_0")
+
+
+def tested(run: Path) -> float:
+    """Test accuracy of a run's last checkpoint in per cent; its report lies beside it afterwards."""
+    if code := command(["test", "--ckpt_path", str(run / "checkpoints" / "last.ckpt"), "--resamples", "10"]):
+        sys.exit(code)
+    return 100 * float(json.loads((run / "report" / "metrics.json").read_text())["metrics"]["accuracy"]["value"])
+
+
+def spread(values: Sequence[float]) -> str:
+    """Mean and standard deviation over seeds of what is in per cent."""
+    return f"{statistics.mean(values):.1f} %" + (f" +- {statistics.stdev(values):.1f}" if len(values) > 1 else "")
 
 
 def machine() -> str:

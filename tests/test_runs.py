@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -104,6 +105,7 @@ class TestGoingOn:
         for _ in range(3):
             result = run("fit", "--data", "Digits", "--trainer.max_time", "00:00:00:01", "--ckpt_path", "last")
             assert result.code == 0, result.err
+            assert re.search(r" [01] s left$", result.out, re.MULTILINE)  # and not what all epochs would take
             hint = "next: python -m cifar_lightning fit --ckpt_path last --experiment cnn"
             assert result.out.splitlines()[-1] == hint
             assert runs.unfinished(Path("runs"), "cnn") == Path("runs/cnn/version_0")

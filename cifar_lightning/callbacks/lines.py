@@ -6,6 +6,7 @@ from typing import Any
 
 import lightning.pytorch as L
 import torch
+from lightning.pytorch.callbacks import Timer
 
 
 class EpochLines(L.Callback):
@@ -72,7 +73,9 @@ class EpochLines(L.Callback):
         words.append(f"{self._speed:,.0f} images/s")
         if last:
             each = (time.monotonic() - self._start) / (done - self._first_epoch)
-            words.append(f"{_duration(each * (last - done))} left")
+            limits = [timer.time_remaining() for timer in trainer.callbacks if isinstance(timer, Timer)]  # type: ignore[attr-defined]
+            left = min([each * (last - done), *(limit for limit in limits if limit is not None)])
+            words.append(f"{_duration(max(left, 0))} left")
         self._print(trainer, "  ".join(words))
         self._speed = None
 

@@ -1,6 +1,6 @@
 """Parts of a net that stay as they are: a linear probe, or layers that are trained later than others."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import lightning.pytorch as L
 from torch import nn
@@ -19,7 +19,7 @@ class Freeze(L.Callback):
         until_epoch: from which they are trained; None is never.
     """
 
-    def __init__(self, parts: Sequence[str] | None = None, until_epoch: int | None = None) -> None:
+    def __init__(self, parts: list[str] | None = None, until_epoch: int | None = None) -> None:
         if parts is not None and not parts:
             raise InputError("Freeze.parts is empty: name parts, or leave it out for all but the last layer")
         if until_epoch is not None and until_epoch < 1:

@@ -50,7 +50,7 @@ def rehearse(model: Classifier, data: ImageData, device: torch.device) -> None:
 
         def closure() -> float:
             optimizer.zero_grad()
-            with _named("model.net", f", of images of {images.shape[-1]} pixels (data.image_size)"):
+            with _named(f"model.net, on images of {images.shape[-1]} pixels (data.image_size)"):
                 outputs = model(images)
             every = outputs if isinstance(outputs, tuple) else (outputs,)
             if not every or any(not isinstance(each, Tensor) or each.shape != expected for each in every):
@@ -97,15 +97,15 @@ def _shape(value: object) -> str:
 
 
 @contextmanager
-def _named(key: str, given: str = "") -> Iterator[None]:
-    """Say of which setting an error is, what that was given, and which line of the user's own code it comes from."""
+def _named(key: str) -> Iterator[None]:
+    """Say of which setting an error is, and which line of the user's own code it comes from."""
     try:
         yield
     except InputError:
         raise
     except Exception as error:
         kind = "" if isinstance(error, TypeError | ValueError) else f"{type(error).__name__}: "
-        raise InputError(f"{key}: {kind}{' '.join(str(error).split())}{given}{_line(error)}") from error
+        raise InputError(f"{key}: {kind}{' '.join(str(error).split())}{_line(error)}") from error
 
 
 def _line(error: Exception) -> str:

@@ -506,8 +506,8 @@ class TestMistakes:
             (["--model.net.dropout", 2], "dropout probability has to be between 0 and 1"),
             (["--model.net", "ownnets.Few"], "model.net gives (2, 3) for 2 pictures and 10 classes"),
             (["--model.net", "ownnets.Pair"], "model.net gives a tuple for 2 pictures and 10 classes"),
-            (["--model.net", "ownnets.Deep"], "model.net: RuntimeError: Given input size"),
-            (["--model.net", "ownnets.Wrong"], "model.net: KeyError: 'no such layer' ("),
+            (["--model.net", "ownnets.Deep"], "model.net, on images of 32 pixels (data.image_size): RuntimeError: "),
+            (["--model.net", "ownnets.Wrong"], "pixels (data.image_size): KeyError: 'no such layer' ("),
             (["--model.net", "torch.nn.Identity"], "model.optimizer: optimizer got an empty parameter list"),
             (
                 ["--model.net.widths", "[4, 4, 4, 4, 4, 4]"],

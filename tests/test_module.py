@@ -179,9 +179,12 @@ def test_metrics_equal_scikit_learns() -> None:
 
 def test_cross_entropy_takes_class_weights_and_smoothing() -> None:
     logits, labels = torch.randn(8, 3), torch.tensor([0, 1, 2, 0, 1, 2, 0, 0])
-    weights = [1.0, 2.0, 0.5]
-    expected = torch.nn.CrossEntropyLoss(torch.tensor(weights), label_smoothing=0.1)(logits, labels)
-    assert torch.equal(CrossEntropy(0.1, weights)(logits, labels), expected)
+    weights = torch.tensor([1.0, 2.0, 0.5])
+    smooth = torch.nn.CrossEntropyLoss(label_smoothing=0.1, reduction="none")(logits, labels)
+    expected = (smooth * weights[labels]).sum() / weights[labels].sum()
+    assert torch.allclose(CrossEntropy(0.1, weights.tolist())(logits, labels), expected)
+    expected = torch.nn.CrossEntropyLoss(weights)(logits, labels)
+    assert torch.allclose(CrossEntropy(0.0, weights.tolist())(logits, labels), expected)
 
 
 def test_class_weights_must_be_one_for_each_class() -> None:

@@ -116,10 +116,10 @@ def test_a_head_begins_small_whatever_the_family_does() -> None:
         ("Torchvision --model.net.name resnet18 --model.net.weights IMAGENET1K_V9", "did you mean 'IMAGENET1"),
         ("Torchvision --model.net.name resnet18 --model.net.weights no.pth", r"no\.pth: cannot be read"),
         ("Torchvision --model.net.name vgg11 --model.net.settings {'num_classes':3}", "cannot hold num_classes"),
-        ("Torchvision --model.net.name inception_v3", "model.net: .*Kernel size can't be greater"),
+        ("Torchvision --model.net.name inception_v3", "model.net, .*32 pixels.*Kernel size can't be greater"),
         ("Torchvision --model.net.name resnet18 --model.net.sha256 ab", "is that of a file: name it with"),
         ("Torchvision --model.net.name resnet18 --model.net.settings {'width':3}", "model.net.settings: .*'width'"),
-        ("Torchvision --model.net.name vit_b_16", r"expected 224 but got 32.* 32 pixels \(data\.image_size\)"),
+        ("Torchvision --model.net.name vit_b_16", r"32 pixels \(data\.image_size\): .*expected 224 but got 32"),
         ("torchvision.models.resnet18", "a function, not a class: .* --model.net Torchvision"),
     ],
 )

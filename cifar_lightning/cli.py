@@ -115,11 +115,12 @@ class CLI(LightningCLI):
         if self.run:
             self.run.release()
 
-    @staticmethod
-    def subcommands() -> dict[str, set[str]]:
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]  # a static method there
+        """Commands and their hidden parameters: where one is asked for, it alone, since every parser takes time."""
         hidden = {"model", "datamodule", "weights_only"}
         commands = {name: parameters | hidden for name, parameters in LightningCLI.subcommands().items()}
-        return {**commands, "predict": hidden, "export": hidden, "verify": hidden}
+        commands |= {"predict": hidden, "export": hidden, "verify": hidden}
+        return {name: commands[name] for name in self.command.words[:1] if name in commands} or commands
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument("--experiment", type=str, default="cnn", help="Name of the run's folder under runs/.")

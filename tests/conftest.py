@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from multiprocessing.connection import wait
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
@@ -18,6 +19,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import nn
+from torch.onnx._internal.exporter._registration import ONNXRegistry
 
 from cifar_lightning import checkpoint as checkpoints
 from cifar_lightning.__main__ import main
@@ -44,6 +46,14 @@ def _own_words() -> Iterator[None]:
     """LightningCLI warns of words on the command line that it was not given: pytest's."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["cifar_lightning"])
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _operators_once() -> Iterator[None]:
+    """torch.onnx.export reads all its operators anew each time, which takes longer than the export of a small net."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ONNXRegistry, "from_torchlib", staticmethod(cache(ONNXRegistry.from_torchlib)))
         yield
 
 

@@ -91,10 +91,10 @@ def test_what_trains_cannot_be_imported_there(place: Path, module: str) -> None:
 
 
 def test_all_of_its_own_tests_pass_there(place: Path) -> None:
-    """All but JavaScript's where there is no extra; where there is one, those that it is needed for."""
+    """All in Python where there is no extra; where there is one, those that it is needed for."""
     new = {"": [""], "evaluate": ["test_evaluation.py", "test_progress.py"], "serve": ["test_serving.py"]}
     tests = [str(EXPORT / "tests" / name) for name in new[place.name.removeprefix("site-")]]
-    words = ["-q", "-c", str(EXPORT / "pyproject.toml"), "--ignore-glob=*_js.py"]
+    words = ["-q", "-c", str(EXPORT / "pyproject.toml"), "--ignore-glob=*_js.py", "--ignore-glob=*_page.py"]
     result = bare(place, "-m", "pytest", *words, *tests)
     assert result.returncode == 0, result.stdout[-3000:] + result.stderr
     where = bare(place, "-c", "import cifar_onnx; print(cifar_onnx.__file__)").stdout

@@ -96,10 +96,6 @@ class _Reader(CLI):
         self.found = found
         super().__init__(*args, **kwargs)
 
-    @staticmethod
-    def subcommands() -> dict[str, set[str]]:
-        return {"fit": CLI.subcommands()["fit"]}  # the parsers of the others take time, too
-
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         super().add_arguments_to_parser(parser)
         for name in {*_OPTIONS} - {"config", "experiment"}:  # so that they are suggested, too

@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ import torch
 import yaml
 
 from cifar_lightning.checkpoint import write
+from cifar_lightning.cli import CLI
 from cifar_lightning.data import Digits, ImageData
 from cifar_onnx import Classifier
 from tests.conftest import BRIEF, Run
@@ -387,6 +389,14 @@ class TestFromACheckpoint:
             kept = torch.load(checkpoint.with_name(name), weights_only=True)
             assert kept["run"]["seed"] == 0
             assert kept["run"]["metrics"]["val/accuracy"] > 0.8
+
+
+def test_of_the_commands_only_the_one_that_is_asked_for_gets_a_parser() -> None:
+    def parsers(word: str) -> set[str]:
+        return {*CLI.subcommands(SimpleNamespace(command=SimpleNamespace(words=[word])))}  # type: ignore[arg-type]
+
+    assert parsers("test") == {"test"}
+    assert parsers("tset") == {"fit", "validate", "test", "predict", "export", "verify"}
 
 
 class TestMistakes:

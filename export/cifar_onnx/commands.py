@@ -3,6 +3,7 @@
 import argparse
 import csv
 import json
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -102,7 +103,8 @@ def info(options: argparse.Namespace) -> int:
         options.samples.mkdir(parents=True, exist_ok=True)
         for number, golden in enumerate(about.golden, 1):
             kind = "jpg" if golden.encoded.startswith(b"\xff\xd8") else "png"
-            (options.samples / f"{number}-{golden.name}.{kind}").write_bytes(golden.encoded)
+            name = re.sub(r"[^\w -]+", "-", golden.name)  # which may come from anybody
+            (options.samples / f"{number}-{name}.{kind}").write_bytes(golden.encoded)
     if options.json:
         print(json.dumps(about.info))
         return 0

@@ -23,6 +23,8 @@ _CHILDREN = {
     "tensor type": {2: "shape"},
     "shape": {1: "dimension"},
 }
+# What may stand there once: readers would merge more of it into one, whose parts are judged here one by one.
+_ONCE = {"model": {7}, "attribute": {5}, "value": {2}, "type": {1}, "tensor type": {2}}
 # What no classifier needs: field -> what to say of it.
 _REFUSED = {
     "model": {20: "training information", 25: "functions of its own"},
@@ -67,6 +69,8 @@ def fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
 
     while at < end:
         key = varint()
+        if not 8 <= key < 2**32:  # readers would take its lower half for another field
+            raise IndexError("field number")
         match key & 7:
             case 0:
                 yield key >> 3, varint()
@@ -98,6 +102,8 @@ def check(data: bytes) -> None:
         kind, message = todo.pop()
         children, refused = _CHILDREN.get(kind, {}), _REFUSED.get(kind, {})
         found = list(fields(message))
+        if any(sum(number == each for each, _ in found) > 1 for number in _ONCE.get(kind, ())):
+            raise IndexError("twice what is there once")
         for number, value in found:
             if number in refused:
                 raise ContractError(f"holds {refused[number]}: a classifier has none")
@@ -136,14 +142,14 @@ def _check_domain(found: Fields, field: int) -> None:
 def _check_tensor(found: Fields) -> None:
     dims: list[int] = []
     for number, value in found:
-        if number == _EXTERNAL_DATA or (number == _DATA_LOCATION and value == 1):
+        if number == _EXTERNAL_DATA or (number == _DATA_LOCATION and value != 0):
             raise ContractError("keeps weights outside the file (external data): ask for a model in one file")
         if number == _DIMS:
             dims += [value] if isinstance(value, int) else _packed(value)
     if any(dim > MAX_ELEMENTS for dim in dims) or prod(dims) > MAX_ELEMENTS:
         raise ContractError("holds a tensor of a size beyond all measure")
-    kinds = [value for number, value in found if number == _TYPE]
-    size = _SIZES.get(kinds[-1]) if kinds and isinstance(kinds[-1], int) else None
+    kinds = [value for number, value in found if number == _TYPE and isinstance(value, int)]
+    size = _SIZES.get(kinds[-1] % 2**32) if kinds else None
     for number, value in found:
         if number == _RAW and size and isinstance(value, memoryview) and len(value) != size * prod(dims):
             raise ContractError("holds a tensor whose bytes do not fit its size")

@@ -1,5 +1,6 @@
 """A trial of a model file in a process of its own, which may die of it: what passes the guard can still be a bomb."""
 
+import os
 import subprocess
 import sys
 
@@ -29,6 +30,7 @@ def run(data: bytes, name: str) -> None:
             input=data,
             capture_output=True,
             timeout=3 * SECONDS,
+            env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},  # each thread of numpy's takes 40 MB of what is allowed
         )
     except subprocess.TimeoutExpired:
         raise ContractError(f"{name}: refused: its trial has not ended after {3 * SECONDS} s") from None

@@ -175,6 +175,7 @@ function* fields(message) {
   };
   while (at < message.length) {
     const key = varint();
+    if (key < 8 || key >= 2 ** 32) throw new RangeError("field number");
     const wire = key % 8;
     if (wire === 0) {
       yield [Math.floor(key / 8), varint()];

@@ -73,6 +73,22 @@ def test_so_are_those_with_more_than_a_graph(rest: bytes, reason: str) -> None:
         contract.parse(model_of(INFO) + rest)
 
 
+@pytest.mark.parametrize(
+    ("outside", "inside"),
+    [
+        (field(7 + 2**29, node("Loop")), b""),  # whose lower half is the number of a graph
+        (field(0, b""), b""),
+        (field(7, node("Relu")), b""),  # merged with the other, and so beyond bounds that neither exceeds
+        (b"", node("Constant", field(5, tensor(2**20)) + field(5, tensor(2**20)))),
+        (b"", field(5, field(14, 1 + 2**32))),
+        (b"", field(5, field(1, 3) + field(2, 1 + 2**32) + field(9, bytes(8)))),
+    ],
+)
+def test_what_onnxruntime_would_read_otherwise_is_refused(outside: bytes, inside: bytes) -> None:
+    with pytest.raises(ContractError, match=r"not an ONNX file|weights outside|bytes do not fit"):
+        contract.parse(model_of(INFO, WEIGHT + inside, outside))
+
+
 def test_a_plain_file_passes() -> None:
     contract.parse(model_of(INFO, WEIGHT + node("Relu") + node("Conv", field(5, tensor(1, raw=bytes(4))))))
 
@@ -125,8 +141,13 @@ def bomb(model: Path, amount: int) -> bytes:
     making = field(1, b"bomb/shape") + field(2, b"bomb") + field(4, b"ConstantOfShape")
     spending = field(1, b"bomb") + field(2, b"bomb/sum") + field(4, b"ReduceSum")
     output = field(1, b"bomb/sum") + field(2, field(1, field(1, 1)))
-    more = field(7, field(5, shape) + field(1, making) + field(1, spending) + field(12, output))
-    return contract.seal((data + more).replace(digest.encode(), contract.BLANK.encode()))
+    more = field(5, shape) + field(1, making) + field(1, spending) + field(12, output)
+    parts = [
+        (number, bytes(each) if isinstance(each, memoryview) else each)
+        for number, each in guard.fields(memoryview(data))
+    ]
+    whole = b"".join(field(number, each + more if number == 7 else each) for number, each in parts)
+    return contract.seal(whole.replace(digest.encode(), contract.BLANK.encode()))
 
 
 def test_what_the_guard_lets_pass_is_tried_in_a_process_of_its_own(model: Path, tmp_path: Path) -> None:

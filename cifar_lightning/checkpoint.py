@@ -140,6 +140,9 @@ def check_classes(
     for key, part in {**parts, "data": {"class_path": data["_class_path"]}}.items():
         if part is not None and not (isinstance(part, dict) and isinstance(part.get("class_path"), str)):
             raise InputError(f"{path}: {key} is not the name and settings of a class")
+    factors = model.get("lr_factors") or {}
+    if not isinstance(factors, dict) or any(not isinstance(each, int | float) for each in factors.values()):
+        raise InputError(f"{path}: model.lr_factors is not a mapping of names to numbers")
     names: set[str] = set()
     try:
         for part in (*parts.values(), {"class_path": data["_class_path"]}, data.get("augment"), data.get("mix")):
@@ -217,7 +220,7 @@ def parser_defaults(checkpoint: dict[str, Any]) -> dict[str, Any]:
     return {
         "experiment": checkpoint["run"]["experiment"],
         "seed_everything": checkpoint["run"]["seed"],
-        **{f"model.{key}": model.get(key) for key in _PARTS},
+        **{f"model.{key}": model.get(key) for key in (*_PARTS, "lr_factors")},
         "model.net": net,
         "data": {
             "class_path": source,

@@ -5,6 +5,7 @@ import re
 import shlex
 import sys
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ class Command:
     Attributes:
         words: the command line.
         configs: its config files.
+        places: the folders of these, and of those that the config of a run was made from.
         typed: the command line as it was typed, but for `--ckpt_path`.
         ckpt_path: the checkpoint that it starts from, if any.
         going_on: the folder of the run that `fit` goes on with, if any.
@@ -36,6 +38,7 @@ class Command:
 
     words: list[str]
     configs: list[str]
+    places: list[Path]
     typed: str
     ckpt_path: str | None
     going_on: Path | None
@@ -61,6 +64,7 @@ def read(words: Sequence[str], options: Iterable[str]) -> Command:
     _, rest = _taken(rest, "--ckpt_path")
     settings = _settings(words, configs)
     ckpt_path, going_on = settings.get("ckpt_path"), None
+    sources = list(configs)
     if words[:1] == ["fit"] and ckpt_path == "last":
         root, experiment = runs.folder(settings.get("trainer.default_root_dir")), settings["experiment"]
         ckpt_path = None
@@ -70,6 +74,7 @@ def read(words: Sequence[str], options: Iterable[str]) -> Command:
     if going_on:
         ckpt_path, own = going_on / "checkpoints" / "last.ckpt", going_on / "config.yaml"
         mapping(own)
+        sources.append(str(own))
         if shlex.join(typed) in commands(own):  # has been done: lists must not be appended to once more
             configs, rest = [], [*rest[:1], *shown]
         configs = [str(own), *configs]
@@ -81,6 +86,7 @@ def read(words: Sequence[str], options: Iterable[str]) -> Command:
     return Command(
         [*rest[:1], *(word for path in configs for word in ("--config", path)), *rest[1:], *chosen],
         configs,
+        [Path(path).parent for path in _origins(sources)],
         shlex.join(typed),
         str(ckpt_path) if ckpt_path else None,
         going_on,
@@ -102,6 +108,17 @@ def commands(config: Path) -> list[str]:
     """The command lines that made the config of a run, which stand at its top."""
     lines = config.read_text(encoding="utf-8").splitlines() if config.exists() else []
     return [line.removeprefix(_HEADER) for line in lines if line.startswith(_HEADER)]
+
+
+def _origins(configs: Iterable[str]) -> list[str]:
+    """Config files, and those that the command lines at their top name."""
+    found = []
+    for path in configs:
+        found.append(path)
+        for line in commands(Path(path)):
+            with suppress(ValueError):  # quotes that nobody closed: it was written by hand
+                found += _taken(shlex.split(line), "-c", "--config")[0]
+    return found
 
 
 def header(lines: Iterable[str]) -> str:

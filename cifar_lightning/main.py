@@ -42,6 +42,7 @@ _NOISE = (
 # the net that was asked for, a metric that is not there, numbers that cannot be.
 _MISTAKES = (
     "Error(s) in loading state_dict",
+    "loaded state dict",  # of an optimizer with other groups
     "Early stopping conditioned on metric",
     "val_check_interval",
     "is not in bounds",  # a seed
@@ -74,7 +75,7 @@ def main(args: Sequence[str] | None = None) -> int:
         with interruption.handled():
             words = sys.argv[1:] if args is None else args
             if words[:1] == ["reproduce"]:
-                return reproduce(words[1:], lambda rest: main(["fit", *rest]))
+                return reproduce(words[1:], lambda rest: run(["fit", *rest]).run)
             if words[:1] == ["sweep"]:
                 sweep(words[1:])
             else:
@@ -118,8 +119,8 @@ def run(args: Sequence[str], callbacks: Sequence[Callback] | None = None, cli: C
         cli: takes what CLI takes.
     """
     command = read(args, DEFAULTS)
-    for path in command.configs:  # nets of the user's own may lie beside them
-        if (folder := str(Path(path).resolve().parent)) not in sys.path:
+    for place in command.places:  # nets of the user's own may lie there
+        if (folder := str(place.resolve())) not in sys.path:
             sys.path.append(folder)
     checkpoint = None
     if command.ckpt_path:

@@ -14,15 +14,15 @@ from cifar_onnx import InputError
 USAGE = "reproduce takes the folder of a run: python -m cifar_lightning reproduce runs/<experiment>/version_N"
 
 
-def reproduce(words: Sequence[str], fit: Callable[[Sequence[str]], int]) -> int:
+def reproduce(words: Sequence[str], fit: Callable[[Sequence[str]], runs.Run | None]) -> int:
     """Train again.
 
     Args:
         words: behind the command.
-        fit: runs the command `fit` with these words and returns its exit code.
+        fit: runs the command `fit` with these words and returns its run; None in all processes of it but one.
 
     Returns:
-        The exit code: 0 where the weights are the same, 1 where they are not, or that of `fit`.
+        The exit code: 0 where the weights are the same, 1 where they are not.
 
     Raises:
         InputError: there is no such run, or it has not come to its end.
@@ -39,9 +39,10 @@ def reproduce(words: Sequence[str], fit: Callable[[Sequence[str]], int]) -> int:
         raise InputError(f"{folder} has not come to its end: go on with it first, with fit --ckpt_path last")
     before = checkpoints.load(last)
     start = ["--ckpt_path", str(facts["started_from"])] if "started_from" in facts else []
-    if code := fit(["--config", str(config), *start]):
-        return code
-    again = folder.parent / f"version_{max(runs.versions(folder.parent))}"
+    run = fit(["--config", str(config), *start])
+    if run is None:
+        return 0
+    again = run.folder
     after = checkpoints.load(again / "checkpoints" / "last.ckpt")
     old, new = (digest(checkpoint["state_dict"]) for checkpoint in (before, after))
     print(f"weights of {folder}: sha256 {old}\nweights of {again}: sha256 {new}")

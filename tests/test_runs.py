@@ -224,6 +224,17 @@ class TestReproduce:
         assert old[-64:] == new[-64:]
         assert verdict == "the same, bit for bit"
 
+    def test_a_run_elsewhere_is_not_compared_with_itself(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        assert run("fit", *BRIEF).code == 0
+        Path("runs/cnn/version_0").rename("kept")
+        config = Path("kept/config.yaml")
+        config.write_text(config.read_text().replace("seed_everything: 0", "seed_everything: 1"))
+        Path("elsewhere").mkdir()
+        monkeypatch.chdir("elsewhere")
+        result = run("reproduce", "../kept")
+        assert result.code == 1, result.err
+        assert result.out.splitlines()[-2].startswith("weights of runs/cnn/version_0: sha256 ")
+
     def test_what_differs_is_said(self, run: Run) -> None:
         assert run("fit", *BRIEF).code == 0
         config = Path("runs/cnn/version_0/config.yaml")

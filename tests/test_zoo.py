@@ -232,6 +232,13 @@ def test_a_net_beside_the_config_works(run: Run, tmp_path: Path, monkeypatch: py
     (folder / "x.yaml").write_text(yaml.safe_dump({"model": {"net": {"class_path": "net_beside.Net"}}}))
     result = run("fit", *BRIEF, "--config", folder / "x.yaml")
     assert result.code == 0, result.err
+    facts = Path("runs/cnn/version_0/run.json")
+    facts.write_text(facts.read_text().replace('"finished": true', '"finished": false'))
+    for again in (("fit", "--ckpt_path", "last", "--allow_custom_classes"), ("reproduce", "runs/cnn/version_0")):
+        sys.path.remove(str(folder))
+        del sys.modules["net_beside"]
+        result = run(*again)
+        assert result.code == 0, result.err
 
 
 def test_pixels_are_the_datas_where_nothing_is_taken_over(run: Run, small: list[str]) -> None:

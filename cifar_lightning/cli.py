@@ -21,7 +21,7 @@ from cifar_lightning import augment, distill, loss, nets, runs  # noqa: F401  so
 from cifar_lightning import checkpoint as checkpoints
 from cifar_lightning.callbacks import LastCheckpoint
 from cifar_lightning.command import Command, commands, header, process, without
-from cifar_lightning.data import ImageData
+from cifar_lightning.data import ImageData, ImageFolder
 from cifar_lightning.files import write_whole
 from cifar_lightning.interruption import Interrupted
 from cifar_lightning.module import Classifier
@@ -205,6 +205,9 @@ class CLI(LightningCLI):
     def after_instantiate_classes(self) -> None:
         if self.checkpoint is None:
             return
+        root = self.checkpoint["datamodule_hyper_parameters"].get("root")
+        if root and isinstance(self.datamodule, ImageFolder):
+            self.datamodule.elsewhere = Path(root).resolve() != self.datamodule.root.resolve()
         known, trained = (self.checkpoint[key] for key in ("hyper_parameters", "datamodule_hyper_parameters"))
         if known["classes"] != self.model.classes:
             has = ", ".join(self.model.classes)
@@ -263,10 +266,10 @@ class CLI(LightningCLI):
         if self.trainer.is_global_zero and isinstance(best, ModelCheckpoint) and best.best_model_score is not None:
             path = _short(best.best_model_path)
             print(f"best {best.monitor} {float(best.best_model_score):.4f}, kept in {path}")
-            _next(f"test --ckpt_path {path}")
+            _next("test", "--ckpt_path", path)
         elif self.run and self.run.last.exists():
             print(f"nothing was validated; the last epoch is kept in {self.run.last}")
-            _next(f"test --ckpt_path {self.run.last}")
+            _next("test", "--ckpt_path", self.run.last)
         if out_of_time:
             self._next_is_to_go_on()
 
@@ -274,14 +277,15 @@ class CLI(LightningCLI):
         if self.run and self.run.last.exists():
             root, experiment = self.config.fit.trainer.default_root_dir, self.config.fit.experiment
             place = ["--trainer.default_root_dir", root] if root else []
-            _next(shlex.join(["fit", "--ckpt_path", "last", "--experiment", experiment, *place]))
+            _next("fit", "--ckpt_path", "last", "--experiment", experiment, *place)
 
     def after_test(self) -> None:
-        _next(f"export --ckpt_path {self.config.test.ckpt_path}")
+        if self.trainer.is_global_zero:
+            _next("export", "--ckpt_path", self.config.test.ckpt_path)
 
 
-def _next(command: str) -> None:
-    print(f"next: python -m cifar_lightning {command}")
+def _next(*words: object) -> None:
+    print(f"next: python -m cifar_lightning {shlex.join(map(str, words))}")
 
 
 def _short(path: str | Path) -> Path:

@@ -5,7 +5,6 @@ import logging
 import sys
 import warnings
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import yaml
 from filelock import Timeout
@@ -97,7 +96,7 @@ def main(args: Sequence[str] | None = None) -> int:
     except OSError as error:
         if error.errno not in _OUTSIDE:
             raise
-        return _fail(f"{error.filename or 'a file'} cannot be written: {error.strerror}", 2)
+        return _fail(f"{error.filename or 'a file'} cannot be read or written: {error.strerror}", 2)
     except (RuntimeError, ValueError) as error:
         if not mistake(error):
             raise

@@ -73,6 +73,8 @@ class Trainer(L.Trainer):
             return
         images = datamodule.images("test")
         indices, answers, contrasts = (tensor.numpy() for tensor in model.tested)
+        if (place := datamodule.folder("test")) and "test" not in datamodule.given:
+            print(f"the test set is {len(images):,} pictures of {place}, which fit never uses")
         if len(indices) < len(images):
             print(f"only {len(indices):,} of {len(images):,} images are judged")
         judged, net = images.take(indices), nn.Sequential(model.pixels, model.net)
@@ -128,7 +130,9 @@ class Trainer(L.Trainer):
         ckpt_path: str | None = None,
         output: str | None = None,
     ) -> None:
-        """Write the predictions of a checkpoint to a CSV file.
+        """Write the predictions of a checkpoint to a CSV file, with the net's own probabilities.
+
+        Those of an exported file are calibrated besides.
 
         Args:
             ckpt_path: the checkpoint.

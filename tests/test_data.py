@@ -220,6 +220,9 @@ class TestImageFolder:
     def test_predict_takes_what_training_did_not_see(self, photos: Path) -> None:
         assert len(ImageFolder(str(photos)).predicted) == 9
         assert len(ImageFolder(str(photos / "train")).predicted) == 3
+        new = ImageFolder(str(photos / "train"))
+        new.elsewhere = True
+        assert len(new.predicted) == 36
         others = ImageFolder(str(photos / "train" / "red"), classes=["blue", "green", "red"]).predicted
         assert len(others) == 12
         assert set(others.labels) == {-1}

@@ -155,6 +155,11 @@ class TestListing:
         new = ("--data.root", photos / "test" / "red", "--data.labels")
         assert run("predict", "--ckpt_path", path, *new, "null", "--output", "new.csv").code == 0
         assert len(Path("new.csv").read_text().splitlines()) == 1 + 3
+        others = ("--data.root", photos / "train", "--data.labels", "null", "--output", "others.csv")
+        assert run("predict", "--ckpt_path", path, *others).code == 0
+        assert len(Path("others.csv").read_text().splitlines()) == 1 + 36
+        result = run("test", "--ckpt_path", path, *others[:4], "--resamples", 20)
+        assert f"the test set is 3 pictures of {photos / 'train'}, which fit never uses" in result.out
         result = run("predict", "--ckpt_path", path, "--data.root", photos / "test", "--data.labels", "labels.csv")
         assert result.code == 2
         assert result.err.endswith(

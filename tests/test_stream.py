@@ -19,12 +19,12 @@ from cifar_lightning import checkpoint as checkpoints
 from cifar_lightning.augment import Mirror, ShiftedCrop
 from cifar_lightning.callbacks import LastCheckpoint, Resume
 from cifar_lightning.data import ImageFolder, batches, images, memory
-from cifar_lightning.data.ahead import ahead
 from cifar_lightning.data.batches import Batches
 from cifar_lightning.data.images import Rows, channel_statistics
 from cifar_lightning.module import Classifier
 from cifar_lightning.nets import SpeedNet
 from cifar_onnx import InputError
+from cifar_onnx.ahead import ahead
 from cifar_onnx.images import Pixels, decode, fingerprint, resize
 from tests.conftest import BRIEF, Run
 from tests.test_resume import digest

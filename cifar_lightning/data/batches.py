@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cifar_lightning.data.ahead import ahead
 from cifar_lightning.data.images import Rows
+from cifar_onnx.ahead import ahead
 
 _THREADS, _WAITING = 2, 4  # batches that are read from disk at once, and that are kept ready
 

@@ -13,7 +13,6 @@ import PIL
 import torch
 from threadpoolctl import threadpool_limits
 
-from cifar_lightning.data.ahead import ahead
 from cifar_lightning.data.base import ImageData
 from cifar_lightning.data.catalogue import Catalogue, Folders
 from cifar_lightning.data.images import Images, Part, Rows
@@ -22,6 +21,7 @@ from cifar_lightning.data.lock import alone
 from cifar_lightning.data.memory import free
 from cifar_lightning.data.store import Decoded, Picture, Store
 from cifar_onnx import ImageError, InputError
+from cifar_onnx.ahead import ahead
 from cifar_onnx.evaluation.outcome import Unreadable
 from cifar_onnx.images import ResizeMode, decode, fingerprint, resize
 from cifar_onnx.progress import track
@@ -45,7 +45,12 @@ class ImageFolder(ImageData):
         cache_dir: where decoded images are kept, `3 image_size^2` bytes each; by default `~/.cache/cifar-lightning`.
         memory: GB of images that are held in memory at most; more are streamed from the cache. By default a quarter of
             what is free, on the machine and on its GPU: with the copy of them in an epoch's order they take half.
+
+    Attributes:
+        elsewhere: that these are other pictures than those of training: where they have no test set, all are predicted.
     """
+
+    elsewhere = False
 
     def __init__(
         self,
@@ -90,7 +95,8 @@ class ImageFolder(ImageData):
 
     @property
     def given(self) -> frozenset[Part]:
-        return self.catalogue.parts(self._classes)
+        parts = self.catalogue.parts(self._classes)
+        return parts | {"predict"} if self.elsewhere and "test" not in parts else parts
 
     def _catalogue(self, labels: str | None) -> Catalogue:
         if not labels:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from cifar_onnx.errors import ImageError, InputError
+from cifar_onnx.folders import files
 
 Pixels = NDArray[np.uint8]
 Weights = NDArray[np.float32]
@@ -211,14 +212,14 @@ def find(pattern: str | PathLike[str]) -> list[Path]:
     """
     path = Path(pattern)
     if path.is_dir():
-        found = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+        found = [each for each in files(path) if each.suffix.lower() in SUFFIXES]
         if not found:
             raise InputError(f"{path}: no pictures in this folder (looked for {', '.join(sorted(SUFFIXES))})")
         return found
     if path.exists() or not has_magic(str(pattern)):
         return [path]
     matches = sorted(map(Path, glob(str(pattern), recursive=True)))
-    files = [file for match in matches for file in ([match] if match.is_file() else find(match))]
-    if not files:
+    found = [file for match in matches for file in ([match] if match.is_file() else find(match))]
+    if not found:
         raise InputError(f"{pattern}: no file matches")
-    return files
+    return found

@@ -3,8 +3,8 @@
 Notation: `N` pictures, `K` classes, `S` side in pixels of the square that the net sees.
 """
 
+import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from cifar_onnx.ahead import ahead
 from cifar_onnx.errors import ImageError, InputError
 from cifar_onnx.folders import labelled
 from cifar_onnx.images import Pictures, Pixels, ResizeMode, decode, find, resize
@@ -136,7 +137,7 @@ def answer(folder: Path, classes: Sequence[str], size: int, mode: ResizeMode, ru
     Raises:
         InputError: the folder holds no pictures, or one of a class that the model does not know.
     """
-    files = labelled(folder, classes)
+    files, threads = labelled(folder, classes), (os.cpu_count() or 1) + 4  # some wait for the disk
 
     def read(path: Path) -> tuple[Pixels, int] | str:
         try:
@@ -148,24 +149,20 @@ def answer(folder: Path, classes: Sequence[str], size: int, mode: ResizeMode, ru
     kept: list[tuple[Path, int]] = []
     pixels = np.empty((len(files), size, size, 3), np.uint8)
     answers, areas, unreadable = [], [], []
-    pool = ThreadPoolExecutor()
-    try:
-        done = 0
-        results = track(pool.map(read, [path for path, _ in files]), f"classifying {folder}", len(files))
-        for (path, label), result in zip(files, results, strict=True):
-            if isinstance(result, str):
-                unreadable.append(Unreadable(str(path), label, result))
-                continue
-            pixels[len(kept)], area = result
-            kept.append((path, label))
-            areas.append(area)
-            if len(kept) - done == _TOGETHER:
-                answers.append(run(pixels[done : len(kept)]))
-                done = len(kept)
-        if done < len(kept):
+    done = 0
+    results = ahead(read, (path for path, _ in files), threads, 2 * _TOGETHER)
+    for (path, label), result in zip(files, track(results, f"classifying {folder}", len(files)), strict=True):
+        if isinstance(result, str):
+            unreadable.append(Unreadable(str(path), label, result))
+            continue
+        pixels[len(kept)], area = result
+        kept.append((path, label))
+        areas.append(area)
+        if len(kept) - done == _TOGETHER:
             answers.append(run(pixels[done : len(kept)]))
-    finally:
-        pool.shutdown(cancel_futures=True)
+            done = len(kept)
+    if done < len(kept):
+        answers.append(run(pixels[done : len(kept)]))
     if not kept:
         raise InputError(f"{folder}: none of the {len(files)} files can be read as a picture")
     logits, familiar = zip(*answers, strict=True)

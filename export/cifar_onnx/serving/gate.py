@@ -143,8 +143,16 @@ class Gate:
             raise self._too_large()
         if work and self.draining:
             raise RequestError(503, "the server is about to end: ask another, or again")
-        if work and headers.get("sec-fetch-site") == "cross-site":
+        if work and self._from_elsewhere(headers, host):
             raise RequestError(403, "pages elsewhere are not served")
+
+    def _from_elsewhere(self, headers: Headers, host: str) -> bool:
+        """Whether a browser asks for a page of another server; over plain HTTP it names but the page's origin."""
+        site, origin = headers.get("sec-fetch-site"), headers.get("origin")
+        if site or not origin:
+            return site == "cross-site"
+        own = origin.partition("://")[2]
+        return own != host and re.sub(r":\d*$", "", own).lower() not in self._hosts
 
     def _knows(self, host: str) -> bool:
         name = re.sub(r":\d*$", "", host)

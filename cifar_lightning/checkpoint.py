@@ -204,6 +204,12 @@ def run_folder(ckpt_path: str) -> Path:
     return folder.parent if folder.name == "checkpoints" else folder
 
 
+def file_digest(ckpt_path: str) -> str:
+    """sha256 of a checkpoint's file, in hexadecimal."""
+    with Path(ckpt_path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def place(checkpoint: dict[str, Any]) -> tuple[int, bool]:
     """Batches done in the epoch that was going on, and whether the model has been validated after these."""
     data = checkpoint["datamodule_hyper_parameters"]["_class_path"].rpartition(".")[2]

@@ -26,7 +26,7 @@ def write_card(model: Path, name: str, report: Path, checkpoint: str, license_na
         model: the file.
         name: of the model.
         report: metrics.json of `test`, which need not be there; that of another checkpoint is not taken.
-        checkpoint: what the model was exported from.
+        checkpoint: sha256 of the file that the model was exported from.
         license_name: as the Hugging Face hub names it, such as apache-2.0.
     """
     known = contract.read(model)[1]
@@ -70,12 +70,12 @@ def write_card(model: Path, name: str, report: Path, checkpoint: str, license_na
 
 
 def _tested(report: Path, checkpoint: str) -> Mapping[str, Any] | None:
-    """What `test` has found of a checkpoint, with its classes from per_class.csv; None where it was not run."""
+    """What `test` has found of a checkpoint with this sha256, with its classes from per_class.csv; None of no other."""
     try:
         found: dict[str, Any] = json.loads(report.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    if found.get("model", {}).get("checkpoint") != checkpoint:
+    if found.get("model", {}).get("digest") != checkpoint:
         return None
     rows = (report.parent / "per_class.csv").read_text(encoding="utf-8").splitlines()
     return {**found, "per_class": [row.split(",") for row in rows[1:]] if not any('"' in row for row in rows) else []}

@@ -113,6 +113,7 @@ class Trainer(L.Trainer):
         bootstrap = Bootstrap(outcome, draw(len(outcome.labels), resamples))
         facts = {
             "checkpoint": ckpt_path,
+            "digest": checkpoints.file_digest(ckpt_path),
             "net": type(model.net).__name__,
             "input": f"{datamodule.image_size} x {datamodule.image_size} pixels ({datamodule.resize_mode})",
             "maps by": "occlusion",
@@ -208,7 +209,7 @@ class Trainer(L.Trainer):
         except ParityError as error:
             raise ParityError(f"no file was written: {error}") from None
         name, tested = checkpoint["run"]["experiment"], checkpoints.run_folder(ckpt_path) / "report" / "metrics.json"
-        card = write_card(path, name, tested, ckpt_path, license)
+        card = write_card(path, name, tested, checkpoints.file_digest(ckpt_path), license)
         print(f"{calibration}\n{report}\nwrote {path} and {card}")
         if triton:
             print(f"wrote {write_triton(path, name, Path(triton))}")

@@ -17,6 +17,7 @@ from onnx import TensorProto
 from PIL import Image
 
 import cifar_lightning
+from cifar_lightning import checkpoint as checkpoints
 from cifar_lightning import graph, parity
 from cifar_lightning.export import export
 from cifar_lightning.familiarity import Energy, Scored
@@ -397,6 +398,7 @@ class TestHandover:
         assert "It has not been tested yet" in card.read_text()
 
         assert run("test", "--ckpt_path", checkpoint, "--resamples", 20).code == 0
+        words = ("export", "--ckpt_path", checkpoint.resolve(), "--output", "out/m.onnx")
         assert run(*words, "--license", "apache-2.0").code == 0
         _, matter, text = card.read_text().split("---\n", 2)
         front = yaml.safe_load(matter)
@@ -410,6 +412,10 @@ class TestHandover:
             assert f"| {' | '.join(row.split(','))} |" in text
         assert "apache-2.0" in text
         assert Classifier("out/m.onnx").contract.digest in text
+
+        checkpoints.write({**checkpoints.load(str(checkpoint)), "more": 1}, checkpoint)
+        assert run(*words).code == 0
+        assert "It has not been tested yet" in card.read_text()
 
     def test_a_triton_repository(self, run: Run, checkpoint: Path) -> None:
         Path("file").touch()

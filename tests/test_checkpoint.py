@@ -194,6 +194,8 @@ def hostile(marker: Path) -> dict[str, dict[str, Any]]:
         "an optimizer": {"hyper_parameters": {"optimizer": module}},
         "an optimizer as JSON": {"hyper_parameters": {"optimizer": words}},
         "a schedule": {"hyper_parameters": {"scheduler": module}},
+        "a factor": {"hyper_parameters": {"lr_factors": {"net": module}}},
+        "a factor as JSON": {"hyper_parameters": {"lr_factors": words}},
         "a loss": {"hyper_parameters": {"loss": module}},
         "a loss with a net for a teacher": taught(teacher=module),
         "a loss with its weight in a file": taught(teacher="x.ckpt", weight="evil.yaml"),

@@ -146,7 +146,8 @@ class Classifier:
 
         Args:
             images: as for a prediction.
-            batch_size: how many are decoded and, where they are of equal size, run together.
+            batch_size: how many are decoded and, where they are of equal size, run together, while those after are
+                decoded; 1 gives the answer for a picture before it asks for the next, as a camera needs it.
 
         Raises:
             InputError: no batch is of that size.
@@ -258,7 +259,7 @@ class Classifier:
 
 
 def _decoded(sources: Iterable[Source], together: int) -> Iterator[list[Pixels | ImageError]]:
-    """Decode pictures in threads, so many at a time, while the caller is at work on those before.
+    """Decode pictures in threads, so many at a time, while the caller is at work on those before; one by one at 1.
 
     What cannot be decoded is its error.
     """
@@ -283,5 +284,6 @@ def _decoded(sources: Iterable[Source], together: int) -> Iterator[list[Pixels |
         waiting = begin()
         while waiting:
             pictures = [picture for future in waiting for picture in future.result()]
-            waiting = begin()
+            waiting = begin() if together > 1 else []
             yield pictures
+            waiting = waiting or begin()

@@ -122,6 +122,9 @@ def test_a_stream_reads_no_further_ahead_than_a_batch(classifier: Classifier, di
 
     for number, _ in zip(range(1, 8), classifier.stream(endless(), batch_size=2), strict=False):
         assert taken <= number + 4
+    taken = 0
+    for number, _ in zip(range(1, 8), classifier.stream(endless(), batch_size=1), strict=False):
+        assert taken == number
 
 
 def test_the_next_pictures_are_decoded_while_some_run(
@@ -129,11 +132,11 @@ def test_the_next_pictures_are_decoded_while_some_run(
 ) -> None:
     """The second batch has been begun when the first one runs, and the run does not wait for it."""
     begun, ran = threading.Event(), threading.Event()
-    files = sorted(digits.iterdir())[:2]
+    files = sorted(digits.iterdir())[:3]
     decode, run = images.decode, classifier.run
 
     def waiting(source: Path) -> images.Pixels:
-        if source == files[1]:
+        if source == files[2]:
             begun.set()
             assert ran.wait(10)
         return decode(source)
@@ -145,7 +148,7 @@ def test_the_next_pictures_are_decoded_while_some_run(
 
     monkeypatch.setattr(images, "decode", waiting)
     monkeypatch.setattr(classifier, "run", running)
-    assert len(classifier(files, batch_size=1)) == 2
+    assert len(classifier(files, batch_size=2)) == 3
 
 
 def test_a_batch_of_none_is_refused(classifier: Classifier, digits: Path) -> None:

@@ -14,15 +14,14 @@ import torch
 from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint, Timer
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, Logger
 
 from cifar_lightning import augment, distill, loss, nets, runs  # noqa: F401  so that a config may name their classes without a module
 from cifar_lightning import checkpoint as checkpoints
-from cifar_lightning.callbacks import LastCheckpoint
-from cifar_lightning.command import Command, commands, header, process, without
+from cifar_lightning.callbacks import LastCheckpoint, RunConfig
+from cifar_lightning.command import Command, process, without
 from cifar_lightning.data import ImageData, ImageFolder
-from cifar_lightning.files import write_whole
 from cifar_lightning.interruption import Interrupted
 from cifar_lightning.module import Classifier
 from cifar_lightning.rehearsal import check_monitors, rehearse
@@ -40,41 +39,6 @@ DEFAULTS: dict[str, Any] = {
     "checkpoint.mode": "max",
     "checkpoint.enable_version_counter": False,
 }
-
-
-class RunConfig(SaveConfigCallback):
-    """config.yaml of a run, with the commands that made it, and without the checkpoint that it started from.
-
-    That of a run that goes on takes its place with the first new checkpoint: settings that do not work do not.
-
-    Args:
-        command: what is done.
-        **kwargs: SaveConfigCallback's.
-    """
-
-    def __init__(self, *args: Any, command: Command, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.command = command
-        self.config = self.config.clone()
-        self.config.ckpt_path = None
-
-    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        self.already_saved = False
-        if self.command.going_on is None:
-            self._save(trainer)
-
-    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        self._save(trainer)
-
-    def _save(self, trainer: L.Trainer) -> None:
-        if self.already_saved:
-            return
-        self.already_saved = True
-        folder = trainer.log_dir  # which the processes agree on: all have to ask
-        if folder and trainer.is_global_zero:
-            path = Path(folder, "config.yaml")
-            lines = dict.fromkeys([*commands(path), self.command.typed])
-            write_whole(path, (header(lines) + self.parser.dump(self.config, skip_none=False)).encode())
 
 
 class CLI(LightningCLI):

@@ -40,7 +40,7 @@ LAW = {
     "cifar_lightning/command.py": {"lightning", "yaml", "cifar_onnx", OURS + "parser", "cifar_lightning"},
     "cifar_lightning/callbacks": {
         "lightning", "torch", "torch_pruning", "cifar_onnx", OURS + "interruption", OURS + "callbacks",
-        OURS + "nets.weights", OURS + "picture", "cifar_lightning",
+        OURS + "nets.weights", OURS + "picture", OURS + "command", OURS + "files", "cifar_lightning",
     },
     "cifar_lightning/picture.py": {"matplotlib", OURS + "files"},
     "cifar_lightning/sweep": {

@@ -4,7 +4,7 @@ Notation: `N` pictures, `K` classes.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -130,11 +130,10 @@ def reliability(
         float((sizes == 1).mean()),
         classes,
     )
-    logits = outcome.logits.astype(np.float64) * temperature
-    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    uncalibrated = replace(outcome, logits=outcome.logits * np.float32(temperature))
     return Reliability(
         temperature,
-        expected_calibration_error((powers / powers.sum(axis=1, keepdims=True)).max(axis=1), outcome.correct),
+        expected_calibration_error(uncalibrated.confidences, outcome.correct),
         expected_calibration_error(outcome.confidences, outcome.correct),
         coverage,
         unknown,

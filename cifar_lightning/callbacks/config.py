@@ -1,0 +1,45 @@
+"""config.yaml: what a run was asked to do."""
+
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as L
+from lightning.pytorch.cli import SaveConfigCallback
+
+from cifar_lightning.command import Command, commands, header
+from cifar_lightning.files import write_whole
+
+
+class RunConfig(SaveConfigCallback):
+    """config.yaml of a run, with the commands that made it, and without the checkpoint that it started from.
+
+    That of a run that goes on takes its place with the first new checkpoint: settings that do not work do not.
+
+    Args:
+        command: what is done.
+        **kwargs: SaveConfigCallback's.
+    """
+
+    def __init__(self, *args: Any, command: Command, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.command = command
+        self.config = self.config.clone()
+        self.config.ckpt_path = None
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        self.already_saved = False
+        if self.command.going_on is None:
+            self._save(trainer)
+
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        self._save(trainer)
+
+    def _save(self, trainer: L.Trainer) -> None:
+        if self.already_saved:
+            return
+        self.already_saved = True
+        folder = trainer.log_dir  # which the processes agree on: all have to ask
+        if folder and trainer.is_global_zero:
+            path = Path(folder, "config.yaml")
+            lines = dict.fromkeys([*commands(path), self.command.typed])
+            write_whole(path, (header(lines) + self.parser.dump(self.config, skip_none=False)).encode())

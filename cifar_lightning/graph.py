@@ -4,6 +4,7 @@ Notation: `B` batch, `H W` size of the pictures, `S` side of the square that the
 `h w` size of the last map of features.
 """
 
+from copy import deepcopy
 from importlib.metadata import version
 from typing import Any
 
@@ -42,7 +43,9 @@ def core(model: nn.Module, size: int) -> ModelProto:
     # Two images, because torch takes a batch of one for a constant.
     example = torch.zeros(2, 3, size, size)
     program = torch.onnx.export(
-        model,
+        deepcopy(model).to(
+            memory_format=torch.contiguous_format
+        ),  # or the graph would spell out how values lie in memory
         (example,),
         dynamo=True,
         opset_version=OPSET,

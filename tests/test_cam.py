@@ -89,9 +89,10 @@ def test_the_map_is_torchs_and_its_mean_and_the_bias_are_the_logits(end: str) ->
     check(net.features, net.layer, built(net), noise(5))
 
 
-def test_resnet18_has_it() -> None:
+@pytest.mark.parametrize("memory", [torch.contiguous_format, torch.channels_last])  # the latter is how it is trained
+def test_resnet18_has_it(memory: torch.memory_format) -> None:
     torch.manual_seed(0)
-    net = torchvision.models.resnet18(num_classes=7).eval()
+    net = torchvision.models.resnet18(num_classes=7).eval().to(memory_format=memory)
     check(nn.Sequential(*list(net.children())[:-2]), net.fc, built(net, 64), noise(3, 64))
 
 

@@ -42,10 +42,10 @@ def core(model: nn.Module, size: int) -> ModelProto:
     """
     # Two images, because torch takes a batch of one for a constant.
     example = torch.zeros(2, 3, size, size)
+    # Nets are trained channels last, and the graph would spell out how values lie in memory.
+    model = deepcopy(model).to(memory_format=torch.contiguous_format)
     program = torch.onnx.export(
-        deepcopy(model).to(
-            memory_format=torch.contiguous_format
-        ),  # or the graph would spell out how values lie in memory
+        model,
         (example,),
         dynamo=True,
         opset_version=OPSET,

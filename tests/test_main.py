@@ -125,10 +125,10 @@ class TestFit:
         assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
     def test_it_ends_with_the_result_and_the_next_command(self, run: Run) -> None:
-        result = run("fit", *BRIEF)
-        best = "runs/cnn/version_0/checkpoints/best.ckpt"
+        result = run("fit", *BRIEF, "--experiment", "my cats")
+        best = "runs/my cats/version_0/checkpoints/best.ckpt"
         assert re.fullmatch(rf"best val/accuracy 0\.\d{{4}}, kept in {best}", result.out.splitlines()[-2])
-        assert result.out.splitlines()[-1] == f"next: python -m cifar_lightning test --ckpt_path {best}"
+        assert result.out.splitlines()[-1] == f"next: python -m cifar_lightning test --ckpt_path '{best}'"
 
     def test_without_a_terminal_there_is_one_plain_line_an_epoch(self, run: Run) -> None:
         result = run("fit", *BRIEF, "--trainer.max_epochs", 3, "--trainer.check_val_every_n_epoch", 2)

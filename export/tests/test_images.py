@@ -161,6 +161,7 @@ def test_find_takes_files_folders_and_globs(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     for name in ("b.png", "a.JPG", "in/c.webp", "notes.txt"):
         (tmp_path / name).touch()
+    (tmp_path / "._b.png").write_bytes(b"what macOS puts beside a picture")
     assert images.find(tmp_path) == [tmp_path / "a.JPG", tmp_path / "b.png", tmp_path / "in/c.webp"]
     assert images.find(tmp_path / "*.png") == [tmp_path / "b.png"]
     assert images.find(tmp_path / "i*") == [tmp_path / "in/c.webp"]

@@ -84,6 +84,13 @@ def test_info_in_words_as_json_and_with_samples(capsys: pytest.CaptureFixture[st
     assert json.loads(capsys.readouterr().out)["format"] == 1
 
 
+def test_samples_stay_in_the_folder_that_is_named(changed, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    path = changed(b'"name": "plain"', b'"name": "../in"', seal=True)
+    assert main(["info", str(path), "--samples", "samples/here"]) == 0
+    assert (tmp_path / "samples/here/1--in.png").exists()
+    assert [each.name for each in (tmp_path / "samples").iterdir()] == ["here"]
+
+
 def test_verify_replays_the_golden_samples(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["verify"]) == 0
     assert "8 of 8 golden samples give the answer they must, by onnxruntime" in capsys.readouterr().out

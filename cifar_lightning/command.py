@@ -26,8 +26,7 @@ class Command:
 
     Attributes:
         words: the command line.
-        configs: its config files.
-        places: the folders of these, and of those that the config of a run was made from.
+        places: the folders of its config files, and of those that the config of a run was made from.
         typed: the command line as it was typed, but for `--ckpt_path`.
         ckpt_path: the checkpoint that it starts from, if any.
         going_on: the folder of the run that `fit` goes on with, if any.
@@ -37,7 +36,6 @@ class Command:
     """
 
     words: list[str]
-    configs: list[str]
     places: list[Path]
     typed: str
     ckpt_path: str | None
@@ -85,7 +83,6 @@ def read(words: Sequence[str], options: Iterable[str]) -> Command:
     chosen = ["--ckpt_path", str(ckpt_path or "null")] if "ckpt_path" in settings else []
     return Command(
         [*rest[:1], *(word for path in configs for word in ("--config", path)), *rest[1:], *chosen],
-        configs,
         [Path(path).parent for path in _origins(sources)],
         shlex.join(typed),
         str(ckpt_path) if ckpt_path else None,

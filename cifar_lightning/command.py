@@ -14,6 +14,7 @@ import yaml
 from lightning.pytorch.utilities import rank_zero_only
 
 from cifar_lightning import runs
+from cifar_lightning.checkpoint import run_folder
 from cifar_lightning.parser import refuse_duplicates
 from cifar_onnx import InputError
 
@@ -77,7 +78,7 @@ def read(words: Sequence[str], options: Iterable[str]) -> Command:
             configs, rest = [], [*rest[:1], *shown]
         configs = [str(own), *configs]
     elif words[:1] == ["fit"] and ckpt_path and not configs:
-        own = Path(str(ckpt_path)).parent.parent / "config.yaml"
+        own = run_folder(str(ckpt_path)) / "config.yaml"
         if own.exists():
             _say(f"a checkpoint holds no trainer and no callbacks: --config {own} takes over those of its run")
     chosen = ["--ckpt_path", str(ckpt_path or "null")] if "ckpt_path" in settings else []

@@ -37,7 +37,9 @@ LAW = {
     "cifar_lightning/distill.py": {"torch", "cifar_onnx", OURS + "loss", OURS + "module", "cifar_lightning"},
     "cifar_lightning/rehearsal.py": {"torch", "lightning", "cifar_onnx", OURS + "data", OURS + "module"},
     "cifar_lightning/finite.py": {"torch", "lightning"},
-    "cifar_lightning/command.py": {"lightning", "yaml", "cifar_onnx", OURS + "parser", "cifar_lightning"},
+    "cifar_lightning/command.py": {
+        "lightning", "yaml", "cifar_onnx", OURS + "parser", OURS + "checkpoint", "cifar_lightning",
+    },
     "cifar_lightning/callbacks": {
         "lightning", "torch", "torch_pruning", "cifar_onnx", OURS + "interruption", OURS + "callbacks",
         OURS + "nets.weights", OURS + "picture", OURS + "command", OURS + "files", "cifar_lightning",

@@ -152,10 +152,10 @@ class Gate:
         if site or not origin:
             return site == "cross-site"
         own = origin.partition("://")[2]
-        return own != host and re.sub(r":\d*$", "", own).lower() not in self._hosts
+        return own != host and _name(own).lower() not in self._hosts
 
     def _knows(self, host: str) -> bool:
-        name = re.sub(r":\d*$", "", host)
+        name = _name(host)
         try:
             ipaddress.ip_address(name[1:-1] if name.startswith("[") and name.endswith("]") else name)
         except ValueError:
@@ -164,6 +164,11 @@ class Gate:
 
     def _too_large(self) -> RequestError:
         return RequestError(413, f"the request is larger than the limit of {self._body:,} bytes")
+
+
+def _name(host: str) -> str:
+    """A host without its port."""
+    return re.sub(r":\d*$", "", host)
 
 
 async def refuse(send: Send, error: RequestError) -> None:

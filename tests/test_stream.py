@@ -2,7 +2,6 @@
 
 import errno
 import os
-import threading
 import time
 from collections import namedtuple
 from collections.abc import Iterator
@@ -24,7 +23,6 @@ from cifar_lightning.data.images import Rows, channel_statistics
 from cifar_lightning.module import Classifier
 from cifar_lightning.nets import SpeedNet
 from cifar_onnx import InputError
-from cifar_onnx.ahead import ahead
 from cifar_onnx.images import Pixels, decode, fingerprint, resize
 from tests.conftest import BRIEF, Run
 from tests.test_resume import digest
@@ -125,25 +123,6 @@ class TestBatches:
         count = len(asked)
         time.sleep(0.05)
         assert len(asked) == count < 13
-
-
-class TestAhead:
-    def test_results_come_in_order_from_several_threads(self) -> None:
-        threads = set()
-
-        def slow(number: int) -> int:
-            threads.add(threading.get_ident())
-            time.sleep(0.002 * (number % 3))
-            return number
-
-        assert list(ahead(slow, range(40), 4, 8)) == list(range(40))
-        assert len(threads) > 1
-
-    def test_an_error_comes_where_its_result_would(self) -> None:
-        results = ahead(lambda number: 1 // (3 - number), range(9), 2, 4)
-        assert [next(results) for _ in range(3)] == [0, 0, 1]
-        with pytest.raises(ZeroDivisionError):
-            next(results)
 
 
 class TestRows:

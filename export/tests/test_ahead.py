@@ -1,0 +1,27 @@
+"""Work that threads do ahead of who asks for it."""
+
+import threading
+import time
+
+import pytest
+
+from cifar_onnx.ahead import ahead
+
+
+def test_results_come_in_order_from_several_threads() -> None:
+    threads = set()
+
+    def slow(number: int) -> int:
+        threads.add(threading.get_ident())
+        time.sleep(0.002 * (number % 3))
+        return number
+
+    assert list(ahead(slow, range(40), 4, 8)) == list(range(40))
+    assert len(threads) > 1
+
+
+def test_an_error_comes_where_its_result_would() -> None:
+    results = ahead(lambda number: 1 // (3 - number), range(9), 2, 4)
+    assert [next(results) for _ in range(3)] == [0, 0, 1]
+    with pytest.raises(ZeroDivisionError):
+        next(results)

@@ -20,6 +20,12 @@ def test_results_come_in_order_from_several_threads() -> None:
     assert len(threads) > 1
 
 
+def test_no_more_are_begun_than_may_wait() -> None:
+    numbers = iter(range(40))
+    results = ahead(lambda number: number, numbers, 2, 4)
+    assert (next(results), next(numbers)) == (0, 5)
+
+
 def test_an_error_comes_where_its_result_would() -> None:
     results = ahead(lambda number: 1 // (3 - number), range(9), 2, 4)
     assert [next(results) for _ in range(3)] == [0, 0, 1]

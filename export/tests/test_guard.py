@@ -150,6 +150,15 @@ def bomb(model: Path, amount: int) -> bytes:
     return contract.seal(whole.replace(digest.encode(), contract.BLANK.encode()))
 
 
+def test_a_trial_spends_its_memory_on_the_file(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a machine of many CPUs the threads of numpy alone would take more than it may have."""
+    begun: dict[str, str] = {}
+    run = probe.subprocess.run
+    monkeypatch.setattr(probe.subprocess, "run", lambda *args, **kept: begun.update(kept["env"]) or run(*args, **kept))
+    probe.run(model.read_bytes(), "m")
+    assert begun["OPENBLAS_NUM_THREADS"] == "1"
+
+
 def test_what_the_guard_lets_pass_is_tried_in_a_process_of_its_own(model: Path, tmp_path: Path) -> None:
     path = tmp_path / "bomb.onnx"
     path.write_bytes(bomb(model, 2**33))

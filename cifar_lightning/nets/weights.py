@@ -29,7 +29,9 @@ def read(path: str, sha256: str | None) -> dict[str, Tensor]:
     try:
         data = Path(path).read_bytes()
     except OSError as error:
-        raise InputError(f"weights {path}: cannot be read ({error.strerror})") from None
+        raise InputError(
+            f"weights {path}: cannot be read ({error.strerror}): name a file of weights with model.net.weights"
+        ) from None
     found = hashlib.sha256(data).hexdigest()
     if found != (sha256 or "").lower():
         said = f"not {sha256}" if sha256 else "which --model.net.sha256 must say, so that no other is taken for it"

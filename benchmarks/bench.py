@@ -41,6 +41,11 @@ def pictures(folder: Path, count: int = 50_000) -> dict[str, np.ndarray]:
     return made
 
 
+def source(folder: Path) -> list[str]:
+    """Words by which `fit` takes its images from `folder`; none where there is no such folder, for CIFAR-10 itself."""
+    return ["--data", "ImageFolder", "--data.root", str(folder)] if folder.is_dir() else []
+
+
 def answers(command: Sequence[object]) -> list[Any]:
     """What a program prints: a JSON value on each line; anything else is passed over."""
     words = list(map(str, command))
@@ -76,10 +81,23 @@ def machine() -> str:
     if cpuinfo.exists():
         names = [line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
         model = names[0] if names else model
-    return (
-        f"{usable_cpus()} CPUs ({model}), ceiling {ceiling():,.0f} GFLOP/s in a float32 matrix product, "
-        f"PyTorch {torch.__version__}"
-    )
+    line = f"{usable_cpus()} CPUs ({model}), ceiling {ceiling():,.0f} GFLOP/s in a float32 matrix product"
+    if torch.cuda.is_available():
+        line += f"; {torch.cuda.get_device_name()}, ceiling {gpu_ceiling():,.0f} TFLOP/s in a bfloat16 one"
+    return f"{line}; PyTorch {torch.__version__}"
+
+
+def gpu_ceiling(side: int = 8192, laps: int = 20) -> float:
+    """What the GPU can do: 1e12 operations a second in a bfloat16 matrix product."""
+    a = torch.ones(side, side, dtype=torch.bfloat16, device="cuda")
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    a @ a
+    start.record()
+    for _ in range(laps):
+        a @ a
+    end.record()
+    torch.cuda.synchronize()
+    return laps * 2 * side**3 / start.elapsed_time(end) / 1e9
 
 
 def show(head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:

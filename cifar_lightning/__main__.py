@@ -1,6 +1,5 @@
 """`python -m cifar_lightning`: answers help and version itself, and loads PyTorch only for a command that needs it."""
 
-import os
 import sys
 from collections.abc import Sequence
 
@@ -40,8 +39,6 @@ def main(args: Sequence[str] | None = None) -> int:
             from cifar_lightning.leaderboard.command import main as runs
 
             return runs(words[1:])
-        # Huge pages for large tensors, which come and go in every step: read when PyTorch is loaded, and by Linux only.
-        os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
         from cifar_lightning.main import main as run
 
         return run(args)

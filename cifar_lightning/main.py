@@ -13,7 +13,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback
 
 from cifar_lightning import checkpoint as checkpoints
-from cifar_lightning import interruption
+from cifar_lightning import interruption, malloc
 from cifar_lightning.callbacks import Curves, EpochLines, Record, Resume
 from cifar_lightning.cli import CLI, DEFAULTS
 from cifar_lightning.command import read
@@ -117,6 +117,7 @@ def run(args: Sequence[str], callbacks: Sequence[Callback] | None = None, cli: C
         callbacks: what `fit` has in the place of progress for people.
         cli: takes what CLI takes.
     """
+    malloc.keep()
     command = read(args, DEFAULTS)
     for place in command.places:  # nets of the user's own may lie there
         if (folder := str(place.resolve())) not in sys.path:

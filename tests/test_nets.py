@@ -65,9 +65,12 @@ def natural(count: int = 200) -> Tensor:
     return nn.functional.interpolate(noise, 32, mode="bilinear") + 0.1 * noise.repeat(1, 1, 3, 3)[:, :, :32, :32]
 
 
-@pytest.mark.parametrize(("kernel_size", "stride"), [(2, 1), (2, 2), (3, 2)])
-def test_whitening_leaves_uncorrelated_outputs_of_variance_one(kernel_size: int, stride: int) -> None:
-    layer = Whitening(kernel_size, stride, eps=0.0).double()
+@pytest.mark.parametrize(("kernel_size", "stride", "components"), [(2, 1, None), (2, 2, 5), (3, 2, 16)])
+def test_whitening_leaves_uncorrelated_outputs_of_variance_one(
+    kernel_size: int, stride: int, components: int | None
+) -> None:
+    layer = Whitening(kernel_size, stride, components=components, eps=0.0).double()
+    assert layer.filters == 2 * (components or 3 * kernel_size**2)
     images = natural().double()
     layer.fit(images.float().double())
     outputs = nn.functional.conv2d(images, layer.weight[: layer.filters // 2])
@@ -84,6 +87,17 @@ def test_whitening_of_the_same_images_is_the_same_and_not_trained() -> None:
     assert torch.allclose(first.weight, second.weight, atol=1e-3)
     assert [name for name, _ in first.named_parameters()] == ["bias"]
     assert not list(Whitening(bias=False).parameters())
+
+
+def test_whitening_takes_the_components_that_pictures_vary_in_most() -> None:
+    every, some = Whitening(3, eps=0.0), Whitening(3, components=4, eps=0.0)
+    every.fit(natural())
+    some.fit(natural())
+    assert torch.allclose(some.weight[:4], every.weight[27 - 4 : 27], atol=1e-5)
+    # Filters of variance one: the more a component varies, the shorter its filter.
+    assert (every.weight[:27].flatten(1).norm(dim=1).diff() < 0).all()
+    with pytest.raises(InputError, match="has 1 to 12 components, not 13"):
+        Whitening(2, components=13)
 
 
 def test_whitening_is_finite_on_pictures_of_one_colour() -> None:

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, unfold
 
+from cifar_onnx.errors import InputError
+
 
 class Whitening(nn.Module):
     """Convolution whose outputs, on patches of the training images, are uncorrelated and of variance one.
@@ -21,29 +23,43 @@ class Whitening(nn.Module):
         stride: in pixels; 2 leaves a quarter of the work to all layers that follow.
         bias: train one for each filter. Without, nothing flows back into this layer, which spares the most expensive
             gradient of the net.
+        components: how many eigenvectors are taken, those of the largest eigenvalues first; None is all. What JPEG has
+            left of the others is little but noise.
         eps: added to the eigenvalues, so that noise is not blown up.
     """
 
     weight: Tensor
     fitted: Tensor
 
-    def __init__(self, kernel_size: int = 2, stride: int = 1, bias: bool = True, eps: float = 5e-4) -> None:
+    def __init__(
+        self,
+        kernel_size: int = 2,
+        stride: int = 1,
+        bias: bool = True,
+        components: int | None = None,
+        eps: float = 5e-4,
+    ) -> None:
         super().__init__()
         self.kernel_size, self.stride, self.eps = kernel_size, stride, eps
-        pixels = torch.eye(3 * kernel_size**2).view(-1, 3, kernel_size, kernel_size)
+        side = 3 * kernel_size**2
+        if components is not None and not 1 <= components <= side:
+            raise InputError(
+                f"a patch of {kernel_size} x {kernel_size} pixels has 1 to {side} components, not {components}"
+            )
+        pixels = torch.eye(side)[:components].view(-1, 3, kernel_size, kernel_size)
         self.register_buffer("weight", torch.cat([pixels, -pixels]))
         self.register_buffer("fitted", torch.tensor(False))
         self.bias = nn.Parameter(torch.zeros(len(self.weight))) if bias else None
 
     @property
     def filters(self) -> int:
-        """`F = 6 k^2`."""
+        """`F`: twice the components, of which a patch has `3 k^2`."""
         return len(self.weight)
 
     @torch.no_grad()
     def fit(self, images: Tensor) -> None:
         """Take the filters from training images, normalised `(B, 3, S, S)`."""
-        side = self.filters // 2
+        side = 3 * self.kernel_size**2
         covariance, count = torch.zeros(side, side, device=images.device), 0
         for some in torch.split(images, 64):
             patches = unfold(some.float(), self.kernel_size).transpose(1, 2).flatten(0, 1)  # (64 * positions, 3 k^2)
@@ -53,6 +69,7 @@ class Whitening(nn.Module):
         # The sign of an eigenvector is arbitrary: the same images give the same filters on every machine.
         vectors = vectors * vectors.gather(0, vectors.abs().argmax(0, keepdim=True)).sign()
         filters = (vectors / (values + self.eps).sqrt()).T.reshape(-1, *self.weight.shape[1:])
+        filters = filters[-(self.filters // 2) :]  # the eigenvalues rise
         self.weight.copy_(torch.cat([filters, -filters]))
         self.fitted.fill_(True)
 

@@ -1,0 +1,238 @@
+"""94 % of CIFAR-10 in seconds on a GPU: configs of this project beside the fastest programs known, on the same images.
+
+python benchmarks/speedrun.py --peers airbench94_muon.py cifar10_speedrun.py [--data DIR] [--seeds 25]: a table from one
+run on one card. The peers are run as they are, from where they lie: github.com/KellerJordan/cifar10-airbench and
+github.com/hiverge/cifar10-speedrun. Their clock and this one go from the first step, whitening included, to the test
+accuracy; what is compiled is warmed up before. The last column is what people wait for: from the shell to the first
+accuracy, everything included. Where DIR is no folder of pictures, all of them fetch CIFAR-10 itself. With --config one
+config is run in the place of both speedruns, on a CPU, too.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+
+import lightning.pytorch as L
+import torch
+from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+from benchmarks.bench import ROOT, answers, machine, pictures, show, source, spread
+from cifar_lightning.data import ImageData
+from cifar_lightning.main import run
+from cifar_lightning.module import Classifier
+
+CONFIGS = ("configs/speedrun.yaml", "configs/speedrun_compiled.yaml")
+TOGETHER = 2000  # test images, as the peers take them
+
+
+@dataclass(frozen=True)
+class Result:
+    """Seconds and accuracy of one run after the other; None where a program does not tell.
+
+    Attributes:
+        seconds: from the first step to the test accuracy.
+        accuracies: on all test images.
+        shell: seconds from the shell to the first of them.
+        tax: what Lightning adds to a step of a bare loop.
+    """
+
+    seconds: list[float]
+    accuracies: list[float]
+    shell: float
+    tax: float | None = None
+
+
+class Clock(L.Callback):
+    """Times a training from its first step to the test accuracy, and then the same steps in a bare loop."""
+
+    def on_fit_start(self, trainer: L.Trainer, module: Classifier) -> None:  # type: ignore[override]
+        """Before the module computes its whitening."""
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        test = data.images("test")
+        self.images = torch.from_numpy(test.pixels[:]).to(module.device).permute(0, 3, 1, 2)
+        self.labels = torch.from_numpy(test.labels).to(module.device)
+        state = deepcopy(module.state_dict())
+        module.train()
+        for batch, _ in zip(data.train_dataloader(), range(3), strict=False):
+            loss_of(trainer, module, data, batch).backward()
+        module.zero_grad()
+        module.load_state_dict(state)
+        self.start = now()
+
+    def on_train_epoch_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        if trainer.current_epoch == 0:
+            self.first_step = now()
+
+    def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        self.last_step = now()
+
+    def on_train_end(self, trainer: L.Trainer, module: Classifier) -> None:  # type: ignore[override]
+        """Judge the net by the test images, and time the bare loop."""
+        module.eval()
+        with torch.inference_mode(), trainer.precision_plugin.forward_context():
+            found = torch.cat([module(images).argmax(1) for images in self.images.split(TOGETHER)])  # type: ignore[union-attr]
+            self.accuracy = (found == self.labels).float().mean().item()
+        self.seconds = now() - self.start
+        self.tax = (self.last_step - self.first_step) / bare(trainer, module) - 1
+
+
+def now() -> float:
+    """Seconds, once the GPU has done what it was told."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def loss_of(trainer: L.Trainer, module: Classifier, data: ImageData, batch: object) -> Tensor:
+    """What a step of training computes."""
+    images, labels, *_ = data.augmented(batch)  # type: ignore[arg-type]
+    with trainer.precision_plugin.train_step_context():
+        return module.loss_of(module(images), labels, images)
+
+
+def bare(trainer: L.Trainer, module: Classifier) -> float:
+    """Seconds of as many steps with the same net, batches, loss and optimizer, without a Trainer."""
+    module.train()
+    (optimizer,), data, steps = trainer.optimizers, trainer.datamodule, 0  # type: ignore[attr-defined]
+    start = now()
+    while steps < trainer.global_step:
+        for batch in data.train_dataloader():
+            optimizer.zero_grad()
+            loss_of(trainer, module, data, batch).backward()
+            optimizer.step()
+            steps += 1
+            if steps == trainer.global_step:
+                break
+    return now() - start
+
+
+def seeds(config: str, words: list[str], count: int) -> None:
+    """Train with one seed after the other in this process; print seconds, accuracy and tax of each."""
+    for seed in range(count):
+        clock = Clock()
+        with tempfile.TemporaryDirectory() as folder:
+            place = ["--trainer.default_root_dir", folder, "--seed_everything", str(seed)]
+            quick = ["--trainer.limit_val_batches", "0"]  # nobody else validates
+            run(["fit", "--config", config, *words, *place, *quick], callbacks=[clock])
+        print("\n" + json.dumps([clock.seconds, clock.accuracy, clock.tax]))
+
+
+def ours(config: str, words: list[str], count: int) -> Result:
+    """One config: its seeds in one process, and once as people type it."""
+    command = [sys.executable, __file__, "--worker", config, "--seeds", count, "--words", json.dumps(words)]
+    seconds, accuracies, taxes = zip(*answers(command), strict=True)
+    with tempfile.TemporaryDirectory() as folder:
+        place = ["--trainer.default_root_dir", folder]
+        start = time.perf_counter()
+        answers([sys.executable, "-m", "cifar_lightning", "fit", "--config", config, *words, *place])
+        (best,) = Path(folder).rglob("best.ckpt")
+        answers([sys.executable, "-m", "cifar_lightning", "test", "--ckpt_path", best])
+        shell = time.perf_counter() - start
+    return Result(list(seconds), list(accuracies), shell, statistics.median(taxes))
+
+
+def peer(script: Path, folder: Path, count: int) -> Result:
+    """A program that trains again and again in `folder`, until it has done so often enough.
+
+    It finds the images in `cifar10/train.pt` and `test.pt`, and prints a table: a row whose epoch is `eval` ends a run,
+    with test accuracy and seconds in its last columns. The first run warms it up.
+    """
+    start = time.perf_counter()
+    command = [sys.executable, "-u", str(script.resolve())]
+    rows: list[list[str]] = []
+    shell = 0.0
+    with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603
+        assert process.stdout is not None
+        for line in process.stdout:
+            cells = [cell.strip() for cell in line.split("|")[1:-1]]
+            if len(cells) > 2 and cells[1] == "eval":
+                rows.append(cells)
+                if len(rows) == 2:
+                    shell = time.perf_counter() - start
+            if len(rows) > count:
+                process.kill()
+                break
+    if len(rows) <= count:
+        sys.exit(f"{script} ended after {len(rows)} runs: {count} and one to warm up were asked for")
+    return Result([float(row[-1]) for row in rows[1:]], [float(row[-2]) for row in rows[1:]], shell)
+
+
+def store(data: Path, folder: Path) -> None:
+    """The images as the peers read them."""
+    found = pictures(data)
+    folder.mkdir()
+    for name, images, labels in (("train", "images", "labels"), ("test", "test", "answers")):
+        torch.save(
+            {
+                "images": torch.from_numpy(found[images]),
+                "labels": torch.from_numpy(found[labels]),
+                "classes": list("0123456789"),
+            },
+            folder / f"{name}.pt",
+        )
+
+
+def main() -> None:
+    """Run everything and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--peers", type=Path, nargs="*", default=[])
+    parser.add_argument("--data", type=Path, default=ROOT / "data" / "cifar10-jpeg")
+    parser.add_argument("--seeds", type=int, default=25)
+    parser.add_argument("--config", help="one config in the place of both speedruns, such as configs/gpu_96.yaml")
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    parser.add_argument("--words", type=json.loads, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.worker:
+        seeds(options.worker, options.words, options.seeds)
+        return
+    configs = [options.config] if options.config else list(CONFIGS)
+    if not torch.cuda.is_available() and not options.config:
+        sys.exit("no GPU: the speedruns need one; a config for CPUs can be named with --config")
+    found = {}
+    with tempfile.TemporaryDirectory() as name:
+        if options.peers and options.data.is_dir():
+            store(options.data, Path(name, "cifar10"))
+        for script in options.peers:
+            found[script.name] = peer(script, Path(name), options.seeds)
+        for config in configs:
+            found[config] = ours(config, source(options.data), options.seeds)
+    print(machine())
+    rows = []
+    for program, result in found.items():
+        first = next(iter(found.values()))
+        mean = statistics.mean(result.seconds)
+        rows.append(
+            [
+                program,
+                f"{mean:.2f}",
+                f"{mean / statistics.mean(first.seconds):.2f}",
+                spread([100 * each for each in result.accuracies]),
+                f"{result.shell:.1f}",
+                f"{result.shell / first.shell:.2f}",
+                "" if result.tax is None else f"{result.tax:+.1%}",
+            ]
+        )
+    show(
+        [
+            f"{options.seeds} seeds",
+            "s to accuracy",
+            "ratio",
+            "test accuracy",
+            "s from shell",
+            "ratio",
+            "Lightning's tax",
+        ],
+        rows,
+    )
+
+
+if __name__ == "__main__":
+    main()

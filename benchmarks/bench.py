@@ -5,6 +5,7 @@ import platform
 import statistics
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,13 @@ def tested(run: Path) -> float:
 def spread(values: Sequence[float]) -> str:
     """Mean and standard deviation over seeds of what is in per cent."""
     return f"{statistics.mean(values):.1f} %" + (f" +- {statistics.stdev(values):.1f}" if len(values) > 1 else "")
+
+
+def now() -> float:
+    """Seconds, once the GPU has done what it was told."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
 
 
 def machine() -> str:

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from benchmarks.bench import ROOT, answers, machine, pictures, show, source, spread
+from benchmarks.bench import ROOT, answers, machine, now, pictures, show, source, spread
 from cifar_lightning.data import ImageData
 from cifar_lightning.main import run
 from cifar_lightning.module import Classifier
@@ -82,13 +82,6 @@ class Clock(L.Callback):
             self.accuracy = (found == self.labels).float().mean().item()
         self.seconds = now() - self.start
         self.tax = (self.last_step - self.first_step) / bare(trainer, module) - 1
-
-
-def now() -> float:
-    """Seconds, once the GPU has done what it was told."""
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter()
 
 
 def loss_of(trainer: L.Trainer, module: Classifier, data: ImageData, batch: object) -> Tensor:

@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,7 @@ from cifar_onnx import Classifier, images
 from cifar_onnx.session import usable_cpus
 
 BATCHES = (1, 32, 256)
+OWN, WATCHED = "cifar_onnx, from uint8, unknown by {}", "contrasts"
 ROUNDS = 5  # programs take turns, so that a slow minute of the machine is a slow minute for all
 
 
@@ -44,14 +46,21 @@ def lap(call: Callable[[], object], seconds: float = 0.4) -> float:
     return 1000 * float(np.median(times))
 
 
-def exported(folder: Path, net: CNN, pixels: Pixels) -> Path:
-    """The net as this project exports it."""
+def exported(path: Path, net: CNN, pixels: Pixels, watched: bool) -> Path:
+    """The net as this project exports it.
+
+    Args:
+        path: the file.
+        net: the net.
+        pixels: its normalisation.
+        watched: by more pictures than a score of logits needs, so that what the convolutions see is looked at, too.
+    """
     generator, samples = np.random.default_rng(0), []
     for number in range(16):
         picture = generator.integers(256, size=(32, 32, 3), dtype=np.uint8)
         samples.append(Sample(str(number), images.encode_png(picture), images.fingerprint(picture), picture))
-    path, classes = folder / "model.onnx", list("0123456789")
-    known = Images(np.stack([each.pixels for each in samples * 4]), np.arange(64) % 10, [""] * 64)
+    classes, count = list("0123456789"), 64 if watched else 32
+    known = Images(np.stack([each.pixels for each in (samples * 4)[:count]]), np.arange(count) % 10, [""] * count)
     calibration = calibrate(nn.Sequential(pixels, net), known, classes)
     export(pixels, net, samples, path, classes=classes, size=32, resize="stretch", facts={}, calibration=calibration)
     return path
@@ -70,7 +79,10 @@ def programs(folder: Path) -> dict[str, Callable[[int], Callable[[], object]]]:
     settings = ort.SessionOptions()
     settings.intra_op_num_threads = usable_cpus()
     session = ort.InferenceSession(bare, settings, providers=["CPUExecutionProvider"])
-    classifier = Classifier(exported(folder, net, pixels))
+    classifiers = {
+        each: Classifier(exported(folder / f"{each}.onnx", net, pixels, each == WATCHED))
+        for each in ("logits", WATCHED)
+    }
     compiled = torch.compile(net)
     vino = openvino.compile_model(openvino.convert_model(bare), "CPU")
 
@@ -81,12 +93,15 @@ def programs(folder: Path) -> dict[str, Callable[[int], Callable[[], object]]]:
 
         return call
 
+    def by_receiver(classifier: Classifier, batch: int) -> Callable[[], object]:
+        return lambda: classifier.run(uint8[:batch])
+
     return {
         "torch eager, channels last": lambda batch: by_torch(net, batch),
         "torch.compile": lambda batch: by_torch(compiled, batch),
         "OpenVINO": lambda batch: lambda: vino(arrays[:batch]),
         "onnxruntime, bare float graph": lambda batch: lambda: session.run(None, {"x": arrays[:batch]}),
-        "cifar_onnx, uint8 to probabilities": lambda batch: lambda: classifier.run(uint8[:batch]),
+        **{OWN.format(each): partial(by_receiver, classifier) for each, classifier in classifiers.items()},
     }
 
 
@@ -133,9 +148,9 @@ def main() -> None:
             np.savez(path, **pictures(Path("none"), 2000))  # type: ignore[arg-type]
             keras = answers([PEERS, "benchmarks/peers/keras_cnn.py", "predict", path])[-1]
             found = {"Keras predict": {int(batch): each for batch, each in keras.items()}, **found}
-        rows = from_files(Classifier(folder / "model.onnx"))
+        rows = from_files(Classifier(folder / f"{WATCHED}.onnx"))
     print(machine())
-    own = found["cifar_onnx, uint8 to probabilities"]
+    own = found[OWN.format(WATCHED)]
     show(
         ["milliseconds a batch", *(f"of {batch}" for batch in BATCHES), *(f"ours of it, {b}" for b in BATCHES)],
         [

@@ -81,7 +81,7 @@ LAW = {
     "export/cifar_onnx": {"numpy", "PIL", "onnxruntime", "cifar_onnx"},
     "export/cifar_onnx/progress.py": {"rich"},
     "export/cifar_onnx/evaluation": {
-        "numpy", "PIL", "onnxruntime", "sklearn", "scipy", "matplotlib", "jinja2", "cifar_onnx",
+        "numpy", "PIL", "onnxruntime", "sklearn", "scipy", "threadpoolctl", "jinja2", "cifar_onnx",
     },
     "export/cifar_onnx/serving": {
         "numpy", "fastapi", "starlette", "pydantic", "uvicorn", "python_multipart", "prometheus_client", "cifar_onnx",

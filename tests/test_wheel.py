@@ -46,7 +46,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 EXTRAS = {
     "": set(),
-    "evaluate": {"scikit-learn", "scipy", "matplotlib", "jinja2", "rich"},
+    "evaluate": {"scikit-learn", "scipy", "threadpoolctl", "jinja2", "rich"},
     "serve": {"fastapi", "starlette", "uvicorn", "httptools", "uvloop", "python-multipart", "prometheus-client"},
 }
 

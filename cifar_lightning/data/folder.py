@@ -21,10 +21,11 @@ from cifar_lightning.data.lock import alone
 from cifar_lightning.data.memory import free
 from cifar_lightning.data.store import Decoded, Picture, Store
 from cifar_onnx import ImageError, InputError
-from cifar_onnx.ahead import ahead
+from cifar_onnx.ahead import READ_TOGETHER, ahead
 from cifar_onnx.evaluation.outcome import Unreadable
 from cifar_onnx.images import ResizeMode, decode, fingerprint, resize
 from cifar_onnx.progress import track
+from cifar_onnx.session import usable_cpus
 
 _VERSION = 3  # of how pictures become pixels: a change makes old caches stale
 
@@ -185,10 +186,10 @@ class ImageFolder(ImageData):
                 return Picture(np.zeros((size, size, 3), np.uint8), 0, "", str(error).removeprefix(f"{path}: "))
             return Picture(resize(picture, size, mode), picture.shape[0] * picture.shape[1], fingerprint(picture), "")
 
-        threads = (os.cpu_count() or 1) + 4  # some wait for the disk
+        threads = usable_cpus()
         # Each of these threads with a matrix product in threads of its own would take several times as long.
         with threadpool_limits(1, "blas"):
-            yield from track(ahead(read, paths, threads, 8 * threads), f"decoding {folder}", len(paths))
+            yield from track(ahead(read, paths, threads, 32 * threads, READ_TOGETHER), f"decoding {folder}", len(paths))
 
     def _in_memory(self, folder: Path, paths: Sequence[Path]) -> Decoded:
         size = self.image_size

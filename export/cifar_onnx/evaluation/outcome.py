@@ -3,7 +3,6 @@
 Notation: `N` pictures, `K` classes, `S` side in pixels of the square that the net sees.
 """
 
-import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -12,12 +11,14 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
-from cifar_onnx.ahead import ahead
+from cifar_onnx.ahead import READ_TOGETHER, ahead
 from cifar_onnx.errors import ImageError, InputError
 from cifar_onnx.folders import labelled
 from cifar_onnx.images import Pictures, Pixels, ResizeMode, decode, find, resize
 from cifar_onnx.progress import track
+from cifar_onnx.session import usable_cpus
 
 _TOGETHER = 256  # pictures in one run of the net
 
@@ -137,7 +138,7 @@ def answer(folder: Path, classes: Sequence[str], size: int, mode: ResizeMode, ru
     Raises:
         InputError: the folder holds no pictures, or one of a class that the model does not know.
     """
-    files, threads = labelled(folder, classes), (os.cpu_count() or 1) + 4  # some wait for the disk
+    files = labelled(folder, classes)
 
     def read(path: Path) -> tuple[Pixels, int] | str:
         try:
@@ -150,17 +151,19 @@ def answer(folder: Path, classes: Sequence[str], size: int, mode: ResizeMode, ru
     pixels = np.empty((len(files), size, size, 3), np.uint8)
     answers, areas, unreadable = [], [], []
     done = 0
-    results = ahead(read, (path for path, _ in files), threads, 2 * _TOGETHER)
-    for (path, label), result in zip(files, track(results, f"classifying {folder}", len(files)), strict=True):
-        if isinstance(result, str):
-            unreadable.append(Unreadable(str(path), label, result))
-            continue
-        pixels[len(kept)], area = result
-        kept.append((path, label))
-        areas.append(area)
-        if len(kept) - done == _TOGETHER:
-            answers.append(run(pixels[done : len(kept)]))
-            done = len(kept)
+    results = ahead(read, (path for path, _ in files), usable_cpus(), 2 * _TOGETHER, READ_TOGETHER)
+    # Each of the threads with a matrix product in threads of its own would take twice as long.
+    with threadpool_limits(1, "blas"):
+        for (path, label), result in zip(files, track(results, f"classifying {folder}", len(files)), strict=True):
+            if isinstance(result, str):
+                unreadable.append(Unreadable(str(path), label, result))
+                continue
+            pixels[len(kept)], area = result
+            kept.append((path, label))
+            areas.append(area)
+            if len(kept) - done == _TOGETHER:
+                answers.append(run(pixels[done : len(kept)]))
+                done = len(kept)
     if done < len(kept):
         answers.append(run(pixels[done : len(kept)]))
     if not kept:

@@ -11,12 +11,12 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from numpy.typing import NDArray
 from PIL import Image
 
-from cifar_onnx.evaluation import charts
+from cifar_onnx.evaluation.charts import charts
 from cifar_onnx.evaluation.evaluation import Evaluation
 from cifar_onnx.evaluation.metrics import SCALES, confusion, words
 from cifar_onnx.evaluation.outcome import Integers
 from cifar_onnx.explain import RUNS
-from cifar_onnx.images import Pixels
+from cifar_onnx.images import Pixels, encode_png
 
 _HEADLINE = (
     *("accuracy", "top5_accuracy", "f1_macro", "roc_auc"),
@@ -64,6 +64,7 @@ def write(evaluation: Evaluation, path: Path, explain: Maps, by_occlusion: bool)
     mistakes = ranked[~outcome.correct[ranked]][:_MISTAKES]
     hits = ranked[outcome.correct[ranked]][: -_HITS - 1 : -1]
     explained = max(_EXPLAINED, int(_SHARE * len(ranked) / RUNS)) if by_occlusion else _MISTAKES
+    drawn = charts(outcome, evaluation.classes)
     page = environment.get_template("report.html.jinja").render(
         title=evaluation.title,
         model=evaluation.model,
@@ -73,12 +74,8 @@ def write(evaluation: Evaluation, path: Path, explain: Maps, by_occlusion: bool)
         scales=SCALES,
         findings=_findings(evaluation),
         confusions=_confusions(evaluation),
-        charts={
-            "confusion": charts.confusion_matrix(outcome),
-            "classes": charts.class_bars(evaluation.classes),
-            "reliability": charts.reliability_diagram(outcome),
-            "coverage": charts.coverage_curve(outcome),
-        },
+        charts=drawn,
+        shades=drawn.shades is not None and _png(drawn.shades),
         doubts=evaluation.reliability,
         robustness=evaluation.robustness,
         slicings=evaluation.slicings,
@@ -164,12 +161,14 @@ def overlay(pixels: Pixels, heat: NDArray[np.float32]) -> Pixels:
 
 def _address(pixels: Pixels) -> str:
     """A picture as a data address: small ones without loss, larger ones as small JPEG."""
+    if max(pixels.shape[:2]) <= _THUMBNAIL // 2:
+        return _png(pixels)
     image, buffer = Image.fromarray(pixels), io.BytesIO()
-    if max(image.size) <= _THUMBNAIL // 2:
-        kind = "png"
-        image.save(buffer, "PNG", optimize=True)
-    else:
-        kind = "jpeg"
-        image.thumbnail((_THUMBNAIL, _THUMBNAIL))
-        image.save(buffer, "JPEG", quality=80)
-    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    image.thumbnail((_THUMBNAIL, _THUMBNAIL))
+    image.save(buffer, "JPEG", quality=80)
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def _png(pixels: Pixels) -> str:
+    """A picture as a data address, without loss."""
+    return f"data:image/png;base64,{base64.b64encode(encode_png(pixels)).decode()}"

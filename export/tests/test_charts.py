@@ -1,0 +1,77 @@
+"""What the charts of a report show is what was measured."""
+
+import numpy as np
+import pytest
+
+pytest.importorskip("sklearn")
+
+from cifar_onnx.evaluation.bootstrap import Bootstrap, draw
+from cifar_onnx.evaluation.charts import Charts, _ticks, charts
+from cifar_onnx.evaluation.evaluation import by_class
+from cifar_onnx.evaluation.outcome import Outcome
+
+
+def drawn(classes: int, count: int = 300) -> tuple[Outcome, Charts]:
+    generator = np.random.default_rng(0)
+    labels = np.arange(count) % classes
+    logits = (generator.normal(size=(count, classes)) + 2 * np.eye(classes)[labels]).astype(np.float32)
+    names, pixels = list(map(str, range(count))), np.zeros((count, 4, 4, 3), np.uint8)
+    outcome = Outcome(tuple(map(str, range(classes))), names, labels, logits, pixels)
+    return outcome, charts(outcome, by_class(outcome, Bootstrap(outcome, draw(count, 20))))
+
+
+def test_cells_are_the_pictures_and_shades_the_shares_of_their_row() -> None:
+    outcome, found = drawn(4)
+    assert found.cells
+    assert found.shades is None
+    for label, row in enumerate(found.cells):
+        of_class = outcome.labels == label
+        for prediction, (count, shade) in enumerate(row):
+            assert count == (of_class & (outcome.predictions == prediction)).sum()
+            assert shade == pytest.approx(np.sqrt(count / of_class.sum()))
+
+
+def test_many_classes_are_shown_as_a_picture() -> None:
+    outcome, found = drawn(25)
+    assert found.cells is None
+    assert found.shades is not None
+    assert found.shades.shape == (25, 25, 4)
+    hits = np.array([outcome.correct[outcome.labels == k].mean() for k in range(25)])
+    assert np.allclose(found.shades[..., 3].diagonal(), 255 * np.sqrt(hits), atol=0.5)
+
+
+def test_classes_are_those_of_lowest_recall_the_worst_first() -> None:
+    outcome, found = drawn(50, 1000)
+    recalls = sorted(outcome.correct[outcome.labels == k].mean() for k in range(50))
+    assert [each.recall for each in found.classes] == pytest.approx(recalls[:40])
+
+
+def test_bins_hold_all_pictures() -> None:
+    outcome, found = drawn(4)
+    assert sum(each.share for each in found.bins) == pytest.approx(1)
+    assert max(each.share for each in found.bins) <= found.most
+    known = [each for each in found.bins if each.share]
+    assert sum(each.share * each.accuracy for each in known) == pytest.approx(outcome.correct.mean())
+    assert all(each.low <= each.confidence <= each.high for each in known)
+
+
+def test_the_curve_ends_with_the_accuracy_of_all() -> None:
+    outcome, found = drawn(4)
+    assert found.coverage.points[-1] == (1.0, pytest.approx(outcome.correct.mean()))
+    surest = np.argsort(-outcome.confidences)[:30]
+    at_a_tenth = next(y for x, y in found.coverage.points if x >= 0.1)
+    assert at_a_tenth == pytest.approx(outcome.correct[surest].mean())
+    assert found.coverage.ticks[0] <= min(y for _, y in found.coverage.points)
+
+
+@pytest.mark.parametrize(
+    ("low", "high"), [(0.0, 0.26), (0.698, 1.0), (0.9991, 1.0), (1.0, 1.0), (0.0, 1.0), (0.35, 0.4)]
+)
+def test_ticks_are_round_and_hold_what_is_drawn(low: float, high: float) -> None:
+    ticks = _ticks(low, high)
+    assert 2 <= len(ticks) <= 8
+    assert ticks[0] <= low + 1e-9
+    assert high - 1e-9 <= ticks[-1]
+    step = ticks[1] - ticks[0]
+    assert np.allclose(np.diff(ticks), step)
+    assert round(step / 10 ** np.floor(np.log10(step) + 1e-9), 6) in (1, 2, 5)

@@ -170,7 +170,7 @@ def main() -> None:
         path = Path(folder, "images.npz")
         np.savez(path, **data)
         if PEERS.exists():
-            commands["Keras"] = [PEERS, "benchmarks/peers/keras_cnn.py", "train", path, EPOCHS]
+            commands["Keras (CPU)"] = [PEERS, "benchmarks/peers/keras_cnn.py", "train", path, EPOCHS]
         commands |= {name: [sys.executable, __file__, "--data", path, "--program", name] for name in PROGRAMS}
         turns = [{name: answers(command)[-1] for name, command in commands.items()} for _ in range(TURNS)]
     best = {name: IMAGES / min(second for turn in turns for second in turn[name]) for name in commands}

@@ -187,7 +187,7 @@ class TestStore:
 
         with monkeypatch.context() as patch:
             patch.setattr("cifar_lightning.data.folder.decode", interrupted)
-            patch.setattr("os.cpu_count", lambda: -3)  # one thread
+            patch.setattr("cifar_lightning.data.folder.usable_cpus", lambda: 1)
             with pytest.raises(KeyboardInterrupt):
                 ImageFolder(str(photos)).load("train")
         data = ImageFolder(str(photos)).load("train")

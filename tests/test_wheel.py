@@ -92,7 +92,11 @@ def test_what_trains_cannot_be_imported_there(place: Path, module: str) -> None:
 
 def test_all_of_its_own_tests_pass_there(place: Path) -> None:
     """All in Python where there is no extra; where there is one, those that it is needed for."""
-    new = {"": [""], "evaluate": ["test_evaluation.py", "test_progress.py"], "serve": ["test_serving.py"]}
+    new = {
+        "": [""],
+        "evaluate": ["test_evaluation.py", "test_charts.py", "test_progress.py"],
+        "serve": ["test_serving.py"],
+    }
     tests = [str(EXPORT / "tests" / name) for name in new[place.name.removeprefix("site-")]]
     words = ["-q", "-c", str(EXPORT / "pyproject.toml"), "--ignore-glob=*_js.py", "--ignore-glob=*_page.py"]
     result = bare(place, "-m", "pytest", *words, *tests)

@@ -26,11 +26,11 @@ class SpeedNet(nn.Module):
         kernel_size: side of the whitening layer's patches.
         stride: of the whitening layer.
         whitening_bias: train a bias of the whitening layer.
-        components: how many principal components of the patches that layer takes, and their negatives; None is all.
         activation: between the layers.
         views: how many of its views are averaged when a picture is judged: 1 is itself, 2 also its mirror image, 6
             also both shifted by a pixel up and left, and down and right. Exported files carry it, and take that
             many times as long.
+        components: how many principal components of the patches that layer takes, and their negatives; None is all.
     """
 
     def __init__(
@@ -40,15 +40,15 @@ class SpeedNet(nn.Module):
         kernel_size: int = 2,
         stride: int = 1,
         whitening_bias: bool = True,
-        components: int | None = None,
         activation: nn.Module | None = None,
         views: Literal[1, 2, 6] = 1,
+        components: int | None = None,
     ) -> None:
         super().__init__()
         activation = activation or nn.GELU()
         self.views = views
         self.smallest = 2 ** len(widths)  # side of the first map that leaves one value to the last
-        self.whitening = Whitening(kernel_size, stride, whitening_bias, components)
+        self.whitening = Whitening(kernel_size, stride, whitening_bias, components=components)
         self.groups = nn.Sequential(
             activation,
             *(

@@ -23,9 +23,9 @@ class Whitening(nn.Module):
         stride: in pixels; 2 leaves a quarter of the work to all layers that follow.
         bias: train one for each filter. Without, nothing flows back into this layer, which spares the most expensive
             gradient of the net.
+        eps: added to the eigenvalues, so that noise is not blown up.
         components: how many eigenvectors are taken, those of the largest eigenvalues first; None is all. What JPEG has
             left of the others is little but noise.
-        eps: added to the eigenvalues, so that noise is not blown up.
     """
 
     weight: Tensor
@@ -36,8 +36,8 @@ class Whitening(nn.Module):
         kernel_size: int = 2,
         stride: int = 1,
         bias: bool = True,
-        components: int | None = None,
         eps: float = 5e-4,
+        components: int | None = None,
     ) -> None:
         super().__init__()
         self.kernel_size, self.stride, self.eps = kernel_size, stride, eps

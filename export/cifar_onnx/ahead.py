@@ -4,12 +4,18 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
+from threading import Event
 from typing import TypeVar
 
-READ_TOGETHER = 16  # pictures that a thread decodes at once
+_TOGETHER = 16  # quick calls that a thread does at once: handing each over takes as long as decoding a small picture
 
 A = TypeVar("A")
 T = TypeVar("T")
+
+
+def portion(calls: int, threads: int) -> int:
+    """How many of so many calls a thread should do at once, so that all threads have work until the end."""
+    return min(_TOGETHER, max(1, calls // (4 * threads)))
 
 
 def ahead(
@@ -21,23 +27,39 @@ def ahead(
         function: lets other threads run while it works, as decoders and copies of arrays do.
         arguments: of the calls.
         threads: how many calls there are at once.
-        waiting: how many are begun before the first result is taken, which bounds the memory that results take.
-        together: how many arguments a thread takes at once. Handing over takes a quick call as long as its work.
+        waiting: how many results may wait to be taken, which bounds the memory that they need; as many as `together`
+            more may be at work.
+        together: how many arguments a thread is given at once.
     """
-    remaining = iter(arguments)
-    pending: deque[Future[list[T]]] = deque()
+    remaining, stopped = iter(arguments), Event()
+    pending: deque[Future[tuple[list[T], BaseException | None]]] = deque()
 
-    def several(some: list[A]) -> list[T]:
-        return [function(argument) for argument in some]
+    def several(some: list[A]) -> tuple[list[T], BaseException | None]:
+        results: list[T] = []
+        for argument in some:
+            if stopped.is_set():
+                break
+            try:
+                results.append(function(argument))
+            except BaseException as error:  # is raised where its result would be
+                return results, error
+        return results, None
+
+    def first() -> Iterator[T]:
+        results, error = pending.popleft().result()
+        yield from results
+        if error:
+            raise error
 
     with ThreadPoolExecutor(threads) as pool:
         try:
             while some := list(islice(remaining, together)):
                 pending.append(pool.submit(several, some))
                 if together * len(pending) > waiting:
-                    yield from pending.popleft().result()
+                    yield from first()
             while pending:
-                yield from pending.popleft().result()
+                yield from first()
         finally:
+            stopped.set()
             for future in pending:
                 future.cancel()

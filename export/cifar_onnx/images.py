@@ -129,7 +129,7 @@ def _upright_rgb(image: Image.Image, limit: int) -> Pixels:
 
 
 def encode_png(pixels: Pixels) -> bytes:
-    """Encode uint8 `(H, W, 3)` losslessly."""
+    """Encode uint8 `(H, W, 3)`, or `(H, W, 4)` with transparency, losslessly."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, format="PNG")
     return buffer.getvalue()

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from cifar_onnx.ahead import ahead
+from cifar_onnx.ahead import ahead, portion
 
 
 def test_results_come_in_order_from_several_threads() -> None:
@@ -37,8 +37,29 @@ def test_a_thread_takes_several_at_once() -> None:
     assert all(len({*threads[start : start + 5]}) == 1 for start in range(0, 10, 5))
 
 
-def test_an_error_comes_where_its_result_would() -> None:
-    results = ahead(lambda number: 1 // (3 - number), range(9), 2, 4)
+@pytest.mark.parametrize("together", [1, 4])
+def test_an_error_comes_where_its_result_would(together: int) -> None:
+    results = ahead(lambda number: 1 // (3 - number), range(9), 2, 4, together)
     assert [next(results) for _ in range(3)] == [0, 0, 1]
     with pytest.raises(ZeroDivisionError):
         next(results)
+
+
+def test_who_stops_waits_for_one_call_of_each_thread_at_most() -> None:
+    begun = []
+
+    def slow(number: int) -> int:
+        begun.append(number)
+        time.sleep(0.005)
+        return number
+
+    results = ahead(slow, range(400), 2, 100, 50)
+    assert next(results) == 0
+    results.close()  # type: ignore[attr-defined]
+    assert len(begun) < 150
+
+
+def test_few_calls_are_shared_out_among_the_threads() -> None:
+    assert portion(30, 8) == 1
+    assert portion(200, 8) == 6
+    assert portion(10_000, 2) == portion(100_000, 8) == 16

@@ -1,13 +1,17 @@
 """What the charts of a report show is what was measured."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 pytest.importorskip("sklearn")
 
+from cifar_onnx.evaluation import report
 from cifar_onnx.evaluation.bootstrap import Bootstrap, draw
 from cifar_onnx.evaluation.charts import Charts, _ticks, charts
-from cifar_onnx.evaluation.evaluation import by_class
+from cifar_onnx.evaluation.evaluation import Evaluation, by_class
 from cifar_onnx.evaluation.outcome import Outcome
 
 
@@ -75,3 +79,34 @@ def test_ticks_are_round_and_hold_what_is_drawn(low: float, high: float) -> None
     step = ticks[1] - ticks[0]
     assert np.allclose(np.diff(ticks), step)
     assert round(step / 10 ** np.floor(np.log10(step) + 1e-9), 6) in (1, 2, 5)
+
+
+def test_the_page_draws_them_in_their_places(tmp_path: Path) -> None:
+    """Drawings are 640 wide: 0 to 1 are 64 to 612 across, and 310 to 10, or 270 to 10, upwards."""
+    outcome, found = drawn(4)
+    evaluation = Evaluation("model", {}, Bootstrap(outcome, draw(300, 20)))
+    report.write(evaluation, tmp_path / "page.html", lambda pixels, k: np.zeros((4, 4), np.float32), True)
+    text = (tmp_path / "page.html").read_text()
+
+    cells = re.findall(r"<td style=[^>]*>([\d,]*)</td>", text)
+    assert [int(cell or 0) for cell in cells] == [count for row in found.cells or [] for count, _ in row]
+    widths = re.findall(r'class="bar" style="width: ([\d.]+)%', text)
+    assert [float(width) for width in widths] == pytest.approx([100 * each.recall for each in found.classes], abs=0.05)
+    marks = re.findall(r'class="mark" style="left: ([\d.]+)%', text)
+    assert [float(left) for left in marks] == pytest.approx([100 * each.precision for each in found.classes], abs=0.05)
+
+    (points,) = re.findall(r'<polyline points="([^"]*)"', text)
+    x, y = map(float, points.split()[-1].split(","))
+    low, high = found.coverage.ticks[0], found.coverage.ticks[-1]
+    assert x == 612
+    assert (310 - y) / 300 * (high - low) + low == pytest.approx(outcome.correct.mean(), abs=1e-3)
+
+    known = [each for each in found.bins if each.share]
+    rects = re.findall(r'<rect x="([\d.]+)" y="([\d.]+)" width="[\d.]+" height="([\d.]+)" class="bar"/>', text)
+    assert len(rects) == len(known)
+    for (left, top, height), each in zip(rects, known, strict=True):
+        assert (float(left) - 65.5) / 548 == pytest.approx(each.low, abs=1e-3)
+        assert float(top) + float(height) == pytest.approx(270, abs=0.1)
+        assert float(height) / 260 == pytest.approx(each.accuracy, abs=1e-3)
+    dots = re.findall(r'<circle cx="([\d.]+)"', text)
+    assert [(float(dot) - 64) / 548 for dot in dots] == pytest.approx([each.confidence for each in known], abs=1e-3)

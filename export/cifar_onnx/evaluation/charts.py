@@ -16,7 +16,7 @@ from cifar_onnx.evaluation.metrics import BINS, calibration, confusion
 from cifar_onnx.evaluation.outcome import Floats, Integers, Outcome
 from cifar_onnx.images import Pixels
 
-ACCENT = (59, 130, 246)  # a blue that can be told from black and from white
+_ACCENT = (59, 130, 246)  # the page's, a blue that can be told from black and from white
 _CELLS = 20  # classes up to which each cell of the confusion matrix has its number
 _BARS = 40  # classes that have a bar
 _POINTS = 300  # of a curve
@@ -93,7 +93,7 @@ def charts(outcome: Outcome, classes: Sequence[OfClass]) -> Charts:
 
 def _picture(shades: Floats) -> Pixels:
     alpha = np.rint(255 * shades).astype(np.uint8)[..., None]
-    return np.concatenate([np.broadcast_to(np.array(ACCENT, np.uint8), (*shades.shape, 3)), alpha], axis=2)
+    return np.concatenate([np.broadcast_to(np.array(_ACCENT, np.uint8), (*shades.shape, 3)), alpha], axis=2)
 
 
 def _coverage(outcome: Outcome) -> Curve:
@@ -110,8 +110,8 @@ def _coverage(outcome: Outcome) -> Curve:
 
 
 def _ticks(low: float, high: float) -> list[float]:
-    """Four to eight round numbers, from one at `low` or below to one at `high` or above."""
-    wide = max(high - low, 1e-3) / 5
+    """Two to eight round numbers, half a per cent apart or more, from `low` or below to `high` or above."""
+    wide = max(high - low, 0.025) / 5
     power = 10.0 ** math.floor(math.log10(wide))
     step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= wide - 1e-12)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)

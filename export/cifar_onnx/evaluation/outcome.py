@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from cifar_onnx.ahead import READ_TOGETHER, ahead
+from cifar_onnx.ahead import ahead, portion
 from cifar_onnx.errors import ImageError, InputError
 from cifar_onnx.folders import labelled
 from cifar_onnx.images import Pictures, Pixels, ResizeMode, decode, find, resize
@@ -138,7 +138,8 @@ def answer(folder: Path, classes: Sequence[str], size: int, mode: ResizeMode, ru
     Raises:
         InputError: the folder holds no pictures, or one of a class that the model does not know.
     """
-    files = labelled(folder, classes)
+    files, threads = labelled(folder, classes), usable_cpus()
+    together = portion(len(files), threads)
 
     def read(path: Path) -> tuple[Pixels, int] | str:
         try:
@@ -151,7 +152,8 @@ def answer(folder: Path, classes: Sequence[str], size: int, mode: ResizeMode, ru
     pixels = np.empty((len(files), size, size, 3), np.uint8)
     answers, areas, unreadable = [], [], []
     done = 0
-    results = ahead(read, (path for path, _ in files), usable_cpus(), 2 * _TOGETHER, READ_TOGETHER)
+    waiting = 2 * max(_TOGETHER, threads * together)
+    results = ahead(read, (path for path, _ in files), threads, waiting, together)
     # Each of the threads with a matrix product in threads of its own would take twice as long.
     with threadpool_limits(1, "blas"):
         for (path, label), result in zip(files, track(results, f"classifying {folder}", len(files)), strict=True):

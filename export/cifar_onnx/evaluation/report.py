@@ -75,7 +75,7 @@ def write(evaluation: Evaluation, path: Path, explain: Maps, by_occlusion: bool)
         findings=_findings(evaluation),
         confusions=_confusions(evaluation),
         charts=drawn,
-        shades=drawn.shades is not None and _png(drawn.shades),
+        shades="" if drawn.shades is None else _png(drawn.shades),
         doubts=evaluation.reliability,
         robustness=evaluation.robustness,
         slicings=evaluation.slicings,

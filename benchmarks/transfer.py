@@ -2,8 +2,8 @@
 
 python benchmarks/transfer.py [--data DIR] [--seeds 5]: `configs/fast_cpu.yaml` learns five classes of CIFAR-10 in six
 epochs; `configs/transfer.yaml` then learns the other five from 50 pictures each, from that run and from nothing. Both
-also by the optimizer of fast_cpu.yaml; and `configs/finetune.yaml` from ImageNet, where its weights have been fetched
-as its header says. Test accuracies on all test pictures of the five.
+also by MuonSGD; and `configs/finetune.yaml` from ImageNet, where its weights have been fetched as its header says. Test
+accuracies on all test pictures of the five.
 """
 
 import argparse

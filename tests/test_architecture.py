@@ -41,14 +41,13 @@ LAW = {
         "lightning", "yaml", "cifar_onnx", OURS + "parser", OURS + "checkpoint", "cifar_lightning",
     },
     "cifar_lightning/callbacks": {
-        "lightning", "torch", "torch_pruning", "cifar_onnx", OURS + "interruption", OURS + "callbacks",
-        OURS + "nets.weights", OURS + "picture", OURS + "command", OURS + "files", "cifar_lightning",
+        "lightning", "torch", "torch_pruning", "jinja2", "cifar_onnx", OURS + "interruption", OURS + "callbacks",
+        OURS + "nets.weights", OURS + "command", OURS + "files", "cifar_lightning",
     },
-    "cifar_lightning/picture.py": {"matplotlib", OURS + "files"},
     "cifar_lightning/sweep": {
         "optuna", "sqlalchemy", "lightning", "torch", "jsonargparse", "yaml", "filelock", "rich", "numpy", "matplotlib",
         "cifar_onnx", OURS + "main", OURS + "cli", OURS + "command", OURS + "parser", OURS + "rehearsal",
-        OURS + "module", OURS + "finite", OURS + "interruption", OURS + "files", OURS + "picture", OURS + "sweep",
+        OURS + "module", OURS + "finite", OURS + "interruption", OURS + "files", OURS + "sweep",
         "cifar_lightning",
     },
     "cifar_lightning/interruption.py": set(),

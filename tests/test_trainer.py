@@ -17,6 +17,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from cifar_lightning.attacks import fgsm, pgd, under_attacks
+from cifar_lightning.callbacks import curves
 from cifar_lightning.data import Digits
 from cifar_lightning.graph import core
 from cifar_lightning.module import Classifier
@@ -306,3 +307,25 @@ class TestCurves:
         ET.fromstring(text)
         for word in ("epoch", "loss", "accuracy", "train", "val", "prefers-color-scheme"):
             assert word in text
+
+    @pytest.mark.parametrize("epochs", [1, 2, 40])
+    def test_points_are_where_the_values_are(self, tmp_path: Path, epochs: int) -> None:
+        """Losses 2, 1, 2/3, ... from top to bottom; the curve is as wide as the axis of whole epochs."""
+        rows = [f"{epoch},{2 / (epoch + 1)},{3 / (epoch + 1)},{epoch / 100}" for epoch in range(epochs)]
+        (tmp_path / "metrics.csv").write_text("\n".join(["epoch,train/loss,val/loss,val/accuracy", *rows]))
+        curves.draw(tmp_path / "metrics.csv", tmp_path / "curves.svg")
+        root = ET.fromstring((tmp_path / "curves.svg").read_text())
+        lines = list(root.iter("{http://www.w3.org/2000/svg}polyline"))
+        assert [line.get("class") for line in lines] == ["train", "val", "val"]
+        train, val, accuracy = (
+            [tuple(map(float, point.split(","))) for point in (line.get("points") or "").split()] for line in lines
+        )
+        assert len(train) == len(val) == len(accuracy) == epochs
+        # Value is linear in height: three losses of the one are two of the other.
+        assert all(above < below for (_, above), (_, below) in zip(val, train, strict=True))
+        zero = val[0][1] + 3 * (train[0][1] - val[0][1])
+        for epoch, (_, y) in enumerate(train):
+            assert (zero - y) * (epoch + 1) == pytest.approx(zero - train[0][1], abs=0.5 * (epoch + 1))
+        assert [x for x, _ in train] == sorted({x for x, _ in train})
+        dots = list(root.iter("{http://www.w3.org/2000/svg}circle"))
+        assert len(dots) == (3 * epochs if epochs < 30 else 0)

@@ -1,15 +1,19 @@
 """curves.svg: how loss and accuracy went, epoch by epoch, from metrics.csv."""
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import lightning.pytorch as L
+from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from cifar_lightning.picture import AMBER, BLUE, INK, drawn
+from cifar_lightning.files import write_whole
+from cifar_onnx.evaluation.charts import ticks
 
 _DRAWN = ("train/loss", "val/loss", "val/accuracy")
-_COLOURS = {"train": AMBER, "val": BLUE}
+_COLOURS = {"train": "#f59e0b", "val": "#3b82f6"}  # amber and blue, to be told apart on light and dark
+_LEFT, _RIGHT, _TOP, _BOTTOM = 60, 430, 40, 310  # of the axes, in pixels of a panel
 
 
 class Curves(L.Callback):
@@ -26,19 +30,56 @@ def draw(metrics: Path, path: Path) -> None:
     epochs = read(metrics)
     if not epochs:
         return
-    with drawn(path, 9, 3.6) as figure:
-        for axes, name in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
-            for part, colour in _COLOURS.items():
-                points = [(epoch, row[f"{part}/{name}"]) for epoch, row in epochs.items() if f"{part}/{name}" in row]
-                if points:
-                    axes.plot(
-                        *zip(*points, strict=True), color=colour, label=part, marker="." if len(points) < 30 else ""
-                    )
-            axes.set(xlabel="epoch", title=name)
-            axes.xaxis.get_major_locator().set_params(integer=True)
-            axes.grid(color=INK, alpha=0.15)
-            if axes.lines:
-                axes.legend(frameon=False)
+    environment = Environment(
+        loader=PackageLoader("cifar_lightning.callbacks", ""),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    panels = [_panel(epochs, name) for name in ("loss", "accuracy")]
+    text = environment.get_template("curves.svg.jinja").render(panels=panels, colours=_COLOURS)
+    write_whole(path, text.encode())
+
+
+@dataclass(frozen=True)
+class Panel:
+    """What is drawn side by side.
+
+    Attributes:
+        title: of all.
+        columns: numbers of epochs, and how far they lie from the left, in pixels.
+        rows: values, and how far they lie from the top.
+        curves: points from the left and from the top, for `train` and `val`.
+    """
+
+    title: str
+    columns: list[tuple[str, float]]
+    rows: list[tuple[str, float]]
+    curves: dict[str, list[tuple[float, float]]]
+
+
+def _panel(epochs: Mapping[int, Mapping[str, float]], name: str) -> Panel:
+    known = {
+        part: points
+        for part in _COLOURS
+        if (points := [(epoch, row[f"{part}/{name}"]) for epoch, row in epochs.items() if f"{part}/{name}" in row])
+    }
+    values = [value for points in known.values() for _, value in points] or [0.0, 1.0]
+    columns, rows = ticks(min(epochs), max(epochs), 1), ticks(min(values), max(values))
+
+    def at(value: float, scale: Sequence[float], start: float, end: float) -> float:
+        return round(start + (end - start) * (value - scale[0]) / (scale[-1] - scale[0]), 1)
+
+    return Panel(
+        name,
+        [(f"{tick:g}", at(tick, columns, _LEFT, _RIGHT)) for tick in columns],
+        [(f"{tick:g}", at(tick, rows, _BOTTOM, _TOP)) for tick in rows],
+        {
+            part: [(at(epoch, columns, _LEFT, _RIGHT), at(value, rows, _BOTTOM, _TOP)) for epoch, value in points]
+            for part, points in known.items()
+        },
+    )
 
 
 def read(metrics: Path) -> Mapping[int, Mapping[str, float]]:

@@ -1,22 +1,36 @@
-"""Pictures of a sweep: how it went, which keys mattered, and where the good values are."""
+"""Pictures of a sweep: how it went, which keys mattered, and where the good values are.
 
-from collections.abc import Sequence
+They are SVG files in the text colour of the page that shows them, so that they can be read on light and dark.
+"""
+
+import io
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
+from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullFormatter
 from optuna import Study
 from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, TrialState
 
-from cifar_lightning.picture import AMBER, BLUE, INK, drawn
+from cifar_lightning.files import write_whole
 from cifar_lightning.sweep.plan import Plan
 from cifar_lightning.sweep.space import Choice
 
 _ENOUGH = 4  # trials that came to their end, to tell what mattered
 _ROW = 3  # slices side by side
 _WIDE = 20  # times the least is the greatest value, for a logarithmic axis
+_INK, _BLUE, _AMBER = "#010203", "#3b82f6", "#f59e0b"  # the first stands for the text colour
+_STYLE = (
+    "<style>svg{color:#1c2330;background:#fff}"
+    "@media(prefers-color-scheme:dark){svg{color:#e6e9ef;background:#11151c}}</style>"
+)
 
 
 def draw(study: Study, trials: Sequence[FrozenTrial], plan: Plan) -> list[str]:
@@ -45,11 +59,11 @@ def draw(study: Study, trials: Sequence[FrozenTrial], plan: Plan) -> list[str]:
 
 
 def _history(trials: Sequence[FrozenTrial], plan: Plan) -> None:
-    with drawn(plan.folder / "history.svg", 7, 3.8) as figure:
+    with _drawn(plan.folder / "history.svg", 7, 3.8) as figure:
         axes = figure.subplots()
         done = [trial for trial in trials if trial.state == TrialState.COMPLETE]
         best = (np.maximum if plan.mode == "max" else np.minimum).accumulate([float(each.value or 0) for each in done])
-        axes.step([each.number for each in done], best, where="post", color=AMBER, label="best so far")
+        axes.step([each.number for each in done], best, where="post", color=_AMBER, label="best so far")
         _points(axes, trials, [each.number for each in trials], plan)
         axes.set_xlabel("trial")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -59,7 +73,7 @@ def _history(trials: Sequence[FrozenTrial], plan: Plan) -> None:
 def _slices(trials: Sequence[FrozenTrial], keys: Sequence[str], plan: Plan) -> None:
     rows = -(-len(keys) // _ROW)
     columns = min(len(keys), _ROW)
-    with drawn(plan.folder / "slices.svg", 1 + 2.8 * columns, 0.8 + 2.6 * rows) as figure:
+    with _drawn(plan.folder / "slices.svg", 1 + 2.8 * columns, 0.8 + 2.6 * rows) as figure:
         grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
         for axes, key in zip(grid.flat, keys, strict=False):
             part, found = plan.space[key], [trial.params[key] for trial in trials]
@@ -85,9 +99,9 @@ def _importance(study: Study, keys: Sequence[str], plan: Plan) -> None:
     # Of few trials Optuna's default, PED-ANOVA, judges by the best one or two only.
     found = get_param_importances(study, evaluator=FanovaImportanceEvaluator(seed=0), params=[*keys])
     shares = sorted(found.items(), key=lambda item: item[1])
-    with drawn(plan.folder / "importance.svg", 6, 0.9 + 0.35 * len(keys)) as figure:
+    with _drawn(plan.folder / "importance.svg", 6, 0.9 + 0.35 * len(keys)) as figure:
         axes = figure.subplots()
-        bars = axes.barh([plan.names[key] for key, _ in shares], [share for _, share in shares], color=BLUE)
+        bars = axes.barh([plan.names[key] for key, _ in shares], [share for _, share in shares], color=_BLUE)
         axes.bar_label(bars, [f"{share:.0%}" for _, share in shares], padding=4)
         axes.set(xlabel=f"importance for {plan.monitor} (fANOVA)", xlim=(0, 1.1 * max(found.values())))
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
@@ -102,7 +116,7 @@ def _points(axes: Axes, trials: Sequence[FrozenTrial], places: Sequence[float], 
         ("the best" if value == best else "to the end") if whole else "pruned"
         for value, whole in zip(values, done, strict=True)
     ]
-    for kind, face, edge in (("to the end", BLUE, BLUE), ("pruned", "none", BLUE), ("the best", AMBER, INK)):
+    for kind, face, edge in (("to the end", _BLUE, _BLUE), ("pruned", "none", _BLUE), ("the best", _AMBER, _INK)):
         points = [point for *point, each in zip(places, values, kinds, strict=True) if each == kind]
         if points:
             x, y = zip(*points, strict=True)
@@ -111,7 +125,7 @@ def _points(axes: Axes, trials: Sequence[FrozenTrial], places: Sequence[float], 
         axes.set_yscale("log")
         _plain(axes.yaxis)
     axes.set_ylabel(plan.monitor)
-    axes.grid(color=INK, alpha=0.15)
+    axes.grid(color=_INK, alpha=0.15)
 
 
 def _plain(axis: Axis) -> None:
@@ -122,3 +136,25 @@ def _plain(axis: Axis) -> None:
 
 def _trimmed(text: str) -> str:
     return text if len(text) <= 12 else f"{text[:10]}..."
+
+
+@contextmanager
+def _drawn(path: Path, width: float, height: float) -> Iterator[Figure]:
+    """A figure to draw into, which then is written to `path`; sizes in inches."""
+    style: dict[Any, Any] = {
+        "svg.fonttype": "none",
+        "svg.hashsalt": path.name,
+        "font.family": "sans-serif",
+        "text.parse_math": False,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        **dict.fromkeys(("figure.facecolor", "axes.facecolor"), "none"),
+        **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), _INK),
+    }
+    with rc_context(style):
+        figure = Figure((width, height), layout="constrained")
+        yield figure
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    text = buffer.getvalue().replace(_INK, "currentColor")
+    write_whole(path, text.replace("<defs>", f"{_STYLE}\n<defs>", 1).encode())

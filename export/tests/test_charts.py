@@ -10,7 +10,7 @@ pytest.importorskip("sklearn")
 
 from cifar_onnx.evaluation import report
 from cifar_onnx.evaluation.bootstrap import Bootstrap, draw
-from cifar_onnx.evaluation.charts import Charts, _ticks, charts
+from cifar_onnx.evaluation.charts import Charts, charts, ticks
 from cifar_onnx.evaluation.evaluation import Evaluation, by_class
 from cifar_onnx.evaluation.outcome import Outcome
 
@@ -69,16 +69,22 @@ def test_the_curve_ends_with_the_accuracy_of_all() -> None:
 
 
 @pytest.mark.parametrize(
-    ("low", "high"), [(0.0, 0.26), (0.698, 1.0), (0.9991, 1.0), (1.0, 1.0), (0.0, 1.0), (0.35, 0.4)]
+    ("low", "high"), [(0.0, 0.26), (0.698, 1.0), (0.9991, 1.0), (1.0, 1.0), (0.0, 1.0), (0.35, 0.4), (1.2, 3.7)]
 )
 def test_ticks_are_round_and_hold_what_is_drawn(low: float, high: float) -> None:
-    ticks = _ticks(low, high)
-    assert 2 <= len(ticks) <= 8
-    assert ticks[0] <= low + 1e-9
-    assert high - 1e-9 <= ticks[-1]
-    step = ticks[1] - ticks[0]
-    assert np.allclose(np.diff(ticks), step)
+    found = ticks(low, high)
+    assert 2 <= len(found) <= 8
+    assert found[0] <= low + 1e-9
+    assert high - 1e-9 <= found[-1]
+    step = found[1] - found[0]
+    assert np.allclose(np.diff(found), step)
     assert round(step / 10 ** np.floor(np.log10(step) + 1e-9), 6) in (1, 2, 5)
+
+
+def test_ticks_of_what_is_counted_are_whole() -> None:
+    assert ticks(1, 1, 1) == [0, 1]
+    assert ticks(1, 3, 1) == [1, 2, 3]
+    assert ticks(1, 50, 1) == [0, 10, 20, 30, 40, 50]
 
 
 def test_the_page_draws_them_in_their_places(tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ Notation: `N` pictures, `K` classes.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,7 +85,7 @@ def charts(outcome: Outcome, classes: Sequence[OfClass]) -> Charts:
         None if few else _picture(shades),
         sorted((each for each in classes if each.support), key=lambda each: each.recall)[:_BARS],
         [Bin(*each) for each in zip(edges[:-1], edges[1:], *(column.tolist() for column in columns), strict=True)],
-        max(_ticks(0, float(shares.max()))),
+        max(ticks(0, float(shares.max()))),
         _coverage(outcome),
     )
 
@@ -104,14 +103,14 @@ def _coverage(outcome: Outcome) -> Curve:
     first = min(len(order) - 1, len(order) // 100)
     places: Integers = np.unique(np.linspace(first, len(order) - 1, _POINTS).astype(int))
     points: NDArray[np.float64] = np.column_stack([count[places] / len(order), accuracy[places]])
-    ticks = _ticks(float(points[:, 1].min()), 1.0)
-    step = min((b - a for a, b in pairwise(ticks)), default=1.0)
-    return Curve([(x, y) for x, y in points.tolist()], ticks, max(0, -math.floor(math.log10(100 * step) + 1e-9)))
+    rows = ticks(float(points[:, 1].min()), 1.0)
+    step = rows[1] - rows[0]
+    return Curve([(x, y) for x, y in points.tolist()], rows, max(0, -math.floor(math.log10(100 * step) + 1e-9)))
 
 
-def _ticks(low: float, high: float) -> list[float]:
-    """Two to eight round numbers, half a per cent apart or more, from `low` or below to `high` or above."""
-    wide = max(high - low, 0.025) / 5
+def ticks(low: float, high: float, least: float = 0.005) -> list[float]:
+    """Two to eight round numbers, at least so far apart, from `low` or below to `high` or above."""
+    wide = max(high - low, 5 * least) / 5
     power = 10.0 ** math.floor(math.log10(wide))
     step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= wide - 1e-12)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)

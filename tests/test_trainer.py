@@ -308,6 +308,14 @@ class TestCurves:
         for word in ("epoch", "loss", "accuracy", "train", "val", "prefers-color-scheme"):
             assert word in text
 
+    def test_what_is_not_finite_has_no_point(self, tmp_path: Path) -> None:
+        rows = "epoch,train/loss,val/loss\n0,nan,1e3\n1,inf,\n2,0.5,-inf\n"
+        (tmp_path / "metrics.csv").write_text(rows)
+        curves.draw(tmp_path / "metrics.csv", tmp_path / "curves.svg")
+        root = ET.fromstring((tmp_path / "curves.svg").read_text())
+        lines = list(root.iter("{http://www.w3.org/2000/svg}polyline"))
+        assert [len((line.get("points") or "").split()) for line in lines] == [1, 1]
+
     @pytest.mark.parametrize("epochs", [1, 2, 40])
     def test_points_are_where_the_values_are(self, tmp_path: Path, epochs: int) -> None:
         """Losses 2, 1, 2/3, ... from top to bottom; the curve is as wide as the axis of whole epochs."""

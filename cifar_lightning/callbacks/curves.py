@@ -1,6 +1,7 @@
 """curves.svg: how loss and accuracy went, epoch by epoch, from metrics.csv."""
 
 import csv
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,11 +61,11 @@ class Panel:
 
 
 def _panel(epochs: Mapping[int, Mapping[str, float]], name: str) -> Panel:
-    known = {
-        part: points
-        for part in _COLOURS
-        if (points := [(epoch, row[f"{part}/{name}"]) for epoch, row in epochs.items() if f"{part}/{name}" in row])
-    }
+    known: dict[str, list[tuple[int, float]]] = {}
+    for part in _COLOURS:
+        every = [(epoch, row.get(f"{part}/{name}", math.nan)) for epoch, row in epochs.items()]
+        if points := [(epoch, value) for epoch, value in every if math.isfinite(value)]:
+            known[part] = points
     values = [value for points in known.values() for _, value in points] or [0.0, 1.0]
     columns, rows = ticks(min(epochs), max(epochs), 1), ticks(min(values), max(values))
 

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from cifar_onnx import InputError, contract
 from cifar_onnx.contract import Contract
+from cifar_onnx.evaluation.templates import render
 
 BATCH, DELAY = 32, 2000  # pictures that Triton runs together at most, and microseconds that it waits for more
 
@@ -46,15 +46,10 @@ def write_card(model: Path, name: str, report: Path, checkpoint: str, license_na
         metrics = [{"type": each, "value": round(results[each]["value"], 4)} for each in ("accuracy", "f1_macro")]
         result = {"task": {"type": "image-classification"}, "dataset": dataset, "metrics": metrics}
         front["model-index"] = [{"name": name, "results": [result]}]
-    environment = Environment(
-        loader=PackageLoader("cifar_lightning", ""),
-        autoescape=False,  # noqa: S701  Markdown
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     path = model.with_name("MODEL_CARD.md")
-    text = environment.get_template("model_card.md.jinja").render(
+    text = render(
+        "cifar_lightning",
+        "model_card.md.jinja",
         front=yaml.safe_dump(front, sort_keys=False, allow_unicode=True),
         name=name,
         file=model.name,

@@ -41,7 +41,7 @@ LAW = {
         "lightning", "yaml", "cifar_onnx", OURS + "parser", OURS + "checkpoint", "cifar_lightning",
     },
     "cifar_lightning/callbacks": {
-        "lightning", "torch", "torch_pruning", "jinja2", "cifar_onnx", OURS + "interruption", OURS + "callbacks",
+        "lightning", "torch", "torch_pruning", "cifar_onnx", OURS + "interruption", OURS + "callbacks",
         OURS + "nets.weights", OURS + "command", OURS + "files", "cifar_lightning",
     },
     "cifar_lightning/sweep": {
@@ -55,7 +55,7 @@ LAW = {
     "cifar_lightning/files.py": {"cifar_onnx"},
     "cifar_lightning/runs.py": {"filelock", "cifar_onnx", OURS + "files"},
     "cifar_lightning/leaderboard": {
-        "yaml", "rich", "jinja2", "cifar_onnx", OURS + "files", OURS + "leaderboard", "cifar_lightning",
+        "yaml", "rich", "cifar_onnx", OURS + "files", OURS + "leaderboard", "cifar_lightning",
     },
     "cifar_lightning/graph.py": {"torch", "onnx", "onnx_ir", "cifar_onnx"},
     "cifar_lightning/export.py": {
@@ -69,7 +69,7 @@ LAW = {
     "cifar_lightning/checkpoint.py": {
         "torch", "lightning.fabric", "cifar_onnx", OURS + "augment", OURS + "data", OURS + "files",
     },
-    "cifar_lightning/handover.py": {"yaml", "jinja2", "cifar_onnx"},
+    "cifar_lightning/handover.py": {"yaml", "cifar_onnx"},
     "cifar_lightning/reproduce.py": {"torch", "cifar_onnx", "cifar_lightning"},
     "cifar_lightning/quantize.py": {"numpy", "onnx", "onnx_ir", "onnxruntime", "cifar_onnx"},
     "cifar_lightning/familiarity.py": {"torch", "numpy"},

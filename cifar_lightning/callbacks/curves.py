@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import lightning.pytorch as L
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from cifar_lightning.files import write_whole
 from cifar_onnx.evaluation.charts import ticks
+from cifar_onnx.evaluation.templates import render
 
 _DRAWN = ("train/loss", "val/loss", "val/accuracy")
 _COLOURS = {"train": "#f59e0b", "val": "#3b82f6"}  # amber and blue, to be told apart on light and dark
@@ -31,15 +31,8 @@ def draw(metrics: Path, path: Path) -> None:
     epochs = read(metrics)
     if not epochs:
         return
-    environment = Environment(
-        loader=PackageLoader("cifar_lightning.callbacks", ""),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     panels = [_panel(epochs, name) for name in ("loss", "accuracy")]
-    text = environment.get_template("curves.svg.jinja").render(panels=panels, colours=_COLOURS)
+    text = render("cifar_lightning.callbacks", "curves.svg.jinja", panels=panels, colours=_COLOURS)
     write_whole(path, text.encode())
 
 

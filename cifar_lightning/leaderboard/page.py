@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from cifar_lightning.leaderboard.board import ACCURACY, Board
+from cifar_onnx.evaluation.templates import render
 
 _WIDTH, _HEIGHT, _EDGE = 120, 28, 4  # of a drawing, in pixels, and what is left free around it
 
@@ -17,15 +16,10 @@ def page(board: Board, title: str) -> str:
         board: what it shows.
         title: of the page.
     """
-    environment = Environment(
-        loader=PackageLoader("cifar_lightning.leaderboard", ""),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     ends = [(each.val_accuracy, each.val_accuracy_low, each.val_accuracy_high) for each in board.entries]
-    return environment.get_template("page.html.jinja").render(
+    return render(
+        "cifar_lightning.leaderboard",
+        "page.html.jinja",
         board=board,
         title=title,
         accuracy=ACCURACY,

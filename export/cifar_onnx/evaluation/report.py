@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -15,6 +14,7 @@ from cifar_onnx.evaluation.charts import charts
 from cifar_onnx.evaluation.evaluation import Evaluation
 from cifar_onnx.evaluation.metrics import SCALES, confusion, words
 from cifar_onnx.evaluation.outcome import Integers
+from cifar_onnx.evaluation.templates import render
 from cifar_onnx.explain import RUNS
 from cifar_onnx.images import Pixels, encode_png
 
@@ -51,21 +51,16 @@ def write(evaluation: Evaluation, path: Path, explain: Maps, by_occlusion: bool)
         explain: what in a picture spoke for a class, for the mistakes.
         by_occlusion: explaining takes many runs of the net, so that only the first mistakes are explained.
     """
-    environment = Environment(
-        loader=PackageLoader("cifar_onnx.evaluation", ""),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["words"] = words
     outcome, estimates = evaluation.outcome, evaluation.estimates
     ranked = np.argsort(-outcome.confidences, kind="stable")
     mistakes = ranked[~outcome.correct[ranked]][:_MISTAKES]
     hits = ranked[outcome.correct[ranked]][: -_HITS - 1 : -1]
     explained = max(_EXPLAINED, int(_SHARE * len(ranked) / RUNS)) if by_occlusion else _MISTAKES
     drawn = charts(outcome, evaluation.classes)
-    page = environment.get_template("report.html.jinja").render(
+    page = render(
+        "cifar_onnx.evaluation",
+        "report.html.jinja",
+        words=words,
         title=evaluation.title,
         model=evaluation.model,
         outcome=outcome,

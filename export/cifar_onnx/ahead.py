@@ -7,7 +7,7 @@ from itertools import islice
 from threading import Event
 from typing import TypeVar
 
-_TOGETHER = 16  # quick calls that a thread does at once: handing each over takes as long as decoding a small picture
+_TOGETHER = 16  # quick calls that a thread does at once: handing each over takes a quarter of decoding a small picture
 
 A = TypeVar("A")
 T = TypeVar("T")

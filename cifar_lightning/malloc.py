@@ -11,9 +11,9 @@ def keep() -> None:
     """Let the tensors of a step take the memory that those of the step before gave back, in the whole process.
 
     Of itself glibc gives blocks of more than 32 MB, and more than 64 MB at the end of its heap, back to the system,
-    which clears them when they are asked for again: a tenth to a quarter of the time of small nets on a CPU. The price is
-    that a process stays as large as it has been. All threads share one heap: those of others hold 64 MB at most. Other
-    C libraries are left alone.
+    which clears them when they are asked for again: a tenth to a quarter of the time of small nets on a CPU. The price
+    is that a process stays as large as it has been. All threads share one heap: those of others hold 64 MB at most.
+    Other C libraries are left alone.
     """
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)

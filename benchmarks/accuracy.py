@@ -1,8 +1,8 @@
 """The same accuracy: seconds until Keras has the tutorial's best, and until a config of this project has more.
 
-python benchmarks/accuracy.py [--config configs/fast_cpu.yaml] [--data DIR] [--seeds 5] [--full]: a table from one run.
-`fit` counts whole, but for imports and for reading the images; Keras counts its epochs only. Without --full two of its
-epochs are timed and multiplied by the number that it needed when that was last measured.
+python benchmarks/accuracy.py [--config configs/fast_cpu.yaml] [--data DIR] [--seeds 5] [--full], and options of `fit`: a
+table from one run. `fit` counts whole, but for imports and for reading the images; Keras counts its epochs only. Without
+--full two of its epochs are timed and multiplied by the number that it needed when that was last measured.
 """
 
 import argparse
@@ -23,8 +23,8 @@ NEEDED = 11  # epochs of Keras until it is passed: --full on 2026-11-22
 MOST = 25
 
 
-def fit(config: str, data: str, seed: int) -> None:
-    """Train and test in this process; print seconds and test accuracy."""
+def fit(config: str, data: str, seed: int, words: list[str]) -> None:
+    """Train, with further options, and test in this process; print seconds and test accuracy."""
     from cifar_lightning.data import ImageFolder
     from cifar_lightning.main import main
 
@@ -41,7 +41,7 @@ def fit(config: str, data: str, seed: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         place = ["--trainer.default_root_dir", folder, "--seed_everything", str(seed)]
         start = time.perf_counter()
-        assert main(["fit", "--config", config, *source, *place]) == 0
+        assert main(["fit", "--config", config, *source, *place, *words]) == 0
         seconds = time.perf_counter() - start - reading[0]
         (best,) = Path(folder).rglob("best.ckpt")
         assert main(["test", "--ckpt_path", str(best), "--resamples", "1"]) == 0
@@ -72,20 +72,18 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--full", action="store_true")
     parser.add_argument("--seed", type=int, help=argparse.SUPPRESS)
-    options = parser.parse_args()
+    options, words = parser.parse_known_args()
     if options.seed is not None:
-        fit(options.config, str(options.data), options.seed)
+        fit(options.config, str(options.data), options.seed, words)
         return
     if not options.data.is_dir():
         sys.exit(f"{options.data} is no folder: accuracy needs CIFAR-10 as pictures, --data DIR")
-    runs = [
-        answers([sys.executable, __file__, "--config", options.config, "--data", options.data, "--seed", seed])[-1]
-        for seed in range(options.seeds)
-    ]
+    command = [sys.executable, __file__, "--config", options.config, "--data", options.data, *words]
+    runs = [answers([*command, "--seed", seed])[-1] for seed in range(options.seeds)]
     seconds, accuracies = ([run[key] for run in runs] for key in ("seconds", "accuracy"))
     spread = statistics.stdev(accuracies) if len(accuracies) > 1 else 0.0
     mean = statistics.mean(seconds)
-    rows = [[f"{options.config}, {options.seeds} seeds", f"{mean:.1f}",
+    rows = [[f"{' '.join([options.config, *words])}, {options.seeds} seeds", f"{mean:.1f}",
              f"{statistics.mean(accuracies):.2%} +- {spread:.2%}", "1"]]  # fmt: skip
     if PEERS.exists():
         name, took, accuracy = keras(options.data, options.full)

@@ -10,7 +10,9 @@ import json
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import lightning.pytorch as L
 import numpy as np
@@ -27,6 +29,7 @@ from cifar_lightning.module import Classifier
 from cifar_lightning.nets import CNN
 
 TURNS, EPOCHS, IMAGES = 3, 3, 6_400
+Precision = Literal["32-true", "bf16-mixed"]
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
@@ -81,11 +84,11 @@ class Epochs(L.Callback):
         self.seconds.append(now() - self.start)
 
 
-def trainer(epochs: Epochs) -> L.Trainer:
+def trainer(epochs: Epochs, precision: Precision = "32-true") -> L.Trainer:
     """As people make one, but for files and bars."""
     return L.Trainer(
         max_epochs=EPOCHS, accelerator="auto", devices=1, logger=False, enable_checkpointing=False, callbacks=[epochs],
-        enable_progress_bar=False, enable_model_summary=False, limit_val_batches=0,
+        enable_progress_bar=False, enable_model_summary=False, limit_val_batches=0, precision=precision,
     )  # fmt: skip
 
 
@@ -120,7 +123,7 @@ def lightning(data: dict[str, np.ndarray]) -> list[float]:
     return epochs.seconds
 
 
-def ours(data: dict[str, np.ndarray]) -> list[float]:
+def ours(data: dict[str, np.ndarray], precision: Precision = "32-true") -> list[float]:
     """`fit`'s own module and data."""
 
     class Memory(ImageData):
@@ -141,7 +144,7 @@ def ours(data: dict[str, np.ndarray]) -> list[float]:
     malloc.keep()
     epochs = Epochs()
     memory = Memory()
-    trainer(epochs).fit(Classifier(memory.classes, CNN()), datamodule=memory)
+    trainer(epochs, precision).fit(Classifier(memory.classes, CNN()), datamodule=memory)
     return epochs.seconds
 
 
@@ -151,6 +154,8 @@ PROGRAMS: dict[str, Callable[[dict[str, np.ndarray]], list[float]]] = {
     "bare loop with our net and memory": bare_ours,
     "cifar_lightning fit": ours,
 }
+if DEVICE.type == "cuda" or torch.cpu.get_capabilities().get("amx_bf16"):  # elsewhere it takes longer
+    PROGRAMS["cifar_lightning fit, bf16-mixed"] = partial(ours, precision="bf16-mixed")
 
 
 def main() -> None:

@@ -1,5 +1,6 @@
 """Settings that cannot work are refused before any image is read: one step of training on invented pictures."""
 
+import sys
 import sysconfig
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ from traceback import extract_tb
 
 import torch
 from lightning.pytorch import Callback
+from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
@@ -72,6 +74,19 @@ def rehearse(model: Classifier, data: ImageData, device: torch.device) -> None:
                 else:
                     schedule.step()
                 schedule.state_dict()
+
+
+@rank_zero_only
+def check_precision(precision: str, device: torch.device) -> None:
+    """Tell of bfloat16 on an x86 CPU without AMX, which multiplies matrices of it more slowly than of float32.
+
+    Args:
+        precision: the Trainer's.
+        device: where training will be.
+    """
+    able = torch.cpu.get_capabilities().get("amx_bf16", True)  # other CPUs know no such word
+    if device.type == "cpu" and precision.startswith("bf16") and not able:
+        print(f"trainer.precision {precision} is slower than 32-true on this CPU, which has no AMX", file=sys.stderr)
 
 
 def check_monitors(callbacks: Sequence[Callback], model: Classifier) -> None:

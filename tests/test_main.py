@@ -152,6 +152,23 @@ class TestFit:
         assert not lines(result.out, "epoch ")
         assert "4/4" in result.out
 
+    @pytest.mark.parametrize(
+        ("capabilities", "precision", "told"),
+        [
+            ({"amx_bf16": False}, "bf16-mixed", True),
+            ({"amx_bf16": False}, "32-true", False),
+            ({"amx_bf16": True}, "bf16-mixed", False),
+            ({"sve_bf16": True}, "bf16-mixed", False),  # ARM
+        ],
+    )
+    def test_bfloat16_is_told_to_be_slow_on_a_cpu_without_amx(
+        self, run: Run, monkeypatch: pytest.MonkeyPatch, capabilities: dict[str, bool], precision: str, told: bool
+    ) -> None:
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+        result = run("fit", *BRIEF, "--trainer.accelerator", "cpu", "--trainer.precision", precision)
+        assert result.code == 0, result.err
+        assert ("precision bf16-mixed is slower than 32-true on this CPU" in result.err) == told
+
     def test_the_best_epoch_and_the_last_are_kept(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         """With a validation accuracy that falls from epoch to epoch, best is the first and last the last."""
         monkeypatch.setattr(

@@ -8,10 +8,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import lightning.pytorch as L
 import pytest
 import torch
 import yaml
 
+from cifar_lightning.callbacks import LastCheckpoint
 from cifar_lightning.checkpoint import write
 from cifar_lightning.cli import CLI
 from cifar_lightning.data import Digits, ImageData
@@ -179,6 +181,33 @@ class TestFit:
         folder = Path("runs/cnn/version_0/checkpoints")
         epochs = {path.name: torch.load(path, weights_only=True)["epoch"] for path in folder.iterdir()}
         assert epochs == {"best.ckpt": 0, "last.ckpt": 2}
+
+    @pytest.mark.parametrize(
+        ("end", "epochs"),
+        [
+            (("--trainer.max_epochs", 3), [1, 2]),
+            (("--trainer.max_steps", 12), [1, 2]),
+            (("--trainer.callbacks+", "EarlyStopping", "--trainer.callbacks.monitor", "val/loss",
+              "--trainer.callbacks.stopping_threshold", 1e9), [0]),
+        ],
+        ids=["epochs", "steps", "early"],
+    )  # fmt: skip
+    def test_the_last_may_be_kept_after_some_epochs_and_is_after_the_last(
+        self, run: Run, monkeypatch: pytest.MonkeyPatch, end: tuple[object, ...], epochs: list[int]
+    ) -> None:
+        saved: list[int] = []
+        save = LastCheckpoint._save
+
+        def spy(self: LastCheckpoint, trainer: L.Trainer) -> None:
+            saved.append(trainer.current_epoch)
+            save(self, trainer)
+
+        monkeypatch.setattr(LastCheckpoint, "_save", spy)
+        result = run("fit", *BRIEF, "--trainer.max_epochs", 9, "--last.every_n_epochs", 2, *end)
+        assert result.code == 0, result.err
+        assert saved == epochs
+        kept = torch.load("runs/cnn/version_0/checkpoints/last.ckpt", weights_only=True)
+        assert kept["epoch"] == saved[-1]
 
     def test_only_test_reads_the_test_set(self, run: Run, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         read: list[str] = []
@@ -455,6 +484,7 @@ class TestMistakes:
             (["fit", "--data", "Digits", "--trainer.val_check_interval", "99"], "val_check_interval"),
             (["fit", "--data", "Digits", "--seed_everything", "-3"], "-3 is not in bounds"),
             (["fit", "--data", "Digits", "--last.every_n_train_steps", "-1"], "last.every_n_train_steps is -1"),
+            (["fit", "--data", "Digits", "--last.every_n_epochs", "0"], "last.every_n_epochs is 0"),
             (["export", "--ckpt_path", "nowhere.ckpt"], "nowhere.ckpt: no such checkpoint"),
         ],
         ids=lambda value: " ".join(value) if isinstance(value, list) else "",

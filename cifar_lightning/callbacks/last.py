@@ -1,4 +1,4 @@
-"""last.ckpt: always the last finished epoch, or step where a signal ends the run."""
+"""last.ckpt: the last finished epoch, or step where a signal ends the run."""
 
 from pathlib import Path
 from typing import Any
@@ -12,19 +12,24 @@ from cifar_onnx import InputError
 
 
 class LastCheckpoint(Checkpoint):
-    """Keeps `last.ckpt` at the end of every epoch, and where SIGTERM or SIGINT comes, after the step that it met.
+    """Keeps `last.ckpt` at the end of epochs, and where SIGTERM or SIGINT comes, after the step that it met.
 
     Lightning's ModelCheckpoint(save_last=True) writes it only when it writes another one too, and its
     `every_n_train_steps` leaves epochs out.
 
     Args:
         every_n_train_steps: within an epoch too, after so many optimizer steps; 0 for never.
+        every_n_epochs: after so many epochs only, and after the last one: a GPU waits while a file is written, longer
+            than some epochs take.
     """
 
-    def __init__(self, every_n_train_steps: int = 0) -> None:
+    def __init__(self, every_n_train_steps: int = 0, every_n_epochs: int = 1) -> None:
         if every_n_train_steps < 0:
             raise InputError(f"last.every_n_train_steps is {every_n_train_steps}: it must be at least 0")
+        if every_n_epochs < 1:
+            raise InputError(f"last.every_n_epochs is {every_n_epochs}: it must be at least 1")
         self.every_n_train_steps = every_n_train_steps
+        self.every_n_epochs = every_n_epochs
         self._steps = 0  # finished
         self._training = self._kept = False
 
@@ -74,7 +79,10 @@ class LastCheckpoint(Checkpoint):
             raise _interrupted()
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._save(trainer)
+        done = trainer.current_epoch + 1
+        ending = trainer.should_stop or done == trainer.max_epochs or trainer.global_step == trainer.max_steps
+        if ending or done % self.every_n_epochs == 0:
+            self._save(trainer)
         if self._stopping(trainer):
             raise _interrupted()
 

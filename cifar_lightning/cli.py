@@ -24,7 +24,7 @@ from cifar_lightning.command import Command, process, without
 from cifar_lightning.data import ImageData, ImageFolder
 from cifar_lightning.interruption import Interrupted
 from cifar_lightning.module import Classifier
-from cifar_lightning.rehearsal import check_monitors, check_precision, rehearse
+from cifar_lightning.rehearsal import check_compilation, check_monitors, check_precision, rehearse
 from cifar_lightning.trainer import Trainer
 from cifar_onnx import InputError
 
@@ -207,9 +207,11 @@ class CLI(LightningCLI):
 
     def before_fit(self) -> None:
         check_monitors(self.trainer.callbacks, self.model)  # type: ignore[attr-defined]
-        check_precision(self.trainer.precision, self.trainer.strategy.root_device)
+        device = self.trainer.strategy.root_device
+        check_compilation(self.model.compile_mode, self.trainer.accumulate_grad_batches, device)
+        check_precision(self.trainer.precision, device)
         self.model.begin(resumed=self.checkpoint is not None)
-        rehearse(self.model, self.datamodule, self.trainer.strategy.root_device)
+        rehearse(self.model, self.datamodule, device)
         for callback in self.trainer.checkpoint_callbacks:
             if folder := getattr(callback, "dirpath", None):
                 runs.check_writable(Path(folder))

@@ -45,14 +45,14 @@ class LossWatch:
         Raises:
             NotFiniteError: it is not finite, or was not in the step before.
         """
-        where = trainer.global_step, indices, logits.detach()
         if loss.device.type == "cpu":
-            self._unseen = _Loss(loss.detach(), None, *where)
+            self._unseen = _Loss(loss.detach(), None, trainer.global_step, indices, logits.detach())
         self.check(trainer)
         if loss.device.type != "cpu":
             value, arrival = loss.detach().to("cpu", non_blocking=True), torch.Event(loss.device)
             arrival.record()
-            self._unseen = _Loss(value, arrival, *where)
+            # A copy: the memory may be a CUDA graph's, which the next step writes to.
+            self._unseen = _Loss(value, arrival, trainer.global_step, indices, logits.detach().clone())
 
     def check(self, trainer: L.Trainer) -> None:
         """Look at a loss that has been taken and not yet looked at.

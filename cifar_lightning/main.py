@@ -46,6 +46,7 @@ _MISTAKES = (
     "val_check_interval",
     "is not in bounds",  # a seed
     "No working C++ compiler",  # for model.compile
+    "Failed to find C compiler",  # likewise, on a GPU
 )
 
 # What the machine refuses, and no code can mend.

@@ -76,6 +76,24 @@ def rehearse(model: Classifier, data: ImageData, device: torch.device) -> None:
                 schedule.state_dict()
 
 
+def check_compilation(mode: str | None, accumulated: int, device: torch.device) -> None:
+    """Refuse to add up gradients that lie in a CUDA graph's memory (https://github.com/pytorch/pytorch/issues/169545).
+
+    Args:
+        mode: the model's mode of compilation.
+        accumulated: batches for each step of the optimizer.
+        device: where training will be.
+
+    Raises:
+        InputError: the sums would be wrong.
+    """
+    if device.type == "cuda" and mode in ("reduce-overhead", "max-autotune") and accumulated > 1:
+        raise InputError(
+            f"trainer.accumulate_grad_batches {accumulated} adds up gradients, which model.compile {mode} overwrites: "
+            "take max-autotune-no-cudagraphs or default"
+        )
+
+
 @rank_zero_only
 def check_precision(precision: str, device: torch.device) -> None:
     """Tell of bfloat16 on an x86 CPU without AMX, which multiplies matrices of it more slowly than of float32.

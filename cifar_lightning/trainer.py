@@ -109,7 +109,7 @@ class Trainer(L.Trainer):
         harder = [under_corruptions(outcome, logits)] if corruptions else []
         if attacks:
             with self.precision_plugin.forward_context():
-                harder.append(under_attacks(outcome, model, attacks, model.device))
+                harder.append(under_attacks(outcome, model, attacks, self.strategy.root_device))
         bootstrap = Bootstrap(outcome, draw(len(outcome.labels), resamples))
         facts = {
             "checkpoint": ckpt_path,

@@ -56,6 +56,8 @@ class EpochLines(L.Callback):
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """The line itself waits for the module to log its loss, which comes after this hook."""
+        if pl_module.device.type != "cpu":
+            torch.accelerator.synchronize()
         self._speed = self._images / (time.monotonic() - self._epoch_start - self._validating)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Generator, Tensor
-from torch.nn.functional import pad
 
 from cifar_onnx.errors import InputError
 
@@ -92,15 +91,16 @@ class ShiftedCrop(Augmentation):
         count, _, height, width = images.shape
         if not 0 <= self.pixels < min(height, width):
             raise InputError(f"ShiftedCrop cannot shift images of {height} x {width} by {self.pixels} pixels")
-        padded = pad(images.float(), (self.pixels,) * 4, mode="reflect").to(images.dtype)
-        top, left = torch.randint(0, 2 * self.pixels + 1, (2, count, 1), device=images.device, generator=draw.generator)
-        rows = top + torch.arange(height, device=images.device)  # (B, H)
-        columns = left + torch.arange(width, device=images.device)  # (B, W)
-        batch = torch.arange(count, device=images.device)
+        shifts = torch.randint(0, 2 * self.pixels + 1, (2, count, 1), device=images.device, generator=draw.generator)
+
+        def inside(shift: Tensor, length: int) -> Tensor:
+            places = shift - self.pixels + torch.arange(length, device=images.device)  # (B, length), some outside
+            return (length - 1) - ((length - 1) - places.abs()).abs()
+
+        rows, columns = inside(shifts[0], height), inside(shifts[1], width)
+        batch = torch.arange(count, device=images.device)[:, None, None]
         # The last axis of the gathered (B, H, W, 3) goes back to channels: memory stays channels_last.
-        return padded.permute(0, 2, 3, 1)[batch[:, None, None], rows[:, :, None], columns[:, None, :]].permute(
-            0, 3, 1, 2
-        )
+        return images.permute(0, 2, 3, 1)[batch, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """The same accuracy: seconds until Keras has the tutorial's best, and until a config of this project has more.
 
-python benchmarks/accuracy.py [--config configs/fast_cpu.yaml] [--data DIR] [--seeds 5] [--full], and options of `fit`: a
-table from one run. `fit` counts whole, but for imports and for reading the images; Keras counts its epochs only. Without
---full two of its epochs are timed and multiplied by the number that it needed when that was last measured.
+python benchmarks/accuracy.py [--config configs/fast_cpu.yaml] [--data DIR] [--seeds 5] [--full], and options of `fit`:
+a table from one run. `fit` counts whole, but for imports and for reading the images; Keras counts its epochs only.
+Without --full two of its epochs are timed and multiplied by the number that it needed when that was last measured.
 """
 
 import argparse

@@ -18,9 +18,11 @@ import tempfile
 import time
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import lightning.pytorch as L
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -49,6 +51,15 @@ class Result:
     accuracies: list[float]
     shell: float
     tax: float | None = None
+
+    def cells(self, first: "Result") -> list[str]:
+        """A row of the table, with ratios to the first."""
+        mean, of = statistics.mean(self.seconds), statistics.mean(first.seconds)
+        return [
+            *(f"{mean:.2f}", f"{mean / of:.2f}", spread([100 * each for each in self.accuracies])),
+            *(f"{self.shell:.1f}", f"{self.shell / first.shell:.2f}"),
+            "" if self.tax is None else f"{self.tax:+.1%}",
+        ]
 
 
 class Clock(L.Callback):
@@ -132,7 +143,7 @@ def ours(config: str, words: list[str], count: int) -> Result:
         start = time.perf_counter()
         answers([sys.executable, "-m", "cifar_lightning", "fit", "--config", config, *words, *place])
         (best,) = Path(folder).rglob("best.ckpt")
-        answers([sys.executable, "-m", "cifar_lightning", "test", "--ckpt_path", best])
+        answers([sys.executable, "-m", "cifar_lightning", "test", "--ckpt_path", best, "--resamples", "10"])
         shell = time.perf_counter() - start
         command = [sys.executable, __file__, "--worker", config, "--seeds", count + 1, "--words", json.dumps(words)]
         seconds, accuracies, taxes = zip(*answers(command)[1:], strict=True)  # the first warms up, as the peers' does
@@ -167,14 +178,15 @@ def peer(script: Path, folder: Path, count: int) -> Result:
 
 
 def store(data: Path, folder: Path) -> None:
-    """The images as the peers read them."""
+    """The images as the peers read them: in any order, as CIFAR-10 is, since they whiten by the first ones."""
     found = pictures(data)
     folder.mkdir()
     for name, images, labels in (("train", "images", "labels"), ("test", "test", "answers")):
+        order = np.random.default_rng(0).permutation(len(found[labels]))
         torch.save(
             {
-                "images": torch.from_numpy(found[images]),
-                "labels": torch.from_numpy(found[labels]),
+                "images": torch.from_numpy(found[images][order]),
+                "labels": torch.from_numpy(found[labels][order]),
                 "classes": list("0123456789"),
             },
             folder / f"{name}.pt",
@@ -198,42 +210,26 @@ def main() -> None:
     data = options.data.resolve()
     if not torch.cuda.is_available() and not options.config:
         sys.exit("no GPU: the speedruns need one; a config for CPUs can be named with --config")
-    found = {}
+    head = ["s to accuracy", "ratio", "test accuracy", "s from shell", "ratio", "fit adds"]
+    rows: list[list[str]] = []
+    first: Result | None = None
     with tempfile.TemporaryDirectory() as name:
         if options.peers and data.is_dir():
             store(data, Path(name, "cifar10"))
-        for script in options.peers:
-            found[script.name] = peer(script, Path(name), options.seeds)
+        programs = {script.name: partial(peer, script, Path(name), options.seeds) for script in options.peers}
         for config in configs:
-            found[config] = ours(str(Path(config).resolve()), source(data), options.seeds)
+            programs[config] = partial(ours, str(Path(config).resolve()), source(data), options.seeds)
+        for program, measure in programs.items():
+            try:
+                result = measure()
+            except SystemExit as stop:  # the others are measured all the same
+                print(f"{program}: {stop}", file=sys.stderr)
+                continue
+            first = first or result
+            rows.append([program, *result.cells(first)])
+            print(*rows[-1], sep=" | ", flush=True)
     print(machine())
-    rows = []
-    first = next(iter(found.values()))
-    for program, result in found.items():
-        mean = statistics.mean(result.seconds)
-        rows.append(
-            [
-                program,
-                f"{mean:.2f}",
-                f"{mean / statistics.mean(first.seconds):.2f}",
-                spread([100 * each for each in result.accuracies]),
-                f"{result.shell:.1f}",
-                f"{result.shell / first.shell:.2f}",
-                "" if result.tax is None else f"{result.tax:+.1%}",
-            ]
-        )
-    show(
-        [
-            f"{options.seeds} seeds",
-            "s to accuracy",
-            "ratio",
-            "test accuracy",
-            "s from shell",
-            "ratio",
-            "fit adds",
-        ],
-        rows,
-    )
+    show([f"{options.seeds} seeds", *head], rows)
 
 
 if __name__ == "__main__":

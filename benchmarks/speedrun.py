@@ -178,7 +178,7 @@ def peer(script: Path, folder: Path, count: int) -> Result:
 
 
 def store(data: Path, folder: Path) -> None:
-    """The images as the peers read them: in any order, as CIFAR-10 is, since they whiten by the first ones."""
+    """The images as the peers read them: in random order, as CIFAR-10 is, since they whiten by the first ones."""
     found = pictures(data)
     folder.mkdir()
     for name, images, labels in (("train", "images", "labels"), ("test", "test", "answers")):
@@ -210,7 +210,6 @@ def main() -> None:
     data = options.data.resolve()
     if not torch.cuda.is_available() and not options.config:
         sys.exit("no GPU: the speedruns need one; a config for CPUs can be named with --config")
-    head = ["s to accuracy", "ratio", "test accuracy", "s from shell", "ratio", "fit adds"]
     rows: list[list[str]] = []
     first: Result | None = None
     with tempfile.TemporaryDirectory() as name:
@@ -222,14 +221,17 @@ def main() -> None:
         for program, measure in programs.items():
             try:
                 result = measure()
-            except SystemExit as stop:  # the others are measured all the same
+            except (SystemExit, ValueError) as stop:  # the others are measured all the same
                 print(f"{program}: {stop}", file=sys.stderr)
                 continue
             first = first or result
             rows.append([program, *result.cells(first)])
             print(*rows[-1], sep=" | ", flush=True)
     print(machine())
-    show([f"{options.seeds} seeds", *head], rows)
+    of = f"of {rows[0][0]}" if rows else ""
+    show([f"{options.seeds} seeds", "s to accuracy", of, "test accuracy", "s from shell", of, "fit adds"], rows)
+    if len(rows) < len(programs):
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -208,7 +208,7 @@ class CLI(LightningCLI):
     def before_fit(self) -> None:
         check_monitors(self.trainer.callbacks, self.model)  # type: ignore[attr-defined]
         device = self.trainer.strategy.root_device
-        check_compilation(self.model.compile_mode, self.trainer.accumulate_grad_batches, device)
+        check_compilation(self.model.compile_mode, self.trainer)
         check_precision(self.trainer.precision, device)
         self.model.begin(resumed=self.checkpoint is not None)
         rehearse(self.model, self.datamodule, device)

@@ -8,8 +8,10 @@ from copy import deepcopy
 from pathlib import Path
 from traceback import extract_tb
 
+import lightning.pytorch as L
 import torch
 from lightning.pytorch import Callback
+from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 from torch.optim.lr_scheduler import ReduceLROnPlateau
@@ -76,35 +78,41 @@ def rehearse(model: Classifier, data: ImageData, device: torch.device) -> None:
                 schedule.state_dict()
 
 
-def check_compilation(mode: str | None, accumulated: int, device: torch.device) -> None:
-    """Refuse to add up gradients that lie in a CUDA graph's memory (https://github.com/pytorch/pytorch/issues/169545).
+def check_compilation(mode: str | None, trainer: L.Trainer) -> None:
+    """Refuse to add up gradients that lie in the memory of a CUDA graph.
+
+    https://github.com/pytorch/pytorch/issues/169545, https://github.com/pytorch/pytorch/issues/96693
 
     Args:
         mode: the model's mode of compilation.
-        accumulated: batches for each step of the optimizer.
-        device: where training will be.
+        trainer: as configured.
 
     Raises:
-        InputError: the sums would be wrong.
+        InputError: the sums would be wrong, or the second step fail.
     """
-    if device.type == "cuda" and mode in ("reduce-overhead", "max-autotune") and accumulated > 1:
+    schedules = [each.scheduling for each in trainer.callbacks if isinstance(each, GradientAccumulationScheduler)]  # type: ignore[attr-defined]
+    most = max([trainer.accumulate_grad_batches, *(count for each in schedules for count in each.values())])
+    if trainer.strategy.root_device.type == "cuda" and mode in ("reduce-overhead", "max-autotune") and most > 1:
         raise InputError(
-            f"trainer.accumulate_grad_batches {accumulated} adds up gradients, which model.compile {mode} overwrites: "
+            f"gradients of {most} batches are to be added up, which model.compile {mode} overwrites: "
             "take max-autotune-no-cudagraphs or default"
         )
 
 
 @rank_zero_only
 def check_precision(precision: str, device: torch.device) -> None:
-    """Tell of bfloat16 on an x86 CPU without AMX, which multiplies matrices of it more slowly than of float32.
+    """Tell of bfloat16 on an x86 CPU without instructions for it, which takes several times as long as in float32.
 
     Args:
         precision: the Trainer's.
         device: where training will be.
     """
-    able = torch.cpu.get_capabilities().get("amx_bf16", True)  # other CPUs know no such word
-    if device.type == "cpu" and precision.startswith("bf16") and not able:
-        print(f"trainer.precision {precision} is slower than 32-true on this CPU, which has no AMX", file=sys.stderr)
+    able = torch.cpu.get_capabilities()  # those of other CPUs have other names
+    if device.type == "cpu" and precision.startswith("bf16") and not able.get("avx512_bf16", True):
+        print(
+            f"trainer.precision {precision} is slower than 32-true on this CPU, which has no instructions for it",
+            file=sys.stderr,
+        )
 
 
 def check_monitors(callbacks: Sequence[Callback], model: Classifier) -> None:

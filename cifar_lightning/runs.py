@@ -37,7 +37,7 @@ class Run:
 
     @property
     def last(self) -> Path:
-        """The checkpoint of its last finished step."""
+        """The last checkpoint that was kept to go on from."""
         return self.folder / "checkpoints" / "last.ckpt"
 
     def metrics(self, steps: int, validated: bool) -> list[dict[str, str]]:

@@ -12,6 +12,7 @@ import lightning.pytorch as L
 import pytest
 import torch
 import yaml
+from lightning.pytorch.strategies import SingleDeviceStrategy
 
 from cifar_lightning.callbacks import LastCheckpoint
 from cifar_lightning.checkpoint import write
@@ -157,13 +158,13 @@ class TestFit:
     @pytest.mark.parametrize(
         ("capabilities", "precision", "told"),
         [
-            ({"amx_bf16": False}, "bf16-mixed", True),
-            ({"amx_bf16": False}, "32-true", False),
-            ({"amx_bf16": True}, "bf16-mixed", False),
+            ({"avx512_bf16": False}, "bf16-mixed", True),
+            ({"avx512_bf16": False}, "32-true", False),
+            ({"avx512_bf16": True}, "bf16-mixed", False),
             ({"sve_bf16": True}, "bf16-mixed", False),  # ARM
         ],
     )
-    def test_bfloat16_is_told_to_be_slow_on_a_cpu_without_amx(
+    def test_bfloat16_is_told_to_be_slow_on_a_cpu_without_instructions_for_it(
         self, run: Run, monkeypatch: pytest.MonkeyPatch, capabilities: dict[str, bool], precision: str, told: bool
     ) -> None:
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
@@ -181,6 +182,18 @@ class TestFit:
         folder = Path("runs/cnn/version_0/checkpoints")
         epochs = {path.name: torch.load(path, weights_only=True)["epoch"] for path in folder.iterdir()}
         assert epochs == {"best.ckpt": 0, "last.ckpt": 2}
+
+    @pytest.mark.parametrize("accumulated", [
+        ("--trainer.accumulate_grad_batches", 2),
+        ("--trainer.callbacks+", "GradientAccumulationScheduler", "--trainer.callbacks.scheduling", "{0: 1, 1: 2}"),
+    ])  # fmt: skip
+    def test_gradients_that_a_cuda_graph_overwrites_are_not_added_up(
+        self, run: Run, monkeypatch: pytest.MonkeyPatch, accumulated: tuple[object, ...]
+    ) -> None:
+        monkeypatch.setattr(SingleDeviceStrategy, "root_device", torch.device("cuda"))
+        result = run("fit", *BRIEF, "--trainer.accelerator", "cpu", "--model.compile", "max-autotune", *accumulated)
+        assert result.code == 2
+        assert "gradients of 2 batches are to be added up, which model.compile max-autotune overwrites" in result.err
 
     @pytest.mark.parametrize(
         ("end", "epochs"),

@@ -18,7 +18,7 @@ from cifar_lightning.loss import CrossEntropy
 from cifar_lightning.module import Classifier
 from cifar_lightning.nets import CNN, SpeedNet, Whitening
 from cifar_lightning.optim import MuonSGD, WarmupLinear
-from cifar_lightning.rehearsal import check_compilation, rehearse
+from cifar_lightning.rehearsal import rehearse
 from cifar_onnx import InputError
 
 CLASSES = list("0123456789")
@@ -190,14 +190,6 @@ def test_cross_entropy_takes_class_weights_and_smoothing() -> None:
 def test_class_weights_must_be_one_for_each_class() -> None:
     with pytest.raises(InputError, match="3 class weights for 10 classes"):
         Classifier(CLASSES, CNN(), loss=CrossEntropy(class_weights=[1.0, 1.0, 1.0]))
-
-
-def test_gradients_that_a_cuda_graph_overwrites_are_not_added_up() -> None:
-    gpu, cpu = torch.device("cuda"), torch.device("cpu")
-    with pytest.raises(InputError, match=r"accumulate_grad_batches 2 .* model\.compile max-autotune overwrites"):
-        check_compilation("max-autotune", 2, gpu)
-    for allowed in (("max-autotune", 1, gpu), ("default", 2, gpu), (None, 2, gpu), ("reduce-overhead", 2, cpu)):
-        check_compilation(*allowed)
 
 
 def test_the_rehearsal_changes_nothing() -> None:

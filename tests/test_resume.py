@@ -310,6 +310,14 @@ class TestSignals:
         assert weights(tmp_path, "best.ckpt") == weights(whole, "best.ckpt")
         assert rows(tmp_path) == rows(whole)
 
+    def test_an_epoch_is_kept_where_last_ckpt_is_written_after_others_only(
+        self, start: Start, whole: Path, tmp_path: Path
+    ) -> None:
+        assert start("fit", *SMALL, "--last.every_n_epochs", 3, function=stop_at(22)).wait().code == 143
+        assert checkpoints.load("runs/cnn/version_0/checkpoints/last.ckpt")["global_step"] == 23
+        assert start("fit", "--ckpt_path", "last").wait().code == 0
+        assert weights(tmp_path) == weights(whole)
+
     def test_a_folder_that_was_moved_goes_on_and_knows_its_best(self, start: Start, tmp_path: Path) -> None:
         """The best of it is the first epoch, of which no later one may take the place."""
         words = (*SMALL, "--checkpoint.monitor", "epoch", "--checkpoint.mode", "min", "--trainer.default_root_dir")

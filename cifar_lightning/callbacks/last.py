@@ -1,4 +1,4 @@
-"""last.ckpt: the last finished epoch, or step where a signal ends the run."""
+"""last.ckpt: the last epoch that was kept, or step where a signal ends the run."""
 
 from pathlib import Path
 from typing import Any
@@ -12,15 +12,15 @@ from cifar_onnx import InputError
 
 
 class LastCheckpoint(Checkpoint):
-    """Keeps `last.ckpt` at the end of epochs, and where SIGTERM or SIGINT comes, after the step that it met.
+    """Keeps `last.ckpt` at the end of epochs and, where SIGTERM or SIGINT comes, after the step that it met.
 
     Lightning's ModelCheckpoint(save_last=True) writes it only when it writes another one too, and its
     `every_n_train_steps` leaves epochs out.
 
     Args:
         every_n_train_steps: within an epoch too, after so many optimizer steps; 0 for never.
-        every_n_epochs: after so many epochs only, and after the last one: a GPU waits while a file is written, longer
-            than some epochs take.
+        every_n_epochs: at the end of every so many epochs, and of the last: there are epochs on a GPU that take less
+            time than writing a checkpoint.
     """
 
     def __init__(self, every_n_train_steps: int = 0, every_n_epochs: int = 1) -> None:
@@ -80,7 +80,8 @@ class LastCheckpoint(Checkpoint):
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         done = trainer.current_epoch + 1
-        ending = trainer.should_stop or done == trainer.max_epochs or trainer.global_step == trainer.max_steps
+        stopping = trainer.should_stop and done >= (trainer.min_epochs or 0)
+        ending = stopping or done == trainer.max_epochs or trainer.global_step == trainer.max_steps
         if ending or done % self.every_n_epochs == 0:
             self._save(trainer)
         if self._stopping(trainer):

@@ -46,9 +46,7 @@ class EpochLines(L.Callback):
         self._images += len(batch[1]) * trainer.world_size
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if pl_module.device.type != "cpu":
-            torch.accelerator.synchronize()  # the training steps are queued, not yet done
-        self._pause = time.monotonic()
+        self._pause = _now(pl_module)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if not trainer.sanity_checking:
@@ -56,9 +54,7 @@ class EpochLines(L.Callback):
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """The line itself waits for the module to log its loss, which comes after this hook."""
-        if pl_module.device.type != "cpu":
-            torch.accelerator.synchronize()
-        self._speed = self._images / (time.monotonic() - self._epoch_start - self._validating)
+        self._speed = self._images / (_now(pl_module) - self._epoch_start - self._validating)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._line(trainer, trainer.current_epoch)
@@ -89,3 +85,10 @@ class EpochLines(L.Callback):
 def _duration(seconds: float) -> str:
     minutes, seconds = divmod(round(seconds), 60)
     return f"{minutes} min {seconds:02d} s" if minutes else f"{seconds} s"
+
+
+def _now(module: L.LightningModule) -> float:
+    """The moment when the steps that are queued on its device are done."""
+    if module.device.type != "cpu":
+        torch.accelerator.synchronize()
+    return time.monotonic()

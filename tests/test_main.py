@@ -57,6 +57,10 @@ class Fixed(nn.Sequential):
         super().__init__(nn.Flatten(), nn.Linear(3072, 10))
 """
 
+# Stops after the first epoch that it may stop after.
+EARLY = ("--trainer.callbacks+", "EarlyStopping", "--trainer.callbacks.monitor", "val/loss",
+         "--trainer.callbacks.stopping_threshold", 1e9)  # fmt: skip
+
 
 class TestFit:
     def test_without_a_further_word_it_is_the_tutorials_recipe(self, run: Run) -> None:
@@ -200,11 +204,11 @@ class TestFit:
         [
             (("--trainer.max_epochs", 3), [1, 2]),
             (("--trainer.max_steps", 12), [1, 2]),
-            (("--trainer.callbacks+", "EarlyStopping", "--trainer.callbacks.monitor", "val/loss",
-              "--trainer.callbacks.stopping_threshold", 1e9), [0]),
+            (EARLY, [0]),
+            ((*EARLY, "--trainer.min_epochs", 3), [1, 2]),
         ],
-        ids=["epochs", "steps", "early"],
-    )  # fmt: skip
+        ids=["epochs", "steps", "early", "early, but not so early"],
+    )
     def test_the_last_may_be_kept_after_some_epochs_and_is_after_the_last(
         self, run: Run, monkeypatch: pytest.MonkeyPatch, end: tuple[object, ...], epochs: list[int]
     ) -> None:
@@ -629,6 +633,18 @@ class TestMistakes:
         assert result.code == 2
         (line,) = lines(result.err, "error: ")
         assert "size mismatch for net.head.1.weight" in line
+
+    @pytest.mark.parametrize("sentence", ["No working C++ compiler found", "Failed to find C compiler. Please specify"])
+    def test_a_compiler_that_is_missing_is_one_sentence(
+        self, run: Run, monkeypatch: pytest.MonkeyPatch, sentence: str
+    ) -> None:
+        def compiled(*_: object) -> None:
+            raise RuntimeError(sentence)
+
+        monkeypatch.setattr("cifar_lightning.module.Classifier.training_step", compiled)
+        result = run("fit", *BRIEF)
+        assert result.code == 2
+        assert result.err.splitlines()[-1] == f"error: {sentence}"
 
     def test_help_of_a_command_is_complete(self, run: Run) -> None:
         result = run("fit", "--help")

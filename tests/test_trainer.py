@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import lightning.pytorch as L
 import numpy as np
 import onnx
 import pytest
@@ -287,6 +288,21 @@ def test_attacks_see_the_precision_that_figures_have(run: Run, checkpoint: Path)
     assert run("test", "--ckpt_path", checkpoint, *words).code == 0
     found = figures(Path("out/metrics.json"))
     assert found["adversarial attacks"]["accuracy"]["FGSM"]["0/255"] == found["metrics"]["accuracy"]["value"]
+
+
+def test_attacks_are_where_the_net_is_and_not_where_lightning_has_left_the_module(
+    run: Run, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judge = L.Trainer.test
+
+    def test(self: L.Trainer, model: L.LightningModule, **words: Any) -> Any:
+        found = judge(self, model, **words)
+        model._device = torch.device("meta")  # as the CPU after a test on a GPU
+        return found
+
+    monkeypatch.setattr(L.Trainer, "test", test)
+    result = run("test", "--ckpt_path", checkpoint, "--attacks", "[1]", "--output", "out")
+    assert result.code == 0, result.err
 
 
 def test_files_of_a_flat_folder_that_cannot_be_read_are_rows_of_the_test(run: Run, photos: Path) -> None:

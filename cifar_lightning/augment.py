@@ -94,10 +94,13 @@ class ShiftedCrop(Augmentation):
         shifts = torch.randint(0, 2 * self.pixels + 1, (2, count, 1), device=images.device, generator=draw.generator)
 
         def inside(shift: Tensor, length: int) -> Tensor:
-            places = shift - self.pixels + torch.arange(length, device=images.device)  # (B, length), some outside
+            places = shift - self.pixels + torch.arange(length, device=images.device)  # (..., B, length), some outside
             return (length - 1) - ((length - 1) - places.abs()).abs()
 
-        rows, columns = inside(shifts[0], height), inside(shifts[1], width)
+        if height == width:
+            rows, columns = inside(shifts, height)  # both at once: on a GPU, launching them takes longer than they do
+        else:
+            rows, columns = inside(shifts[0], height), inside(shifts[1], width)
         batch = torch.arange(count, device=images.device)[:, None, None]
         # The last axis of the gathered (B, H, W, 3) goes back to channels: memory stays channels_last.
         return images.permute(0, 2, 3, 1)[batch, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)

@@ -136,7 +136,7 @@ class Classifier(Optimized):
             # Lightning converts after it has restored a checkpoint, and would have rounded 64-bit weights to 32.
             self.trainer.precision_plugin.convert_module(self)
             if self.compile_mode:
-                self.net.compile(mode=self.compile_mode)
+                self.net.compile(mode=self.compile_mode, dynamic=False)  # else a last, smaller batch slows all
             self.begin()
             if datamodule is not None and isinstance(self.loss, CrossEntropy):
                 labels = torch.from_numpy(datamodule.images("train").labels)

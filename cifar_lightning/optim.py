@@ -102,27 +102,34 @@ class MuonSGD(Optimizer):
         updates = torch._foreach_add(gradients, momenta, alpha=momentum)  # type: ignore[arg-type]
         if steps:
             norms = torch._foreach_norm(weights)
-            torch._foreach_mul_(weights, [len(w) ** 0.5 / norm for w, norm in zip(weights, norms, strict=True)])
-            updates = _orthogonalised(updates, steps)
+            torch._foreach_mul_(norms, [len(each) ** -0.5 for each in weights])
+            torch._foreach_div_(weights, norms)
+            updates = _orthogonalised(updates, steps)  # type: ignore[assignment]
         torch._foreach_add_(weights, updates, alpha=-lr)
 
 
-def _orthogonalised(updates: Sequence[Tensor], steps: int) -> tuple[Tensor, ...]:
+def _orthogonalised(updates: Sequence[Tensor], steps: int) -> list[Tensor]:
     """Updates of filters, orthogonal; those of as many rows in one go, since columns of zeros change nothing."""
-    wide = [flat.T if len(flat) > flat.shape[1] else flat for flat in (each.flatten(1) for each in updates)]
+    # The order of the columns is all the same: that of memory, channels last, needs no copy.
+    flat = [each.movedim(1, -1).flatten(1) for each in updates]
+    wide = [matrix.T if len(matrix) > matrix.shape[1] else matrix for matrix in flat]
     alike = defaultdict(list)
     for place, matrix in enumerate(wide):
         alike[len(matrix)].append(place)
     result = list(updates)
     for places in alike.values():
         columns = max(wide[place].shape[1] for place in places)
-        stacked = torch.stack([pad(wide[place], (0, columns - wide[place].shape[1])) for place in places])
+        missing = [columns - wide[place].shape[1] for place in places]
+        stacked = torch.stack(
+            [pad(wide[place], (0, some)) if some else wide[place] for place, some in zip(places, missing, strict=True)]
+        )
         stacked = stacked.bfloat16() if stacked.is_cuda else stacked.float()  # precise enough where it is fast
         for place, matrix in zip(places, orthogonalise(stacked, steps), strict=True):
-            update, matrix = updates[place], matrix[:, : wide[place].shape[1]]
-            matrix = matrix if len(matrix) == len(update) else matrix.T
-            result[place] = matrix.to(update.dtype).reshape(update.shape)
-    return tuple(result)
+            filters, inputs, *sides = updates[place].shape
+            matrix = matrix[:, : wide[place].shape[1]]
+            matrix = matrix if len(matrix) == filters else matrix.T
+            result[place] = matrix.unflatten(1, (*sides, inputs)).movedim(-1, 1)
+    return result
 
 
 class WarmupLinear(LRScheduler):

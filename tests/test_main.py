@@ -317,6 +317,25 @@ data:
         assert config_of(run, "fit", "--config", path) == config_of(run, "fit")
 
 
+def test_a_smaller_batch_is_compiled_for_itself(run: Run, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = []
+
+    def backend(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> object:
+        values = [node.meta["example_value"] for node in graph.graph.nodes if node.op == "placeholder"]
+        sizes.extend([value.shape[0] for value in values if isinstance(value, torch.Tensor) and value.ndim == 4])
+        return graph.forward
+
+    compiled = torch.nn.Module.compile
+    monkeypatch.setattr(
+        torch.nn.Module, "compile", lambda net, mode, **settings: compiled(net, backend=backend, **settings)
+    )
+    words = ("fit", "--data", "ImageFolder", "--data.root", photos, "--data.batch_size", 7, "--trainer.max_epochs", 2)
+    assert run(*words, "--model.compile", "default").code == 0
+    torch._dynamo.reset()
+    assert 7 in sizes
+    assert {type(size) for size in sizes} == {int}  # one compiled for all sizes would be slower at each of them
+
+
 @pytest.mark.slow
 def test_a_compiled_net_learns_what_an_eager_one_does_and_is_exported(run: Run, photos: Path) -> None:
     net = ("--model.net", "SpeedNet", "--model.net.widths", "[8, 8]", "--model.net.views", 2)

@@ -231,6 +231,9 @@ class ImageData(L.LightningDataModule, ABC):
         balanced = part == "train" and self.sampling == "balanced"
         return Batches(*self._tensors[part], size, self._seed, place, trainer.global_rank, trainer.world_size, balanced)
 
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        return batch  # it is there already, and Lightning would look at every part of it
+
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         assert self.trainer is not None
         if not self.trainer.training:

@@ -27,7 +27,7 @@ from cifar_onnx.images import ResizeMode, decode, fingerprint, resize
 from cifar_onnx.progress import track
 from cifar_onnx.session import usable_cpus
 
-_VERSION = 3  # of how pictures become pixels: a change makes old caches stale
+_VERSION = 4  # of how pictures become pixels: a change makes old caches stale
 
 
 class ImageFolder(ImageData):

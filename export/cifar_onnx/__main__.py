@@ -23,9 +23,10 @@ def main(args: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
     except OSError as error:
-        if error.filename is None:
+        if isinstance(error, BrokenPipeError):
             raise
-        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
+        name = error.filename or "what was to be written"
+        print(f"error: {name}: {error.strerror or error}", file=sys.stderr)
     return 2
 
 
@@ -199,4 +200,7 @@ if __name__ == "__main__":
     except BrokenPipeError:  # the reader, `head` for one, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        code = 130
     sys.exit(code)

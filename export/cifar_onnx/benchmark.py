@@ -7,14 +7,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 
 from cifar_onnx import contract
 from cifar_onnx.classifier import BATCH, Classifier
 from cifar_onnx.errors import InputError
-from cifar_onnx.images import find
+from cifar_onnx.images import decode, find
 from cifar_onnx.session import usable_cpus
 
 BATCHES = (1, 8, 32, 256)
@@ -62,10 +61,15 @@ def ceiling(seconds: float = 0.5) -> float:
 
 def encoded(path: str, paths: Sequence[str]) -> list[bytes]:
     """Pictures as files hold them: those at `paths`, files or folders, or else the golden samples of the model."""
+    if not paths:
+        golden = [each.encoded for each in contract.read(path)[1].golden]
+        if not golden:
+            raise InputError(f"{path} holds no golden samples: name pictures with --photos")
+        return golden
     files = [file for each in paths for file in find(each)]
-    if paths and not files:
-        raise InputError(f"no pictures in {', '.join(paths)}")
-    return [Path(file).read_bytes() for file in files] or [golden.encoded for golden in contract.read(path)[1].golden]
+    for file in files:
+        decode(file)  # an error names it
+    return [file.read_bytes() for file in files]
 
 
 def benchmark(path: str, pictures: Sequence[bytes], seconds: float, providers: Sequence[str]) -> Iterator[Timing]:

@@ -3,8 +3,10 @@
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from io import IOBase
 from itertools import islice
 from os import PathLike
+from threading import Lock
 from typing import Any, overload
 
 import numpy as np
@@ -13,11 +15,12 @@ from PIL import Image
 
 from cifar_onnx import contract, images, probe
 from cifar_onnx.contract import Golden
-from cifar_onnx.errors import ImageError, InputError
+from cifar_onnx.errors import ContractError, ImageError, InputError
 from cifar_onnx.images import Pixels, Source
 from cifar_onnx.session import session, usable_cpus
 
 BATCH = 32  # pictures that run together by default
+_LARGE = 1_000_000  # pixels of a picture that is made a square as soon as it is decoded
 _PIXELS_TOGETHER = 16_000_000  # in one run of the graph, whose resize takes about 27 bytes for each
 
 _OUTPUTS = ["logits", "probabilities", "familiarity"]
@@ -115,8 +118,12 @@ class Classifier:
         if untrusted:
             probe.run(data, name)
         self.classes = self.contract.classes
+        self._resizing = Lock()
         self._session = session(data, name, providers, threads)
         self.providers: list[str] = self._session.get_providers()
+        shape = next((each.shape for each in self._session.get_outputs() if each.name == "probabilities"), None)
+        if shape is None or len(shape) != 2 or shape[1] not in (len(self.classes), None):
+            raise ContractError(f"{name}: it names {len(self.classes)} classes, its output probabilities is {shape}")
 
     @overload
     def __call__(self, image: Source, batch_size: int = BATCH) -> Prediction: ...  # type: ignore[overload-overlap]
@@ -133,7 +140,12 @@ class Classifier:
             ImageError: a picture cannot be decoded.
         """
         if isinstance(image, str | PathLike | bytes | Image.Image | np.ndarray):
-            return self._predict([images.decode(image)])[0]
+            return self._predict([self._decode(image)])[0]
+        if not isinstance(image, Iterable) or isinstance(image, bytearray | memoryview | IOBase):
+            raise ImageError(
+                f"{type(image).__name__} is no picture: give a path, encoded bytes, a Pillow image or a uint8 array "
+                "(H, W, 3), or several of these"
+            )
         predictions = []
         for answer in self.stream(image, batch_size):
             if isinstance(answer, ImageError):
@@ -154,10 +166,48 @@ class Classifier:
         """
         if batch_size < 1:
             raise InputError(f"batch_size is {batch_size}: it must be at least 1")
-        for pictures in _decoded(images, batch_size):
+        for pictures in self._decoded(images, batch_size):
             predictions = iter(self._predict([each for each in pictures if not isinstance(each, ImageError)]))
             for picture in pictures:
                 yield picture if isinstance(picture, ImageError) else next(predictions)
+
+    def _decode(self, source: Source) -> Pixels:
+        """A decoded picture; of a large one the square that the net sees, which takes no memory while it waits."""
+        picture = images.decode(source)
+        if picture.shape[0] * picture.shape[1] <= _LARGE:
+            return picture
+        with self._resizing:  # several at a time would fight for the threads of numpy's matrix product
+            return images.resize(picture, self.contract.size, self.contract.resize)
+
+    def _decoded(self, sources: Iterable[Source], together: int) -> Iterator[list[Pixels | ImageError]]:
+        """Decode pictures in threads, so many at a time, while the caller is at work on those before; one by one at 1.
+
+        What cannot be decoded is its error.
+        """
+
+        def decode(some: Sequence[Source]) -> list[Pixels | ImageError]:
+            results: list[Pixels | ImageError] = []
+            for source in some:
+                try:
+                    results.append(self._decode(source))
+                except ImageError as error:
+                    results.append(error)
+            return results
+
+        remaining, workers = iter(sources), usable_cpus()
+        with ThreadPoolExecutor(workers) as pool:
+
+            def begin() -> list[Future[list[Pixels | ImageError]]]:
+                some = list(islice(remaining, together))
+                share = -(-len(some) // workers) or 1
+                return [pool.submit(decode, some[start : start + share]) for start in range(0, len(some), share)]
+
+            waiting = begin()
+            while waiting:
+                pictures = [picture for future in waiting for picture in future.result()]
+                waiting = begin() if together > 1 else []
+                yield pictures
+                waiting = waiting or begin()
 
     def _predict(self, pictures: Sequence[Pixels]) -> list[Prediction]:
         """Predictions of decoded pictures; those of equal size run as one batch."""
@@ -256,34 +306,3 @@ class Classifier:
         scale = max(1.0, float(np.abs(golden.logits).max()))
         same = float(np.abs(logits[0] - golden.logits).max()) <= _TOLERANCE * scale
         return Replay(golden, label, difference, "probabilities" if same else "net")
-
-
-def _decoded(sources: Iterable[Source], together: int) -> Iterator[list[Pixels | ImageError]]:
-    """Decode pictures in threads, so many at a time, while the caller is at work on those before; one by one at 1.
-
-    What cannot be decoded is its error.
-    """
-
-    def decode(some: Sequence[Source]) -> list[Pixels | ImageError]:
-        results: list[Pixels | ImageError] = []
-        for source in some:
-            try:
-                results.append(images.decode(source))
-            except ImageError as error:
-                results.append(error)
-        return results
-
-    remaining, workers = iter(sources), usable_cpus()
-    with ThreadPoolExecutor(workers) as pool:
-
-        def begin() -> list[Future[list[Pixels | ImageError]]]:
-            some = list(islice(remaining, together))
-            share = -(-len(some) // workers) or 1
-            return [pool.submit(decode, some[start : start + share]) for start in range(0, len(some), share)]
-
-        waiting = begin()
-        while waiting:
-            pictures = [picture for future in waiting for picture in future.result()]
-            waiting = begin() if together > 1 else []
-            yield pictures
-            waiting = waiting or begin()

@@ -114,13 +114,14 @@ def info(options: argparse.Namespace) -> int:
     sets, unknown = about.sets, about.unknown
     print(f"doubts    temperature {about.temperature:g}; unknown where {unknown.score} is below {unknown.threshold:g}")
     print(f"          sets hold the right label of {1 - sets.alpha:.0%} of pictures ({sets.method})")
-    if cost := about.info.get("cost"):
+    cost = about.info.get("cost", {})
+    if all(isinstance(cost.get(key), int | float) for key in ("parameters", "flops")):
         print(
             f"net       {cost['parameters']:,} parameters, {cost['flops'] / 1e6:,.1f} million operations a picture, "
             f"{about.info.get('precision', 'fp32')}"
         )
     for name, value in about.info.get("metrics", {}).items():
-        print(f"metric    {name} {value:.4f}")
+        print(f"metric    {name} {value:.4f}" if isinstance(value, float) else f"metric    {name} {value}")
     for name, value in about.info.get("provenance", {}).items():
         words = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value
         print(f"from      {name} {words}")
@@ -138,7 +139,8 @@ def verify(options: argparse.Namespace) -> int:
         verdict = "ok" if replay.ok else f"WRONG, expected {expected}: the stage that differs is {replay.stage}"
         print(f"{replay.golden.name:<{width}}  {replay.label}, probabilities within {replay.difference:.1e}: {verdict}")
     passed = sum(replay.ok for replay in replays)
-    made = classifier.contract.info.get("provenance", {}).get("versions", {}).get("onnxruntime", "another version")
+    versions = classifier.contract.info.get("provenance", {}).get("versions")
+    made = versions.get("onnxruntime", "another version") if isinstance(versions, dict) else "another version"
     print(f"digest {classifier.contract.digest[:16]}... is that of the file's bytes")
     print(
         f"{passed} of {len(replays)} golden samples give the answer they must, by onnxruntime "
@@ -150,14 +152,14 @@ def verify(options: argparse.Namespace) -> int:
 def benchmark(options: argparse.Namespace) -> int:
     """Time a model, and say which settings to take."""
     pictures = speed.encoded(options.model, options.photos)
-    timings = []
+    timings, top = [], speed.ceiling()
     for timing in speed.benchmark(options.model, pictures, options.seconds, options.provider or ("cpu",)):
         timings.append(timing)
         if sys.stderr.isatty():
             print(f"\r{len(timings)} settings timed", end="", file=sys.stderr, flush=True)
     if sys.stderr.isatty():
         print("\r" + " " * 30 + "\r", end="", file=sys.stderr)
-    top, advice = speed.ceiling(), speed.advise(timings)
+    top, advice = max(top, speed.ceiling()), speed.advise(timings)  # other work may have begun or ended
     if options.json:
         rows = [asdict(timing) for timing in timings]
         print(json.dumps({"timings": rows, "ceiling_gflops": top, "advice": asdict(advice)}))

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+import math
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -124,15 +125,17 @@ def _with_digest(data: bytes, old: str, new: str) -> bytes:
 
 
 def _from_info(info: dict[str, Any]) -> Contract:
-    classes = tuple(str(name).encode().decode() for name in info["classes"])  # no half of a letter
-    sets, unknown = info["sets"], info["unknown"]
+    classes, sets, unknown = _names(info["classes"]), info["sets"], info["unknown"]
+    for key in ("cost", "metrics", "provenance"):
+        if not isinstance(info.get(key, {}), dict):
+            raise ValueError(f"{key} is no object")
     return Contract(
         classes=classes,
-        size=int(info["input"]["size"]),
+        size=_side(info["input"]["size"]),
         resize=_one_of(info["input"]["resize"], ResizeMode),
-        temperature=float(info["temperature"]),
-        sets=PredictionSets(_one_of(sets["method"], Method), float(sets["alpha"]), float(sets["threshold"])),
-        unknown=Unknown(str(unknown["score"]), float(unknown["threshold"])),
+        temperature=_positive(info["temperature"]),
+        sets=PredictionSets(_one_of(sets["method"], Method), _finite(sets["alpha"]), _finite(sets["threshold"])),
+        unknown=Unknown(str(unknown["score"]), _finite(unknown["threshold"])),
         digest=str(info["digest"]),
         golden=tuple(
             Golden(
@@ -153,6 +156,32 @@ def _one_of(word: Any, words: Any) -> Any:
     if word not in get_args(words):
         raise ValueError(f"{word!r} is none of {', '.join(get_args(words))}")
     return word
+
+
+def _names(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(name, str) and name for name in value):
+        raise ValueError("classes is no list of names")
+    if len(set(value)) < len(value):
+        raise ValueError("classes names one class twice")
+    return tuple(name.encode().decode() for name in value)  # no half of a letter
+
+
+def _side(value: Any) -> int:
+    if not isinstance(value, int) or value < 1:
+        raise ValueError(f"input.size is {value!r}: it must be a whole number from 1 up")
+    return value
+
+
+def _finite(value: Any) -> float:
+    if not math.isfinite(number := float(value)):
+        raise ValueError(f"{value!r} is no finite number")
+    return number
+
+
+def _positive(value: Any) -> float:
+    if (number := _finite(value)) <= 0:
+        raise ValueError(f"temperature is {number:g}: it must be above 0")
+    return number
 
 
 def _numbers(values: Any, count: int) -> tuple[float, ...]:

@@ -5,7 +5,6 @@ Notation: `H W` height and width of the picture, `S` side of the square that the
 
 import hashlib
 import io
-import struct
 from glob import glob, has_magic
 from os import PathLike
 from pathlib import Path
@@ -36,8 +35,6 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-# What Pillow raises for cut or rotten files.
-_ROTTEN = (OSError, SyntaxError, ValueError, EOFError, TypeError, AttributeError, KeyError, IndexError, struct.error)
 MAX_PIXELS = 100_000_000  # 300 MB once decoded; a 230 KB file can claim more
 PAD_VALUE = 128  # mid-grey, where mode `pad` has no picture
 MAX_SIDE = 65_535  # pixels, as JPEG's
@@ -94,7 +91,7 @@ def decode(source: Source, limit: int = MAX_PIXELS) -> Pixels:
         raise ImageError(f"{name}: {error}") from None
     except ImageError as error:
         raise ImageError(f"{name}: {error}") from None
-    except _ROTTEN as error:
+    except Exception as error:  # Pillow raises nearly anything for cut or rotten files
         raise ImageError(f"{name}: cannot be decoded ({error})") from None
 
 
@@ -114,7 +111,10 @@ def _upright_rgb(image: Image.Image, limit: int) -> Pixels:
         raise ImageError(f"{image.width} x {image.height} pixels: no side may be longer than {MAX_SIDE:,}")
     if image.mode == "F":
         raise ImageError("floating-point pixels have no fixed range: convert them to 8 bits first")
-    turn = _UPRIGHT.get(image.getexif().get(_ORIENTATION, 1))
+    image.load()  # a PNG may hold its EXIF behind the pixels
+    exif = Image.Exif()
+    exif.load(image.info.get("exif") or b"")  # Pillow's getexif looks at XMP besides, which browsers do not
+    turn = _UPRIGHT.get(exif.get(_ORIENTATION, 1))
     if turn is not None:  # FLIP_LEFT_RIGHT is 0
         image = image.transpose(turn)
     if image.mode.startswith("I"):  # 16-bit grey; Pillow's own convert("RGB") would clip it to white
@@ -219,7 +219,9 @@ def find(pattern: str | PathLike[str]) -> list[Path]:
     if path.exists() or not has_magic(str(pattern)):
         return [path]
     matches = sorted(map(Path, glob(str(pattern), recursive=True)))
-    found = [file for match in matches for file in ([match] if match.is_file() else find(match))]
+    below = [file for match in matches for file in ([match] if match.is_file() else files(match))]
+    # A pattern that names no suffix means pictures, as a folder does.
+    found = [file for file in dict.fromkeys(below) if path.suffix or file.suffix.lower() in SUFFIXES]
     if not found:
-        raise InputError(f"{pattern}: no file matches")
+        raise InputError(f"{pattern}: no {'file' if path.suffix else 'picture'} matches")
     return found

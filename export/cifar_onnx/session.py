@@ -9,6 +9,8 @@ import onnxruntime as ort
 
 from cifar_onnx.errors import ContractError, InputError, ProviderError
 
+_MOST_THREADS = 1024  # starting more takes minutes
+
 
 def session(
     model: bytes | str | PathLike[str], name: str, providers: Sequence[str], threads: int | None
@@ -18,7 +20,10 @@ def session(
     Raises:
         ContractError: onnxruntime cannot load the model.
         ProviderError: a provider is not active.
+        InputError: no session has so many threads.
     """
+    if threads is not None and not 1 <= threads <= _MOST_THREADS:
+        raise InputError(f"threads is {threads}: it must lie between 1 and {_MOST_THREADS}")
     options = ort.SessionOptions()
     options.log_severity_level = 3
     # Set in any case: left to itself, onnxruntime pins threads to CPUs that a container may not own.

@@ -37,7 +37,8 @@ class PredictionSets:
 def nonconformity(probabilities: NDArray[Any], method: Method) -> NDArray[np.float64]:
     """How badly each label goes with its picture, `(N, K)` from 0 to 1, from probabilities `(N, K)`.
 
-    `lac`: what the label's probability lacks to 1. `aps`: the sum of all that are at least as probable.
+    `lac`: what the label's probability lacks to 1. `aps`: the sum of its own and
+    of all higher ones; of equal ones, those of earlier classes count as higher.
     """
     p = probabilities.astype(np.float64)
     if method == "lac":

@@ -51,6 +51,12 @@ def test_the_command_prints_a_table_and_the_advice(model: Path, capsys: pytest.C
     assert "for one picture at a time: Classifier(model, threads=" in out
 
 
+def test_a_picture_that_cannot_be_read_is_named(model: Path, digits: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (digits / "rotten.png").write_bytes(b"no picture")
+    assert main(["benchmark", str(model), "--seconds", "0", "--photos", str(digits)]) == 2
+    assert f"error: {digits / 'rotten.png'}: not a picture" in capsys.readouterr().err
+
+
 def test_the_command_prints_json(model: Path, digits: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["benchmark", str(model), "--seconds", "0", "--photos", str(digits), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)

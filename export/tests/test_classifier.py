@@ -1,3 +1,4 @@
+import io
 import threading
 from collections.abc import Iterator
 from dataclasses import FrozenInstanceError
@@ -6,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 import pytest
+from handmade import with_info
 from PIL import Image
 
-from cifar_onnx import Classifier, ImageError, InputError, Prediction, ProviderError, images
+from cifar_onnx import Classifier, ContractError, ImageError, InputError, Prediction, ProviderError, contract, images
 
 
 @pytest.fixture(scope="module")
@@ -60,8 +62,41 @@ def test_large_pictures_do_not_run_together(classifier: Classifier, monkeypatch:
     sizes: list[int] = []
     run = classifier.run
     monkeypatch.setattr(classifier, "run", lambda batch: sizes.append(len(batch)) or run(batch))
-    assert len(classifier([np.zeros((2000, 3000, 3), np.uint8)] * 5)) == 5
-    assert sizes == [2, 2, 1]
+    assert len(classifier([np.zeros((1000, 1000, 3), np.uint8)] * 20)) == 20
+    assert sizes == [16, 4]
+
+
+def test_a_large_picture_waits_as_the_square_that_the_net_sees(
+    classifier: Classifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shapes: list[tuple[int, ...]] = []
+    run = classifier.run
+    monkeypatch.setattr(classifier, "run", lambda batch: shapes.append(batch.shape) or run(batch))
+    large = np.random.default_rng(0).integers(256, size=(1001, 1200, 3), dtype=np.uint8)
+    predictions = [classifier(large), *classifier([large] * 3)]
+    assert shapes == [(1, 32, 32, 3), (3, 32, 32, 3)]
+    assert np.abs(np.array(predictions[0].probabilities) - run(large[None])[1][0]).max() < 1e-6
+
+
+@pytest.mark.parametrize("source", [None, 3, bytearray(b"x"), io.BytesIO(b"x")], ids=lambda each: type(each).__name__)
+def test_what_is_no_picture_is_said(classifier: Classifier, source: object) -> None:
+    with pytest.raises(ImageError, match=rf"^{type(source).__name__} is no picture: give a path, encoded bytes"):
+        classifier(source)  # type: ignore[call-overload]
+
+
+def test_threads_are_bounded(model: Path) -> None:
+    with pytest.raises(InputError, match="threads is 99999999999: it must lie between 1 and 1024"):
+        Classifier(model, threads=99999999999)
+
+
+def test_a_contract_that_names_too_few_classes_is_refused(model: Path, tmp_path: Path) -> None:
+    data, known = contract.read(model)
+    golden = [{**g, "logits": g["logits"][:9], "probabilities": g["probabilities"][:9]} for g in known.info["golden"]]
+    info = {**known.info, "digest": contract.BLANK, "classes": known.info["classes"][:9], "golden": golden}
+    path = tmp_path / "nine.onnx"
+    path.write_bytes(with_info(data, info))
+    with pytest.raises(ContractError, match=r"it names 9 classes, its output probabilities is \['batch', 10\]"):
+        Classifier(path)
 
 
 def test_a_picture_that_cannot_be_decoded_is_named(classifier: Classifier) -> None:

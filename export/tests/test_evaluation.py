@@ -20,10 +20,12 @@ from cifar_onnx.__main__ import main
 from cifar_onnx.evaluation import commands
 from cifar_onnx.evaluation.bootstrap import Bootstrap, draw
 from cifar_onnx.evaluation.compare import Comparison, bounds, in_order, same_classes
-from cifar_onnx.evaluation.outcome import Outcome
+from cifar_onnx.evaluation.outcome import Outcome, answer
+from cifar_onnx.evaluation.reliability import Coverage
 from cifar_onnx.evaluation.robustness import under_corruptions
 from cifar_onnx.evaluation.slices import Groups, slicings
 from cifar_onnx.images import Pixels, resize
+from cifar_onnx.uncertainty import PredictionSets
 
 MODEL = Path(__file__).parent / "digits.onnx"
 
@@ -53,6 +55,21 @@ def evaluated(photos: Path) -> Path:
     output = photos.parent / "out"
     assert main(["evaluate", str(MODEL), str(photos), "--output", str(output), "--resamples", "50"]) == 0
     return output
+
+
+def test_answers_without_their_pixels_are_the_same(photos: Path) -> None:
+    model = Classifier(MODEL)
+    settings = (photos, model.classes, 32, "stretch", lambda batch: (model.run(batch)[0], None))
+    whole, light = answer(*settings), answer(*settings, keep=False)  # type: ignore[arg-type]
+    assert (len(whole.pixels), len(light.pixels)) == (200, 0)
+    assert np.array_equal(whole.logits, light.logits)
+    assert np.array_equal(whole.labels, light.labels)
+
+
+def test_classes_without_pictures_hide_no_bad_one() -> None:
+    shares = {"a": 0.9, "b": np.nan, "c": 0.2, "d": np.nan, "e": 0.5}
+    worst = Coverage(PredictionSets("lac", 0.1, 0.8), None, 1, 0, 1, shares).worst  # type: ignore[arg-type]
+    assert worst == [("c", 0.2), ("e", 0.5), ("a", 0.9)]
 
 
 def rows(path: Path) -> list[dict[str, str]]:
@@ -294,6 +311,9 @@ class TestSlices:
         first, second = Bootstrap(whole, draw(12, 50)).shares(whole.correct, np.eye(2, dtype=bool)[whole.labels])
         assert first.high == second.high == 1
         assert first.low == pytest.approx(6 / (6 + 1.96**2), abs=1e-3)
+        accuracy = Bootstrap(whole, draw(12, 50)).estimates["accuracy"]
+        assert (accuracy.value, accuracy.high) == (1, 1)
+        assert accuracy.low == pytest.approx(12 / (12 + 1.96**2), abs=1e-3)
 
     @pytest.mark.parametrize(
         ("text", "sentence"),
@@ -336,7 +356,8 @@ class TestCompare:
         a = outcome(self.labels, 0.8)
         comparison = Comparison(a, a, draw(2000, 50))
         assert (comparison.verdict, comparison.p_value) == ("no difference can be shown", 1.0)
-        assert (comparison.change.low, comparison.change.high) == (0, 0)
+        # Resamples show no change; of all such pictures a few may change (Wilson 1927).
+        assert -comparison.change.low == comparison.change.high == pytest.approx(1.96**2 / (2000 + 1.96**2), rel=1e-3)
 
     def test_an_interval_of_pairs_is_narrower_than_of_two_sets(self) -> None:
         a, b = outcome(self.labels, 0.8, 1), outcome(self.labels, 0.81, 1)

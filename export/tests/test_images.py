@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from cifar_onnx import ImageError, InputError, images
 
@@ -18,6 +19,12 @@ def saved(image: Image.Image, form: str = "PNG", **settings: object) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, form, **settings)  # type: ignore[arg-type]
     return buffer.getvalue()
+
+
+def without(png: bytes, chunk: bytes) -> bytes:
+    """A PNG without one of its chunks."""
+    start = png.index(chunk) - 4
+    return png[:start] + png[start + 12 + int.from_bytes(png[start : start + 4], "big") :]
 
 
 def test_path_bytes_image_and_array_decode_alike(tmp_path: Path) -> None:
@@ -87,8 +94,9 @@ def test_an_animation_gives_its_first_frame() -> None:
         (saved(Image.effect_noise((99, 99), 50), "JPEG")[:-500], "truncated"),
         (saved(Image.fromarray(HALVES), "TIFF"), "not a picture in one of the formats BMP, GIF, JPEG, PNG"),
         (saved(Image.fromarray(HALVES), "EPS"), "not a picture"),
+        (without(saved(Image.new("P", (4, 4))), b"PLTE"), "cannot be decoded"),
     ],
-    ids=["empty", "text", "cut PNG", "cut JPEG", "TIFF", "EPS"],
+    ids=["empty", "text", "cut PNG", "cut JPEG", "TIFF", "EPS", "PNG without its palette"],
 )
 def test_what_cannot_be_decoded_is_named_with_its_reason(tmp_path: Path, content: bytes, reason: str) -> None:
     (tmp_path / "a.jpg").write_bytes(content)
@@ -102,6 +110,18 @@ def test_missing_files_and_folders_are_named(tmp_path: Path) -> None:
         images.decode(tmp_path / "a.jpg")
     with pytest.raises(ImageError, match="is a folder, not a picture"):
         images.decode(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "WEBP", "PNG"])
+def test_only_exif_turns_a_picture(kind: str) -> None:
+    """XMP does not, as in browsers and in Node."""
+    turned = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
+    info = PngInfo()
+    info.add_itxt("XML:com.adobe.xmp", turned.decode())
+    settings = {"pnginfo": info} if kind == "PNG" else {"xmp": turned}
+    encoded = saved(Image.fromarray(HALVES), kind, **settings)
+    assert Image.open(io.BytesIO(encoded)).getexif()[0x0112] == 6
+    assert images.decode(encoded).shape == HALVES.shape
 
 
 def test_rotten_exif_is_not_fatal() -> None:
@@ -166,6 +186,11 @@ def test_find_takes_files_folders_and_globs(tmp_path: Path) -> None:
     assert images.find(tmp_path / "*.png") == [tmp_path / "b.png"]
     assert images.find(tmp_path / "i*") == [tmp_path / "in/c.webp"]
     assert images.find(tmp_path / "notes.txt") == [tmp_path / "notes.txt"]
+    assert images.find(tmp_path / "*.txt") == [tmp_path / "notes.txt"]
+    everything = images.find(tmp_path)
+    (tmp_path / "vacant").mkdir()
+    for pattern in ("*", "**", "**/*"):  # each picture once, and an empty folder hides no other
+        assert sorted(images.find(tmp_path / pattern)) == everything
     with pytest.raises(InputError, match="no file matches"):
         images.find(tmp_path / "*.gif")
     (tmp_path / "empty").mkdir()

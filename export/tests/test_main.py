@@ -3,7 +3,11 @@
 import csv
 import io
 import json
+import os
 import re
+import runpy
+import sys
+from errno import ENOSPC
 from pathlib import Path
 
 import pytest
@@ -126,6 +130,33 @@ def test_mistakes_end_with_exit_code_2(words: list[str], sentence: str, capsys: 
         code = int(stop.code or 0)
     assert code == 2
     assert sentence in capsys.readouterr().err
+
+
+def test_a_full_disk_is_one_sentence(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: object) -> int:
+        raise OSError(ENOSPC, os.strerror(ENOSPC))
+
+    monkeypatch.setattr("cifar_onnx.commands.info", full)
+    assert main(["info"]) == 2
+    assert capsys.readouterr().err == "error: what was to be written: No space left on device\n"
+
+
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules")
+def test_an_interruption_is_one_word(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(_: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("cifar_onnx.commands.info", interrupted)
+    monkeypatch.setattr(sys, "argv", ["cifar_onnx", "info"])
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_module("cifar_onnx", run_name="__main__")
+    assert (stop.value.code, capsys.readouterr().err) == (130, "interrupted\n")
+
+
+def test_facts_of_any_form_are_told(changed, capsys: pytest.CaptureFixture[str]) -> None:  # type: ignore[no-untyped-def]
+    path = changed(b'"cost": {"parameters"', b'"cost": {"pyrameters"', seal=True)
+    assert main(["info", str(path)]) == 0
+    assert "golden    8 samples" in capsys.readouterr().out
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:

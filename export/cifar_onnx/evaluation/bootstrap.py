@@ -22,6 +22,7 @@ from cifar_onnx.evaluation.outcome import Booleans, Floats, Integers, Outcome
 _SMALLEST = np.finfo(np.float64).eps  # probabilities below it count as it: scikit-learn's log_loss
 _CHUNK = 4_000_000  # draws in double precision at once
 _Z = float(norm.ppf(0.975))
+_SHARES = ("accuracy", "top5_accuracy", "precision_micro", "recall_micro", "f1_micro")  # of all pictures
 
 Draws = NDArray[np.uint8]
 Counts = NDArray[np.int32]
@@ -121,7 +122,9 @@ class Bootstrap:
     @cached_property
     def estimates(self) -> dict[str, Estimate]:
         """Every metric with its interval, in the order in which people ask for them."""
-        return {name: estimate(value, self.scores[name]) for name, value in scores(self.outcome).items()}
+        found = {name: estimate(value, self.scores[name]) for name, value in scores(self.outcome).items()}
+        count = len(self.outcome.labels)
+        return {name: _widened(each, count) if name in _SHARES else each for name, each in found.items()}
 
 
 def changes(a: Outcome, b: Outcome, groups: Booleans, draws: Draws) -> list[Estimate]:
@@ -131,11 +134,18 @@ def changes(a: Outcome, b: Outcome, groups: Booleans, draws: Draws) -> list[Esti
     number = groups.shape[1]
     with np.errstate(invalid="ignore"):
         values, resampled = gained.sum(axis=0) / groups.sum(axis=0), drawn[:, :number] / drawn[:, number:]
-    return [estimate(value, each) for value, each in zip(values, resampled.T, strict=True)]
+    found = [estimate(value, each) for value, each in zip(values, resampled.T, strict=True)]
+    alike = [len(np.unique(gained[members, k])) == 1 for k, members in enumerate(groups.astype(bool).T)]
+    counts = groups.sum(axis=0)
+    # Where every picture changes alike, resamples show nothing else.
+    return [
+        Estimate(each.value, max(-1, each.value - rest), min(1, each.value + rest)) if same else each
+        for each, same, rest in zip(found, alike, _Z**2 / (counts + _Z**2), strict=True)
+    ]
 
 
 def estimate(value: float, resampled: Floats) -> Estimate:
-    """A figure and its interval: percentiles of the resamples, corrected for their bias (Efron 1987).
+    """A figure and its interval: percentiles of the resamples, corrected for their bias (Efron 1981).
 
     A figure that is biased, such as the expected calibration error, is larger in resamples than it is; where the
     correction cannot bring it into its own interval, this ends there.

@@ -133,7 +133,7 @@ def compare(options: argparse.Namespace) -> int:
     subjects, folder, output = _subjects([options.a, options.b], options), Path(options.folder), Path(options.output)
     tables.prepare(output)
     same_classes(*(each.classes for each in subjects))
-    outcomes = [answer(folder, each.classes, each.size, each.mode, each.run) for each in subjects]
+    outcomes = [answer(folder, each.classes, each.size, each.mode, each.run, keep=False) for each in subjects]
     a, b = outcomes[0], in_order(outcomes[1], outcomes[0].classes)
     comparison = Comparison(a, b, draw(len(a.labels), options.resamples))
     milliseconds = latency([(each.logits, each.size) for each in subjects])

@@ -22,6 +22,7 @@ _TYPES: dict[str, type[np.generic]] = {
     "tensor(double)": np.float64,
     "tensor(uint8)": np.uint8,
 }
+_TRIED = 4  # pictures of noise
 
 
 class ForeignClassifier:
@@ -88,10 +89,18 @@ class ForeignClassifier:
             raise InputError(f"{model} takes pictures of {known} x {known} pixels: --size {size} does not fit")
         self.size = int(size or known or 0)
         self._at_once = shape[0] if isinstance(shape[0], int) else None
-        self.logits(np.zeros((1, self.size, self.size, 3), np.uint8))  # what does not fit shows before the work
+        noise = np.random.default_rng(0).integers(256, size=(_TRIED, self.size, self.size, 3), dtype=np.uint8)
+        scores = self._scores(noise)  # what does not fit shows before the work
+        # Decided once: rounded probabilities may miss a sum of 1, and the logits of one picture may hit it.
+        self._probable = bool((scores >= 0).all() and np.allclose(scores.sum(axis=1), 1, atol=0.02))
 
     def logits(self, batch: Pixels) -> Scores:
         """Logits `(B, K)` of uint8 `(B, S, S, 3)`."""
+        scores = self._scores(batch)
+        return np.log(np.maximum(scores, np.finfo(np.float32).tiny)) if self._probable else scores
+
+    def _scores(self, batch: Pixels) -> Scores:
+        """What the file gives."""
         x: NDArray[Any] = batch
         if self._type != np.uint8:
             x = ((batch - self._mean) / self._std).astype(self._type)
@@ -104,9 +113,6 @@ class ForeignClassifier:
             raise InputError(
                 f"{self.name} gives {scores.shape} for {len(batch)} pictures: --classes names {len(self.classes)}"
             )
-        sums = scores.sum(axis=1)
-        if (scores >= 0).all() and np.allclose(sums, 1, atol=1e-3):
-            return np.log(np.maximum(scores, np.finfo(np.float32).tiny))
         return scores
 
     def _run(self, x: NDArray[Any], count: int) -> Scores:

@@ -47,7 +47,7 @@ class Outcome:
         names: path or number of each picture.
         labels: `(N,)`.
         logits: `(N, K)`, divided by the temperature.
-        pixels: uint8 `(N, S, S, 3)`, as the net saw them.
+        pixels: uint8 `(N, S, S, 3)`, as the net saw them, or none where nobody will ask for them.
         areas: `(N,)`, pixels of each picture before it was resized; None where that is not known.
         unreadable: what could not be decoded, and is in none of the above.
         familiarity: `(N,)`, how like they are to what was learnt from; None of a model that does not say so.
@@ -122,7 +122,9 @@ def squares(folder: Path, size: int, mode: ResizeMode) -> Pixels:
     return np.stack(pictures)
 
 
-def answer(folder: Path, classes: Sequence[str], size: int, mode: ResizeMode, run: Answers) -> Outcome:
+def answer(
+    folder: Path, classes: Sequence[str], size: int, mode: ResizeMode, run: Answers, keep: bool = True
+) -> Outcome:
     """Decode and classify the pictures in `folder/<class>/*`.
 
     They are resized here, once, by the formula that the graph has too, so that the whole batch runs together and what
@@ -134,6 +136,7 @@ def answer(folder: Path, classes: Sequence[str], size: int, mode: ResizeMode, ru
         size: `S`.
         mode: how a picture becomes a square.
         run: the net.
+        keep: the pixels, in the outcome; else there are none in it.
 
     Raises:
         InputError: the folder holds no pictures, or one of a class that the model does not know.
@@ -149,9 +152,9 @@ def answer(folder: Path, classes: Sequence[str], size: int, mode: ResizeMode, ru
         return resize(picture, size, mode), picture.shape[0] * picture.shape[1]
 
     kept: list[tuple[Path, int]] = []
-    pixels = np.empty((len(files), size, size, 3), np.uint8)
+    pixels = np.empty((len(files) if keep else _TOGETHER, size, size, 3), np.uint8)
     answers, areas, unreadable = [], [], []
-    done = 0
+    begin = end = 0  # of those in `pixels` that wait for the net
     waiting = 2 * max(_TOGETHER, threads * together)
     results = ahead(read, (path for path, _ in files), threads, waiting, together)
     # Each of the threads with a matrix product in threads of its own would take twice as long.
@@ -160,14 +163,15 @@ def answer(folder: Path, classes: Sequence[str], size: int, mode: ResizeMode, ru
             if isinstance(result, str):
                 unreadable.append(Unreadable(str(path), label, result))
                 continue
-            pixels[len(kept)], area = result
+            pixels[end], area = result
+            end += 1
             kept.append((path, label))
             areas.append(area)
-            if len(kept) - done == _TOGETHER:
-                answers.append(run(pixels[done : len(kept)]))
-                done = len(kept)
-    if done < len(kept):
-        answers.append(run(pixels[done : len(kept)]))
+            if end - begin == _TOGETHER:
+                answers.append(run(pixels[begin:end]))
+                begin = end = end if keep else 0
+    if begin < end:
+        answers.append(run(pixels[begin:end]))
     if not kept:
         raise InputError(f"{folder}: none of the {len(files)} files can be read as a picture")
     logits, familiar = zip(*answers, strict=True)
@@ -176,7 +180,7 @@ def answer(folder: Path, classes: Sequence[str], size: int, mode: ResizeMode, ru
         [str(path) for path, _ in kept],
         np.array([label for _, label in kept], np.int64),
         np.concatenate(logits),
-        pixels[: len(kept)],
+        pixels[: len(kept) if keep else 0],
         np.array(areas, np.int64),
         tuple(unreadable),
         None if any(each is None for each in familiar) else np.concatenate(familiar),

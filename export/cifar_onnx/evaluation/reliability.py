@@ -68,6 +68,12 @@ class Coverage:
     single: float
     classes: Mapping[str, float]
 
+    @property
+    def worst(self) -> list[tuple[str, float]]:
+        """Classes with pictures, and their shares, the smallest first."""
+        known = [(name, share) for name, share in self.classes.items() if not np.isnan(share)]
+        return sorted(known, key=lambda pair: pair[1])
+
 
 @dataclass(frozen=True)
 class Reliability:

@@ -26,6 +26,7 @@ from cifar_onnx.progress import track
 from cifar_onnx.uncertainty import Method, PredictionSets, Unknown, nonconformity
 
 REFUSED = 0.05  # share of the validation images that may be taken for unknown
+_TELLING = 0.7  # mean AUROC of a score that tells something
 _TEMPERATURES = (0.05, 20.0)
 _TOGETHER = 250  # images in one run of the net
 
@@ -72,7 +73,21 @@ class Calibration:
             f"calibrated on {self.images:,} validation images: temperature {self.temperature:g}, expected calibration "
             f"error {before:.1f} % before, {after:.1f} % after\n"
             f"unknown by {self.unknown.score.replace('_', ' ')}: {REFUSED:.0%} of these images, {refused}"
+            + "".join(f"\nwarning: {each}" for each in self.warnings)
         )
+
+    @property
+    def warnings(self) -> list[str]:
+        """What the validation images are too few, or the net too weak, for."""
+        found, needed = [], math.ceil(1 / self.sets.alpha - 1e-9) - 1
+        if self.images < needed:
+            found.append(
+                f"{self.images} validation images are too few for prediction sets at alpha {self.sets.alpha:g}: each "
+                f"holds all classes, until there are {needed}"
+            )
+        if (mean := float(np.mean([each.auroc for each in self.rejections]))) < _TELLING:
+            found.append(f"what it calls unknown is hardly better than chance (AUROC {mean:.2f} on average)")
+        return found
 
     def again(
         self, run: Callable[[Pictures], tuple[Scores, Scores]], known: Images, classes: Sequence[str]

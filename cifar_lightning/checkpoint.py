@@ -83,7 +83,10 @@ def load(path: str | Path) -> dict[str, Any]:
             # Explicitly, so that no environment variable can undo it.
             checkpoint: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
     except OSError as error:
-        raise InputError(f"{path}: no such checkpoint ({error.strerror})") from None
+        advice = ""
+        if kept := sorted(Path(path).rglob("best.ckpt")):
+            advice = f": did you mean {kept[-1]}?"
+        raise InputError(f"{path}: no such checkpoint ({error.strerror}){advice}") from None
     except InputError:
         raise
     except Exception as error:  # torch.load raises whatever the bytes lead it to

@@ -13,13 +13,13 @@ import lightning.pytorch as L
 import torch
 from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import ModelCheckpoint, Timer
+from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, Logger
 
 from cifar_lightning import augment, distill, loss, nets, runs  # noqa: F401  so that a config may name their classes without a module
 from cifar_lightning import checkpoint as checkpoints
-from cifar_lightning.callbacks import LastCheckpoint, RunConfig
+from cifar_lightning.callbacks import BestCheckpoint, LastCheckpoint, RunConfig
 from cifar_lightning.command import Command, process, without
 from cifar_lightning.data import ImageData, ImageFolder
 from cifar_lightning.interruption import Interrupted
@@ -93,7 +93,7 @@ class CLI(LightningCLI):
             action="store_true",
             help="Import the classes that the checkpoint names, wherever they come from: their code runs.",
         )
-        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.add_lightning_class_args(BestCheckpoint, "checkpoint")
         parser.add_lightning_class_args(LastCheckpoint, "last")
         parser.link_arguments("data.classes", "model.classes", apply_on="instantiate")
         parser.link_arguments("data.classes", "model.net.init_args.num_classes", compute_fn=len, apply_on="instantiate")
@@ -108,7 +108,8 @@ class CLI(LightningCLI):
         if self.subcommand != "fit":
             self.save_config_callback = None
             if self.checkpoint is None:
-                raise InputError(f"{self.subcommand} needs a checkpoint: name its file with --ckpt_path")
+                option = "--against" if self.subcommand == "verify" else "--ckpt_path"
+                raise InputError(f"{self.subcommand} needs a checkpoint: name its file with {option}")
         elif self.checkpoint:
             self._check_resumable(self.checkpoint, self.config.fit)
         config = self.config[self.subcommand]
@@ -163,7 +164,7 @@ class CLI(LightningCLI):
                 )
         plain = {name: value for name, value in vars(config.trainer).items() if isinstance(value, str | int | float)}
         with _quiet():
-            ModelCheckpoint(**vars(config.checkpoint))
+            BestCheckpoint(**vars(config.checkpoint))
             L.Trainer(**{**plain, "logger": False, "callbacks": None, "enable_checkpointing": False})  # type: ignore[arg-type]
 
     def after_instantiate_classes(self) -> None:
@@ -212,6 +213,8 @@ class CLI(LightningCLI):
         check_precision(self.trainer.precision, device)
         self.model.begin(resumed=self.checkpoint is not None)
         rehearse(self.model, self.datamodule, device)
+        if self.trainer.is_global_zero:
+            print(self.datamodule, flush=True)
         for callback in self.trainer.checkpoint_callbacks:
             if folder := getattr(callback, "dirpath", None):
                 runs.check_writable(Path(folder))
@@ -230,7 +233,7 @@ class CLI(LightningCLI):
         if self.run:
             runs.record(self.run.folder, finished=not out_of_time)
         best = self.trainer.checkpoint_callback
-        if self.trainer.is_global_zero and isinstance(best, ModelCheckpoint) and best.best_model_score is not None:
+        if self.trainer.is_global_zero and isinstance(best, BestCheckpoint) and best.best_model_score is not None:
             path = _short(best.best_model_path)
             print(f"best {best.monitor} {float(best.best_model_score):.4f}, kept in {path}")
             _next("test", "--ckpt_path", path)

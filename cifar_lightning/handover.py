@@ -20,7 +20,7 @@ BATCH, DELAY = 32, 2000  # pictures that Triton runs together at most, and micro
 
 
 def write_card(model: Path, name: str, report: Path, checkpoint: str, license_name: str | None) -> Path:
-    """Write MODEL_CARD.md beside a model file.
+    """Write MODEL_CARD.md beside a model file, or NAME.MODEL_CARD.md where it has a name of its own.
 
     Args:
         model: the file.
@@ -46,7 +46,7 @@ def write_card(model: Path, name: str, report: Path, checkpoint: str, license_na
         metrics = [{"type": each, "value": round(results[each]["value"], 4)} for each in ("accuracy", "f1_macro")]
         result = {"task": {"type": "image-classification"}, "dataset": dataset, "metrics": metrics}
         front["model-index"] = [{"name": name, "results": [result]}]
-    path = model.with_name("MODEL_CARD.md")
+    path = model.with_name("MODEL_CARD.md" if model.name == "model.onnx" else f"{model.stem}.MODEL_CARD.md")
     text = render(
         "cifar_lightning",
         "model_card.md.jinja",

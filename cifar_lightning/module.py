@@ -136,7 +136,9 @@ class Classifier(Optimized):
             # Lightning converts after it has restored a checkpoint, and would have rounded 64-bit weights to 32.
             self.trainer.precision_plugin.convert_module(self)
             if self.compile_mode:
-                self.net.compile(mode=self.compile_mode, dynamic=False)  # else a last, smaller batch slows all
+                # A graph for each size: one for all would be slower at each. Stages of Freeze each need their own.
+                torch._dynamo.config.recompile_limit = 64
+                self.net.compile(mode=self.compile_mode, dynamic=False)
             self.begin()
             if datamodule is not None and isinstance(self.loss, CrossEntropy):
                 labels = torch.from_numpy(datamodule.images("train").labels)

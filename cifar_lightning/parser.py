@@ -6,6 +6,7 @@ import re
 import sys
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any, ClassVar, NoReturn
 
 import lightning.pytorch as L
@@ -95,6 +96,8 @@ def explain(message: str, keys: Iterable[str], bases: Sequence[type] = _BASES) -
             "Timm, and --model.net.name, such as resnet18"
         )
     if match := re.search(r"dot import path string: (\S+)", message):
+        if key == "data" and Path(match[1]).is_dir():
+            return f"{where}{match[1]!r} is a folder: --data ImageFolder --data.root {match[1]}"
         return f"{where}no class is called {match[1]!r}{hint(match[1], _classes(bases))}"
     if match := re.search(r"module '([^']+)' has no attribute '([^']+)'", message):
         return f"{where}{match[1]} has no {match[2]!r}{hint(match[2], dir(importlib.import_module(match[1])))}"
@@ -121,12 +124,13 @@ def hint(name: str, valid: Iterable[str]) -> str:
 
 def _hint_key(name: str, keys: Iterable[str]) -> str:
     """As `hint` for dotted keys, of which the parser may know only the first parts."""
-    parts = name.split(".")
+    parts, keys = name.split("."), list(keys)
     for count in range(len(parts), 0, -1):
         near = _nearest(".".join(parts[:count]), (key for key in keys if key.count(".") == count - 1))
         if near:
             return f": did you mean {'.'.join([near, *parts[count:]])!r}?"
-    return ""
+    inside = sorted((key for key in keys if key.split(".")[-1].removeprefix("max_") == name), key=len)
+    return f": did you mean {inside[0]!r}?" if inside else ""
 
 
 def _nearest(name: str, valid: Iterable[str]) -> str | None:

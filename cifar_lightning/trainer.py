@@ -13,7 +13,7 @@ from torch import nn
 
 from cifar_lightning import checkpoint as checkpoints
 from cifar_lightning.attacks import under_attacks
-from cifar_lightning.data import ImageData
+from cifar_lightning.data import ImageData, ImageFolder
 from cifar_lightning.export import export
 from cifar_lightning.familiarity import Scored, values
 from cifar_lightning.module import Classifier
@@ -44,7 +44,7 @@ class Trainer(L.Trainer):
 
         Args:
             ckpt_path: the checkpoint.
-            output: folder for the files; by default report in the run's folder.
+            output: folder for the files; by default report in the run's folder, or report-NAME for another data.root.
             groups: CSV file with groups of the pictures: the column path, and another for each kind of group.
             corruptions: also with noise, blur, fog and the like.
             attacks: also under adversarial attacks (FGSM, PGD) of these radii, in grey levels of 255.
@@ -65,7 +65,10 @@ class Trainer(L.Trainer):
             raise InputError("test takes no strategy that spawns or forks: leave --trainer.strategy out, or give ddp")
         if resamples < 1 or (attacks and min(attacks) < 0):
             raise InputError("resamples must be 1 at least, and the radii of attacks not below 0")
-        folder = Path(output) if output else checkpoints.run_folder(ckpt_path) / "report"
+        own = "report"
+        if isinstance(datamodule, ImageFolder) and datamodule.elsewhere:  # the run's own stays
+            own += f"-{datamodule.root.resolve().name}"
+        folder = Path(output) if output else checkpoints.run_folder(ckpt_path) / own
         tables.prepare(folder)
         listed = Groups(Path(groups)) if groups else None
         super().test(model, datamodule=datamodule, ckpt_path=ckpt_path, verbose=False)
@@ -74,7 +77,8 @@ class Trainer(L.Trainer):
         images = datamodule.images("test")
         indices, answers, contrasts = (tensor.numpy() for tensor in model.tested)
         if (place := datamodule.folder("test")) and "test" not in datamodule.given:
-            print(f"the test set is {len(images):,} pictures of {place}, which fit never uses")
+            uses = "would not use: python -m cifar_onnx evaluate judges all" if datamodule.elsewhere else "never uses"
+            print(f"the test set is {len(images):,} pictures of {place}, which fit {uses}")
         if len(indices) < len(images):
             print(f"only {len(indices):,} of {len(images):,} images are judged")
         judged, net = images.take(indices), nn.Sequential(model.pixels, model.net)

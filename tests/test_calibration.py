@@ -1,6 +1,8 @@
 """Temperature, prediction sets and unknown pictures, as a validation set decides them."""
 
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,7 @@ from torch import nn
 from cifar_lightning.calibration import calibrate, conformal_threshold, fit_temperature, unknown_threshold
 from cifar_lightning.data.images import Images
 from cifar_lightning.familiarity import Contrasts, Energy, MaxLogit, Scored, Watched, candidates, held_out, values
-from cifar_lightning.nets import CNN, SpeedNet
+from cifar_lightning.nets import CNN, Pixels, SpeedNet
 from cifar_onnx import Classifier, InputError
 from cifar_onnx.evaluation.metrics import expected_calibration_error
 from cifar_onnx.uncertainty import PredictionSets, nonconformity
@@ -174,14 +176,34 @@ class TestCommand:
         assert "Prediction sets" in page
         assert "Pictures of nothing it knows" in page
 
-    def test_pictures_of_the_users_are_asked_about(self, run: Run, model: Path, photos: Path) -> None:
+    def test_what_they_are_too_few_for_is_said(self) -> None:
+        torch.manual_seed(0)
+        images = np.random.default_rng(0).integers(256, size=(8, 8, 8, 3), dtype=np.uint8)
+        known = Images(images, np.arange(8) % 2, [""] * 8)
+        net = nn.Sequential(Pixels(), nn.Flatten(), nn.Linear(192, 2))
+        few = calibrate(net, known, ["a", "b"])
+        assert few.sets.threshold == 1
+        sentence = (
+            "8 validation images are too few for prediction sets at alpha 0.1: each holds all classes, until there"
+        )
+        assert f"warning: {sentence} are 9" in str(few)
+        assert not any("too few" in each for each in calibrate(net, known, ["a", "b"], alpha=0.2).warnings)
+        blind = replace(few, rejections=tuple(replace(each, auroc=0.5) for each in few.rejections))
+        assert "what it calls unknown is hardly better than chance (AUROC 0.50 on average)" in str(blind)
+        assert not replace(few, images=9, rejections=(replace(few.rejections[0], auroc=0.9),)).warnings
+
+    def test_pictures_of_the_users_are_asked_about(
+        self, run: Run, model: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
         from cifar_onnx.__main__ import main as receiver
 
         (photos / "digits" / "0").mkdir(parents=True)
         golden = Classifier(model).contract.golden[0]
         (photos / "digits" / "0" / "a.png").write_bytes(golden.encoded)
         words = ["evaluate", str(model), str(photos / "digits"), "--others", str(photos / "train"), "--resamples", "2"]
+        capsys.readouterr()
         assert receiver([*words, "--output", "out"]) == 0
+        assert re.search(r"others +\d+\.\d% of 36 called unknown \(AUROC [01]\.\d{3}\)", capsys.readouterr().out)
         known = json.loads(Path("out/metrics.json").read_text())["reliability"]["unknown"]["others"]["others"]
         assert known["count"] == 36
         assert known["rejected"] > 0.9

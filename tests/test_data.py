@@ -212,6 +212,41 @@ class TestImageFolder:
         with pytest.raises(InputError, match="no pictures of class 'yellow' to train on"):
             ImageFolder(str(photos)).images("train")
 
+    @pytest.mark.parametrize(
+        ("old", "new", "meant"),
+        [("train", "Train", "train"), ("test", "testing", "test"), ("test", "valid", "val")],
+    )
+    def test_a_part_by_another_name_is_neither_left_out_nor_a_class(
+        self, photos: Path, old: str, new: str, meant: str
+    ) -> None:
+        (photos / old).rename(photos / new)
+        if old == "train":
+            (photos / "test").rename(photos / "Test")
+        sentence = f"{photos}/[Tt]\\w+ is neither" if old == "train" else f"{photos / new} is neither"
+        with pytest.raises(InputError, match=rf"{sentence} a class nor train/, val/ or test/: rename it to \w+"):
+            ImageFolder(str(photos))
+        if old != "train":
+            with pytest.raises(InputError, match=f"rename it to {meant}"):
+                ImageFolder(str(photos))
+
+    def test_a_class_may_be_called_valid(self, photos: Path) -> None:
+        (photos / "train" / "red").rename(photos / "train" / "valid")
+        assert ImageFolder(str(photos / "train")).classes == ["blue", "green", "valid"]
+
+    def test_of_many_unreadable_files_a_few_are_named(self, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        for number in range(9):
+            (photos / "train" / "red" / f"x{number}.jpg").write_text("not a picture")
+        ImageFolder(str(photos)).images("train")
+        lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("left out: ")]
+        assert len(lines) == 6
+        assert lines[-1] == f"left out: 4 more files of {photos / 'train'}"
+
+    def test_what_there_is_to_train_on_is_a_line(self, photos: Path) -> None:
+        held = "3 classes (blue, green, red): 33 images to train on, 3 held out to validate by"
+        assert str(ImageFolder(str(photos))) == held
+        shutil.copytree(photos / "test", photos / "val")
+        assert str(ImageFolder(str(photos))).endswith(": 36 images to train on, 9 to validate by")
+
     def test_a_test_folder_without_a_training_folder_is_no_class(self, photos: Path) -> None:
         (photos / "train").rename(photos / "trainn")
         with pytest.raises(InputError, match=r"has test/ but no train/ beside it"):

@@ -392,7 +392,7 @@ class TestHandover:
         checkpoint = Path("run/checkpoints", checkpoint.name)
         words = ("export", "--ckpt_path", checkpoint, "--output", "out/m.onnx")
         assert run(*words).code == 0
-        card = Path("out/MODEL_CARD.md")
+        card = Path("out/m.MODEL_CARD.md")  # MODEL_CARD.md is model.onnx's
         front = yaml.safe_load(card.read_text().split("---\n")[1])
         assert "license" not in front
         assert "It has not been tested yet" in card.read_text()

@@ -159,7 +159,7 @@ class TestListing:
         assert run("predict", "--ckpt_path", path, *others).code == 0
         assert len(Path("others.csv").read_text().splitlines()) == 1 + 36
         result = run("test", "--ckpt_path", path, *others[:4], "--resamples", 20)
-        assert f"the test set is 3 pictures of {photos / 'train'}, which fit never uses" in result.out
+        assert f"the test set is 3 pictures of {photos / 'train'}, which fit would not use" in result.out
         result = run("predict", "--ckpt_path", path, "--data.root", photos / "test", "--data.labels", "labels.csv")
         assert result.code == 2
         assert result.err.endswith(

@@ -14,7 +14,7 @@ import torch
 import yaml
 from lightning.pytorch.strategies import SingleDeviceStrategy
 
-from cifar_lightning.callbacks import LastCheckpoint
+from cifar_lightning.callbacks import BestCheckpoint, LastCheckpoint
 from cifar_lightning.checkpoint import write
 from cifar_lightning.cli import CLI
 from cifar_lightning.data import Digits, ImageData
@@ -186,6 +186,26 @@ class TestFit:
         folder = Path("runs/cnn/version_0/checkpoints")
         epochs = {path.name: torch.load(path, weights_only=True)["epoch"] for path in folder.iterdir()}
         assert epochs == {"best.ckpt": 0, "last.ckpt": 2}
+
+    def test_of_equally_accurate_epochs_that_of_the_least_loss_is_kept(
+        self, run: Run, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        accuracies, losses = [0.5, 0.8, 0.8, 0.8, 0.7], [0.1, 0.9, 0.4, 0.6, 0.2]
+
+        def log(self: Any, part: str, metrics: object) -> None:
+            self.log("val/loss", losses[self.current_epoch])
+            self.log("val/accuracy", accuracies[self.current_epoch])
+
+        monkeypatch.setattr("cifar_lightning.module.Classifier._log_metrics", log)
+        assert run("fit", *BRIEF, "--trainer.max_epochs", 5).code == 0
+        best, last = (torch.load(f"runs/cnn/version_0/checkpoints/{name}.ckpt") for name in ("best", "last"))
+        assert best["epoch"] == 2
+        # A run that goes on knows it.
+        (state,) = (state for key, state in last["callbacks"].items() if key.startswith("BestCheckpoint"))
+        resumed = BestCheckpoint(monitor="val/accuracy", mode="max")
+        resumed.dirpath = state["dirpath"]
+        resumed.load_state_dict(state)
+        assert resumed.state_dict()["val_loss"] == pytest.approx(0.4)
 
     @pytest.mark.parametrize("accumulated", [
         ("--trainer.accumulate_grad_batches", 2),
@@ -514,6 +534,9 @@ class TestMistakes:
             (["fit", "--data", "Digits", "--model.loss.class_weights", "[1.0]"], "1 class weights for 10 classes"),
             (["test"], "test needs a checkpoint: name its file with --ckpt_path"),
             (["test", "--ckpt_path", "last"], "last: no such checkpoint"),
+            (["verify", "m.onnx"], "verify needs a checkpoint: name its file with --against"),
+            (["fit", "--epochs", "3"], "there is no option 'epochs': did you mean 'trainer.max_epochs'?"),
+            (["fit", "--data", "/"], "data: '/' is a folder: --data ImageFolder --data.root /"),
             (["fit", "--ckpt_path", "best"], "best: no such checkpoint"),
             (["predict"], "predict needs a checkpoint: name its file with --ckpt_path"),
             (["fit", "--data", "Digits", "--trainer.accumulate_grad_batches", "0"], "must be at least 1"),
@@ -629,7 +652,7 @@ class TestMistakes:
                 ["--trainer.callbacks+", "EarlyStopping", "--trainer.callbacks.monitor", "val/acc"],
                 "EarlyStopping monitors 'val/acc', which is not a metric: there are train/loss, val/loss, val/accuracy",
             ),
-            (["--checkpoint.monitor", "val/acc"], "ModelCheckpoint monitors 'val/acc'"),
+            (["--checkpoint.monitor", "val/acc"], "BestCheckpoint monitors 'val/acc'"),
             (["--data.batch_size", 0], "data.batch_size is 0: it must be at least 1"),
             (["--trainer.max_epochs", -2], "max_epochs"),
             (["--checkpoint.mode", "most"], "most"),

@@ -263,6 +263,9 @@ class TestAttacks:
         assert first["0/255"] == second["0/255"] == clean
         assert second["8/255"] < clean
         assert "8/255" in Path("out/report.html").read_text()
+        assert (
+            f"adversarial attacks         accuracy {clean:.1%} at 0/255, {second['8/255']:.1%} at 8/255" in result.out
+        )
 
 
 def test_corruptions_by_torch_and_onnxruntime_are_the_same(run: Run, trained: Path, photos: Path) -> None:

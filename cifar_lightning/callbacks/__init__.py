@@ -1,6 +1,7 @@
 """Callbacks: what a run says of itself, what it keeps, how it goes on, and how a net begins, stays or is averaged."""
 
 from cifar_lightning.callbacks.average import SWA
+from cifar_lightning.callbacks.best import BestCheckpoint
 from cifar_lightning.callbacks.config import RunConfig
 from cifar_lightning.callbacks.curves import Curves
 from cifar_lightning.callbacks.freeze import Freeze
@@ -10,4 +11,15 @@ from cifar_lightning.callbacks.prune import Pruned
 from cifar_lightning.callbacks.record import Record
 from cifar_lightning.callbacks.resume import Resume
 
-__all__ = ["SWA", "Curves", "EpochLines", "Freeze", "LastCheckpoint", "Pruned", "Record", "Resume", "RunConfig"]
+__all__ = [
+    "SWA",
+    "BestCheckpoint",
+    "Curves",
+    "EpochLines",
+    "Freeze",
+    "LastCheckpoint",
+    "Pruned",
+    "Record",
+    "Resume",
+    "RunConfig",
+]

@@ -16,6 +16,8 @@ from cifar_lightning.data.images import Images, Part, Rows, channel_statistics, 
 from cifar_onnx import InputError
 from cifar_onnx.images import Pixels, ResizeMode, encode_png, fingerprint
 
+_NAMED = 10  # classes
+
 
 class ImageData(L.LightningDataModule, ABC):
     """Images in memory, or streamed from disk; a source says what they are.
@@ -36,10 +38,12 @@ class ImageData(L.LightningDataModule, ABC):
     Attributes:
         image_size: side of the images in pixels.
         resize_mode: how a picture of another size or shape becomes one of them.
+        elsewhere: that these are other pictures than those of training: where they have no test set, all are predicted.
     """
 
     image_size: int = 32
     resize_mode: ResizeMode = "stretch"
+    elsewhere = False
 
     def __init__(
         self,
@@ -87,6 +91,14 @@ class ImageData(L.LightningDataModule, ABC):
     @abstractmethod
     def load(self, part: Part) -> Images:
         """Read one of the given parts."""
+
+    def __str__(self) -> str:
+        """What there is to train on, in a line."""
+        first, count = self.classes[:_NAMED], len(self.classes)
+        names = ", ".join(first) + (f" and {count - len(first)} more" if count > len(first) else "")
+        held = "" if "val" in self.given else "held out "
+        train, val = (len(self.images(part)) for part in ("train", "val"))
+        return f"{count} classes ({names}): {train:,} images to train on, {val:,} {held}to validate by"
 
     def folder(self, part: Part) -> Path | None:
         """The folder that the pictures of a part are in, where they are files."""

@@ -8,6 +8,12 @@ from cifar_lightning.data.images import Part
 from cifar_onnx import InputError
 from cifar_onnx.folders import files, labelled, subfolders
 
+_PARTS = {  # names that are used elsewhere for train, val and test
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+
 
 class Catalogue(ABC):
     """Picture files with their labels.
@@ -61,6 +67,11 @@ class Folders(Catalogue):
         return self.root / part if (self.root / part).is_dir() else self.root
 
     def _training_folder(self) -> Path:
+        names = subfolders(self.root) if self.root.is_dir() else []
+        meant = {name: part for name in names if (part := _PARTS.get(name.lower())) and name != part}
+        if meant and ("train" in names or len(meant) == len(names)):
+            wrong, part = next(iter(meant.items()))
+            raise InputError(f"{self.root / wrong} is neither a class nor train/, val/ or test/: rename it to {part}")
         for part in ("val", "test"):
             if (self.root / part).is_dir() and not (self.root / "train").is_dir():
                 raise InputError(f"{self.root} has {part}/ but no train/ beside it: there is nothing to train on")

@@ -5,6 +5,7 @@ import math
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,6 +28,7 @@ from cifar_onnx.images import ResizeMode, decode, fingerprint, resize
 from cifar_onnx.progress import track
 from cifar_onnx.session import usable_cpus
 
+_TOLD = 5  # unreadable files that are named
 _VERSION = 4  # of how pictures become pixels: a change makes old caches stale
 
 
@@ -46,12 +48,7 @@ class ImageFolder(ImageData):
         cache_dir: where decoded images are kept, `3 image_size^2` bytes each; by default `~/.cache/cifar-lightning`.
         memory: GB of images that are held in memory at most; more are streamed from the cache. By default a quarter of
             what is free, on the machine and on its GPU: with the copy of them in an epoch's order they take half.
-
-    Attributes:
-        elsewhere: that these are other pictures than those of training: where they have no test set, all are predicted.
     """
-
-    elsewhere = False
 
     def __init__(
         self,
@@ -114,8 +111,10 @@ class ImageFolder(ImageData):
             raise InputError(f"{self.catalogue} holds no pictures for {part}")
         paths = [path for path, _ in pairs]
         known = self._decoded(folder, paths)
-        for place, error in known.errors.items():
+        for place, error in islice(known.errors.items(), _TOLD):
             print(f"left out: {paths[place]}: {error}", file=sys.stderr)
+        if len(known.errors) > _TOLD:
+            print(f"left out: {len(known.errors) - _TOLD} more files of {folder}", file=sys.stderr)
         kept = np.delete(np.arange(len(paths)), list(known.errors))
         if not len(kept):
             raise InputError(f"{folder}: none of the {len(paths)} files can be read as a picture")

@@ -165,11 +165,13 @@ def _rows(text: str) -> dict[str, Any]:
 
 
 def _best(rows: Sequence[Row], monitor: str, lowest: bool) -> Row:
-    """What was measured when best.ckpt was kept: the first of equally good ones, as Lightning takes them."""
+    """What was measured when best.ckpt was kept: of equally good ones that of the least loss, as BestCheckpoint."""
     validated = [row for row in rows if "val/accuracy" in row]
-    if watched := [row for row in validated if monitor in row]:
-        return (min if lowest else max)(watched, key=lambda row: row[monitor])
-    return max(validated, key=lambda row: row["val/accuracy"], default={})
+    if not any(monitor in row for row in validated):
+        monitor, lowest = "val/accuracy", False
+    watched = [row for row in validated if monitor in row]
+    order = [(row[monitor] if lowest else -row[monitor], row.get("val/loss", math.inf)) for row in watched]
+    return watched[order.index(min(order))] if order else {}
 
 
 def _state(folder: Path, facts: Mapping[str, Any]) -> str | None:

@@ -180,6 +180,13 @@ def publish(evaluation: Evaluation, folder: Path, explain: Maps, by_occlusion: b
     for harder in evaluation.robustness:
         if harder.mean is not None:
             print(f"{harder.title:<27} mean accuracy {harder.mean:.1%}")
+            continue
+        lowest = [min(values) for values in zip(*harder.rows.values(), strict=True)]
+        steps = ", ".join(f"{value:.1%} at {step}" for step, value in zip(harder.columns, lowest, strict=True))
+        print(f"{harder.title:<27} accuracy {steps}")
+    for kind in evaluation.reliability.rejections if evaluation.reliability else ():
+        if kind.kind == "others":
+            print(f"{'others':<27} {kind.rejected:.1%} of {kind.count:,} called unknown (AUROC {kind.auroc:.3f})")
     if unreadable := len(evaluation.outcome.unreadable):
         print(f"files that could not be read: {unreadable}, see {folder / 'predictions.csv'}")
     print(f"wrote {folder / 'report.html'}, metrics.json, per_class.csv, confusion.csv and predictions.csv")

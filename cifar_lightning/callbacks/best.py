@@ -1,0 +1,35 @@
+"""best.ckpt: the best epoch so far."""
+
+from typing import Any
+
+import lightning.pytorch as L
+from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import Tensor
+
+
+class BestCheckpoint(ModelCheckpoint):
+    """Lightning's ModelCheckpoint, but of equally good epochs it keeps that of the least val/loss, not the first.
+
+    Where few images validate many epochs are equally accurate, and the first of these has learnt the least.
+    """
+
+    _loss: Tensor | None = None  # val/loss of what is kept
+
+    def check_monitor_top_k(self, trainer: L.Trainer, current: Tensor | None = None) -> bool:
+        better = super().check_monitor_top_k(trainer, current)
+        loss = trainer.callback_metrics.get("val/loss")
+        one = self.save_top_k == 1 and current is not None
+        if one and not better and loss is not None and self._loss is not None:
+            ahead = current == self.best_model_score and loss < self._loss.to(loss.device)
+            better = trainer.strategy.reduce_boolean_decision(bool(ahead))
+        if better:
+            self._loss = loss
+        return better
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "val_loss": self._loss}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict(state_dict)
+        if self.best_model_score is not None:  # the same folder
+            self._loss = state_dict.get("val_loss")

@@ -1,5 +1,6 @@
 """What clients cannot do to the server."""
 
+import asyncio
 import io
 import json
 import os
@@ -18,7 +19,8 @@ from handmade import with_info
 from PIL import Image
 from served import GOLDEN, MODEL, Server, answer, form, raw
 
-from cifar_onnx import contract
+from cifar_onnx import contract, images
+from cifar_onnx.serving.model import Served, Settings
 
 
 @pytest.fixture(scope="module")
@@ -289,6 +291,25 @@ def test_bombs_are_refused_at_once(server: Server) -> None:
             assert "pixels are more than the limit of 25,000,000" in said["error"]
         assert min(times) <= 0.1
     assert server.memory - memory <= 20
+
+
+def test_a_picture_that_breaks_the_decoder_fails_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not those of other clients that are decoded with it."""
+    decode = images.decode
+
+    def breaks(source: images.Source, limit: int = 0) -> images.Pixels:
+        return decode(source, 1 // (source != b"evil") * limit)
+
+    async def together() -> list[images.Pixels | BaseException]:
+        served = Served(MODEL, Settings(8, 0, 10**6, 1), lambda _: None)
+        pictures = (GOLDEN[0].encoded, b"evil", GOLDEN[1].encoded)
+        return await asyncio.gather(*map(served.square, pictures), return_exceptions=True)
+
+    monkeypatch.setattr(images, "decode", breaks)
+    first, evil, last = asyncio.run(together())
+    assert isinstance(evil, ZeroDivisionError)
+    assert isinstance(first, np.ndarray)
+    assert isinstance(last, np.ndarray)
 
 
 @pytest.mark.parametrize("seconds", [5, pytest.param(30, marks=pytest.mark.slow)])

@@ -12,7 +12,7 @@ import numpy as np
 
 from cifar_onnx import contract, images
 from cifar_onnx.classifier import Classifier, Prediction, Scores
-from cifar_onnx.errors import ImageError, InputError
+from cifar_onnx.errors import InputError
 from cifar_onnx.images import Pixels
 from cifar_onnx.serving.batches import Batches
 from cifar_onnx.session import usable_cpus
@@ -91,7 +91,7 @@ class Served:
         for picture in pictures:
             try:
                 squares.append(images.resize(images.decode(picture, self.limit), self._size, self._mode))
-            except ImageError as error:
+            except Exception as error:  # the others may be other clients'
                 squares.append(error)
         return squares
 

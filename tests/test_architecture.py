@@ -84,7 +84,8 @@ LAW = {
         "numpy", "PIL", "onnxruntime", "sklearn", "scipy", "threadpoolctl", "jinja2", "cifar_onnx",
     },
     "export/cifar_onnx/serving": {
-        "numpy", "fastapi", "starlette", "pydantic", "uvicorn", "python_multipart", "prometheus_client", "cifar_onnx",
+        "numpy", "PIL", "fastapi", "starlette", "pydantic", "uvicorn", "python_multipart", "prometheus_client",
+        "cifar_onnx",
     },
 }  # fmt: skip
 

@@ -293,6 +293,19 @@ def test_bombs_are_refused_at_once(server: Server) -> None:
     assert server.memory - memory <= 20
 
 
+def test_pictures_of_a_request_have_a_limit_together() -> None:
+    """Ten times that of one, by what their headers say; what is refused alone does not count."""
+    full, small, bomb = (("a.png", blank(side)) for side in (100, 10, 101))
+    with Server(MODEL, "--max-pixels", 0.01) as server:
+        for files, expected in (([full] * 10 + [bomb] * 5, 200), ([small] * 500, 200), ([full] * 10 + [small], 413)):
+            status, _, body = server.ask("POST", "/predict", *form(*files))
+            assert status == expected
+    assert json.loads(body)["error"].startswith(
+        "the pictures have 100,100 pixels, and a request 100,000 at most: send fewer at a time, "
+        "or serve with a larger --max-pixels"
+    )
+
+
 def test_a_picture_that_breaks_the_decoder_fails_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """And not those of other clients that are decoded with it."""
     decode = images.decode

@@ -170,6 +170,7 @@ def build(
         top_k, with_map = _settings(request)
         sent = await _pictures(request)
         began, served = asyncio.get_running_loop().time(), file.current
+        await served.admit([encoded for _, encoded in sent])
         rows = await asyncio.gather(*(_row(served, name, encoded, top_k, with_map) for name, encoded in sent))
         if all("error" in row for row in rows):
             raise RequestError(422, rows[0]["error"] if len(rows) == 1 else f"{rows[0]['name']}: {rows[0]['error']}")

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import io
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,14 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from cifar_onnx import contract, images
 from cifar_onnx.classifier import Classifier, Prediction, Scores
 from cifar_onnx.errors import InputError
 from cifar_onnx.images import Pixels
 from cifar_onnx.serving.batches import Batches
+from cifar_onnx.serving.gate import RequestError
 from cifar_onnx.session import usable_cpus
 
+TOGETHER = 10  # pictures of the largest size: a request's pictures have as many pixels at most
 _DECODED = 8  # pictures by one thread before it gives them on
 _LOOK = 1.0  # seconds between two looks at the file
 Stamp = tuple[int, int, int, int]
@@ -70,6 +74,22 @@ class Served:
         self._net = Batches[Pixels, Answer](self._answers, 1, settings.batch, settings.wait)
         self._maps = Batches[Pixels, Scores](self._maps_of, 1, 1)
 
+    async def admit(self, pictures: Sequence[bytes]) -> None:
+        """Refuse the files of a request that would take too long, by what their headers say, before any is decoded.
+
+        Raises:
+            RequestError: they have more pixels than `TOGETHER` of the largest size.
+        """
+        if len(pictures) <= TOGETHER:
+            return
+        pixels = await asyncio.to_thread(lambda: sum(self._pixels(picture) for picture in pictures))
+        if pixels > TOGETHER * self.limit:
+            raise RequestError(
+                413,
+                f"the pictures have {pixels:,} pixels, and a request {TOGETHER * self.limit:,} at most: send fewer at "
+                f"a time, or serve with a larger --max-pixels, of which this is {TOGETHER} times",
+            )
+
     async def square(self, picture: bytes | Pixels) -> Pixels:
         """What the net sees of a picture's file, or of its pixels `(H, W, 3)`: uint8 `(S, S, 3)`; raises ImageError."""
         return await self._decoding.do(picture)
@@ -85,6 +105,15 @@ class Served:
         heat = np.maximum((await self._maps.do(square))[self.classifier.classes.index(label)], 0)
         shares = (heat / (heat.max() or 1)).ravel().tolist()
         return {"height": heat.shape[0], "width": heat.shape[1], "values": [round(share, 4) for share in shares]}
+
+    def _pixels(self, picture: bytes) -> int:
+        """Pixels that will be decoded of a picture's file: none where there are more than the limit."""
+        try:
+            with Image.open(io.BytesIO(picture), formats=images.FORMATS) as image:
+                pixels = image.width * image.height
+        except Exception:  # which reason it is, the decoder says
+            return 0
+        return pixels if pixels <= self.limit else 0
 
     def _squares(self, pictures: Sequence[bytes | Pixels]) -> list[Pixels | Exception]:
         squares: list[Pixels | Exception] = []

@@ -104,3 +104,14 @@ async def test_nothing_is_done_for_a_client_that_has_gone(bench: Bench) -> None:
     bench.go.set()
     assert await together(others[2]) == [12]
     assert bench.batches == [[0], [6]]
+
+
+async def test_work_that_ends_early_is_given_the_rest_but_for_clients_that_have_gone(bench: Bench) -> None:
+    batches = Batches(lambda numbers: bench(numbers[:1]), threads=1, largest=8)
+    first = await first_in_the_thread(batches, bench, 0)
+    others = [asyncio.create_task(batches.do(number)) for number in (2, 4, 6)]
+    await asyncio.sleep(0.01)
+    others[1].cancel()
+    bench.go.set()
+    assert await together(first, others[0], others[2]) == [0, 4, 12]
+    assert bench.batches == [[0], [2], [6]]

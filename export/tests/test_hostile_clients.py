@@ -8,10 +8,11 @@ import random
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,6 +21,8 @@ from PIL import Image
 from served import GOLDEN, MODEL, Server, answer, form, raw
 
 from cifar_onnx import contract, images
+from cifar_onnx.serving import model
+from cifar_onnx.serving.app import build
 from cifar_onnx.serving.model import Served, Settings
 
 
@@ -323,6 +326,66 @@ def test_a_picture_that_breaks_the_decoder_fails_alone(monkeypatch: pytest.Monke
     assert isinstance(evil, ZeroDivisionError)
     assert isinstance(first, np.ndarray)
     assert isinstance(last, np.ndarray)
+
+
+@pytest.mark.parametrize("path", ["/predict", "/v2/models/digits/infer"])
+def test_work_for_a_client_that_has_gone_is_given_up(monkeypatch: pytest.MonkeyPatch, path: str) -> None:
+    """Of 40 pictures one has been decoded when it goes, and one of another client is next."""
+    decode, begun, go, sizes = images.decode, threading.Event(), threading.Event(), []
+
+    def slow(source: images.Source, limit: int = 0) -> images.Pixels:
+        begun.set()
+        go.wait(10)
+        pixels = decode(source, limit)
+        sizes.append(len(pixels))
+        return pixels
+
+    monkeypatch.setattr(images, "decode", slow)
+    monkeypatch.setattr(model, "usable_cpus", lambda: 1)
+    monkeypatch.setattr(model, "_SECONDS", 0)
+    gate = build(MODEL, Settings(8, 0, 10**6, 1), (), 10**6, 8)
+
+    def ask(path: str, body: bytes, headers: dict[str, str], leave: asyncio.Event) -> Coroutine[Any, Any, int]:
+        """The status of a request whose client waits for the answer until it leaves."""
+        request = {"type": "http", "method": "POST", "path": path, "query_string": b"", "root_path": ""}
+        given = [(b"host", b"localhost"), *((name.lower().encode(), each.encode()) for name, each in headers.items())]
+        messages = [{"type": "http.request", "body": body}]
+        said: list[Any] = []
+
+        async def receive() -> Any:
+            if messages:
+                return messages.pop()
+            await leave.wait()
+            return {"type": "http.disconnect"}
+
+        async def send(message: Any) -> None:
+            said.append(message)
+
+        async def status() -> int:
+            await gate(request | {"headers": given, "state": {}}, receive, send)
+            return said[0]["status"]
+
+        return status()
+
+    async def clients() -> list[int]:
+        leave, stay = asyncio.Event(), asyncio.Event()
+        if path == "/predict":
+            sent = form(*[("a.png", blank(20))] * 40)
+        else:
+            tensor = {"name": "image", "datatype": "UINT8", "shape": [40, 20, 20, 3], "parameters": {}}
+            tensor["parameters"] = {"binary_data_size": 40 * 1200}
+            head = json.dumps({"inputs": [tensor]}).encode()
+            sent = head + bytes(40 * 1200), {"Inference-Header-Content-Length": str(len(head))}
+        one = asyncio.create_task(ask(path, *sent, leave))
+        await asyncio.to_thread(begun.wait, 10)
+        other = asyncio.create_task(ask("/predict", blank(30), {"content-type": "image/png"}, stay))
+        leave.set()
+        statuses = [await asyncio.wait_for(one, 5)]
+        go.set()
+        return [*statuses, await asyncio.wait_for(other, 5)]
+
+    assert asyncio.run(clients()) == [499, 200]
+    assert sizes == [20, 30]
 
 
 @pytest.mark.parametrize("seconds", [5, pytest.param(30, marks=pytest.mark.slow)])

@@ -16,6 +16,7 @@ from starlette.requests import ClientDisconnect
 import cifar_onnx
 from cifar_onnx.errors import ImageError
 from cifar_onnx.serving import forms, page, protocol
+from cifar_onnx.serving.disconnect import unless_gone
 from cifar_onnx.serving.gate import Gate, RequestError, refusals
 from cifar_onnx.serving.metrics import Metrics
 from cifar_onnx.serving.model import ModelFile, Served, Settings
@@ -170,8 +171,7 @@ def build(
         top_k, with_map = _settings(request)
         sent = await _pictures(request)
         began, served = asyncio.get_running_loop().time(), file.current
-        await served.admit([encoded for _, encoded in sent])
-        rows = await asyncio.gather(*(_row(served, name, encoded, top_k, with_map) for name, encoded in sent))
+        rows = await unless_gone(request, _rows(served, sent, top_k, with_map))
         if all("error" in row for row in rows):
             raise RequestError(422, rows[0]["error"] if len(rows) == 1 else f"{rows[0]['name']}: {rows[0]['error']}")
         answer = {
@@ -224,6 +224,11 @@ async def _pictures(request: Request) -> list[tuple[str, bytes]]:
     raise RequestError(
         415, "send pictures as multipart/form-data in the field 'files', or one as the body, as image/jpeg"
     )
+
+
+async def _rows(served: Served, sent: list[tuple[str, bytes]], top_k: int, with_map: bool) -> list[dict[str, Any]]:
+    await served.admit([encoded for _, encoded in sent])
+    return await asyncio.gather(*(_row(served, name, encoded, top_k, with_map) for name, encoded in sent))
 
 
 async def _row(served: Served, name: str, encoded: bytes, top_k: int, with_map: bool) -> dict[str, Any]:

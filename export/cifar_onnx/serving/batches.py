@@ -16,7 +16,8 @@ class Batches(Generic[Task, Result]):
     A thread that waits and a loop that is woken for each task would cost more than small tasks do.
 
     Args:
-        work: of a batch; a result that is an exception is raised where its task waits.
+        work: of a batch; a result that is an exception is raised where its task waits. Work that takes long may end
+            after the first task or more: the others come again, but for those whose client has gone meanwhile.
         threads: how many work at a time.
         largest: tasks in a batch at most.
         wait: seconds to wait for others when a task comes while a thread is free.
@@ -59,7 +60,8 @@ class Batches(Generic[Task, Result]):
                 results = await asyncio.get_running_loop().run_in_executor(self._pool, self._work, tasks)
             except Exception as error:  # each of them waits for an answer
                 results = [error] * len(jobs)
-            for (_, future), result in zip(jobs, results, strict=True):
+            self._waiting.extendleft(reversed(jobs[len(results) :]))
+            for (_, future), result in zip(jobs, results, strict=False):
                 if future.done():
                     continue
                 if isinstance(result, Exception):

@@ -105,6 +105,8 @@ class Gate:
         async def limited() -> Message:
             nonlocal received, counted
             message = await receive()
+            if message["type"] != "http.request":
+                return message
             size = len(message.get("body", b""))
             received += size
             self._held += size
@@ -112,7 +114,7 @@ class Gate:
                 raise self._too_large()
             if self._held > _BODIES * self._body:
                 raise RequestError(503, "there is no room for more pictures: ask again in a second")
-            if message["type"] == "http.request" and not message.get("more_body") and not counted:
+            if not message.get("more_body") and not counted:
                 if self.working >= self._capacity:
                     raise RequestError(503, f"{self._capacity} requests are being served: ask again in a second")
                 counted = True

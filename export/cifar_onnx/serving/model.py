@@ -4,6 +4,7 @@ import asyncio
 import gc
 import io
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,8 @@ from cifar_onnx.serving.gate import RequestError
 from cifar_onnx.session import usable_cpus
 
 TOGETHER = 10  # pictures of the largest size: a request's pictures have as many pixels at most
-_DECODED = 8  # pictures by one thread before it gives them on
+_DECODED = 8  # pictures by one thread before it gives them on,
+_SECONDS = 0.05  # or after so long
 _LOOK = 1.0  # seconds between two looks at the file
 Stamp = tuple[int, int, int, int]
 
@@ -117,7 +119,10 @@ class Served:
 
     def _squares(self, pictures: Sequence[bytes | Pixels]) -> list[Pixels | Exception]:
         squares: list[Pixels | Exception] = []
+        end = time.monotonic() + _SECONDS
         for picture in pictures:
+            if squares and time.monotonic() > end:
+                break
             try:
                 squares.append(images.resize(images.decode(picture, self.limit), self._size, self._mode))
             except Exception as error:  # the others may be other clients'

@@ -15,6 +15,7 @@ from pydantic import BaseModel
 
 import cifar_onnx
 from cifar_onnx.serving import tensors
+from cifar_onnx.serving.disconnect import unless_gone
 from cifar_onnx.serving.gate import Gate, RequestError, refusals
 from cifar_onnx.serving.model import ModelFile, Served
 
@@ -186,7 +187,9 @@ def router(file: ModelFile, gate: Gate) -> APIRouter:
             openapi_extra={"requestBody": _BODY},
         )
         async def infer(request: Request, name: Name, version: str | None = None) -> Response:
-            return await _infer(request, named(name, version), file.name)
+            served = named(name, version)
+            await request.body()  # after which whether its client goes can be told
+            return await unless_gone(request, _infer(request, served, file.name))
 
     return routes
 

@@ -5,8 +5,8 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-SECONDS = 10.0  # to send a request, and between two looks at who takes an answer
-RATE = 50_000  # bytes a second at least: of a request beyond these seconds, and of an answer
+SECONDS = 10.0  # of silence while a request is sent, and between two looks at who takes an answer
+RATE = 50_000  # bytes a second at least: of a request that takes longer than these seconds, and of an answer
 HEAD = 65_536  # bytes of a request before its body
 
 
@@ -17,7 +17,7 @@ class DeadlineProtocol(HttpToolsProtocol):
         super().__init__(*args, **kwargs)
         self._arriving: asyncio.TimerHandle | None = None
         self._leaving: asyncio.TimerHandle | None = None
-        self._began, self._received, self._in_head = 0.0, 0, True
+        self._deadline, self._received, self._in_head = 0.0, 0, True
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -25,6 +25,8 @@ class DeadlineProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         self._received += len(data)
+        # What was sent before buys no silence later: bytes of unfinished requests take up the room of others.
+        self._deadline = min(self._deadline + len(data) / RATE, self.loop.time() + SECONDS)
         super().data_received(data)
         if self.transport.is_closing():
             return
@@ -83,7 +85,7 @@ class DeadlineProtocol(HttpToolsProtocol):
 
     def _wait(self) -> None:
         self._done()
-        self._began = self.loop.time()
+        self._deadline = self.loop.time() + SECONDS
         self._arriving = self.loop.call_later(SECONDS, self._look)
 
     def _done(self) -> None:
@@ -92,11 +94,12 @@ class DeadlineProtocol(HttpToolsProtocol):
             self._arriving = None
 
     def _look(self) -> None:
-        left = self._began + SECONDS + self._received / RATE - self.loop.time()
+        left = self._deadline - self.loop.time()
         if left > 0:
             self._arriving = self.loop.call_later(left, self._look)
         else:
-            self._refuse(408, "Request Timeout", f"the request did not arrive within {SECONDS:.0f} seconds")
+            sentence = f"the request came too slowly: send it within {SECONDS:.0f} seconds, or {RATE:,} bytes a second"
+            self._refuse(408, "Request Timeout", sentence)
 
     def _refuse(self, status: int, reason: str, sentence: str) -> None:
         self._done()

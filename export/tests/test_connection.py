@@ -1,0 +1,104 @@
+"""How slowly a request may come, by a clock that is moved by hand."""
+
+import asyncio
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+pytest.importorskip("httptools")
+import uvicorn
+from uvicorn.server import ServerState
+
+from cifar_onnx.serving.connection import RATE, SECONDS, DeadlineProtocol
+
+HEAD = b"POST /predict HTTP/1.1\r\nhost: localhost\r\ncontent-length: 20000000\r\n\r\n"
+
+
+class Transport(asyncio.Transport):
+    """Keeps what is written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written, self.closed = b"", False
+
+    def write(self, data: Any) -> None:
+        self.written += data
+
+    def close(self) -> None:
+        self.closed = True
+
+    abort = close
+
+    def is_closing(self) -> bool:
+        return self.closed
+
+    def pause_reading(self) -> None: ...
+
+    def resume_reading(self) -> None: ...
+
+
+class Client(asyncio.SelectorEventLoop):
+    """A connection, and the loop that it runs in, whose seconds pass when told."""
+
+    now = 0.0
+
+    def time(self) -> float:
+        return self.now
+
+    def begin(self) -> None:
+        async def app(_scope: Any, receive: Any, _send: Any) -> None:
+            while (await receive())["type"] != "http.disconnect":
+                pass
+
+        config = uvicorn.Config(app, log_config=None, lifespan="off")
+        self.protocol = DeadlineProtocol(config, ServerState(), {}, self)
+        self.transport = Transport()
+        self.protocol.connection_made(self.transport)
+
+    def send(self, data: bytes) -> None:
+        self.protocol.data_received(data)
+        self.wait(0)
+
+    def wait(self, seconds: float) -> None:
+        self.now += seconds
+        for _ in range(3):
+            self.run_until_complete(asyncio.sleep(0))
+
+
+@pytest.fixture
+def client() -> Iterator[Client]:
+    client = Client()
+    client.begin()
+    yield client
+    client.protocol.connection_lost(None)
+    client.wait(SECONDS)
+    client.close()
+
+
+def test_silence_ends_an_upload_whatever_came_before(client: Client) -> None:
+    client.send(HEAD + bytes(19_999_999))
+    client.wait(SECONDS - 1)
+    assert not client.transport.closed
+    client.wait(1)
+    assert client.transport.closed
+    assert client.transport.written.startswith(b"HTTP/1.1 408 Request Timeout")
+    assert b"send it within 10 seconds, or 50,000 bytes a second" in client.transport.written
+
+
+@pytest.mark.parametrize(("rate", "served"), [(RATE, True), (RATE // 2, False)])
+def test_an_upload_may_take_long_at_a_rate(client: Client, rate: int, served: bool) -> None:
+    client.send(HEAD)
+    for _ in range(60):
+        client.wait(1)
+        if not client.transport.closed:
+            client.send(bytes(rate))
+    assert client.transport.closed is not served
+
+
+def test_a_client_may_pause_between_bursts(client: Client) -> None:
+    client.send(HEAD)
+    for _ in range(10):
+        client.wait(SECONDS - 1)
+        client.send(bytes(int(SECONDS * RATE)))
+    assert not client.transport.closed

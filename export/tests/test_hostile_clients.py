@@ -8,9 +8,10 @@ import random
 import socket
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,10 @@ from handmade import with_info
 from PIL import Image
 from served import GOLDEN, MODEL, Server, answer, form, raw
 
-from cifar_onnx import contract, images
+from cifar_onnx import Classifier, Prediction, contract, images
 from cifar_onnx.serving import model
 from cifar_onnx.serving.app import build
+from cifar_onnx.serving.gate import Gate
 from cifar_onnx.serving.model import Served, Settings
 
 
@@ -37,6 +39,34 @@ def blank(side: int) -> bytes:
     buffer = io.BytesIO()
     Image.new("L", (side, side)).save(buffer, "PNG")
     return buffer.getvalue()
+
+
+async def ask(gate: Gate, path: str, body: bytes, headers: dict[str, str], leave: asyncio.Event) -> tuple[int, bytes]:
+    """Status and body of the answer to a client, in this process, that waits for it until it leaves."""
+    request = {"type": "http", "method": "POST", "path": path, "query_string": b"", "root_path": ""}
+    given = [(name.lower().encode(), each.encode()) for name, each in {"host": "localhost", **headers}.items()]
+    messages = [{"type": "http.request", "body": body}]
+    said: list[Any] = []
+
+    async def receive() -> Any:
+        if messages:
+            return messages.pop()
+        await leave.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        said.append(message)
+
+    await gate(request | {"headers": given, "state": {}}, receive, send)
+    return said[0]["status"], said[1]["body"]
+
+
+def binary(shape: list[int], **words: Any) -> tuple[bytes, dict[str, str]]:
+    """Body and headers of a request of the Open Inference Protocol with black pixels."""
+    size = int(np.prod(shape))
+    tensor = {"name": "image", "datatype": "UINT8", "shape": shape, "parameters": {"binary_data_size": size}}
+    head = json.dumps({"inputs": [tensor], **words}).encode()
+    return head + bytes(size), {"Inference-Header-Content-Length": str(len(head))}
 
 
 def read_all(connection: socket.socket) -> bytes:
@@ -345,47 +375,45 @@ def test_work_for_a_client_that_has_gone_is_given_up(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(model, "_SECONDS", 0)
     gate = build(MODEL, Settings(8, 0, 10**6, 1), (), 10**6, 8)
 
-    def ask(path: str, body: bytes, headers: dict[str, str], leave: asyncio.Event) -> Coroutine[Any, Any, int]:
-        """The status of a request whose client waits for the answer until it leaves."""
-        request = {"type": "http", "method": "POST", "path": path, "query_string": b"", "root_path": ""}
-        given = [(b"host", b"localhost"), *((name.lower().encode(), each.encode()) for name, each in headers.items())]
-        messages = [{"type": "http.request", "body": body}]
-        said: list[Any] = []
-
-        async def receive() -> Any:
-            if messages:
-                return messages.pop()
-            await leave.wait()
-            return {"type": "http.disconnect"}
-
-        async def send(message: Any) -> None:
-            said.append(message)
-
-        async def status() -> int:
-            await gate(request | {"headers": given, "state": {}}, receive, send)
-            return said[0]["status"]
-
-        return status()
-
     async def clients() -> list[int]:
         leave, stay = asyncio.Event(), asyncio.Event()
-        if path == "/predict":
-            sent = form(*[("a.png", blank(20))] * 40)
-        else:
-            tensor = {"name": "image", "datatype": "UINT8", "shape": [40, 20, 20, 3], "parameters": {}}
-            tensor["parameters"] = {"binary_data_size": 40 * 1200}
-            head = json.dumps({"inputs": [tensor]}).encode()
-            sent = head + bytes(40 * 1200), {"Inference-Header-Content-Length": str(len(head))}
-        one = asyncio.create_task(ask(path, *sent, leave))
+        sent = form(*[("a.png", blank(20))] * 40) if path == "/predict" else binary([40, 20, 20, 3])
+        one = asyncio.create_task(ask(gate, path, *sent, leave))
         await asyncio.to_thread(begun.wait, 10)
-        other = asyncio.create_task(ask("/predict", blank(30), {"content-type": "image/png"}, stay))
+        other = asyncio.create_task(ask(gate, "/predict", blank(30), {"content-type": "image/png"}, stay))
         leave.set()
-        statuses = [await asyncio.wait_for(one, 5)]
+        first, _ = await asyncio.wait_for(one, 5)
         go.set()
-        return [*statuses, await asyncio.wait_for(other, 5)]
+        second, _ = await asyncio.wait_for(other, 5)
+        return [first, second]
 
     assert asyncio.run(clients()) == [499, 200]
     assert sizes == [20, 30]
+
+
+def test_no_set_is_searched_for_each_class(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whose time would grow with the square of the classes."""
+
+    class Unsearchable(tuple[str, ...]):
+        def __contains__(self, _label: object) -> bool:
+            raise AssertionError
+
+    predictions = Classifier.predictions
+
+    def opaque(*words: Any) -> list[Prediction]:
+        return [replace(each, labels=Unsearchable(each.labels)) for each in predictions(*words)]
+
+    monkeypatch.setattr(Classifier, "predictions", opaque)
+    gate = build(MODEL, Settings(8, 0, 10**6, 1), (), 10**6, 8)
+
+    sent = binary([2, 8, 8, 3], outputs=[{"name": "label"}, {"name": "in_set"}])
+
+    async def client() -> tuple[int, bytes]:
+        return await ask(gate, "/v2/models/digits/infer", *sent, asyncio.Event())
+
+    status, body = asyncio.run(client())
+    assert status == 200
+    assert [each["shape"] for each in json.loads(body)["outputs"]] == [[2], [2, 10]]
 
 
 @pytest.mark.parametrize("seconds", [5, pytest.param(30, marks=pytest.mark.slow)])

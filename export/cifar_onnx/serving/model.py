@@ -47,9 +47,10 @@ class Settings:
 
 @dataclass(frozen=True)
 class Answer:
-    """Of one picture: logits `(K,)`, familiarity, and what they mean."""
+    """Of one picture: logits and probabilities `(K,)`, familiarity, and what they mean."""
 
     logits: Scores
+    probabilities: Scores
     familiarity: float
     prediction: Prediction
 
@@ -133,7 +134,8 @@ class Served:
         self._seen(len(squares))
         logits, probabilities, familiarity = self.classifier.run(np.stack(squares))
         predictions = self.classifier.predictions(probabilities, familiarity)
-        return [Answer(*each) for each in zip(logits, map(float, familiarity), predictions, strict=True)]
+        rows = zip(logits, probabilities, map(float, familiarity), predictions, strict=True)
+        return [Answer(*row) for row in rows]
 
     def _maps_of(self, squares: Sequence[Pixels]) -> list[Scores]:
         return [self.classifier.maps(square) for square in squares]

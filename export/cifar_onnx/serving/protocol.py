@@ -203,14 +203,16 @@ async def _infer(request: Request, served: Served, name: str) -> Response:
     squares = await asyncio.gather(*(served.square(picture) for picture in pictures))
     answers = await asyncio.gather(*(served.answer(square) for square in squares))
     predictions = [answer.prediction for answer in answers]
+    probabilities = np.stack([answer.probabilities for answer in answers])  # (B, K)
     values: dict[str, tensors.Value] = {
         "label": [each.label.encode() for each in predictions],
-        "probabilities": np.array([each.probabilities for each in predictions], np.float32),
-        "in_set": np.array([[label in each.labels for label in each.classes] for each in predictions]),
+        "probabilities": probabilities,
         "unknown": np.array([each.unknown for each in predictions]),
         "logits": np.stack([answer.logits for answer in answers]),
         "familiarity": np.array([answer.familiarity for answer in answers], np.float32),
     }
+    if "in_set" in asked:
+        values["in_set"] = served.classifier.contract.sets.of(probabilities)
     given, blobs = [], []
     for output, as_binary in asked.items():
         kind, shape = known[output]

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from PIL import Image
 from served import GOLDEN, MODEL, Server, answer, form, raw
 
 from cifar_onnx import Classifier, Prediction, contract, images
-from cifar_onnx.serving import model
+from cifar_onnx.serving import model, tensors
 from cifar_onnx.serving.app import build
 from cifar_onnx.serving.gate import Gate
 from cifar_onnx.serving.model import Served, Settings
@@ -211,6 +212,42 @@ def test_long_texts_as_numbers_take_no_memory(server: Server) -> None:
     body = json.dumps({"inputs": [tensor]}).encode()
     assert server.ask("POST", "/v2/models/digits/infer", body)[0] == 400
     assert server.memory - memory <= 20
+
+
+def test_long_json_is_refused_unread() -> None:
+    """Whose empty lists would take 21 times its length, and half a second for a few megabytes."""
+    with Server(MODEL) as server:
+        memory = server.memory
+        status, _, body = server.ask("POST", "/v2/models/digits/infer", b'{"inputs": [%s[]]}' % (b"[]," * 1_700_000))
+        assert status == 413
+        assert json.loads(body)["error"].startswith("the JSON has 5,100,016 bytes, and 5,000,000 at most are read")
+        assert server.memory - memory <= 20
+        pixels, headers = binary([100, 200, 100, 3])  # 6 MB
+        assert server.ask("POST", "/v2/models/digits/infer", pixels, headers)[0] == 200
+
+
+def test_json_is_read_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that the memory it takes does not add up."""
+    reading: list[bytes] = []
+    most: list[int] = []
+
+    def loads(text: bytes) -> Any:
+        reading.append(text)
+        time.sleep(0.02)
+        most.append(len(reading))
+        reading.pop()
+        return json.loads(text)
+
+    monkeypatch.setattr(tensors, "json", SimpleNamespace(loads=loads, dumps=json.dumps))
+    gate = build(MODEL, Settings(8, 0, 10**6, 1), (), 10**6, 8)
+
+    async def clients() -> list[tuple[int, bytes]]:
+        stay = asyncio.Event()
+        sent = binary([1, 8, 8, 3])
+        return await asyncio.gather(*(ask(gate, "/v2/models/digits/infer", *sent, stay) for _ in range(5)))
+
+    assert [status for status, _ in asyncio.run(clients())] == [200] * 5
+    assert most == [1] * 5
 
 
 def test_a_body_is_not_taken_for_a_request(server: Server) -> None:

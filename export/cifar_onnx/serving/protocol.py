@@ -14,11 +14,14 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
 import cifar_onnx
+from cifar_onnx.images import Pixels
 from cifar_onnx.serving import tensors
+from cifar_onnx.serving.batches import Batches
 from cifar_onnx.serving.disconnect import unless_gone
 from cifar_onnx.serving.gate import Gate, RequestError, refusals
 from cifar_onnx.serving.model import ModelFile, Served
 
+_Reading = Batches[tensors.Request, tuple[dict[str, Any], Pixels]]
 _VERSION = 12  # first characters of a digest, which are the version of a model
 
 
@@ -120,6 +123,8 @@ _BODY = {
 def router(file: ModelFile, gate: Gate) -> APIRouter:
     """The routes of one model."""
     routes = APIRouter(prefix="/v2", tags=["Open Inference Protocol"])
+    # One at a time: what is parsed takes many times the memory of its text.
+    reading = _Reading(lambda requests: [tensors.read(*requests)], threads=1, largest=1)
 
     Name = Annotated[str, PathParameter(examples=[file.name])]  # noqa: N806
 
@@ -188,16 +193,15 @@ def router(file: ModelFile, gate: Gate) -> APIRouter:
         )
         async def infer(request: Request, name: Name, version: str | None = None) -> Response:
             served = named(name, version)
-            await request.body()  # after which whether its client goes can be told
-            return await unless_gone(request, _infer(request, served, file.name))
+            await request.body()  # after which it can be told whether its client goes
+            return await unless_gone(request, _infer(request, reading, served, file.name))
 
     return routes
 
 
-async def _infer(request: Request, served: Served, name: str) -> Response:
-    body, length = await request.body(), request.headers.get(tensors.LENGTH)
-    message, binary = await asyncio.to_thread(tensors.parts, body, length)
-    pictures = await asyncio.to_thread(tensors.pictures, message, binary, served.limit)
+async def _infer(request: Request, reading: _Reading, served: Served, name: str) -> Response:
+    sent = await request.body(), request.headers.get(tensors.LENGTH), served.limit
+    message, pictures = await reading.do(sent)
     known = tensors.outputs(len(served.classifier.classes))
     asked = tensors.asked(message, list(known))
     squares = await asyncio.gather(*(served.square(picture) for picture in pictures))

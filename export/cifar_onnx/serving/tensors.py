@@ -5,6 +5,7 @@ Notation: `B` pictures, `H W` their size, `K` classes.
 
 import json
 import math
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,8 @@ from cifar_onnx.serving.gate import RequestError
 
 LENGTH = "Inference-Header-Content-Length"  # bytes of JSON before the binary tensors
 PICTURES = 1000  # in one request
+JSON = 5_000_000  # bytes of it: 640 x 480 pixels; parsed they may take 130 MB
+Request = tuple[bytes, str | None, int]  # body, length of its JSON as its header has it, pixels of a picture at most
 Value = NDArray[Any] | list[bytes]
 
 
@@ -31,13 +34,26 @@ def outputs(classes: int) -> dict[str, tuple[str, list[int]]]:
     }
 
 
-def parts(body: bytes, length: str | None) -> tuple[dict[str, Any], bytes]:
+def read(request: Request) -> tuple[dict[str, Any], Pixels]:
+    """The JSON of a request without its input, and this input, uint8 `(B, H, W, 3)`; raises RequestError."""
+    body, length, limit = request
+    message, binary = _parts(body, length)
+    return message, _pictures(message.pop("inputs", None), binary, limit)
+
+
+def _parts(body: bytes, length: str | None) -> tuple[dict[str, Any], bytes]:
     """The JSON of a request, and what follows it."""
     end = len(body)
     if length is not None:
         if not (length.isascii() and length.isdecimal() and len(length) < 20 and int(length) <= end):
             raise RequestError(400, f"{LENGTH} is {length!r}: it must be the number of bytes of the JSON")
         end = int(length)
+    if end > JSON:
+        raise RequestError(
+            413,
+            f"the JSON has {end:,} bytes, and {JSON:,} at most are read: send pixels behind it, in binary form, "
+            f"with their number as binary_data_size and that of the JSON's bytes as the header {LENGTH}",
+        )
     try:
         message = json.loads(body[:end])
     except (ValueError, RecursionError):
@@ -47,9 +63,8 @@ def parts(body: bytes, length: str | None) -> tuple[dict[str, Any], bytes]:
     return message, body[end:]
 
 
-def pictures(message: dict[str, Any], binary: bytes, limit: int) -> Pixels:
+def _pictures(inputs: Any, binary: bytes, limit: int) -> Pixels:
     """The one input, uint8 `(B, H, W, 3)`, of pictures with so many pixels at most."""
-    inputs = message.get("inputs")
     if not isinstance(inputs, list) or len(inputs) != 1 or not isinstance(inputs[0], dict):
         raise RequestError(400, "'inputs' must hold one tensor, 'image'")
     tensor = inputs[0]
@@ -75,13 +90,19 @@ def pictures(message: dict[str, Any], binary: bytes, limit: int) -> Pixels:
                 400, f"binary_data_size and {len(binary)} bytes after the JSON must be {math.prod(shape)}"
             )
         return np.frombuffer(binary, np.uint8).reshape(shape)
-    try:
-        values = np.array(tensor.get("data"), dtype=object)  # texts as they are: no array as wide as the longest
-    except ValueError:
-        values = np.zeros(0)
-    if values.size != math.prod(shape) or not all(type(value) is int and 0 <= value <= 255 for value in values.flat):
+    values = _flat(tensor.get("data"))
+    if len(values) != math.prod(shape) or set(map(type, values)) != {int} or min(values) < 0 or max(values) > 255:
         raise RequestError(400, f"'data' must be {math.prod(shape)} whole numbers from 0 to 255")
-    return values.astype(np.uint8).reshape(shape)
+    return np.frombuffer(bytes(values), np.uint8).reshape(shape)
+
+
+def _flat(data: Any) -> list[Any]:
+    """What is in a list, or in lists in it that are of one length; nothing where there is no such list."""
+    while isinstance(data, list) and list in (kinds := set(map(type, data))):
+        if len(kinds) > 1 or len(set(map(len, data))) > 1:
+            return []
+        data = list(chain.from_iterable(data))
+    return data if isinstance(data, list) else []
 
 
 def asked(message: dict[str, Any], known: list[str]) -> dict[str, bool]:

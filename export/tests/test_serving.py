@@ -311,6 +311,28 @@ class TestAround:
             assert main(["serve", str(MODEL), "--port", "0", *words]) == 0
         assert said == ["127.0.0.1", "0.0.0.0"]
 
+    @pytest.mark.parametrize(
+        ("method", "path", "headers", "expected", "words"),
+        [
+            ("GET", "/predict", {}, 405, "/predict is not asked by GET, but by POST"),
+            ("PUT", "/page.mjs", {}, 405, "/page.mjs is not asked by PUT, but by"),
+            ("GET", "/v2/x", {}, 404, "there is no /v2/x"),
+            ("POST", "/predict", {"sec-fetch-site": "cross-site"}, 403, "pages elsewhere"),
+            ("POST", "/predict", {"upgrade": "h2c", "connection": "upgrade", "content-length": "0"}, 501, "HTTP/1.1"),
+        ],
+    )
+    def test_every_error_is_a_sentence(
+        self, server: Server, method: str, path: str, headers: dict[str, str], expected: int, words: str
+    ) -> None:
+        status, answered, body = server.ask(method, path, None, headers)
+        assert (status, answered["content-type"]) == (expected, "application/json")
+        assert words in json.loads(body)["error"]
+
+    @pytest.mark.parametrize("asked", ["bytes=0-5", "bytes=99999999-", "bytes=x", "x"])
+    def test_files_come_whole(self, server: Server, asked: str) -> None:
+        status, headers, body = server.ask("GET", "/page.mjs", headers={"range": asked})
+        assert (status, len(body)) == (200, int(headers["content-length"]))
+
     def test_half_a_letter_breaks_nothing(self, server: Server) -> None:
         tensor = {"name": "image", "datatype": "UINT8", "shape": [1, 1, 1, 3], "data": [1, 2, 3]}
         body = json.dumps({"id": "\ud800", "inputs": [tensor]}).encode()

@@ -253,8 +253,12 @@ def _refusals(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def failed(request: Request, error: HTTPException) -> Response:
-        sentences = {404: f"there is no {request.url.path}: /docs says what there is"}
-        return JSONResponse({"error": sentences.get(error.status_code, error.detail)}, error.status_code, error.headers)
+        path, headers = request.url.path, error.headers or {}
+        sentences = {
+            404: f"there is no {path}: /docs says what there is",
+            405: f"{path} is not asked by {request.method}, but by {headers.get('Allow')}",
+        }
+        return JSONResponse({"error": sentences.get(error.status_code, error.detail)}, error.status_code, headers)
 
     @app.exception_handler(Exception)
     async def broken(_request: Request, _error: Exception) -> Response:

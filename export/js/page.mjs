@@ -9,16 +9,31 @@ const find = (id) => document.getElementById(id);
 const { runs } = document.documentElement.dataset;
 
 const start = { server: server.connect, browser: load };
+const first = runs === "browser" ? "browser" : "server";
 const started = {}; // promises of what classifies: {place, contract, classify}
-let model; // the one of them that the next photos go to
+let chosen = first; // where the next photos go; if that fails they go nowhere, least of all to the server instead
 
-/** Where the next photos go; if that fails they go nowhere, least of all to the server instead. */
-async function use(place) {
-  model = started[place] ??= start[place]();
+/** What classifies the next photos: where that failed before, it is tried again. */
+function model() {
+  return (started[chosen] ??= connect(chosen));
+}
+
+async function connect(place) {
   try {
-    return await model;
+    const ready = await start[place]();
+    if (place === first) describe(ready.contract);
+    return ready;
   } catch (error) {
-    delete started[place]; // to be tried again
+    delete started[place];
+    throw error;
+  }
+}
+
+async function use(place) {
+  chosen = place;
+  try {
+    return await model();
+  } catch (error) {
     tell(error);
   }
 }
@@ -54,7 +69,7 @@ function add(photos) {
 
 async function answer({ photo, show, fail }) {
   try {
-    const { place, contract, classify } = await model;
+    const { place, contract, classify } = await model();
     const prediction = await classify(photo);
     if (prediction.map) find("mapping").hidden = false;
     find("status").textContent = show(prediction, contract.input.resize, place);
@@ -89,4 +104,4 @@ document.ondrop = (event) => {
   add(event.dataTransfer.files);
 };
 
-use(runs === "browser" ? "browser" : "server").then((ready) => ready && describe(ready.contract));
+use(first);

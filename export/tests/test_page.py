@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from handmade import INFO, colours
-from loopback import Stub
+from loopback import Host, Stub
 
 from cifar_onnx import Classifier, contract, images, site
 
@@ -209,6 +209,7 @@ def test_a_server_gets_the_photos_until_the_browser_does(
     assert "in this browser" in first.locator(".time").text_content()
     assert handler.posts == 10
     assert page.evaluate("crossOriginIsolated")
+    assert page.title() == "Classify photos with colours"
 
 
 def test_a_model_that_does_not_load_is_said_and_its_photos_stay(
@@ -225,6 +226,28 @@ def test_a_model_that_does_not_load_is_said_and_its_photos_stay(
     page.get_by_label("Run in this browser").uncheck()
     assert heading(pick(page, photo("a.png", noise(9, 9)))[0]) == "red"
     assert all("404" in each for each in troubles)
+    troubles.clear()
+
+
+@pytest.mark.parametrize("runs", ["server", "server-only", "browser"])
+def test_a_photo_tries_again_what_could_not_be_reached(
+    runs: site.Runs, page: Any, host: Callable[..., Any], runtime: Path, tmp_path: Path, troubles: list[str]
+) -> None:
+    (tmp_path / "m.onnx").write_bytes(colours())
+    site.write(tmp_path / "m.onnx", tmp_path / "site", runtime)
+    handler = Host if runs == "browser" else type("Own", (Stub,), {"runs": runs, "posts": 1})
+    missing = "**/model.onnx" if runs == "browser" else "**/contract"
+    page.route(missing, lambda route: route.abort())
+    page.goto(f"{host(tmp_path / 'site', handler).address}/")
+    said = page.get_by_role("alert").text_content()
+    assert heading(pick(page, photo("a.png", noise(9, 9)))[0]) == said
+    assert page.locator("#facts").is_hidden()
+    page.unroute(missing)
+    red = images.encode_png(np.full((9, 9, 3), (99, 0, 0), np.uint8))
+    assert [heading(card) for card in pick(page, photo("b.png", red), photo("c.png", red))] == ["red", "red"]
+    assert page.get_by_role("alert").is_hidden()
+    assert "3: red, green, blue" in page.locator("#facts").text_content()
+    assert all("ERR_FAILED" in each for each in troubles), troubles
     troubles.clear()
 
 

@@ -1,7 +1,7 @@
 // Has photos classified in a worker, on this machine.
 
-/** `progress` is called with the share that is loaded, from 0 to 1. */
-export function connect(progress) {
+/** `progress` is called with the share that is loaded, from 0 to 1, and `lost` when the worker has broken down. */
+export function connect(progress, lost) {
   const worker = new Worker(new URL("worker.mjs", import.meta.url), { type: "module" });
   const waiting = new Map(); // promises of predictions by the number of their photo
   let last = 0;
@@ -11,7 +11,13 @@ export function connect(progress) {
       worker.postMessage({ id: last, photo });
     });
   return new Promise((resolve, reject) => {
-    worker.onerror = () => reject(new Error("the model cannot be run in this browser"));
+    worker.onerror = () => {
+      const error = new Error("the model cannot be run in this browser");
+      reject(error);
+      for (const photo of waiting.values()) photo.reject(error);
+      worker.terminate();
+      lost();
+    };
     worker.onmessage = ({ data: { id, loaded, contract, error, prediction } }) => {
       const { resolve: give, reject: fail } = waiting.get(id) ?? { resolve, reject };
       waiting.delete(id);

@@ -42,7 +42,7 @@ async function load() {
   const bar = find("progress");
   find("loading").hidden = false;
   try {
-    return await browser.connect((share) => (bar.value = share));
+    return await browser.connect((share) => (bar.value = share), () => delete started.browser);
   } finally {
     find("loading").hidden = true;
   }

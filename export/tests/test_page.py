@@ -251,6 +251,23 @@ def test_a_photo_tries_again_what_could_not_be_reached(
     troubles.clear()
 
 
+def test_photos_that_wait_for_a_worker_which_breaks_down_fail_and_the_next_gets_another(
+    page: Any, host: Callable[..., Any], runtime: Path, tmp_path: Path, troubles: list[str]
+) -> None:
+    (tmp_path / "m.onnx").write_bytes(colours())
+    site.write(tmp_path / "m.onnx", tmp_path / "site", runtime)
+    page.goto(f"{host(tmp_path / 'site').address}/")
+    page.locator("#facts").wait_for()
+    page.workers[0].evaluate("() => { onmessage = () => { throw new Error('broken'); }; }")
+    photos = [photo(f"{name}.png", noise(9, 9)) for name in "ab"]
+    said = "The model cannot be run in this browser."
+    assert [heading(card) for card in pick(page, *photos)] == [said, said]
+    red = photo("red.png", images.encode_png(np.full((9, 9, 3), (99, 0, 0), np.uint8)))
+    assert heading(pick(page, red)[0]) == "red"
+    assert all("broken" in each for each in troubles), troubles
+    troubles.clear()
+
+
 def test_a_server_without_the_runtime_leaves_no_choice(page: Any, host: Callable[..., Any], tmp_path: Path) -> None:
     handler = type("Own", (Stub,), {"runs": "server-only", "posts": 1})
     page.goto(host(served(tmp_path / "served", b""), handler).address)

@@ -124,16 +124,40 @@ function activationMap({ data, dims }, k) {
   return { height, width, values: values.map((value) => value / highest) };
 }
 
-/** What is wrong with a contract, in words; nothing where it is right. */
-function fault({ classes, input, temperature, sets, unknown, digest, golden }) {
-  if (!Array.isArray(classes) || !classes.length || classes.some((name) => typeof name !== "string")) return "classes";
-  if (!Number.isInteger(input?.size) || !["stretch", "crop", "pad"].includes(input.resize)) return "input";
-  if (!Number.isFinite(temperature)) return "temperature";
-  if (!["lac", "aps"].includes(sets?.method) || ![sets.alpha, sets.threshold].every(Number.isFinite)) return "sets";
-  if (!Number.isFinite(unknown?.threshold)) return "unknown";
-  if (!/^[0-9a-f]{64}$/.test(digest)) return "digest";
-  const whole = ({ file, probabilities }) => typeof file === "string" && probabilities?.length === classes.length;
-  return Array.isArray(golden) && golden.every(whole) ? "" : "golden";
+/** What is wrong with a contract, and what would be right; nothing where it is. */
+function fault({ classes, input, temperature, sets, unknown, digest, golden, cost = {}, metrics = {}, provenance = {} }) {
+  const name = (word) => typeof word === "string" && /^\P{Cs}+$/u.test(word); // no half of a letter
+  if (!Array.isArray(classes) || !classes.length || !classes.every(name) || new Set(classes).size < classes.length) {
+    return "classes must be a list of one or more distinct, non-empty strings of whole letters";
+  }
+  if (!Number.isInteger(input?.size) || input.size < 1) return "input.size must be an integer from 1 up";
+  if (!["stretch", "crop", "pad"].includes(input.resize)) return "input.resize must be stretch, crop or pad";
+  if (!Number.isFinite(temperature) || temperature <= 0) return "temperature must be a finite number above 0";
+  if (!["lac", "aps"].includes(sets?.method)) return "sets.method must be lac or aps";
+  if (!Number.isFinite(sets.alpha)) return "sets.alpha must be a finite number";
+  if (!Number.isFinite(sets.threshold)) return "sets.threshold must be a finite number";
+  if (typeof unknown?.score !== "string") return "unknown.score must be a string";
+  if (!Number.isFinite(unknown.threshold)) return "unknown.threshold must be a finite number";
+  if (!/^[0-9a-f]{64}$/.test(digest)) return "digest must be 64 hexadecimal digits";
+  if (!Array.isArray(golden) || !golden.every((sample) => isGolden(sample, classes.length))) {
+    return (
+      "golden must be a list of samples, each with the strings name, file (base64), fingerprint and label, " +
+      "and with a finite number for each class in logits and probabilities"
+    );
+  }
+  for (const [key, value] of Object.entries({ cost, metrics, provenance })) {
+    if (typeof value !== "object" || !value || Array.isArray(value)) return `${key} must be an object`;
+  }
+}
+
+function isGolden(sample, count) {
+  const { name, file, fingerprint, label, logits, probabilities } = sample ?? {};
+  return (
+    [name, file, fingerprint, label].every((text) => typeof text === "string") &&
+    /^[A-Za-z0-9+/]*={0,2}$/.test(file) &&
+    file.length % 4 === 0 &&
+    [logits, probabilities].every((row) => Array.isArray(row) && row.length === count && row.every(Number.isFinite))
+  );
 }
 
 async function digest(bytes, stated) {

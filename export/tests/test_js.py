@@ -183,6 +183,16 @@ READ = """
 """
 
 
+SAMPLE: dict[str, Any] = {
+    "name": "a",
+    "file": "",
+    "fingerprint": "",
+    "label": "a",
+    "logits": [1, 0],
+    "probabilities": [0.7, 0.3],
+}
+
+
 def test_javascript_refuses_what_python_refuses(model: Path, tmp_path: Path) -> None:
     data = model.read_bytes()
     at = len(data) // 3
@@ -197,7 +207,15 @@ def test_javascript_refuses_what_python_refuses(model: Path, tmp_path: Path) -> 
         model_of({**INFO, "format": 2}),
         *(model_of({**INFO, key: None}) for key in ("classes", "input", "sets", "unknown", "golden")),
         model_of({**INFO, "sets": {**INFO["sets"], "method": "guess"}}),
-        model_of({**INFO, "golden": [{"file": "", "probabilities": [1]}]}),
+        model_of({**INFO, "unknown": {"threshold": 2.5}}),
+        *(model_of({**INFO, "classes": value}) for value in ("ab", ["a", 1], ["a", ""], ["a", "a"], ["a", "\ud800"])),
+        *(model_of({**INFO, "input": {"size": value, "resize": "crop"}}) for value in (0, -8, 8.5, "8", None)),
+        *(model_of({**INFO, "temperature": value}) for value in (0, -1, float("nan"), float("inf"), None)),
+        *(model_of({**INFO, key: value}) for key in ("cost", "metrics", "provenance") for value in (None, [], {})),
+        model_of({**INFO, "golden": [SAMPLE]}),
+        model_of({**INFO, "golden": [None]}),
+        *(model_of({**INFO, "golden": [{**SAMPLE, key: [1]}]}) for key in ("logits", "probabilities")),
+        *(model_of({**INFO, "golden": [{k: SAMPLE[k] for k in SAMPLE if k != key}]}) for key in SAMPLE),
         model_of([]),
     ]
     paths = [tmp_path / f"{number}.onnx" for number in range(len(files))]
@@ -209,6 +227,36 @@ def test_javascript_refuses_what_python_refuses(model: Path, tmp_path: Path) -> 
         except ContractError as error:
             of_python = str(error).removeprefix(f"{path}: ")
             assert said["error"].split(" (")[0] == of_python.split(" (")[0]
+
+
+def test_what_is_wrong_with_a_contract_is_said_with_what_would_be_right(tmp_path: Path) -> None:
+    names = "classes must be a list of one or more distinct, non-empty strings of whole letters"
+    size = "input.size must be an integer from 1 up"
+    temperature = "temperature must be a finite number above 0"
+    golden = "golden must be a list of samples, each with the strings name, file (base64), fingerprint and label, "
+    golden += "and with a finite number for each class in logits and probabilities"
+    wrong: list[tuple[dict[str, Any], str]] = [
+        *(({"classes": value}, names) for value in ("ab", [], ["a", 1], ["a", ""], ["a", "a"], ["a", "\ud800"])),
+        *(({"input": {"size": value, "resize": "crop"}}, size) for value in (0, -8, 8.5, "8", True, None)),
+        ({"input": {"size": 8, "resize": "magic"}}, "input.resize must be stretch, crop or pad"),
+        *(({"temperature": value}, temperature) for value in (0, -1, "1", True, None)),
+        ({"sets": {**INFO["sets"], "method": "magic"}}, "sets.method must be lac or aps"),
+        *(
+            ({"sets": {**INFO["sets"], key: "1"}}, f"sets.{key} must be a finite number")
+            for key in ("alpha", "threshold")
+        ),
+        ({"unknown": {"score": None, "threshold": 1}}, "unknown.score must be a string"),
+        ({"unknown": {"score": "energy", "threshold": "1"}}, "unknown.threshold must be a finite number"),
+        *(({key: None}, f"{key} must be an object") for key in ("cost", "metrics", "provenance")),
+        ({"digest": "0"}, "digest must be 64 hexadecimal digits"),
+        *(({"golden": value}, golden) for value in (None, [None], [{**SAMPLE, "name": 1}], [{**SAMPLE, "file": "!"}])),
+        *(({"golden": [{**SAMPLE, key: [0.5, "0.5"]}]}, golden) for key in ("logits", "probabilities")),
+    ]
+    paths = [tmp_path / f"{number}.onnx" for number in range(len(wrong))]
+    for path, (facts, _) in zip(paths, wrong, strict=True):
+        path.write_bytes(model_of({**INFO, **facts}))
+    for said, (facts, right) in zip(evaluated(READ, *paths), wrong, strict=True):
+        assert said == {"error": f"its contract cannot be read ({right})"}, facts
 
 
 def test_no_flipped_bit_is_missed(model: Path) -> None:

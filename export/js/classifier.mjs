@@ -7,6 +7,7 @@ const KEY = "classifier";
 const FORMAT = 1;
 const BLANK = "0".repeat(64); // stands where the digest will be while the digest is computed
 const TOLERANCE = 1e-3; // of the probabilities of golden samples
+const MAX_SIDE = 65_535; // pixels, as in Python
 const METADATA = 14; // ModelProto.metadata_props: StringStringEntryProto {key = 1, value = 2}
 
 /** The contract inside the bytes of an ONNX file, checked; an InputError says what is wrong with it. */
@@ -90,6 +91,12 @@ export class Classifier {
     }
     return replays;
   }
+}
+
+/** Refuse a picture that is too long for Python, and for a canvas, which would be blank. */
+export function checkSides(width, height) {
+  if (Math.max(width, height) <= MAX_SIDE) return;
+  throw new InputError(`${width} x ${height} pixels: no side may be longer than ${MAX_SIDE.toLocaleString("en")}`);
 }
 
 /** RGB of RGBA, transparency laid over white by Pillow's arithmetic. */

@@ -1,7 +1,7 @@
 // Decodes pictures under Node by sharp, to the pixels that Pillow gives in Python.
 import sharp from "sharp";
 
-import { InputError, rgbOf } from "./classifier.mjs";
+import { checkSides, InputError, rgbOf } from "./classifier.mjs";
 
 const LOADERS = { GIF: "Nsgif", JPEG: "Jpeg", PNG: "Png", WEBP: "Webp" }; // as in Python, of those that sharp has
 const MAX_PIXELS = 100_000_000;
@@ -13,11 +13,13 @@ sharp.unblock({ operation: Object.values(LOADERS).map((name) => `VipsForeignLoad
 export async function decode(bytes) {
   try {
     const picture = sharp(bytes, { limitInputPixels: MAX_PIXELS, ignoreIcc: true, failOn: "error" }).autoOrient();
-    const { space, channels } = await picture.metadata();
+    const { space, channels, width, height } = await picture.metadata();
+    checkSides(width, height);
     if (space === "cmyk") return rgbOfCmyk(await raw(as(picture, "cmyk")));
     if (space === "grey16" && channels === 1) return rgbOfGrey(await raw(as(picture, "grey16"), "ushort"));
     return rgbOf(await raw(picture.toColourspace("srgb").ensureAlpha()));
   } catch (error) {
+    if (error instanceof InputError) throw error;
     throw new InputError(
       /unsupported image format|is empty/i.test(error.message)
         ? `not a picture in one of the formats ${Object.keys(LOADERS).join(", ")}`

@@ -1,5 +1,5 @@
 // Loads the model and onnxruntime-web, and classifies photos one after the other, away from the page's own thread.
-import { Classifier, rgbOf } from "./classifier.mjs";
+import { checkSides, Classifier, rgbOf } from "./classifier.mjs";
 
 const MAX_PIXELS = 100_000_000;
 
@@ -60,6 +60,7 @@ async function decode(photo) {
   }
   const { width, height } = bitmap;
   if (width * height > MAX_PIXELS) throw new Error(`${width} x ${height} pixels are too many`);
+  checkSides(width, height);
   const context = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
   context.fillStyle = "white";
   context.fillRect(0, 0, width, height);

@@ -13,7 +13,7 @@ import pytest
 from handmade import INFO, colours, model_of
 from PIL import Image
 
-from cifar_onnx import Classifier, ContractError, contract, images, site
+from cifar_onnx import Classifier, ContractError, ImageError, contract, images, site
 
 pytestmark = pytest.mark.skipif(not shutil.which("node"), reason="node is not installed")
 
@@ -89,6 +89,19 @@ def test_sharp_decodes_to_pillows_pixels(pictures: list[Path]) -> None:
     for path, found in zip(pictures, evaluated(code, *pictures), strict=True):
         pixels = images.decode(path)
         assert found == [*pixels.shape[:2], hashlib.sha256(pixels.tobytes()).hexdigest()], path.name
+
+
+@PACKAGES
+def test_node_refuses_the_sides_that_python_refuses(model: Path, tmp_path: Path) -> None:
+    paths = [tmp_path / f"{width}x{height}.png" for width, height in ((65_535, 1), (65_536, 1), (1, 65_536))]
+    for path in paths:
+        Image.new("L", tuple(map(int, path.stem.split("x")))).save(path)
+    longest, *longer = map(json.loads, node(model, *paths, "--json").stdout.splitlines())
+    assert longest["label"] == Classifier(model)(paths[0]).label
+    for path, said in zip(paths[1:], longer, strict=True):
+        with pytest.raises(ImageError) as refused:
+            images.decode(path)
+        assert f"{path}: {said['error']}" == str(refused.value)
 
 
 @PACKAGES

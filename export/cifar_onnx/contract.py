@@ -140,7 +140,7 @@ def _from_info(info: dict[str, Any]) -> Contract:
         golden=tuple(
             Golden(
                 str(g["name"]),
-                base64.b64decode(g["file"]),
+                base64.b64decode(g["file"], validate=True),
                 str(g["fingerprint"]),
                 str(g["label"]),
                 _numbers(g["logits"], len(classes)),
@@ -159,7 +159,7 @@ def _one_of(word: Any, words: Any) -> Any:
 
 
 def _names(value: Any) -> tuple[str, ...]:
-    if not isinstance(value, list) or not all(isinstance(name, str) and name for name in value):
+    if not isinstance(value, list) or not value or not all(isinstance(name, str) and name for name in value):
         raise ValueError("classes is no list of names")
     if len(set(value)) < len(value):
         raise ValueError("classes names one class twice")
@@ -167,15 +167,15 @@ def _names(value: Any) -> tuple[str, ...]:
 
 
 def _side(value: Any) -> int:
-    if not isinstance(value, int) or value < 1:
+    if type(value) is not int or value < 1:
         raise ValueError(f"input.size is {value!r}: it must be a whole number from 1 up")
     return value
 
 
 def _finite(value: Any) -> float:
-    if not math.isfinite(number := float(value)):
+    if type(value) not in (int, float) or not math.isfinite(value):
         raise ValueError(f"{value!r} is no finite number")
-    return number
+    return float(value)
 
 
 def _positive(value: Any) -> float:

@@ -39,11 +39,13 @@ def test_a_contract_of_the_known_format_is_taken() -> None:
         (model_of({**INFO, "classes": ["a", "a"]}), "cannot be read .*classes names one class twice"),
         (model_of({**INFO, "input": {"size": 0, "resize": "crop"}}), r"cannot be read .*input\.size is 0"),
         (model_of({**INFO, "temperature": float("nan")}), "cannot be read .*nan is no finite number"),
+        (model_of({**INFO, "classes": []}), "cannot be read .*classes is no list of names"),
+        (model_of({**INFO, "temperature": "1"}), "cannot be read .*'1' is no finite number"),
         (model_of({**INFO, "temperature": 0}), "cannot be read .*temperature is 0: it must be above 0"),
         (model_of({**INFO, "provenance": None}), "cannot be read .*provenance is no object"),
     ],
     ids=["empty", "text", "no contract", "format", "resize mode", "no classes", "half a letter", "a list", "sets",
-         "classes a text", "a class twice", "no size", "no temperature", "temperature 0", "provenance"],
+         "classes a text", "a class twice", "no size", "no temperature", "no class", "a text", "temperature 0", "provenance"],
 )  # fmt: skip
 def test_other_files_are_refused_with_the_reason(tmp_path: Path, data: bytes, reason: str) -> None:
     path = tmp_path / "m.onnx"

@@ -70,7 +70,7 @@ class MuonSGD(Optimizer):
             ([each for each in trained if each.ndim < 2], bias_lr, sgd_momentum, weight_decay, 0),
         ]
         groups: list[dict[str, Any]] = [
-            {"params": kind, "lr": rate, "momentum": mass, "weight_decay": decay and decay / rate, "steps": steps}
+            {"params": kind, "lr": rate, "momentum": mass, "weight_decay": decay / rate if rate else 0, "steps": steps}
             for kind, rate, mass, decay, steps in kinds
             if kind
         ]
@@ -102,6 +102,7 @@ class MuonSGD(Optimizer):
         updates = torch._foreach_add(gradients, momenta, alpha=momentum)  # type: ignore[arg-type]
         if steps:
             norms = torch._foreach_norm(weights)
+            torch._foreach_clamp_min_(norms, 1e-7)  # zeros stay zeros
             torch._foreach_mul_(norms, [len(each) ** -0.5 for each in weights])
             torch._foreach_div_(weights, norms)
             updates = _orthogonalised(updates, steps)  # type: ignore[assignment]
@@ -138,8 +139,11 @@ class WarmupLinear(LRScheduler):
     Args:
         optimizer: whose learning rates are the highest.
         total_steps: in which it ends; None is all of the training.
-        warmup: share of these that goes up.
+        warmup: share of these that goes up, below 1.
         final: share of the learning rates that is left in the end.
+
+    Raises:
+        ValueError: there is no end, or one of the shares cannot be.
     """
 
     def __init__(
@@ -147,6 +151,10 @@ class WarmupLinear(LRScheduler):
     ) -> None:
         if total_steps is None:
             raise ValueError("WarmupLinear needs total_steps")
+        if not 0 <= warmup < 1:
+            raise ValueError(f"warmup is {warmup:g}: it must be at least 0 and below 1, a share of the steps")
+        if not 0 <= final <= 1:
+            raise ValueError(f"final is {final:g}: it must lie between 0 and 1, a share of the learning rates")
         self.total_steps = total_steps
         self.warmup = warmup
         self.final = final

@@ -1,10 +1,12 @@
 from copy import deepcopy
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from cifar_lightning.optim import MuonSGD, WarmupLinear, orthogonalise
+from tests.conftest import BRIEF, Run
 
 
 def matrices(*shape: int) -> Tensor:
@@ -118,6 +120,24 @@ def test_muon_takes_nets_without_one_kind_of_layer(missing: str) -> None:
     assert all(value.isfinite().all() for value in named)
 
 
+def test_muon_takes_filters_of_zeros() -> None:
+    filters = nn.Parameter(torch.zeros(4, 3, 3, 3))
+    filters.grad = matrices(4, 3, 3, 3)
+    MuonSGD([filters]).step()
+    assert filters.isfinite().all()
+    assert filters.any()
+
+
+@pytest.mark.parametrize("name", ["dense", "bias"])
+def test_a_learning_rate_of_zero_leaves_its_weights_alone(name: str) -> None:
+    layers, before = Layers(), getattr(Layers(), name)
+    optimizer = MuonSGD(layers.parameters(), **{f"{name}_lr": 0.0})  # type: ignore[arg-type]
+    layers.loss().backward()
+    optimizer.step()
+    assert torch.equal(getattr(layers, name), before)
+    assert not torch.equal(layers.filters[0], Layers().filters[0])
+
+
 def rates(**settings: float) -> list[float]:
     optimizer = torch.optim.SGD([torch.zeros(1)], lr=2.0)
     schedule, seen = WarmupLinear(optimizer, 10, **settings), []
@@ -137,3 +157,18 @@ def test_warmup_linear_goes_up_and_down_in_straight_lines() -> None:
 def test_warmup_linear_needs_an_end() -> None:
     with pytest.raises(ValueError, match="needs total_steps"):
         WarmupLinear(torch.optim.SGD([torch.zeros(1)]))
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "sentence"),
+    [
+        *(("warmup", value, f"warmup is {value}: it must be at least 0 and below 1") for value in (1, 2, -1)),
+        *(("final", value, f"final is {value}: it must lie between 0 and 1") for value in (1.5, -0.1)),
+    ],
+)
+def test_shares_that_cannot_be_are_refused_in_one_sentence(run: Run, setting: str, value: float, sentence: str) -> None:
+    words = ("--model.scheduler", "WarmupLinear", f"--model.scheduler.{setting}", value)
+    result = run("fit", *BRIEF, *words)
+    assert result.code == 2
+    assert result.err.startswith(f"error: model.scheduler: {sentence}")
+    assert not list(Path().rglob("*.ckpt"))

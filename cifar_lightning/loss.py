@@ -55,7 +55,9 @@ class CrossEntropy(nn.CrossEntropyLoss):
         """Of images, `(B,)`, where they differ."""
         if self.weight is None or (self.rule is not None and not self.training):
             return None
-        return labels @ self.weight if labels.is_floating_point() else self.weight[labels]
+        if labels.is_floating_point():
+            return labels @ self.weight.to(labels.dtype)
+        return self.weight[labels]
 
 
 class Focal(CrossEntropy):

@@ -72,6 +72,17 @@ def test_a_blend_weighs_what_its_classes_do(kind: type[CrossEntropy]) -> None:
     assert torch.allclose(loss(LOGITS, blend), (losses * (blend @ weights)).sum() / (blend @ weights).sum())
 
 
+@pytest.mark.parametrize("kind", [CrossEntropy, Focal])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_a_blend_is_weighed_in_its_own_precision(kind: type[CrossEntropy], dtype: torch.dtype) -> None:
+    loss = kind(class_weights="inverse")
+    loss.see(COUNTS)
+    blend = torch.nn.functional.one_hot(LABELS, 4).float().lerp(torch.full((12, 4), 0.25), 0.5)
+    found = loss(LOGITS.to(dtype), blend.to(dtype))
+    assert found.dtype == dtype
+    assert torch.allclose(found.float(), loss(LOGITS, blend), rtol=1e-5 if dtype == torch.float64 else 0.05)
+
+
 def test_a_sure_hit_has_a_finite_gradient() -> None:
     logits = torch.tensor([[200.0, 0.0]], requires_grad=True)
     Focal(0.5)(logits, torch.tensor([0])).backward()

@@ -328,14 +328,31 @@ class TestSignals:
         kept = {path.name: checkpoints.load(path)["epoch"] for path in folder.iterdir()}
         assert kept == {"best.ckpt": 0, "last.ckpt": 2}
 
-    def test_averaged_weights_survive_too(self, start: Start, tmp_path: Path) -> None:
-        whole, words = place(tmp_path, "whole"), (*SMALL, "--trainer.callbacks+", "EMAWeightAveraging")
+    @pytest.mark.parametrize("average", [["EMAWeightAveraging"], ["SWA", "--trainer.callbacks.from_epoch", 1]])
+    def test_averaged_weights_survive_too(self, start: Start, tmp_path: Path, average: list[object]) -> None:
+        whole, words = place(tmp_path, "whole"), (*SMALL, "--trainer.max_epochs", 4, "--trainer.callbacks+", *average)
         assert start("fit", *words, folder=whole).wait().code == 0
-        stop = stop_at(46, where="on_validation_batch_start")
+        stop = stop_at(69, where="on_validation_batch_start")
         assert start("fit", *words, function=stop).wait().code == 143
         assert start("fit", *words, "--ckpt_path", "last").wait().code == 0
         assert weights(tmp_path) == weights(whole)
         assert rows(tmp_path) == rows(whole)
+
+    def test_in_a_validation_while_gradients_are_accumulated_the_step_is_finished_first(
+        self, start: Start, tmp_path: Path
+    ) -> None:
+        """After nine batches, the last of which is half a step."""
+        accumulated = ("--trainer.accumulate_grad_batches", 2, "--trainer.val_check_interval", 3)
+        whole, words = place(tmp_path, "whole"), (*SMALL, *accumulated, "--trainer.limit_val_batches", 1)
+        assert start("fit", *words, folder=whole).wait().code == 0
+        stop = stop_at(4, where="on_validation_batch_start")
+        assert start("fit", *words, function=stop).wait().code == 143
+        assert checkpoints.load("runs/cnn/version_0/checkpoints/last.ckpt")["global_step"] == 5
+        assert start("fit", *words, "--ckpt_path", "last").wait().code == 0
+        assert weights(tmp_path) == weights(whole)
+        losses = [[row["train/loss"] for row in rows(folder) if row["train/loss"]] for folder in (tmp_path, whole)]
+        assert len(losses[0]) == 3
+        assert losses[0] == losses[1]
 
     def test_a_second_one_ends_it_at_once(self, start: Start) -> None:
         for signum in (signal.SIGTERM, signal.SIGINT):

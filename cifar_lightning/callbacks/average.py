@@ -29,6 +29,8 @@ class SWA(WeightAveraging):
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
     def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:
+        if epoch_idx is not None:  # a run that goes on at the end of an epoch has seen no batch of it
+            self._counts = epoch_idx >= self.from_epoch
         if not self._counts and self._average_model is not None:
             self._average_model.n_averaged.zero_()  # what is averaged next is copied
         return step_idx is not None

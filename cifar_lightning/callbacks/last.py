@@ -31,7 +31,7 @@ class LastCheckpoint(Checkpoint):
         self.every_n_train_steps = every_n_train_steps
         self.every_n_epochs = every_n_epochs
         self._steps = 0  # finished
-        self._training = self._kept = False
+        self._training = self._kept = self._accumulating = False
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         folder = trainer.log_dir
@@ -57,8 +57,9 @@ class LastCheckpoint(Checkpoint):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: object, batch: Any, batch_idx: int
     ) -> None:
-        if trainer.global_step == self._steps:
-            return  # gradients are being accumulated: there is nothing yet that could be gone on with
+        self._accumulating = trainer.global_step == self._steps
+        if self._accumulating:
+            return  # there is nothing yet that could be gone on with
         self._steps = trainer.global_step
         self._kept = False
         if self._stopping(trainer):
@@ -75,7 +76,7 @@ class LastCheckpoint(Checkpoint):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        if self._training and self._stopping(trainer):
+        if self._training and not self._accumulating and self._stopping(trainer):
             raise _interrupted()
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

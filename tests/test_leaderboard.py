@@ -278,10 +278,13 @@ class TestTable:
         found = board(*(entry(make(f"a/version_{i}", (0.8 - 0.04 * i,))) for i in range(3)))
         assert found.findings[0].endswith("(73.6 to 85.2); 1 more within its interval, so that it may be chance")
 
-    def test_runs_validated_on_different_images_are_not_compared_in_silence(self, run: Run, make: Make) -> None:
-        make("a/version_0")
-        make("a/version_1", config=changed(data__init_args__split_seed=1))
-        assert "not all were validated on the same images (split_seed)" in run("runs").out
+    @pytest.mark.parametrize("key", ["split_seed", "val_fraction", "test_fraction", "root", "labels"])
+    def test_runs_validated_on_different_images_are_not_compared_in_silence(
+        self, run: Run, make: Make, key: str
+    ) -> None:
+        for version in (0, 1):
+            make(f"a/version_{version}", config=changed(**{f"data__init_args__{key}": version}))
+        assert f"not all were validated on the same images ({key})" in run("runs").out
 
     def test_columns_that_say_nothing_are_left_out(self, run: Run, make: Make) -> None:
         make(finished=False)

@@ -18,7 +18,10 @@ _SILENT = {
     *("trainer.enable_progress_bar", "trainer.enable_model_summary", "trainer.num_sanity_val_steps"),
 }
 # What decides which images are validated on.
-_IMAGES = ("data", "data.root", "data.val_fraction", "data.split_seed", "trainer.limit_val_batches")
+_IMAGES = (
+    *("data", "data.root", "data.labels", "data.val_fraction", "data.test_fraction", "data.split_seed"),
+    "trainer.limit_val_batches",
+)
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ from onnx import TensorProto
 from PIL import Image
 
 import cifar_lightning
+from cifar_lightning import calibration, graph, parity
 from cifar_lightning import checkpoint as checkpoints
-from cifar_lightning import graph, parity
 from cifar_lightning.export import export
 from cifar_lightning.familiarity import Energy, Scored
 from cifar_lightning.nets import CNN, Pixels, SpeedNet
@@ -373,6 +373,19 @@ class TestVerify:
             result = run("verify", "changed.onnx", "--against", checkpoint)
             assert result.code == 1
             assert stage in result.err
+
+    def test_a_calibration_that_is_rounded_otherwise_is_the_same(
+        self, run: Run, checkpoint: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for name, last in (("fit_temperature", 1e-4), ("conformal_threshold", 1e-6), ("unknown_threshold", 1e-4)):
+            found = getattr(calibration, name)
+            with monkeypatch.context() as patch:
+                patch.setattr(calibration, name, lambda *args, found=found, last=last: found(*args) + last)
+                result = run("verify", model, "--against", checkpoint, "--images", 20)
+                assert result.code == 0, (name, result.err)
+                patch.setattr(calibration, name, lambda *args, found=found: found(*args) * 1.01)
+                result = run("verify", model, "--against", checkpoint, "--images", 20)
+                assert "calibration: " in result.err, name
 
     def test_mistakes(self, run: Run, checkpoint: Path, model: Path) -> None:
         for words, sentence in (

@@ -1,6 +1,7 @@
 import re
 import shutil
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -57,6 +58,14 @@ class TestBatches:
             assert images.shape[1:] == (3, 2, 4)
             assert torch.equal(images[:, 0, 0, 0].long(), labels)
             assert torch.equal(indices, labels)
+
+    @pytest.mark.parametrize(("place", "sizes"), [(lambda: (0, 0), [16, 16, 17]), (None, [16, 16, 16, 1])])
+    def test_a_rest_of_one_image_trains_with_the_batch_before(
+        self, place: Callable[[], tuple[int, int]] | None, sizes: list[int]
+    ) -> None:
+        batches = Batches(self.IMAGES[:49], self.LABELS[:49], 16, 0, place)
+        assert [len(batch.labels) for batch in batches] == sizes
+        assert len(batches) == len(sizes)
 
     def test_order_is_a_function_of_seed_and_epoch(self) -> None:
         assert all(map(torch.equal, self.epoch(3), self.epoch(3)))

@@ -40,12 +40,14 @@ class Batches:
     """Batches of a set that lies in memory, on the device where it lies, or of one on disk, as the same batches.
 
     Order and seeds are functions of (seed, epoch) alone. Of several processes each has its share of every batch: the
-    shares are disjoint, and together they are what one process alone would have with batches of their size together.
+    shares are disjoint, and together they are what one process alone would have with batches of their size together,
+    but for where the last one begins.
 
     Args:
         images: uint8 `(N, H, W, 3)`.
         labels: int64 `(N,)`, on the device where batches are to be.
-        batch_size: `B` of each process; the last batch may be smaller.
+        batch_size: `B` of each process; the last batch may be smaller. A rest that has not two images for each process,
+            or in their order not one, goes to the batch before.
         seed: of order and augmentation.
         place: asked at the start of each pass for the epoch and its first batch; None keeps the images in their order.
         rank: number of this process.
@@ -71,8 +73,9 @@ class Batches:
         self.rank = rank
         self.balanced = balanced
         count, size = len(images), batch_size * processes
-        # A rest that has not an image for each process goes to the batch before.
-        number = max(count // size + (count % size >= processes), 1)
+        # Batch normalisation cannot train on one image.
+        least = processes * (2 if place else 1)
+        number = max(count // size + (count % size >= least), 1)
         ends = [*(size * (batch + 1) for batch in range(number - 1)), count]
         starts = [size * batch for batch in range(number)]
         self._shares = [

@@ -44,7 +44,8 @@ class Recipe:
 
         Args:
             model: the model.
-            lr: learning rate in the place of the optimizer's own.
+            lr: learning rate in the place of the optimizer's own. Of several groups it is the first's, and those of the
+                others are in proportion.
 
         Raises:
             InputError: a factor is of nothing in the model, or the optimizer makes groups of its own.
@@ -77,7 +78,8 @@ class Recipe:
         Args:
             optimizer: whose learning rate it changes.
             total_steps: gives the number of steps.
-            lr: the highest learning rate, in the place of `max_lr` of a schedule that has one.
+            lr: the highest learning rate, in the place of `max_lr` of a schedule that has one. Of several groups it is
+                the first's, and those of the others are in proportion.
         """
         make = self.scheduler
         if make is None:
@@ -87,17 +89,23 @@ class Recipe:
             if known.isdisjoint({"total_steps", "epochs"}):
                 make = partial(make, total_steps=total_steps())
             highest = make.keywords.get("max_lr")
-            if isinstance(highest, float | int) and (self.factors or lr):
-                each = [(lr or highest) * group.get("factor", 1) for group in optimizer.param_groups]
-                make = partial(make, max_lr=each)
+            if isinstance(highest, float | int):
+                make = partial(make, max_lr=[(lr or highest) * share for share in _shares(optimizer)])
         return make(optimizer)
 
 
 def _with(optimizer: Optimizer, lr: float | None) -> Optimizer:
     if lr is not None:
-        for group in optimizer.param_groups:
-            group["lr"] = lr
+        for group, share in zip(optimizer.param_groups, _shares(optimizer), strict=True):
+            group["lr"] = lr * share
     return optimizer
+
+
+def _shares(optimizer: Optimizer) -> list[float]:
+    """What the learning rates of its groups are of the first's, or of its own where they have factors."""
+    groups = optimizer.param_groups
+    first = groups[0]["lr"]
+    return [group.get("factor", group["lr"] / first if first else 1.0) for group in groups]
 
 
 class Optimized(L.LightningModule):
@@ -115,7 +123,7 @@ class Optimized(L.LightningModule):
     @property
     def lr(self) -> float:
         """The learning rate; Lightning's finder sets another one than the optimizer has."""
-        found = self._optimizer().param_groups[0]
+        found = max(self._optimizer().param_groups, key=lambda group: group.get("factor", 1))  # that may be 0
         return float(found["lr"] / found.get("factor", 1))
 
     @lr.setter

@@ -1,6 +1,7 @@
 """Beginning with another run's weights, parts that stay as they are, and learning rates by part."""
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +9,13 @@ import lightning.pytorch as L
 import pytest
 import torch
 from torch import Tensor
+from torch.optim.lr_scheduler import OneCycleLR
 
 from cifar_lightning.data import ImageFolder
 from cifar_lightning.module import Classifier
 from cifar_lightning.nets import CNN, SpeedNet
 from cifar_lightning.nets.weights import take
+from cifar_lightning.optim import MuonSGD
 from cifar_lightning.recipe import Recipe
 from cifar_onnx import InputError
 from tests.conftest import BRIEF, Run, write_model
@@ -176,6 +179,10 @@ class TestLearningRates:
             factor = 2.0 if "head" in name else 0.0 if "blocks.0" in name else 0.5
             assert rate == pytest.approx(0.1 * factor), name
 
+    def test_the_finder_is_told_the_optimizers_own_where_the_first_factor_is_0(self) -> None:
+        model = Classifier(["a", "b"], CNN(2), partial(torch.optim.SGD, lr=0.1), lr_factors={"net.blocks": 0.0})
+        assert model.lr == 0.1
+
     def test_a_factor_below_0_is_refused(self, run: Run) -> None:
         result = run("fit", *BRIEF, "--model.lr_factors", '{"net": -1}')
         assert result.code == 2
@@ -192,6 +199,21 @@ class TestLearningRates:
             result = run("fit", *BRIEF, "--model.lr_factors", *words)
             assert result.code == 2
             assert reason in result.err
+
+    def test_groups_of_an_optimizers_own_stay_in_proportion(self) -> None:
+        net = SpeedNet(2, (4, 4))
+        recipe = Recipe(MuonSGD, partial(OneCycleLR, max_lr=0.48, cycle_momentum=False))
+
+        def rates(key: str, lr: float | None = None) -> list[float]:
+            optimizer = recipe.optimizer_of(net, lr)
+            if key == "max_lr":
+                recipe.schedule(optimizer, lambda: 10, lr)
+            return [group[key] for group in optimizer.param_groups]
+
+        assert rates("lr") == [0.24, 0.02, 100.0]
+        assert rates("lr", 0.12) == pytest.approx([0.12, 0.01, 50.0])
+        assert rates("max_lr") == pytest.approx([0.48, 0.04, 200.0])
+        assert rates("max_lr", 0.12) == pytest.approx([0.12, 0.01, 50.0])
 
     @pytest.mark.parametrize("scheduler", ["", ONE_CYCLE])
     def test_they_hold_through_a_schedule_and_a_run_that_goes_on(self, run: Run, scheduler: str) -> None:

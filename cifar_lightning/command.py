@@ -1,10 +1,11 @@
 """The words of a command line, before they are parsed: its config files, and the checkpoint that it starts from."""
 
 import argparse
+import hashlib
 import re
 import shlex
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from cifar_lightning.checkpoint import run_folder
 from cifar_lightning.parser import refuse_duplicates
 from cifar_onnx import InputError
 
-_HEADER = "# python -m cifar_lightning "
+_HEADER, _DIGEST = "# python -m cifar_lightning ", "  # sha256 "
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class Command:
         words: the command line.
         places: the folders of its config files, and of those that the config of a run was made from.
         typed: the command line as it was typed, but for `--ckpt_path`.
+        digest: of what its config files hold; empty where there are none.
         ckpt_path: the checkpoint that it starts from, if any.
         going_on: the folder of the run that `fit` goes on with, if any.
         allow_custom: whether the checkpoint may name any class.
@@ -39,6 +41,7 @@ class Command:
     words: list[str]
     places: list[Path]
     typed: str
+    digest: str
     ckpt_path: str | None
     going_on: Path | None
     allow_custom: bool
@@ -63,6 +66,7 @@ def read(words: Sequence[str], options: Iterable[str]) -> Command:
     _, rest = _taken(rest, "--ckpt_path")
     settings = _settings(words, configs)
     ckpt_path, going_on = settings.get("ckpt_path"), None
+    line, digest = shlex.join(typed), _digest(configs)
     sources = list(configs)
     if words[:1] == ["fit"] and ckpt_path == "last":
         root, experiment = runs.folder(settings.get("trainer.default_root_dir")), settings["experiment"]
@@ -74,9 +78,13 @@ def read(words: Sequence[str], options: Iterable[str]) -> Command:
         ckpt_path, own = going_on / "checkpoints" / "last.ckpt", going_on / "config.yaml"
         mapping(own)
         sources.append(str(own))
-        if shlex.join(typed) in commands(own):  # has been done: lists must not be appended to once more
-            configs, rest = [], [*rest[:1], *shown]
-        configs = [str(own), *configs]
+        made = commands(own)
+        if made.get(line) == digest:  # has been done: lists must not be appended to once more
+            configs, rest = [str(own)], [*rest[:1], *shown]
+        elif line in made:  # nor to those that are in there
+            _say(f"{' and '.join(configs)} changed since this command made {own}: read in the place of that")
+        else:
+            configs = [str(own), *configs]
     elif words[:1] == ["fit"] and ckpt_path and not configs:
         own = run_folder(str(ckpt_path)) / "config.yaml"
         if own.exists():
@@ -85,7 +93,8 @@ def read(words: Sequence[str], options: Iterable[str]) -> Command:
     return Command(
         [*rest[:1], *(word for path in configs for word in ("--config", path)), *rest[1:], *chosen],
         [Path(path).parent for path in _origins(sources)],
-        shlex.join(typed),
+        line,
+        digest,
         str(ckpt_path) if ckpt_path else None,
         going_on,
         settings.get("allow_custom_classes") is True,
@@ -102,10 +111,11 @@ def _long(words: Sequence[str]) -> Sequence[str]:
     return ["verify", *(["--file"] if rest and not rest[0].startswith("-") else []), *rest]
 
 
-def commands(config: Path) -> list[str]:
-    """The command lines that made the config of a run, which stand at its top."""
+def commands(config: Path) -> dict[str, str]:
+    """The command lines that made the config of a run, which stand at its top, with digests of their config files."""
     lines = config.read_text(encoding="utf-8").splitlines() if config.exists() else []
-    return [line.removeprefix(_HEADER) for line in lines if line.startswith(_HEADER)]
+    made = (line.removeprefix(_HEADER).partition(_DIGEST) for line in lines if line.startswith(_HEADER))
+    return {command: digest for command, _, digest in made}
 
 
 def _origins(configs: Iterable[str]) -> list[str]:
@@ -119,9 +129,13 @@ def _origins(configs: Iterable[str]) -> list[str]:
     return found
 
 
-def header(lines: Iterable[str]) -> str:
+def header(made: Mapping[str, str]) -> str:
     """What `commands` reads."""
-    return "".join(f"{_HEADER}{line}\n" for line in lines)
+    return "".join(f"{_HEADER}{command}{digest and _DIGEST + digest}\n" for command, digest in made.items())
+
+
+def _digest(configs: Sequence[str]) -> str:
+    return hashlib.sha256(b"\0".join(Path(path).read_bytes() for path in configs)).hexdigest()[:16] if configs else ""
 
 
 def _taken(words: Sequence[str], *options: str) -> tuple[list[str], list[str]]:

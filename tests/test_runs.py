@@ -140,6 +140,37 @@ class TestGoingOn:
             result = run("fit", *words, "--ckpt_path", "last", "--print_config")
             assert len(yaml.safe_load(result.out)["data"]["init_args"]["augment"]) == 2
 
+    def test_a_config_file_that_was_edited_counts_again_and_lists_are_appended_to_once(self, run: Run) -> None:
+        words, config, kept = (
+            ("--config", "x.yaml", "--data.augment+", "Mirror"),
+            Path("x.yaml"),
+            Path("runs/cnn/version_0"),
+        )
+
+        def write(epochs: int, size: int) -> None:
+            data = f"{{class_path: Digits, init_args: {{batch_size: {size}}}}}"
+            config.write_text(f"trainer: {{max_epochs: {epochs}, limit_train_batches: 4}}\ndata: {data}\n")
+
+        def asked() -> tuple[int, int, int, bool]:
+            result = run("fit", *words, "--ckpt_path", "last", "--print_config")
+            settings = yaml.safe_load(result.out)
+            data = settings["data"]["init_args"]
+            changed = f"x.yaml changed since this command made {kept}/config.yaml" in result.err
+            return settings["trainer"]["max_epochs"], data["batch_size"], len(data["augment"]), changed
+
+        write(1, 64)
+        unfinished(run, *words)
+        assert asked() == (1, 64, 1, False)
+        write(2, 32)
+        assert asked() == (2, 32, 1, True)
+        result = run("fit", *words, "--ckpt_path", "last")
+        assert result.code == 0, result.err
+        assert "epoch 2/2" in result.out
+        (kept / "run.json").write_text("")
+        assert asked() == (2, 32, 1, False)
+        write(1, 64)
+        assert asked() == (1, 64, 1, True)
+
     @pytest.mark.parametrize("content", ["", "[]", "null", '{"finished": fal'])
     def test_a_damaged_record_does_not_hide_a_run(self, run: Run, content: str) -> None:
         unfinished(run)

@@ -41,5 +41,5 @@ class RunConfig(SaveConfigCallback):
         folder = trainer.log_dir  # which the processes agree on: all have to ask
         if folder and trainer.is_global_zero:
             path = Path(folder, "config.yaml")
-            lines = dict.fromkeys([*commands(path), self.command.typed])
-            write_whole(path, (header(lines) + self.parser.dump(self.config, skip_none=False)).encode())
+            made = {**commands(path), self.command.typed: self.command.digest}
+            write_whole(path, (header(made) + self.parser.dump(self.config, skip_none=False)).encode())

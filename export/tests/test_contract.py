@@ -45,7 +45,8 @@ def test_a_contract_of_the_known_format_is_taken() -> None:
         (model_of({**INFO, "provenance": None}), "cannot be read .*provenance is no object"),
     ],
     ids=["empty", "text", "no contract", "format", "resize mode", "no classes", "half a letter", "a list", "sets",
-         "classes a text", "a class twice", "no size", "no temperature", "no class", "a text", "temperature 0", "provenance"],
+         "classes a text", "a class twice", "no size", "no temperature", "no class", "a text", "temperature 0",
+         "provenance"],
 )  # fmt: skip
 def test_other_files_are_refused_with_the_reason(tmp_path: Path, data: bytes, reason: str) -> None:
     path = tmp_path / "m.onnx"

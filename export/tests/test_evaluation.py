@@ -447,7 +447,7 @@ class TestFindings:
         text = (tmp_path / "report.html").read_text()
         assert len(text) < 2_000_000
         assert "The 40 classes of lowest recall" in text
-        assert "most frequent mistakes" in text
+        assert "often taken for" in text
 
 
 def test_an_answer_that_is_not_finite_is_refused() -> None:

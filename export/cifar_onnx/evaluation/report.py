@@ -109,7 +109,8 @@ def _findings(evaluation: Evaluation) -> list[str]:
         names = outcome.classes
         sentences.append(
             f"The hardest class is {worst.name}: {worst.recall:.1%} of its pictures are recognised. "
-            f"The most frequent mistake is {names[of]} taken for {names[taken]}: {wrong[of, taken]:,} pictures."
+            f"The most frequent mistake is {names[of]} taken for {names[taken]}, as "
+            f"{wrong[of, taken] / evaluation.classes[of].support:.1%} of its pictures are."
         )
     gap = outcome.confidences.mean() - outcome.correct.mean()
     error = estimates["expected_calibration_error"].value

@@ -536,6 +536,12 @@ def test_a_model_is_replaced_while_it_is_asked(tmp_path: Path) -> None:
                 assert answer["predictions"][0]["label"] == digests[digest] + GOLDEN[0].label
                 seen.append(digest)
 
+        def put(data: bytes) -> None:
+            """At once: the server may look at the file at any moment."""
+            new = tmp_path / "new"
+            new.write_bytes(data)
+            os.replace(new, path)
+
         def until(digest: str) -> None:
             end = time.monotonic() + 30
             while server.get("/healthz")["model"]["digest"] != digest:
@@ -546,16 +552,14 @@ def test_a_model_is_replaced_while_it_is_asked(tmp_path: Path) -> None:
             clients = [pool.submit(client) for _ in range(4)]
             try:
                 for data in (second, first, second):
-                    new = tmp_path / "new"
-                    new.write_bytes(data)
-                    os.replace(new, path)
+                    put(data)
                     until(contract.parse(data).digest)
-                path.write_bytes(first[: len(first) // 2])  # half copied
+                put(first[: len(first) // 2])  # half copied
                 time.sleep(2.5)
                 path.unlink()
                 time.sleep(1.5)
                 assert server.get("/healthz")["model"]["digest"] == contract.parse(second).digest
-                path.write_bytes(first)
+                put(first)
                 until(contract.parse(first).digest)
             finally:
                 stop.set()

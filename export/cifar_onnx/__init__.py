@@ -4,9 +4,10 @@
 >>> Classifier("model.onnx")("photo.jpg").label
 """
 
-from cifar_onnx.classifier import Classifier, Prediction
+from cifar_onnx.classifier import Classifier
 from cifar_onnx.contract import Contract
 from cifar_onnx.errors import ContractError, ImageError, InputError, ProviderError
+from cifar_onnx.prediction import Prediction
 
 __version__ = "0.1.0"
 __all__ = ["Classifier", "Contract", "ContractError", "ImageError", "InputError", "Prediction", "ProviderError"]

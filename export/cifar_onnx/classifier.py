@@ -2,21 +2,20 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from io import IOBase
 from itertools import islice
 from os import PathLike
 from threading import Lock
-from typing import Any, overload
+from typing import overload
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from cifar_onnx import contract, images, probe
-from cifar_onnx.contract import Golden
 from cifar_onnx.errors import ContractError, ImageError, InputError
 from cifar_onnx.images import Pixels, Source
+from cifar_onnx.prediction import Prediction, Scores
+from cifar_onnx.replay import Replay, replay
 from cifar_onnx.session import session, usable_cpus
 
 BATCH = 32  # pictures that run together by default
@@ -24,68 +23,6 @@ _LARGE = 1_000_000  # pixels of a picture that is made a square as soon as it is
 _PIXELS_TOGETHER = 16_000_000  # in one run of the graph, whose resize takes about 27 bytes for each
 
 _OUTPUTS = ["logits", "probabilities", "familiarity"]
-_TOLERANCE = 1e-3  # of the probabilities of golden samples
-
-Scores = NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What the model says of one picture.
-
-    Attributes:
-        label: the most probable class.
-        probability: its probability, from 0 to 1.
-        classes: all class names, in the order of the outputs.
-        probabilities: one for each class, in that order.
-        labels: the prediction set, best first: of pictures like those it was validated with, as many have the right
-            label in it as the exporter chose (90 % by default). None in it: no label fits.
-        unknown: whether the picture is unlike those the model has learnt from, so that no answer should be believed.
-    """
-
-    label: str
-    probability: float
-    classes: tuple[str, ...]
-    probabilities: tuple[float, ...]
-    labels: tuple[str, ...]
-    unknown: bool
-
-    def top(self, k: int = 5) -> list[tuple[str, float]]:
-        """The `k` most probable classes as (label, probability), best first."""
-        ranked = sorted(zip(self.classes, self.probabilities, strict=True), key=lambda pair: -pair[1])
-        return ranked[:k]
-
-    def as_dict(self, k: int = 5) -> dict[str, Any]:
-        """What commands and servers answer, in JSON's types: the `k` most probable classes with the rest."""
-        return {
-            "label": self.label,
-            "probability": self.probability,
-            "top": [{"label": label, "probability": probability} for label, probability in self.top(k)],
-            "labels": list(self.labels),
-            "unknown": self.unknown,
-        }
-
-
-@dataclass(frozen=True)
-class Replay:
-    """A golden sample run again on this machine.
-
-    Attributes:
-        golden: the sample.
-        label: what it gets here.
-        difference: the largest of its probabilities.
-        stage: where this machine differs: decode, resize, net or probabilities; empty where it does not.
-    """
-
-    golden: Golden
-    label: str
-    difference: float
-    stage: str
-
-    @property
-    def ok(self) -> bool:
-        """Whether the label is the same and the probabilities are within 1e-3, which half precision on a GPU needs."""
-        return not self.stage
 
 
 class Classifier:
@@ -285,24 +222,4 @@ class Classifier:
 
     def verify(self) -> list[Replay]:
         """Replay the golden samples, from their encoded bytes, on this machine."""
-        return [self._replay(golden) for golden in self.contract.golden]
-
-    def _replay(self, golden: Golden) -> Replay:
-        try:
-            pixels = images.decode(golden.encoded)
-        except ImageError:
-            return Replay(golden, "", 1, "decode")
-        logits, probabilities, _ = self.run(pixels[None])
-        label = self.classes[int(probabilities[0].argmax())]
-        difference = float(np.abs(probabilities[0] - golden.probabilities).max())
-        if label == golden.label and difference <= _TOLERANCE:
-            return Replay(golden, label, difference, "")
-        if images.fingerprint(pixels) != golden.fingerprint:
-            return Replay(golden, label, difference, "decode")
-        square = images.resize(pixels, self.contract.size, self.contract.resize)
-        if float(np.abs(self.run(square[None])[1][0] - golden.probabilities).max()) <= _TOLERANCE:
-            return Replay(golden, label, difference, "resize")
-        # Logits of a good net may be of any size: how far they are off is felt in the probabilities.
-        scale = max(1.0, float(np.abs(golden.logits).max()))
-        same = float(np.abs(logits[0] - golden.logits).max()) <= _TOLERANCE * scale
-        return Replay(golden, label, difference, "probabilities" if same else "net")
+        return [replay(self.contract, self.run, golden) for golden in self.contract.golden]

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from cifar_onnx.errors import InputError
 from cifar_onnx.images import Pixels
+from cifar_onnx.prediction import Scores
 from cifar_onnx.session import session
 
-Scores = NDArray[np.float32]
 _TYPES: dict[str, type[np.generic]] = {
     "tensor(float)": np.float32,
     "tensor(float16)": np.float16,

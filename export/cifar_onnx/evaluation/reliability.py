@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.stats import binomtest
 from sklearn.metrics import roc_auc_score
 
@@ -16,9 +15,8 @@ from cifar_onnx.evaluation.metrics import expected_calibration_error
 from cifar_onnx.evaluation.outcome import Answers, Outcome, familiarities
 from cifar_onnx.evaluation.outliers import make
 from cifar_onnx.images import Pixels
+from cifar_onnx.prediction import Scores
 from cifar_onnx.uncertainty import PredictionSets, Unknown
-
-Scores = NDArray[np.float32]
 
 
 @dataclass(frozen=True)

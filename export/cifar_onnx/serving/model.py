@@ -14,9 +14,10 @@ import numpy as np
 from PIL import Image
 
 from cifar_onnx import contract, images
-from cifar_onnx.classifier import Classifier, Prediction, Scores
+from cifar_onnx.classifier import Classifier
 from cifar_onnx.errors import InputError
 from cifar_onnx.images import Pixels
+from cifar_onnx.prediction import Prediction, Scores
 from cifar_onnx.serving.batches import Batches
 from cifar_onnx.serving.gate import RequestError
 from cifar_onnx.session import usable_cpus

@@ -1,0 +1,46 @@
+"""What a model says of a picture."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Scores = NDArray[np.float32]  # of a batch, as the net gives them
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the model says of one picture.
+
+    Attributes:
+        label: the most probable class.
+        probability: its probability, from 0 to 1.
+        classes: all class names, in the order of the outputs.
+        probabilities: one for each class, in that order.
+        labels: the prediction set, best first: of pictures like those it was validated with, as many have the right
+            label in it as the exporter chose (90 % by default). None in it: no label fits.
+        unknown: whether the picture is unlike those the model has learnt from, so that no answer should be believed.
+    """
+
+    label: str
+    probability: float
+    classes: tuple[str, ...]
+    probabilities: tuple[float, ...]
+    labels: tuple[str, ...]
+    unknown: bool
+
+    def top(self, k: int = 5) -> list[tuple[str, float]]:
+        """The `k` most probable classes as (label, probability), best first."""
+        ranked = sorted(zip(self.classes, self.probabilities, strict=True), key=lambda pair: -pair[1])
+        return ranked[:k]
+
+    def as_dict(self, k: int = 5) -> dict[str, Any]:
+        """What commands and servers answer, in JSON's types: the `k` most probable classes with the rest."""
+        return {
+            "label": self.label,
+            "probability": self.probability,
+            "top": [{"label": label, "probability": probability} for label, probability in self.top(k)],
+            "labels": list(self.labels),
+            "unknown": self.unknown,
+        }

@@ -13,7 +13,7 @@ import lightning.pytorch as L
 import torch
 from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import Timer
+from lightning.pytorch.callbacks import ModelCheckpoint, Timer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, Logger
 
@@ -233,7 +233,7 @@ class CLI(LightningCLI):
         if self.run:
             runs.record(self.run.folder, finished=not out_of_time)
         best = self.trainer.checkpoint_callback
-        if self.trainer.is_global_zero and isinstance(best, BestCheckpoint) and best.best_model_score is not None:
+        if self.trainer.is_global_zero and isinstance(best, ModelCheckpoint) and best.best_model_score is not None:
             path = _short(best.best_model_path)
             print(f"best {best.monitor} {float(best.best_model_score):.4f}, kept in {path}")
             _next("test", "--ckpt_path", path)

@@ -187,6 +187,13 @@ class TestFit:
         epochs = {path.name: torch.load(path, weights_only=True)["epoch"] for path in folder.iterdir()}
         assert epochs == {"best.ckpt": 0, "last.ckpt": 2}
 
+    def test_another_checkpoint_of_the_users_is_told_of_likewise(self, run: Run) -> None:
+        more = ("--trainer.callbacks+", "ModelCheckpoint", "--trainer.callbacks.monitor", "val/loss")
+        result = run("fit", *BRIEF, *more, "--trainer.callbacks.dirpath", "mine")
+        assert result.code == 0, result.err
+        assert re.search(r"^best val/\w+ \d\.\d{4}, kept in .*\.ckpt$", result.out, re.MULTILINE)
+        assert "nothing was validated" not in result.out
+
     def test_of_equally_accurate_epochs_that_of_the_least_loss_is_kept(
         self, run: Run, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -83,9 +83,9 @@ def load(path: str | Path) -> dict[str, Any]:
             # Explicitly, so that no environment variable can undo it.
             checkpoint: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
     except OSError as error:
-        advice = ""
-        if kept := sorted(Path(path).rglob("best.ckpt")):
-            advice = f": did you mean {kept[-1]}?"
+        kept = [*Path(path).glob("checkpoints/best.ckpt"), *Path(path).glob("version_*/checkpoints/best.ckpt")]
+        newest = max(kept, key=lambda each: each.stat().st_mtime, default=None)
+        advice = f": did you mean {newest}?" if newest else ""
         raise InputError(f"{path}: no such checkpoint ({error.strerror}){advice}") from None
     except InputError:
         raise

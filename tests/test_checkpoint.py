@@ -266,6 +266,16 @@ class TestNoCode:
             assert f"error: {name}: damaged, or not a checkpoint" in run("test", "--ckpt_path", name).err
         assert not marker.exists()
 
+    def test_a_folder_is_none_but_says_which_is_in_it(self, tmp_path: Path) -> None:
+        for number, age in ((9, 1), (10, 0)):
+            kept = tmp_path / f"version_{number}" / "checkpoints" / "best.ckpt"
+            kept.parent.mkdir(parents=True)
+            kept.touch()
+            os.utime(kept, (1e9 - age, 1e9 - age))
+        for folder in (tmp_path, tmp_path / "version_10"):
+            with pytest.raises(InputError, match=f"{folder}: no such checkpoint .*: did you mean {kept}\\?"):
+                checkpoints.load(folder)
+
     @pytest.mark.parametrize("url", ["https://example.com/x.ckpt", "s3://bucket/x.ckpt", "file:///x.ckpt"])
     def test_an_address_is_no_checkpoint(self, run: Run, url: str) -> None:
         result = run("test", "--ckpt_path", url)

@@ -129,7 +129,8 @@ def _hint_key(name: str, keys: Iterable[str]) -> str:
         near = _nearest(".".join(parts[:count]), (key for key in keys if key.count(".") == count - 1))
         if near:
             return f": did you mean {'.'.join([near, *parts[count:]])!r}?"
-    inside = sorted((key for key in keys if key.split(".")[-1].removeprefix("max_") == name), key=len)
+    # Other programs have their options at the top, and call what is max_epochs here epochs.
+    inside = sorted((key for key in keys if key.split(".")[-1] in (name, f"max_{name}")), key=len)
     return f": did you mean {inside[0]!r}?" if inside else ""
 
 

@@ -160,6 +160,7 @@ class TestListing:
         assert len(Path("others.csv").read_text().splitlines()) == 1 + 36
         result = run("test", "--ckpt_path", path, *others[:4], "--resamples", 20)
         assert f"the test set is 3 pictures of {photos / 'train'}, which fit would not use" in result.out
+        assert Path("runs/cnn/version_0/report-train/metrics.json").exists()  # the run's own report stays
         result = run("predict", "--ckpt_path", path, "--data.root", photos / "test", "--data.labels", "labels.csv")
         assert result.code == 2
         assert result.err.endswith(

@@ -212,16 +212,20 @@ def find(pattern: str | PathLike[str]) -> list[Path]:
     """
     path = Path(pattern)
     if path.is_dir():
-        found = [each for each in files(path) if each.suffix.lower() in SUFFIXES]
+        found = _pictures(path)
         if not found:
             raise InputError(f"{path}: no pictures in this folder (looked for {', '.join(sorted(SUFFIXES))})")
         return found
     if path.exists() or not has_magic(str(pattern)):
         return [path]
     matches = sorted(map(Path, glob(str(pattern), recursive=True)))
-    below = [file for match in matches for file in ([match] if match.is_file() else files(match))]
     # A pattern that names no suffix means pictures, as a folder does.
-    found = [file for file in dict.fromkeys(below) if path.suffix or file.suffix.lower() in SUFFIXES]
+    named = [match for match in matches if match.is_dir() or path.suffix or match.suffix.lower() in SUFFIXES]
+    found = [file for match in named for file in (_pictures(match) if match.is_dir() else [match])]
     if not found:
         raise InputError(f"{pattern}: no {'file' if path.suffix else 'picture'} matches")
-    return found
+    return list(dict.fromkeys(found))
+
+
+def _pictures(folder: Path) -> list[Path]:
+    return [file for file in files(folder) if file.suffix.lower() in SUFFIXES]

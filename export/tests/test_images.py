@@ -187,6 +187,10 @@ def test_find_takes_files_folders_and_globs(tmp_path: Path) -> None:
     assert images.find(tmp_path / "i*") == [tmp_path / "in/c.webp"]
     assert images.find(tmp_path / "notes.txt") == [tmp_path / "notes.txt"]
     assert images.find(tmp_path / "*.txt") == [tmp_path / "notes.txt"]
+    (tmp_path / "in" / "notes.txt").touch()
+    (tmp_path / "in").rename(tmp_path / "in.d")
+    assert images.find(tmp_path / "*.d") == [tmp_path / "in.d/c.webp"]
+    (tmp_path / "in.d").rename(tmp_path / "in")
     everything = images.find(tmp_path)
     (tmp_path / "vacant").mkdir()
     for pattern in ("*", "**", "**/*"):  # each picture once, and an empty folder hides no other

@@ -184,9 +184,12 @@ def publish(evaluation: Evaluation, folder: Path, explain: Maps, by_occlusion: b
         lowest = [min(values) for values in zip(*harder.rows.values(), strict=True)]
         steps = ", ".join(f"{value:.1%} at {step}" for step, value in zip(harder.columns, lowest, strict=True))
         print(f"{harder.title:<27} accuracy {steps}")
-    for kind in evaluation.reliability.rejections if evaluation.reliability else ():
-        if kind.kind == "others":
-            print(f"{'others':<27} {kind.rejected:.1%} of {kind.count:,} called unknown (AUROC {kind.auroc:.3f})")
+    for rejection in evaluation.reliability.rejections if evaluation.reliability else ():
+        if rejection.kind == "others":
+            print(
+                f"{'others':<27} {rejection.rejected:.1%} of {rejection.count:,} called unknown "
+                f"(AUROC {rejection.auroc:.3f})"
+            )
     if unreadable := len(evaluation.outcome.unreadable):
         print(f"files that could not be read: {unreadable}, see {folder / 'predictions.csv'}")
     print(f"wrote {folder / 'report.html'}, metrics.json, per_class.csv, confusion.csv and predictions.csv")

@@ -1,10 +1,7 @@
 """LightningCLI over Classifier and the data sources, with run folders and checkpoints."""
 
-import json
-import logging
 import shlex
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -24,7 +21,7 @@ from cifar_lightning.command import Command, process, without
 from cifar_lightning.data import ImageData, ImageFolder
 from cifar_lightning.interruption import Interrupted
 from cifar_lightning.module import Classifier
-from cifar_lightning.rehearsal import check_compilation, check_monitors, check_precision, rehearse
+from cifar_lightning.rehearsal import check_compilation, check_monitors, check_precision, check_trainer, rehearse
 from cifar_lightning.trainer import Trainer
 from cifar_onnx import InputError
 
@@ -111,7 +108,7 @@ class CLI(LightningCLI):
                 option = "--against" if self.subcommand == "verify" else "--ckpt_path"
                 raise InputError(f"{self.subcommand} needs a checkpoint: name its file with {option}")
         elif self.checkpoint:
-            self._check_resumable(self.checkpoint, self.config.fit)
+            checkpoints.check_resumable(self.checkpoint, self.config.fit)
         config = self.config[self.subcommand]
         runs.check_name(config.experiment)
         if "init_args" not in config.model.net:  # where Lightning notes the number of classes, taken or not
@@ -122,50 +119,15 @@ class CLI(LightningCLI):
         if config.trainer.accumulate_grad_batches < 1:
             raise InputError("trainer.accumulate_grad_batches must be at least 1")
 
-    def _check_resumable(self, checkpoint: dict[str, Any], config: Namespace) -> None:
-        if not checkpoint.get("optimizer_states"):
-            raise InputError(f"{config.ckpt_path} holds weights only: fit cannot go on from it")
-        for part in ("optimizer", "scheduler"):
-            before, now = checkpoint["hyper_parameters"].get(part), config.model[part]
-            if now and (before or {}).get("class_path") != now.class_path:
-                was = before["class_path"] if before else f"no {part}"
-                raise InputError(f"{config.ckpt_path} was trained with {was}: it cannot go on with {now.class_path}")
-            if config.model.scheduler and before and now:  # which has the rates in its hands, and these are restored
-                for name, value in now.init_args.as_dict().items():
-                    if json.dumps(value) != json.dumps(before.get("init_args", {}).get(name, value)):
-                        raise InputError(
-                            f"{config.ckpt_path} has a schedule that began with model.{part}.{name} "
-                            f"{before['init_args'][name]}: it cannot go on with {value}"
-                        )
-        batch, _ = checkpoints.place(checkpoint)
-        seed = checkpoint["run"]["seed"]
-        if batch and config.seed_everything != seed:
-            raise InputError(f"{config.ckpt_path} is in the middle of an epoch: it can go on with seed {seed} only")
-
     def instantiate_classes(self) -> None:
         try:
-            self._check_trainer()
+            check_trainer(self.config[self.subcommand])
             super().instantiate_classes()
         except Exception as error:  # jsonargparse wraps what a constructor says of its arguments in many messages
             cause = _innermost(error)
             if not isinstance(cause, TypeError | ValueError | MisconfigurationException):
                 raise
             raise InputError(str(cause)) from error
-
-    def _check_trainer(self) -> None:
-        """Let Lightning judge the settings that it would look at only after data and model are built."""
-        config = self.config[self.subcommand]
-        callbacks = config.trainer.callbacks
-        for each in callbacks if isinstance(callbacks, list) else [callbacks]:
-            if str(getattr(each, "class_path", "")).endswith(".StochasticWeightAveraging"):
-                raise InputError(
-                    "StochasticWeightAveraging averages after the last checkpoint is written, which keeps nothing of "
-                    "it: take --trainer.callbacks+ SWA --trainer.callbacks.from_epoch N"
-                )
-        plain = {name: value for name, value in vars(config.trainer).items() if isinstance(value, str | int | float)}
-        with _quiet():
-            BestCheckpoint(**vars(config.checkpoint))
-            L.Trainer(**{**plain, "logger": False, "callbacks": None, "enable_checkpointing": False})  # type: ignore[arg-type]
 
     def after_instantiate_classes(self) -> None:
         if self.checkpoint is None:
@@ -262,17 +224,6 @@ def _short(path: str | Path) -> Path:
     """A path as people type it."""
     path = Path(path)
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    log = logging.getLogger("lightning.pytorch")
-    level = log.level
-    log.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        log.setLevel(level)
 
 
 def _innermost(error: BaseException) -> BaseException:

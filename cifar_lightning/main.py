@@ -23,6 +23,7 @@ from cifar_lightning.parity import ParityError
 from cifar_lightning.parser import Parser, load_yaml
 from cifar_lightning.reproduce import reproduce
 from cifar_lightning.sweep import sweep
+from cifar_lightning.trust import check_classes
 from cifar_onnx import InputError
 
 # What Lightning warns of although all is well.
@@ -126,7 +127,7 @@ def run(args: Sequence[str], callbacks: Sequence[Callback] | None = None, cli: C
     checkpoint = None
     if command.ckpt_path:
         checkpoint = checkpoints.load(command.ckpt_path)
-        checkpoints.check_classes(checkpoint, command.ckpt_path, command.allow_custom)
+        check_classes(checkpoint, command.ckpt_path, command.allow_custom)
     terminal = sys.stdout.isatty() and callbacks is None
     if callbacks is None:
         callbacks = [] if terminal else [EpochLines()]

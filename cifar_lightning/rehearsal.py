@@ -1,5 +1,6 @@
 """Settings that cannot work are refused before any image is read: one step of training on invented pictures."""
 
+import logging
 import sys
 import sysconfig
 from collections.abc import Iterator, Sequence
@@ -10,12 +11,14 @@ from traceback import extract_tb
 
 import lightning.pytorch as L
 import torch
+from jsonargparse import Namespace
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from cifar_lightning.callbacks import BestCheckpoint
 from cifar_lightning.data import ImageData
 from cifar_lightning.data.batches import Batch
 from cifar_lightning.module import Classifier
@@ -78,6 +81,29 @@ def rehearse(model: Classifier, data: ImageData, device: torch.device) -> None:
                 schedule.state_dict()
 
 
+def check_trainer(config: Namespace) -> None:
+    """Let Lightning judge the settings that it would look at only after data and model are built.
+
+    Args:
+        config: of a command.
+
+    Raises:
+        InputError: the average of a callback would be lost.
+        MisconfigurationException: Lightning takes a setting for impossible; also as ValueError or TypeError.
+    """
+    callbacks = config.trainer.callbacks
+    for each in callbacks if isinstance(callbacks, list) else [callbacks]:
+        if str(getattr(each, "class_path", "")).endswith(".StochasticWeightAveraging"):
+            raise InputError(
+                "StochasticWeightAveraging averages after the last checkpoint is written, which keeps nothing of "
+                "it: take --trainer.callbacks+ SWA --trainer.callbacks.from_epoch N"
+            )
+    plain = {name: value for name, value in vars(config.trainer).items() if isinstance(value, str | int | float)}
+    with _quiet():
+        BestCheckpoint(**vars(config.checkpoint))
+        L.Trainer(**{**plain, "logger": False, "callbacks": None, "enable_checkpointing": False})  # type: ignore[arg-type]
+
+
 def check_compilation(mode: str | None, trainer: L.Trainer) -> None:
     """Refuse to add up gradients that lie in the memory of a CUDA graph.
 
@@ -135,6 +161,17 @@ def check_monitors(callbacks: Sequence[Callback], model: Classifier) -> None:
 
 def _shape(value: object) -> str:
     return str(tuple(value.shape)) if isinstance(value, Tensor) else f"a {type(value).__name__}"
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    log = logging.getLogger("lightning.pytorch")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
 
 
 @contextmanager

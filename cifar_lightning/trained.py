@@ -8,6 +8,7 @@ from lightning.pytorch.cli import instantiate_module
 from cifar_lightning import checkpoint as checkpoints
 from cifar_lightning.module import Classifier
 from cifar_lightning.parser import explain
+from cifar_lightning.trust import check_classes
 from cifar_onnx import InputError
 
 
@@ -22,7 +23,7 @@ def load(path: str, classes: list[str]) -> Classifier:
         InputError: there is no such checkpoint, it is damaged, of another net, or knows other classes.
     """
     kept = checkpoints.load(path)
-    checkpoints.check_classes(kept, path, advice="no other can be learnt from")
+    check_classes(kept, path, advice="no other can be learnt from")
     known = kept["hyper_parameters"]
     if known["classes"] != classes:
         raise InputError(f"{path} knows the classes {', '.join(known['classes'])}; the data has {', '.join(classes)}")

@@ -32,10 +32,12 @@ LAW = {
     "cifar_lightning/transfer.py": {"torch", OURS + "nets", "cifar_lightning"},
     "cifar_lightning/recipe.py": {"torch", "lightning", "cifar_onnx", OURS + "optim"},
     "cifar_lightning/trained.py": {
-        "torch", "lightning", "cifar_onnx", OURS + "module", OURS + "parser", "cifar_lightning",
+        "torch", "lightning", "cifar_onnx", OURS + "module", OURS + "parser", OURS + "trust", "cifar_lightning",
     },
     "cifar_lightning/distill.py": {"torch", "cifar_onnx", OURS + "loss", OURS + "module", "cifar_lightning"},
-    "cifar_lightning/rehearsal.py": {"torch", "lightning", "cifar_onnx", OURS + "data", OURS + "module"},
+    "cifar_lightning/rehearsal.py": {
+        "torch", "lightning", "jsonargparse", "cifar_onnx", OURS + "callbacks", OURS + "data", OURS + "module",
+    },
     "cifar_lightning/finite.py": {"torch", "lightning"},
     "cifar_lightning/command.py": {
         "lightning", "yaml", "cifar_onnx", OURS + "parser", OURS + "checkpoint", "cifar_lightning",
@@ -67,7 +69,10 @@ LAW = {
         OURS + "quantize", "cifar_lightning",
     },
     "cifar_lightning/checkpoint.py": {
-        "torch", "lightning.fabric", "cifar_onnx", OURS + "augment", OURS + "data", OURS + "files",
+        "torch", "lightning.fabric", "jsonargparse", "cifar_onnx", OURS + "data", OURS + "files",
+    },
+    "cifar_lightning/trust.py": {
+        "torch", "cifar_onnx", OURS + "augment", OURS + "data", OURS + "checkpoint",
     },
     "cifar_lightning/handover.py": {"yaml", "cifar_onnx"},
     "cifar_lightning/reproduce.py": {"torch", "cifar_onnx", "cifar_lightning"},

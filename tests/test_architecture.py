@@ -59,7 +59,8 @@ LAW = {
     "cifar_lightning/leaderboard": {
         "yaml", "rich", "cifar_onnx", OURS + "files", OURS + "leaderboard", "cifar_lightning",
     },
-    "cifar_lightning/graph.py": {"torch", "onnx", "onnx_ir", "cifar_onnx"},
+    "cifar_lightning/graph.py": {"torch", "onnx", "onnx_ir", "cifar_onnx", OURS + "cam"},
+    "cifar_lightning/cam.py": {"onnx"},
     "cifar_lightning/export.py": {
         "torch", "onnx", "numpy", "PIL", "cifar_onnx", OURS + "nets.pixels", OURS + "graph", OURS + "parity",
         OURS + "familiarity", OURS + "calibration", OURS + "quantize", OURS + "data.images", "cifar_lightning",

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, cross_entropy
 
 from cifar_lightning import graph
+from cifar_lightning.cam import with_cam
 from cifar_lightning.export import export
 from cifar_lightning.nets import CNN, Pixels
 from cifar_lightning.parity import ParityError, Sample
@@ -145,7 +146,7 @@ LINEAR = "logits = Gemm <transB = 1> (mean, weight, bias)"
     ],
 )
 def test_every_mean_before_a_linear_layer_is_recognised(body: str) -> None:
-    model = graph.with_cam(written(body))
+    model = with_cam(written(body))
     assert [output.name for output in model.graph.output] == ["logits", "cam"]
     maps = np.random.default_rng(1).normal(size=(5, 3, 4, 4)).astype(np.float32)
     logits, activations = ort.InferenceSession(model.SerializeToString()).run(None, {"net_pixels": maps})
@@ -178,7 +179,7 @@ def test_every_mean_before_a_linear_layer_is_recognised(body: str) -> None:
 def test_any_other_net_stays_as_it_is(body: str) -> None:
     model = written(body)
     data = model.SerializeToString(deterministic=True)
-    assert graph.with_cam(model).SerializeToString(deterministic=True) == data
+    assert with_cam(model).SerializeToString(deterministic=True) == data
 
 
 def planted(count: int, seed: int) -> tuple[images.Pixels, np.ndarray, np.ndarray]:
@@ -263,7 +264,7 @@ def test_explain_takes_the_map_of_the_label(pooled: Path) -> None:
 
 
 def test_the_gate_finds_a_wrong_map(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    attach = graph.with_cam
+    attach = with_cam
 
     def of_the_other_classes(model: onnx.ModelProto) -> onnx.ModelProto:
         attach(model)

@@ -21,15 +21,15 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from cifar_lightning import graph, quantize
+from cifar_lightning.data.images import Images, Sample
 from cifar_lightning.familiarity import Scored
 from cifar_lightning.nets.pixels import Pixels
-from cifar_lightning.parity import ParityError, Report, Sample, by_torch, compare
+from cifar_lightning.parity import ParityError, Report, by_torch, compare
 from cifar_lightning.quantize import Precision, Run
 from cifar_onnx import InputError, contract, images
 
-if TYPE_CHECKING:  # it takes seconds to import what they need, which training does not
+if TYPE_CHECKING:  # it takes seconds to import what it needs, which training does not
     from cifar_lightning.calibration import Calibration
-    from cifar_lightning.data.images import Images
 
 GOLDEN_SIDE = 64  # pixels: larger pictures are shrunk to this before they become golden samples
 _ORIENTATION = 0x0112  # EXIF tag
@@ -48,7 +48,7 @@ def export(
     calibration: "Calibration",
     precision: Precision = "fp32",
     training: images.Pixels | None = None,
-    known: "Images | None" = None,
+    known: Images | None = None,
 ) -> Report:
     """Write the contract, after the file has answered as torch does on every sample.
 

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from cifar_lightning import graph
+from cifar_lightning.data.images import Sample
 from cifar_lightning.familiarity import Scored
 from cifar_lightning.quantize import Run, Scores
 from cifar_onnx import Classifier, images
@@ -28,23 +29,6 @@ _LARGE = 3  # beyond this, logits may differ by as much more: float32 has no mor
 
 class ParityError(Exception):
     """The exported file does not answer as the checkpoint does; the message names the stage that differs."""
-
-
-@dataclass(frozen=True)
-class Sample:
-    """A picture as its file holds it and as training saw it.
-
-    Attributes:
-        name: what to call it in a message.
-        encoded: bytes of its file.
-        fingerprint: `images.fingerprint` of what training decoded the file to.
-        pixels: uint8 `(S, S, 3)`, what training resized that to.
-    """
-
-    name: str
-    encoded: bytes
-    fingerprint: str
-    pixels: images.Pixels
 
 
 @dataclass(frozen=True)

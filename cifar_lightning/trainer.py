@@ -18,7 +18,7 @@ from cifar_lightning.data import ImageData, ImageFolder
 from cifar_lightning.export import export
 from cifar_lightning.familiarity import Scored, values
 from cifar_lightning.module import Classifier
-from cifar_lightning.parity import ParityError, Sample, against
+from cifar_lightning.parity import ParityError, against
 from cifar_lightning.quantize import RANGES, Precision
 from cifar_onnx import InputError, contract
 from cifar_onnx.evaluation.outcome import Outcome
@@ -191,7 +191,7 @@ class Trainer(L.Trainer):
         checkpoint = checkpoints.load(ckpt_path)
         model.load_state_dict(checkpoint["state_dict"])
         path = Path(output or checkpoints.run_folder(ckpt_path) / "model.onnx")
-        samples = [Sample(*sample) for sample in datamodule.samples(256)]
+        samples = list(datamodule.samples(256))
         net = nn.Sequential(model.pixels, model.net).cpu().eval()
         known, training = datamodule.images("val"), None
         calibration = calibrate(net, known, model.classes, alpha, sets)
@@ -252,7 +252,7 @@ class Trainer(L.Trainer):
         model.load_state_dict(checkpoints.load(ckpt_path)["state_dict"])
         net = nn.Sequential(model.pixels, model.net).cpu().eval()
         calibration = calibrate(net, datamodule.images("val"), model.classes, known.sets.alpha, known.sets.method)
-        samples = [Sample(*sample) for sample in datamodule.samples(images)]
+        samples = list(datamodule.samples(images))
         print(against(Path(file), net, calibration, samples, model.classes))
         pairs = (
             (calibration.temperature, known.temperature),

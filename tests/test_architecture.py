@@ -66,8 +66,8 @@ LAW = {
         OURS + "familiarity", OURS + "calibration", OURS + "quantize", OURS + "data.images", "cifar_lightning",
     },
     "cifar_lightning/parity.py": {
-        "torch", "onnx", "onnxruntime", "numpy", "cifar_onnx", OURS + "familiarity", OURS + "calibration",
-        OURS + "quantize", "cifar_lightning",
+        "torch", "onnx", "onnxruntime", "numpy", "cifar_onnx", OURS + "data.images", OURS + "familiarity",
+        OURS + "calibration", OURS + "quantize", "cifar_lightning",
     },
     "cifar_lightning/checkpoint.py": {
         "torch", "lightning.fabric", "jsonargparse", "cifar_onnx", OURS + "data", OURS + "files",

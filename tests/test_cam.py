@@ -16,9 +16,10 @@ from torch.nn.functional import avg_pool2d, cross_entropy
 
 from cifar_lightning import graph
 from cifar_lightning.cam import with_cam
+from cifar_lightning.data.images import Sample
 from cifar_lightning.export import export
 from cifar_lightning.nets import CNN, Pixels
-from cifar_lightning.parity import ParityError, Sample
+from cifar_lightning.parity import ParityError
 from cifar_onnx import Classifier, images
 from cifar_onnx.explain import cam
 from tests.conftest import calibrated

@@ -382,10 +382,10 @@ class TestImageFolder:
 
     def test_originals_are_the_files_and_what_they_decoded_to(self, photos: Path) -> None:
         data = ImageFolder(str(photos))
-        name, encoded, found, pixels = next(data.samples(1))
-        path = name.removeprefix("val image ")
-        assert encoded == Path(path).read_bytes()
-        assert found == fingerprint(decode(path))
-        assert np.array_equal(pixels, resize(decode(path), 32))
+        sample = next(data.samples(1))
+        path = sample.name.removeprefix("val image ")
+        assert sample.encoded == Path(path).read_bytes()
+        assert sample.fingerprint == fingerprint(decode(path))
+        assert np.array_equal(sample.pixels, resize(decode(path), 32))
         assert len(list(data.samples(10))) == 10
         assert len(list(data.samples(1000))) == 36

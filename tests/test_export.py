@@ -19,10 +19,11 @@ from PIL import Image
 import cifar_lightning
 from cifar_lightning import calibration, graph, parity
 from cifar_lightning import checkpoint as checkpoints
+from cifar_lightning.data.images import Sample
 from cifar_lightning.export import export
 from cifar_lightning.familiarity import Energy, Scored
 from cifar_lightning.nets import CNN, Pixels, SpeedNet
-from cifar_lightning.parity import ParityError, Report, Sample, by_torch, compare
+from cifar_lightning.parity import ParityError, Report, by_torch, compare
 from cifar_onnx import Classifier, InputError, contract, guard, images
 from tests.conftest import BRIEF, Run, calibrated
 

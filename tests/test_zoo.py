@@ -14,11 +14,11 @@ from safetensors.torch import save_file
 from torch import nn
 from torchvision.ops import StochasticDepth
 
+from cifar_lightning.data.images import Sample
 from cifar_lightning.export import export
 from cifar_lightning.module import Classifier
 from cifar_lightning.nets import Pixels, Timm, Torchvision
 from cifar_lightning.nets.zoo import IMAGENET, Named
-from cifar_lightning.parity import Sample
 from cifar_onnx import Classifier as Receiver
 from cifar_onnx import InputError, images
 from tests.conftest import BRIEF, Run, calibrated

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
 
@@ -12,9 +12,9 @@ import torch
 
 from cifar_lightning.augment import Augmentation, Draw, Mixing
 from cifar_lightning.data.batches import Batch, Batches
-from cifar_lightning.data.images import Images, Part, Rows, channel_statistics, stratify
+from cifar_lightning.data.images import Images, Part, Rows, Sample, channel_statistics, slices
 from cifar_onnx import InputError
-from cifar_onnx.images import Pixels, ResizeMode, encode_png, fingerprint
+from cifar_onnx.images import ResizeMode, encode_png, fingerprint
 
 _NAMED = 10  # classes
 
@@ -112,18 +112,15 @@ class ImageData(L.LightningDataModule, ABC):
         pixels = self.images(part).pixels[index]
         return encode_png(pixels), fingerprint(pixels)
 
-    def samples(self, count: int) -> Iterator[tuple[str, bytes, str, Pixels]]:
-        """Pictures that training knows, spread over the validation set and, where that is too small, over train.
-
-        Yields:
-            name, encoded file, fingerprint of what it was decoded to, and uint8 `(S, S, 3)` that the net was given.
-        """
+    def samples(self, count: int) -> Iterator[Sample]:
+        """Pictures that training knows, spread over the validation set and, where that is too small, over train."""
         parts: tuple[Part, Part] = ("val", "train")
         for part in parts:
             images = self.images(part)
             chosen = np.unique(np.linspace(0, len(images) - 1, min(count, len(images))).round().astype(np.int64))
             for index in chosen:
-                yield f"{part} image {images.names[index]}", *self.original(part, index), images.pixels[index]
+                name = f"{part} image {images.names[index]}"
+                yield Sample(name, *self.original(part, index), images.pixels[index])
             count -= len(chosen)
             if count <= 0:
                 return
@@ -139,23 +136,10 @@ class ImageData(L.LightningDataModule, ABC):
             if part in self.given and part != "train":
                 self._parts[part] = self.load(part)
             else:
-                self._parts |= self._slices(self.load("train"))
+                fractions: dict[Part, float] = {"test": self.test_fraction, "val": self.val_fraction}
+                missing = {each: fraction for each, fraction in fractions.items() if each not in self.given}
+                self._parts |= slices(self.load("train"), missing, self.split_seed)
         return self._parts[part]
-
-    def _slices(self, whole: Images) -> dict[Part, Images]:
-        fractions: dict[Part, float] = {"test": self.test_fraction, "val": self.val_fraction}
-        missing = {part: fraction for part, fraction in fractions.items() if part not in self.given}
-        indices = stratify(whole.labels, whole.names, missing, self.split_seed)
-        parts = {part: whole.take(chosen) for part, chosen in indices.items()}
-        # Files that cannot be read are in no part: the test, where they are looked for, gets them.
-        if "test" in parts:
-            parts["test"] = replace(parts["test"], unreadable=whole.unreadable)
-        for part, images in parts.items():
-            if not len(images):
-                raise InputError(
-                    f"no image is left for {part}: {len(whole)} images of {len(self.classes)} classes are too few"
-                )
-        return parts
 
     @property
     def statistics(self) -> tuple[list[float], list[float]]:
@@ -247,10 +231,7 @@ class ImageData(L.LightningDataModule, ABC):
         return batch  # it is there already, and Lightning would look at every part of it
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        assert self.trainer is not None
-        if not self.trainer.training:
-            return batch
-        return self.augmented(batch)
+        return self.augmented(batch) if self.trainer and self.trainer.training else batch
 
     def augmented(self, batch: Batch) -> Batch:
         """A batch as training sees it: images uint8 `(B, 3, S, S)`; labels `(B,)`, or shares `(B, K)` where mixed."""

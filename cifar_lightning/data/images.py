@@ -5,13 +5,14 @@ import math
 import mmap
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from cifar_onnx.errors import InputError
 from cifar_onnx.evaluation.outcome import Unreadable
 from cifar_onnx.images import Pictures, Pixels
 
@@ -87,6 +88,40 @@ class Images:
         areas = None if self.areas is None else self.areas[indices]
         pixels = self.pixels.take(indices) if isinstance(self.pixels, Rows) else self.pixels[indices]
         return Images(pixels, self.labels[indices], [self.names[i] for i in indices], areas)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A picture as its file holds it and as training saw it.
+
+    Attributes:
+        name: what to call it in a message.
+        encoded: bytes of its file.
+        fingerprint: `cifar_onnx.images.fingerprint` of what training decoded the file to.
+        pixels: uint8 `(S, S, 3)`, what training resized that to.
+    """
+
+    name: str
+    encoded: bytes
+    fingerprint: str
+    pixels: Pixels
+
+
+def slices(whole: Images, fractions: Mapping[Part, float], seed: int) -> dict[Part, Images]:
+    """Slice parts off labelled images, as `stratify` chooses them; `train` is the rest.
+
+    Raises:
+        InputError: no image is left for one of them.
+    """
+    parts = {part: whole.take(chosen) for part, chosen in stratify(whole.labels, whole.names, fractions, seed).items()}
+    # Files that cannot be read are in no part: the test, where they are looked for, gets them.
+    if "test" in parts:
+        parts["test"] = replace(parts["test"], unreadable=whole.unreadable)
+    for part, images in parts.items():
+        if not len(images):
+            count = len(np.unique(whole.labels))
+            raise InputError(f"no image is left for {part}: {len(whole)} images of {count} classes are too few")
+    return parts
 
 
 def stratify(

@@ -11,20 +11,14 @@ import torch
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
-from torchmetrics import MetricCollection
-from torchmetrics.classification import (
-    MulticlassAccuracy,
-    MulticlassF1Score,
-    MulticlassPrecision,
-    MulticlassRecall,
-)
 
 from cifar_lightning.familiarity import Watched
 from cifar_lightning.finite import LossWatch
 from cifar_lightning.loss import CrossEntropy
+from cifar_lightning.measured import Measured, Measurement
 from cifar_lightning.nets.pixels import Pixels
 from cifar_lightning.nets.whitening import Whitening
-from cifar_lightning.recipe import Optimized, Recipe, SchedulerCallable
+from cifar_lightning.recipe import Recipe, SchedulerCallable
 from cifar_lightning.transfer import begin
 from cifar_onnx import InputError
 
@@ -41,7 +35,7 @@ def _seed(seed: int, device: torch.device) -> None:
         torch.get_device_module(device).manual_seed(seed)
 
 
-class Classifier(Optimized):
+class Classifier(Measured):
     """Trains and judges any net that maps normalised pixels `(B, 3, S, S)` to logits `(B, K)`.
 
     Args:
@@ -62,11 +56,7 @@ class Classifier(Optimized):
 
     Attributes:
         resumed: whether the weights that it begins with will come from a checkpoint of its own run.
-        tested: places `(N,)` of the test images that were judged, in their order, logits `(N, K)`, and contrasts
-            `(N, D)`, which familiarity is computed from.
     """
-
-    tested: tuple[Tensor, Tensor, Tensor]
 
     def __init__(
         self,
@@ -79,14 +69,13 @@ class Classifier(Optimized):
         lr_factors: dict[str, float] | None = None,
         compile: Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"] | None = None,  # noqa: A002
     ) -> None:
-        super().__init__(Recipe(optimizer or torch.optim.Adam, scheduler, lr_factors or {}))
+        super().__init__(Recipe(optimizer or torch.optim.Adam, scheduler, lr_factors or {}), classes)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Attribute .* is an instance of `nn.Module`")
             self.save_hyperparameters(logger=False)
         # From YAML they are plain values; objects made in Python stay out of checkpoints, which hold nothing else.
         objects = [name for name, value in self.hparams.items() if callable(value)]
         self.remove_ignored_hparams(objects)
-        self.classes = classes
         self.pixels = Pixels()
         self.net = net.to(memory_format=torch.channels_last)
         self.compile_mode = compile
@@ -98,20 +87,7 @@ class Classifier(Optimized):
                 f"model.loss has {weights.numel()} class weights for {len(classes)} classes: give one for each of "
                 f"{', '.join(classes)}"
             )
-        metrics = MetricCollection(
-            {
-                "accuracy": MulticlassAccuracy(len(classes), average="micro", validate_args=False),
-                "precision": MulticlassPrecision(len(classes), average="macro", validate_args=False),
-                "recall": MulticlassRecall(len(classes), average="macro", validate_args=False),
-                "f1": MulticlassF1Score(len(classes), average="macro", validate_args=False),
-            }
-        )
-        self.val_metrics = metrics.clone(prefix="val/")
-        self.test_metrics = metrics.clone(prefix="test/")
-        self._losses: dict[str, tuple[Tensor, int]] = {}  # of this epoch so far: sum over the images, and their number
-        self._answers: list[tuple[Tensor, Tensor, Tensor]] = []  # to test images: indices, logits, contrasts
         self._watch = LossWatch()
-        self._validated = False  # in this epoch
         self._known: dict[str, float] = {}  # metrics of the run that is resumed
         self._seed = 0
         self._init_from = init_from
@@ -173,92 +149,44 @@ class Classifier(Optimized):
         loss: Tensor = self.loss(outputs, labels, **{name: further[name] for name in self._asked})
         return loss
 
-    def _step(self, batch: Batch, part: str) -> tuple[Tensor, Tensor]:
-        """Loss and logits of a batch; the loss is summed up on the device until the end of the epoch."""
-        return self._judged(self(batch[0]), batch, part)
-
-    def _judged(self, outputs: Outputs, batch: Batch, part: str) -> tuple[Tensor, Tensor]:
+    def _judged(self, outputs: Outputs, batch: Batch, part: Measurement) -> tuple[Tensor, Tensor]:
+        """Loss and logits of a batch; the loss is noted."""
         images, labels, *_ = batch
         loss = self.loss_of(outputs, labels, images)
-        total, count = self._losses.get(part, (torch.zeros((), device=loss.device), 0))
-        self._losses[part] = total + loss.detach() * len(labels), count + len(labels)
+        self.note_loss(part, loss, len(labels))
         return loss, outputs[0] if isinstance(outputs, tuple) else outputs
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         # Dropout is a function of the seed and the step, whatever was drawn before; augmentation has drawn from the
         # batch's own seed.
         _seed(batch[3] + 1, self.device)
-        loss, logits = self._step(batch, "train")
+        loss, logits = self._judged(self(batch[0]), batch, "train")
         self._watch.see(self.trainer, loss, batch[2], logits)
         return loss * batch[4] if self.trainer.world_size > 1 else loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self.val_metrics.update(self._step(batch, "val")[1], batch[1])
+        self.val_metrics.update(self._judged(self(batch[0]), batch, "val")[1], batch[1])
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         logits, contrasts = Watched(self)(batch[0])
         self._judged(logits, batch, "test")
-        self.test_metrics.update(logits, batch[1])
-        self._answers.append((batch[2], logits.float(), contrasts.float()))
+        self.note_answers(batch[2], logits, contrasts, batch[1])
 
     def predict_step(self, batch: Batch, batch_idx: int) -> tuple[Tensor, Tensor]:
         """Indices `(B,)` and probabilities `(B, K)`."""
         return batch[2], self(batch[0]).softmax(1)
-
-    def on_train_epoch_start(self) -> None:
-        self._losses.pop("train", None)
-
-    def on_validation_epoch_start(self) -> None:
-        self._losses.pop("val", None)
-
-    def on_test_epoch_start(self) -> None:
-        self._losses.pop("test", None)
-        self._answers.clear()
-
-    def on_validation_epoch_end(self) -> None:
-        self._log_metrics("val", self.val_metrics)
-        self._validated = not self.trainer.sanity_checking
-
-    def on_test_epoch_end(self) -> None:
-        self._log_metrics("test", self.test_metrics)
-        found = [torch.cat(parts).cpu() for parts in zip(*self._answers, strict=True)]
-        if self.trainer.world_size > 1:
-            parts: list[Any] = [None] * self.trainer.world_size
-            torch.distributed.all_gather_object(parts, found)
-            found = [torch.cat(each) for each in zip(*parts, strict=True)]
-        order = found[0].argsort()
-        indices, logits, contrasts = (each[order] for each in found)
-        self.tested = indices, logits, contrasts
-
-    def _loss_of_all(self, part: str) -> tuple[Tensor, Tensor]:
-        """Sum of the losses of all images of this epoch so far, in all processes, and their number."""
-        total, count = self._losses.get(part, (torch.zeros((), device=self.device), 0))
-        both = torch.stack([total, torch.tensor(float(count), device=total.device)])
-        if self.trainer.world_size > 1:
-            both = self.trainer.strategy.reduce(both, reduce_op="sum")
-        return both[0], both[1]
-
-    def _log_loss(self, part: str) -> None:
-        total, count = self._loss_of_all(part)
-        self.log(f"{part}/loss", total / count, sync_dist=True)  # synchronised already; again, it spares a warning
-
-    def _log_metrics(self, part: str, metrics: MetricCollection) -> None:
-        self._log_loss(part)
-        for name, value in metrics.compute().items():
-            self.log(name, value, prog_bar=name.endswith("accuracy"), sync_dist=True)
-        metrics.reset()
 
     def on_train_epoch_end(self) -> None:
         """Log the loss, and step a schedule that waits for a plateau, before checkpoints are written.
 
         Lightning would step it after that, and a resumed run would have one step less.
         """
-        self._log_loss("train")
+        self.log_loss("train")
         schedule = self.lr_schedulers()
         done = self.trainer.fit_loop.batch_idx + 1 >= self.trainer.num_training_batches  # not cut short
-        if done and self._validated and isinstance(schedule, ReduceLROnPlateau):
+        if done and self.validated and isinstance(schedule, ReduceLROnPlateau):
             schedule.step(self.trainer.callback_metrics["val/loss"])
-        self._validated = False
+        self.validated = False
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep with the weights what was measured of them, and the facts of the run.
@@ -269,23 +197,22 @@ class Classifier(Optimized):
         self._watch.check(self.trainer)
         for state in ("state_dict", "current_model_state"):  # averaged weights, and those that they are of
             self._watch.check_weights(self.trainer, checkpoint.get(state, {}))
-        total, count = self._loss_of_all("train")
+        total, count = self.loss_of_all("train")
         checkpoint["run"] = {
             "experiment": str(self.trainer.logger.name) if self.trainer.logger else "",
             "seed": self._seed,
             "threads": torch.get_num_threads(),
             "metrics": {name: float(value) for name, value in self.trainer.callback_metrics.items()},
-            "validated": self._validated,
+            "validated": self.validated,
             "train_loss": (total.cpu(), int(count)),
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take up an epoch that was interrupted; the first process has the loss of all."""
         run = checkpoint["run"]
-        self._validated, self._known = run["validated"], run["metrics"]
+        self.validated, self._known = run["validated"], run["metrics"]
         if self.trainer.is_global_zero:
-            total, count = run["train_loss"]
-            self._losses["train"] = total.to(self.device), count
+            self.restore_loss(*run["train_loss"])
 
     def on_train_start(self) -> None:
         self.trainer.callback_metrics.update({name: torch.tensor(value) for name, value in self._known.items()})

@@ -26,9 +26,10 @@ LAW = {
         "cifar_onnx", OURS + "augment", OURS + "data",
     },
     "cifar_lightning/module.py": {
-        "torch", "lightning", "torchmetrics", "cifar_onnx", OURS + "finite", OURS + "nets.pixels",
+        "torch", "lightning", "cifar_onnx", OURS + "finite", OURS + "measured", OURS + "nets.pixels",
         OURS + "nets.whitening", OURS + "recipe", OURS + "familiarity", OURS + "loss", OURS + "transfer",
     },
+    "cifar_lightning/measured.py": {"torch", "torchmetrics", OURS + "recipe"},
     "cifar_lightning/transfer.py": {"torch", OURS + "nets", "cifar_lightning"},
     "cifar_lightning/recipe.py": {"torch", "lightning", "cifar_onnx", OURS + "optim"},
     "cifar_lightning/trained.py": {

@@ -1,0 +1,111 @@
+"""What a LightningModule measures: losses and metrics of an epoch, and its answers to the test set.
+
+Notation: `B` batch, `N` images, `K` classes, `D` contrasts.
+"""
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torchmetrics import MetricCollection
+from torchmetrics.classification import (
+    MulticlassAccuracy,
+    MulticlassF1Score,
+    MulticlassPrecision,
+    MulticlassRecall,
+)
+
+from cifar_lightning.recipe import Optimized, Recipe
+
+Measurement = Literal["train", "val", "test"]
+
+
+class Measured(Optimized):
+    """Keeps sums on the device until the end of an epoch, so that no step waits for one.
+
+    Args:
+        recipe: of optimizer and schedule.
+        classes: names, in the order of the logits.
+
+    Attributes:
+        validated: whether this epoch has been.
+        tested: places `(N,)` of the test images that were judged, in their order, logits `(N, K)`, and contrasts
+            `(N, D)`, which familiarity is computed from.
+    """
+
+    tested: tuple[Tensor, Tensor, Tensor]
+
+    def __init__(self, recipe: Recipe, classes: list[str]) -> None:
+        super().__init__(recipe)
+        self.classes = classes
+        metrics = MetricCollection(
+            {
+                "accuracy": MulticlassAccuracy(len(classes), average="micro", validate_args=False),
+                "precision": MulticlassPrecision(len(classes), average="macro", validate_args=False),
+                "recall": MulticlassRecall(len(classes), average="macro", validate_args=False),
+                "f1": MulticlassF1Score(len(classes), average="macro", validate_args=False),
+            }
+        )
+        self.val_metrics = metrics.clone(prefix="val/")
+        self.test_metrics = metrics.clone(prefix="test/")
+        self.validated = False
+        self._losses: dict[Measurement, tuple[Tensor, int]] = {}  # of this epoch: sum over images, and their number
+        self._answers: list[tuple[Tensor, Tensor, Tensor]] = []  # to test images: indices, logits, contrasts
+
+    def note_loss(self, part: Measurement, loss: Tensor, count: int) -> None:
+        """Add the mean loss of some images to those of the epoch."""
+        total, before = self._losses.get(part, (torch.zeros((), device=loss.device), 0))
+        self._losses[part] = total + loss.detach() * count, before + count
+
+    def note_answers(self, indices: Tensor, logits: Tensor, contrasts: Tensor, labels: Tensor) -> None:
+        """Keep logits `(B, K)` and contrasts `(B, D)` of the test images at `indices` `(B,)`, and judge them."""
+        self.test_metrics.update(logits, labels)
+        self._answers.append((indices, logits.float(), contrasts.float()))
+
+    def restore_loss(self, total: Tensor, count: int) -> None:
+        """Go on with the training losses of an epoch that was interrupted."""
+        self._losses["train"] = total.to(self.device), count
+
+    def loss_of_all(self, part: Measurement) -> tuple[Tensor, Tensor]:
+        """Sum of the losses of all images of this epoch so far, in all processes, and their number."""
+        total, count = self._losses.get(part, (torch.zeros((), device=self.device), 0))
+        both = torch.stack([total, torch.tensor(float(count), device=total.device)])
+        if self.trainer.world_size > 1:
+            both = self.trainer.strategy.reduce(both, reduce_op="sum")
+        return both[0], both[1]
+
+    def log_loss(self, part: Measurement) -> None:
+        """Log the mean over these."""
+        total, count = self.loss_of_all(part)
+        self.log(f"{part}/loss", total / count, sync_dist=True)  # synchronised already; again, it spares a warning
+
+    def _log_metrics(self, part: Measurement, metrics: MetricCollection) -> None:
+        self.log_loss(part)
+        for name, value in metrics.compute().items():
+            self.log(name, value, prog_bar=name.endswith("accuracy"), sync_dist=True)
+        metrics.reset()
+
+    def on_train_epoch_start(self) -> None:
+        self._losses.pop("train", None)
+
+    def on_validation_epoch_start(self) -> None:
+        self._losses.pop("val", None)
+
+    def on_test_epoch_start(self) -> None:
+        self._losses.pop("test", None)
+        self._answers.clear()
+
+    def on_validation_epoch_end(self) -> None:
+        self._log_metrics("val", self.val_metrics)
+        self.validated = not self.trainer.sanity_checking
+
+    def on_test_epoch_end(self) -> None:
+        self._log_metrics("test", self.test_metrics)
+        found = [torch.cat(parts).cpu() for parts in zip(*self._answers, strict=True)]
+        if self.trainer.world_size > 1:
+            parts: list[Any] = [None] * self.trainer.world_size
+            torch.distributed.all_gather_object(parts, found)
+            found = [torch.cat(each) for each in zip(*parts, strict=True)]
+        order = found[0].argsort()
+        indices, logits, contrasts = (each[order] for each in found)
+        self.tested = indices, logits, contrasts

@@ -7,23 +7,17 @@ from pathlib import Path
 
 import lightning.pytorch as L
 import numpy as np
-import torch
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
-from numpy.typing import NDArray
 from torch import nn
 
 from cifar_lightning import checkpoint as checkpoints
-from cifar_lightning.attacks import under_attacks
 from cifar_lightning.data import ImageData, ImageFolder
 from cifar_lightning.export import export
-from cifar_lightning.familiarity import Scored, values
 from cifar_lightning.module import Classifier
 from cifar_lightning.parity import ParityError, against
 from cifar_lightning.quantize import RANGES, Precision
 from cifar_onnx import InputError, contract
-from cifar_onnx.evaluation.outcome import Outcome
 from cifar_onnx.explain import occlusion
-from cifar_onnx.images import Pixels
 from cifar_onnx.uncertainty import Method
 
 _ROUNDING = 2e-4  # of what a calibration finds, whose logits differ in the last bits from one CPU to another
@@ -54,14 +48,10 @@ class Trainer(L.Trainer):
             resamples: of the bootstrap.
         """
         # These take seconds to import, and no other command needs them.
-        from cifar_lightning.calibration import calibrate
+        from cifar_lightning.judgement import judge
         from cifar_onnx.evaluation import tables
-        from cifar_onnx.evaluation.bootstrap import Bootstrap, draw
         from cifar_onnx.evaluation.commands import publish
-        from cifar_onnx.evaluation.evaluation import Evaluation
-        from cifar_onnx.evaluation.reliability import reliability
-        from cifar_onnx.evaluation.robustness import under_corruptions
-        from cifar_onnx.evaluation.slices import Groups, slicings
+        from cifar_onnx.evaluation.slices import Groups
 
         assert ckpt_path is not None
         if isinstance(self.strategy.launcher, _MultiProcessingLauncher):  # whose processes end with what they know
@@ -78,58 +68,13 @@ class Trainer(L.Trainer):
         if not self.is_global_zero:
             return
         images = datamodule.images("test")
-        indices, answers, contrasts = (tensor.numpy() for tensor in model.tested)
         if (place := datamodule.folder("test")) and "test" not in datamodule.given:
             uses = "would not use: python -m cifar_onnx evaluate judges all" if datamodule.elsewhere else "never uses"
             print(f"the test set is {len(images):,} pictures of {place}, which fit {uses}")
-        if len(indices) < len(images):
-            print(f"only {len(indices):,} of {len(images):,} images are judged")
-        judged, net = images.take(indices), nn.Sequential(model.pixels, model.net)
-        net.to(self.strategy.root_device).eval()
-        known, scored, score = None, None, None
-        try:
-            validation = datamodule.images("val")
-        except InputError:
-            print("not calibrated, and nothing is unknown to it: the data has no pictures for validation")
-        else:
-            with self.precision_plugin.forward_context():
-                known = calibrate(net, validation, model.classes)  # as export does
-            score = values(known.score, answers, contrasts)
-            scored = Scored(net, known.score.to(self.strategy.root_device))
-        temperature = np.float32(known.temperature if known else 1)
-
-        def run(batch: Pixels) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
-            with torch.inference_mode(), self.precision_plugin.forward_context():
-                pixels = torch.from_numpy(batch).to(self.strategy.root_device).permute(0, 3, 1, 2)
-                answers, familiarity = scored(pixels) if scored else (net(pixels), None)
-            scaled: NDArray[np.float32] = answers.float().cpu().numpy() / temperature
-            return scaled, None if familiarity is None else familiarity.float().cpu().numpy()
-
-        def logits(batch: Pixels) -> NDArray[np.float32]:
-            return run(batch)[0]
-
-        outcome = Outcome(
-            *(tuple(model.classes), judged.names, judged.labels, (answers / temperature).astype(np.float32)),
-            *(judged.pixels, judged.areas, images.unreadable, score),
-        )
-        properties = listed.of(judged.names, datamodule.folder("test")) if listed else None
-        harder = [under_corruptions(outcome, logits)] if corruptions else []
-        if attacks:
-            with self.precision_plugin.forward_context():
-                harder.append(under_attacks(outcome, model, attacks, self.strategy.root_device))
-        bootstrap = Bootstrap(outcome, draw(len(outcome.labels), resamples))
-        facts = {
-            "checkpoint": ckpt_path,
-            "digest": checkpoints.file_digest(ckpt_path),
-            "net": type(model.net).__name__,
-            "input": f"{datamodule.image_size} x {datamodule.image_size} pixels ({datamodule.resize_mode})",
-            "maps by": "occlusion",
-            "run by": f"PyTorch {torch.__version__}",
-        }
-        title = str(checkpoints.run_folder(ckpt_path))
-        doubts = reliability(outcome, known.temperature, known.sets, known.unknown, run) if known else None
-        evaluation = Evaluation(title, facts, bootstrap, slicings(bootstrap, properties), harder, doubts)
-        publish(evaluation, folder, partial(occlusion, logits))
+        if (count := len(model.tested[0])) < len(images):
+            print(f"only {count:,} of {len(images):,} images are judged")
+        evaluation, run = judge(self, model, datamodule, ckpt_path, listed, corruptions, attacks or [], resamples)
+        publish(evaluation, folder, partial(occlusion, lambda batch: run(batch)[0]))
 
     def predict(  # type: ignore[override]
         self,

@@ -84,6 +84,10 @@ LAW = {
         "torch", "numpy", "scipy", "cifar_onnx", OURS + "data.images", OURS + "familiarity",
     },
     "cifar_lightning/parser.py": {"torch", "lightning", "yaml", "jsonargparse", OURS + "augment", OURS + "data"},
+    "cifar_lightning/judgement.py": {
+        "torch", "lightning", "numpy", "cifar_onnx", OURS + "attacks", OURS + "calibration", OURS + "data",
+        OURS + "familiarity", OURS + "module", "cifar_lightning",
+    },
     "cifar_lightning/attacks.py": {"torch", "numpy", "cifar_onnx"},
     "export/cifar_onnx": {"numpy", "PIL", "onnxruntime", "cifar_onnx"},
     "export/cifar_onnx/progress.py": {"rich"},

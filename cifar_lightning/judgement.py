@@ -1,0 +1,98 @@
+"""What is known of a model after its test: the evaluation that `python -m cifar_onnx evaluate` makes, of a checkpoint.
+
+Notation: `B` batch, `S` side of the images in pixels, `K` classes.
+"""
+
+from collections.abc import Sequence
+
+import lightning.pytorch as L
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from cifar_lightning import checkpoint as checkpoints
+from cifar_lightning.attacks import under_attacks
+from cifar_lightning.calibration import calibrate
+from cifar_lightning.data import ImageData
+from cifar_lightning.familiarity import Scored, values
+from cifar_lightning.module import Classifier
+from cifar_onnx import InputError
+from cifar_onnx.evaluation.bootstrap import Bootstrap, draw
+from cifar_onnx.evaluation.evaluation import Evaluation
+from cifar_onnx.evaluation.outcome import Answers, Outcome
+from cifar_onnx.evaluation.reliability import reliability
+from cifar_onnx.evaluation.robustness import under_corruptions
+from cifar_onnx.evaluation.slices import Groups, slicings
+from cifar_onnx.images import Pixels
+
+
+def judge(
+    trainer: L.Trainer,
+    model: Classifier,
+    datamodule: ImageData,
+    ckpt_path: str,
+    groups: Groups | None,
+    corruptions: bool,
+    attacks: Sequence[float],
+    resamples: int,
+) -> tuple[Evaluation, Answers]:
+    """Judge a model that has just been tested.
+
+    Args:
+        trainer: that has tested it.
+        model: with its answers.
+        datamodule: with the test set.
+        ckpt_path: where its weights come from.
+        groups: of the pictures, by the user.
+        corruptions: also with noise, blur, fog and the like.
+        attacks: radii of adversarial attacks, in grey levels of 255.
+        resamples: of the bootstrap.
+
+    Returns:
+        what is known, and the net itself: uint8 `(B, S, S, 3)` to calibrated logits `(B, K)` and familiarity `(B,)`.
+    """
+    images, device = datamodule.images("test"), trainer.strategy.root_device
+    indices, answers, contrasts = (tensor.numpy() for tensor in model.tested)
+    judged, net = images.take(indices), nn.Sequential(model.pixels, model.net)
+    net.to(device).eval()
+    known, scored, score = None, None, None
+    try:
+        validation = datamodule.images("val")
+    except InputError:
+        print("not calibrated, and nothing is unknown to it: the data has no pictures for validation")
+    else:
+        with trainer.precision_plugin.forward_context():
+            known = calibrate(net, validation, model.classes)  # as export does
+        score = values(known.score, answers, contrasts)
+        scored = Scored(net, known.score.to(device))
+    temperature = np.float32(known.temperature if known else 1)
+
+    def run(batch: Pixels) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+        with torch.inference_mode(), trainer.precision_plugin.forward_context():
+            pixels = torch.from_numpy(batch).to(device).permute(0, 3, 1, 2)
+            answers, familiarity = scored(pixels) if scored else (net(pixels), None)
+        scaled: NDArray[np.float32] = answers.float().cpu().numpy() / temperature
+        return scaled, None if familiarity is None else familiarity.float().cpu().numpy()
+
+    outcome = Outcome(
+        *(tuple(model.classes), judged.names, judged.labels, (answers / temperature).astype(np.float32)),
+        *(judged.pixels, judged.areas, images.unreadable, score),
+    )
+    properties = groups.of(judged.names, datamodule.folder("test")) if groups else None
+    harder = [under_corruptions(outcome, lambda batch: run(batch)[0])] if corruptions else []
+    if attacks:
+        with trainer.precision_plugin.forward_context():
+            harder.append(under_attacks(outcome, model, attacks, device))
+    bootstrap = Bootstrap(outcome, draw(len(outcome.labels), resamples))
+    facts = {
+        "checkpoint": ckpt_path,
+        "digest": checkpoints.file_digest(ckpt_path),
+        "net": type(model.net).__name__,
+        "input": f"{datamodule.image_size} x {datamodule.image_size} pixels ({datamodule.resize_mode})",
+        "maps by": "occlusion",
+        "run by": f"PyTorch {torch.__version__}",
+    }
+    title = str(checkpoints.run_folder(ckpt_path))
+    doubts = reliability(outcome, known.temperature, known.sets, known.unknown, run) if known else None
+    return Evaluation(title, facts, bootstrap, slicings(bootstrap, properties), harder, doubts), run

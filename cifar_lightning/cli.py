@@ -118,6 +118,9 @@ class CLI(LightningCLI):
                 raise InputError(f"{group} is null: give its settings, or leave it out")
         if config.trainer.accumulate_grad_batches < 1:
             raise InputError("trainer.accumulate_grad_batches must be at least 1")
+        for name in ("max_epochs", "max_steps") if self.subcommand == "fit" else ():
+            if config.trainer[name] == 0:
+                raise InputError(f"trainer.{name} is 0: nothing would be trained")
 
     def instantiate_classes(self) -> None:
         try:

@@ -85,7 +85,7 @@ class Trainer(L.Trainer):
     ) -> None:
         """Write the predictions of a checkpoint to a CSV file, with the net's own probabilities.
 
-        Those of an exported file are calibrated besides.
+        Those of an exported file are calibrated besides. A file that is no picture has a row with the reason.
 
         Args:
             ckpt_path: the checkpoint.
@@ -95,15 +95,16 @@ class Trainer(L.Trainer):
         assert ckpt_path is not None
         assert batches is not None
         path = Path(output or checkpoints.run_folder(ckpt_path) / "predictions.csv")
-        names = datamodule.predicted.names
+        images = datamodule.predicted
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
-            writer = csv.writer(file)
-            writer.writerow(["image", "label", "probability"])
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(["image", "label", "probability", "error"])
             for indices, probabilities in batches:
                 best, labels = (tensor.tolist() for tensor in probabilities.max(1))
                 for index, label, probability in zip(indices.tolist(), labels, best, strict=True):
-                    writer.writerow([names[index], model.classes[label], f"{probability:.6f}"])
+                    writer.writerow([images.names[index], model.classes[label], f"{probability:.6f}", ""])
+            writer.writerows([each.name, "", "", each.reason] for each in images.unreadable)
         print(f"wrote {path}")
 
     def export(

@@ -474,13 +474,18 @@ class TestFromACheckpoint:
     def test_predict_takes_a_folder_of_any_pictures(self, run: Run, photos: Path, tmp_path: Path) -> None:
         assert run("fit", *BRIEF, "--data", "ImageFolder", "--data.root", photos).code == 0
         shutil.copytree(photos / "test" / "red", "new")
+        Path("new/broken.jpg").write_bytes(b"nothing")
         ckpt = "runs/cnn/version_0/checkpoints/best.ckpt"
         result = run("predict", "--ckpt_path", ckpt, "--data.root", "new")
         assert result.code == 0, result.err
         with Path("runs/cnn/version_0/predictions.csv").open() as file:
             rows = list(csv.DictReader(file))
+        broken = rows.pop()
         assert sorted(row["image"] for row in rows) == ["new/00.jpg", "new/01.png", "new/02.jpg"]
         assert {row["label"] for row in rows} <= {"blue", "green", "red"}
+        assert {row["error"] for row in rows} == {""}
+        assert (broken["image"], broken["label"]) == ("new/broken.jpg", "")
+        assert "not a picture" in broken["error"]
 
     def test_class_names_travel_with_the_checkpoint(self, run: Run, photos: Path) -> None:
         """A test set that lacks a class keeps the order of the training folder."""
@@ -547,6 +552,7 @@ class TestMistakes:
             (["fit", "--ckpt_path", "best"], "best: no such checkpoint"),
             (["predict"], "predict needs a checkpoint: name its file with --ckpt_path"),
             (["fit", "--data", "Digits", "--trainer.accumulate_grad_batches", "0"], "must be at least 1"),
+            (["fit", "--data", "Digits", "--trainer.max_epochs", "0"], "trainer.max_epochs is 0: nothing"),
             (["fit", "--data", "Digits", "--trainer.val_check_interval", "99"], "val_check_interval"),
             (["fit", "--data", "Digits", "--seed_everything", "-3"], "-3 is not in bounds"),
             (["fit", "--data", "Digits", "--last.every_n_train_steps", "-1"], "last.every_n_train_steps is -1"),

@@ -153,8 +153,7 @@ def read(words: Sequence[str]) -> Plan:
 
 def _parted(words: Sequence[str]) -> tuple[list[str], list[str]]:
     """The sweep's own options, and those of `fit`."""
-    own: list[str] = []
-    rest: list[str] = []
+    own, rest = list[str](), list[str]()
     part = rest
     for word in words:
         if word.startswith("--"):

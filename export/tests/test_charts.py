@@ -116,3 +116,22 @@ def test_the_page_draws_them_in_their_places(tmp_path: Path) -> None:
         assert float(height) / 260 == pytest.approx(each.accuracy, abs=1e-3)
     dots = re.findall(r'<circle cx="([\d.]+)"', text)
     assert [(float(dot) - 64) / 548 for dot in dots] == pytest.approx([each.confidence for each in known], abs=1e-3)
+
+
+@pytest.mark.parametrize(("wrong", "digits"), [(100, 0), (3, 1)])
+def test_the_title_of_an_axis_stands_beside_its_numbers(tmp_path: Path, wrong: int, digits: int) -> None:
+    count = 300
+    labels = np.arange(count) % 4
+    missed = np.arange(count) < wrong  # and not sure of it
+    logits = ((5 - 2 * missed[:, None]) * np.eye(4)[(labels + missed) % 4]).astype(np.float32)
+    outcome = Outcome(tuple("abcd"), list(map(str, range(count))), labels, logits, np.zeros((count, 4, 4, 3), np.uint8))
+    evaluation = Evaluation("model", {}, Bootstrap(outcome, draw(count, 20)))
+    assert charts(outcome, evaluation.classes).coverage.digits == digits
+    report.write(evaluation, tmp_path / "page.html", lambda pixels, k: np.zeros((4, 4), np.float32), True)
+    text = (tmp_path / "page.html").read_text()
+    (edge, drawing) = re.findall(
+        r'<svg viewBox="(-?\d+) [^>]*aria-label="accuracy against coverage">(.*?)</svg>', text, re.S
+    )[0]
+    place = float(re.findall(r"translate\((-?\d+) ", drawing)[0])
+    longest = max(map(len, re.findall(r'text-anchor="end">([^<]*)<', drawing)))
+    assert float(edge) + 7 <= place <= 58 - 8 * longest - 3  # letters of 14 pixels are 8 wide at most

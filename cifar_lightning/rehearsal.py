@@ -98,6 +98,12 @@ def check_trainer(config: Namespace) -> None:
                 "StochasticWeightAveraging averages after the last checkpoint is written, which keeps nothing of "
                 "it: take --trainer.callbacks+ SWA --trainer.callbacks.from_epoch N"
             )
+        given = getattr(each, "init_args", {})
+        if any(given.get(f"update_starting_at_{name}") is not None for name in ("step", "epoch")):
+            raise InputError(
+                "EMAWeightAveraging keeps the net as it was before the first step until it begins: "
+                "take --trainer.callbacks+ EMA --trainer.callbacks.from_epoch N"
+            )
     plain = {name: value for name, value in vars(config.trainer).items() if isinstance(value, str | int | float)}
     with _quiet():
         BestCheckpoint(**vars(config.checkpoint))

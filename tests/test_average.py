@@ -1,13 +1,16 @@
-"""Averaged weights: what is validated and kept is the mean of the last epochs, also in a run that goes on."""
+"""Averaged weights: what is validated and kept is the average, also in a run that goes on."""
 
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import lightning.pytorch as L
+import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from cifar_lightning.callbacks import SWA
+from cifar_lightning.callbacks import EMA, SWA
+from cifar_lightning.callbacks.average import Average
 from tests.conftest import BRIEF, Run
 
 FAST = (*BRIEF, "--trainer.max_epochs", 3, "--trainer.limit_train_batches", 4)
@@ -19,7 +22,8 @@ def state(run: str) -> dict[str, Tensor]:
     return kept
 
 
-def test_it_is_the_mean_after_each_step_from_an_epoch_on() -> None:
+@pytest.mark.parametrize("kind", ["SWA", "EMA"])
+def test_it_is_the_average_after_each_step_from_an_epoch_on(kind: str) -> None:
     seen: list[Tensor] = []
     validated: list[Tensor] = []
 
@@ -43,15 +47,19 @@ def test_it_is_the_mean_after_each_step_from_an_epoch_on() -> None:
 
     torch.manual_seed(0)
     loader = partial(torch.utils.data.DataLoader, torch.randn(8, 3), batch_size=2)
+    average = SWA(1) if kind == "SWA" else EMA(0.7, 1)
     trainer = L.Trainer(
-        max_epochs=3, callbacks=[SWA(from_epoch=1), Watch()], logger=False, enable_checkpointing=False,
-        enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0, accelerator="cpu",
+        max_epochs=3, callbacks=[average, Watch()], logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, num_sanity_val_steps=0, accelerator="cpu",
     )  # fmt: skip
     model = Line()
     trainer.fit(model, loader(), torch.utils.data.DataLoader(torch.zeros(1, 3)))
     assert torch.equal(validated[0], seen[3])
-    assert torch.allclose(validated[1], torch.stack(seen[4:8]).mean(0))
-    assert torch.allclose(model.layer.weight, torch.stack(seen[4:]).mean(0))
+    for average, steps in ((validated[1], seen[4:8]), (model.layer.weight, seen[4:])):
+        expected = steps[0]
+        for number, weight in enumerate(steps[1:], 2):
+            expected = expected + (weight - expected) * (1 / number if kind == "SWA" else 0.3)
+        assert torch.allclose(average, expected)
 
 
 def test_a_run_that_goes_on_averages_on(run: Run) -> None:
@@ -73,3 +81,65 @@ def test_lightnings_own_which_keeps_nothing_is_refused(run: Run) -> None:
     assert result.code == 2
     assert "take --trainer.callbacks+ SWA" in result.err
     assert not list(Path().rglob("*.ckpt"))
+
+
+@pytest.mark.parametrize("average", [SWA(0), EMA(0.5)])
+def test_batch_statistics_are_averaged_and_what_is_counted_is_copied(average: Average) -> None:
+    class Net(L.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm = nn.BatchNorm1d(2)
+            self.register_buffer("fitted", torch.tensor(False))
+
+    net, trainer = Net(), SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device("cpu")))
+    average.setup(trainer, net, "fit")  # type: ignore[arg-type]
+    kept = average._average_model
+    assert kept is not None
+    for step in range(1, 4):
+        net.norm.running_mean.fill_(step)  # type: ignore[union-attr]
+        net.norm.num_batches_tracked.fill_(10 * step)  # type: ignore[union-attr]
+        net.fitted.fill_(step > 1)
+        kept.update_parameters(net)
+    state = kept.module.state_dict()
+    assert state["norm.running_mean"].tolist() == pytest.approx([2.0] * 2 if isinstance(average, SWA) else [2.25] * 2)
+    assert state["norm.num_batches_tracked"] == 30
+    assert state["fitted"]
+
+
+def test_the_average_is_where_the_model_will_be() -> None:
+    net = L.LightningModule()
+    net.layer = nn.Linear(2, 2)
+    trainer = SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device("meta")))
+    average = EMA()
+    average.setup(trainer, net, "fit")  # type: ignore[arg-type]
+    assert average._average_model is not None
+    assert average._average_model.module.layer.weight.device.type == "meta"
+    assert average._average_model.n_averaged.device.type == "cpu"  # where nobody waits for it
+    assert net.layer.weight.device.type == "cpu"
+
+
+def test_what_is_kept_before_it_begins_are_the_weights(run: Run) -> None:
+    """With the statistics of the training images, which came after the average was made."""
+    late = ("--trainer.callbacks+", "EMA", "--trainer.callbacks.from_epoch", 100)
+    assert run("fit", *FAST, "--experiment", "late", *late).code == 0
+    assert run("fit", *FAST, "--experiment", "plain").code == 0
+    plain = state("plain")
+    assert all(torch.equal(value, plain[name]) for name, value in state("late").items())
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (("EMA", "--trainer.callbacks.decay", 1), "EMA.decay is 1: it must be at least 0 and below 1"),
+        (("SWA", "--trainer.callbacks.from_epoch", -1), "SWA.from_epoch is -1: it must be at least 0"),
+        (
+            ("EMAWeightAveraging", "--trainer.callbacks.update_starting_at_step", 5),
+            "take --trainer.callbacks+ EMA --trainer.callbacks.from_epoch N",
+        ),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(run: Run, words: tuple[object, ...], reason: str) -> None:
+    result = run("fit", *BRIEF, "--trainer.callbacks+", *words)
+    assert result.code == 2
+    assert reason in result.err
+    assert not Path("runs").exists()

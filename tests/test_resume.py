@@ -16,13 +16,13 @@ import lightning.pytorch as L
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint, WeightAveraging
+from lightning.pytorch.callbacks import ModelCheckpoint, WeightAveraging
 from lightning.pytorch.loggers import CSVLogger
 from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau
 
 from cifar_lightning import checkpoint as checkpoints
 from cifar_lightning.augment import AlternatingMirror, Mirror, ShiftedCrop
-from cifar_lightning.callbacks import LastCheckpoint, Resume
+from cifar_lightning.callbacks import EMA, LastCheckpoint, Resume
 from cifar_lightning.checkpoint import CheckpointFiles
 from cifar_lightning.data.base import ImageData
 from cifar_lightning.data.images import Images, Part
@@ -63,7 +63,7 @@ def fit(folder: Path, ckpt_path: Path | None = None, keep: Path | None = None, *
     optimizer = MuonSGD if fast else partial(torch.optim.Adam, lr=0.01)
     model = Classifier(["a", "b"], net, optimizer, scheduler=scheduler, loss=loss)
     data = Noise(batch_size=5, augment=[AlternatingMirror() if fast else Mirror(), ShiftedCrop(2)])
-    callbacks: list[L.Callback] = [EMAWeightAveraging(decay=0.9)] if ema else []
+    callbacks: list[L.Callback] = [EMA(decay=0.9)] if ema else []
     callbacks += [Resume(), LastCheckpoint()]
     if keep:
         to = partial(ModelCheckpoint, dirpath=keep, save_top_k=-1, enable_version_counter=False)
@@ -152,7 +152,7 @@ def test_a_run_that_was_cut_short_goes_on_within_the_epoch(tmp_path: Path, steps
     assert fit(tmp_path / "again", tmp_path / "cut/x/version_0/checkpoints/last.ckpt", **CASES[case]) == whole
 
 
-@pytest.mark.parametrize("average", [EMAWeightAveraging, WeightAveraging])
+@pytest.mark.parametrize("average", [EMA, WeightAveraging])
 def test_a_crash_in_validation_saves_the_models_own_weights(tmp_path: Path, average: type[WeightAveraging]) -> None:
     """By a ModelCheckpoint that saves on exceptions: Lightning's averaging leaves the averages in the model's place."""
     live: dict[str, torch.Tensor] = {}
@@ -328,7 +328,7 @@ class TestSignals:
         kept = {path.name: checkpoints.load(path)["epoch"] for path in folder.iterdir()}
         assert kept == {"best.ckpt": 0, "last.ckpt": 2}
 
-    @pytest.mark.parametrize("average", [["EMAWeightAveraging"], ["SWA", "--trainer.callbacks.from_epoch", 1]])
+    @pytest.mark.parametrize("average", [["EMA"], ["SWA", "--trainer.callbacks.from_epoch", 1]])
     def test_averaged_weights_survive_too(self, start: Start, tmp_path: Path, average: list[object]) -> None:
         whole, words = place(tmp_path, "whole"), (*SMALL, "--trainer.max_epochs", 4, "--trainer.callbacks+", *average)
         assert start("fit", *words, folder=whole).wait().code == 0

@@ -1,6 +1,6 @@
 """Callbacks: what a run says of itself, what it keeps, how it goes on, and how a net begins, stays or is averaged."""
 
-from cifar_lightning.callbacks.average import SWA
+from cifar_lightning.callbacks.average import EMA, SWA
 from cifar_lightning.callbacks.best import BestCheckpoint
 from cifar_lightning.callbacks.config import RunConfig
 from cifar_lightning.callbacks.curves import Curves
@@ -12,6 +12,7 @@ from cifar_lightning.callbacks.record import Record
 from cifar_lightning.callbacks.resume import Resume
 
 __all__ = [
+    "EMA",
     "SWA",
     "BestCheckpoint",
     "Curves",

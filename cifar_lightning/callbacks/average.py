@@ -1,26 +1,49 @@
-"""Averaged weights: the mean of the last epochs."""
+"""Averaged weights: the mean of the last epochs, or one in which the last steps count most."""
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import lightning.pytorch as L
+import torch
 from lightning.pytorch.callbacks import WeightAveraging
+from torch import Tensor
+
+from cifar_onnx import InputError
 
 
-class SWA(WeightAveraging):
-    """Validates and keeps the mean of the weights after each step from some epoch on; until then, the weights.
+class Average(WeightAveraging, ABC):
+    """Validates and keeps an average of the weights after each step from some epoch on; until then, the weights.
 
-    Stochastic weight averaging (Izmailov et al. 2018, https://arxiv.org/abs/1803.05407), densely, as Cha et al. 2021
-    (https://arxiv.org/abs/2102.08604); statistics of batch normalisation are averaged likewise. It leaves the learning
-    rate to the schedule: a constant one, or one that does not end at zero, leaves most to be averaged.
+    Statistics of batch normalisation are averaged likewise, and buffers of whole numbers are copied.
 
     Args:
         from_epoch: the first epoch that counts, from 0.
     """
 
     def __init__(self, from_epoch: int) -> None:
-        super().__init__()
+        super().__init__(multi_avg_fn=self._move)
+        if from_epoch < 0:
+            raise InputError(f"{type(self).__name__}.from_epoch is {from_epoch}: it must be at least 0")
         self.from_epoch = from_epoch
         self._counts = False
+
+    @abstractmethod
+    def share(self, count: int) -> float:
+        """How far an average of so many is moved towards the next, 0 to 1."""
+
+    def _move(self, averaged: list[Tensor], current: list[Tensor], _count: Tensor) -> None:
+        """All of one kind at once."""
+        assert self._average_model is not None
+        if averaged[0].is_floating_point():
+            torch._foreach_lerp_(averaged, current, self.share(int(self._average_model.n_averaged)))
+        else:
+            torch._foreach_copy_(averaged, current)
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        self._device = trainer.strategy.root_device  # the model is not there yet
+        super().setup(trainer, pl_module, stage)
+        if self._average_model is not None:
+            self._average_model.n_averaged = torch.tensor(0)  # where asking for it makes nobody wait
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -34,3 +57,39 @@ class SWA(WeightAveraging):
         if not self._counts and self._average_model is not None:
             self._average_model.n_averaged.zero_()  # what is averaged next is copied
         return step_idx is not None
+
+
+class SWA(Average):
+    """Validates and keeps the mean of the weights after each step from some epoch on; until then, the weights.
+
+    Stochastic weight averaging (Izmailov et al. 2018, https://arxiv.org/abs/1803.05407), densely, as Cha et al. 2021
+    (https://arxiv.org/abs/2102.08604). It leaves the learning rate to the schedule: a constant one, or one that does
+    not end at zero, leaves most to be averaged.
+
+    Args:
+        from_epoch: the first epoch that counts, from 0.
+    """
+
+    def share(self, count: int) -> float:
+        return 1 / (count + 1)
+
+
+class EMA(Average):
+    """Validates and keeps the exponential moving average of the weights after each step.
+
+    Lightning's EMAWeightAveraging keeps its average on the CPU, and the weights from before the first step until it
+    begins.
+
+    Args:
+        decay: what is left of the average in each step: it looks back over some `1 / (1 - decay)` steps.
+        from_epoch: the first epoch that counts, from 0.
+    """
+
+    def __init__(self, decay: float = 0.999, from_epoch: int = 0) -> None:
+        super().__init__(from_epoch)
+        if not 0 <= decay < 1:
+            raise InputError(f"EMA.decay is {decay:g}: it must be at least 0 and below 1")
+        self.decay = decay
+
+    def share(self, count: int) -> float:
+        return 1 - self.decay

@@ -145,6 +145,27 @@ class TestFreeze:
             assert not any(kind[3] in each for each in look.equal)
         assert look.modes == [False] * (len(look.modes) // 3) + [True] * (len(look.modes) * 2 // 3)
 
+    def test_batch_normalisation_that_is_synchronised_is_frozen_too(self, photos: Path) -> None:
+        from cifar_lightning.callbacks import Freeze
+
+        class Synchronised(Look):
+            """Puts it in place where Lightning does, between `setup` and `on_fit_start`."""
+
+            def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+                torch.nn.SyncBatchNorm.convert_sync_batchnorm(pl_module)
+
+            def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+                layers = [each for each in pl_module.modules() if isinstance(each, torch.nn.SyncBatchNorm)]
+                assert len(layers) == 6
+                self.modes.append(any(each.training for each in layers))
+
+            def on_train_batch_end(self, *_: Any) -> None:
+                pass
+
+        look = Synchronised()
+        trained(photos, [Freeze(["net.groups"]), look])
+        assert look.modes == [False] * 3
+
     @pytest.mark.parametrize(
         ("words", "reason"),
         [

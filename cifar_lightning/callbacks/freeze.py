@@ -33,12 +33,16 @@ class Freeze(L.Callback):
         if stage != "fit":
             return
         inside = self._inside(pl_module)
-        self._modules = [module for name, module in pl_module.named_modules() if inside(name)]
         self._parameters = [each for name, each in pl_module.named_parameters() if each.requires_grad and inside(name)]
         if self.until_epoch is None:  # before optimizers and processes ask
             self._require(False)
             if not any(each.requires_grad for each in pl_module.parameters()):
                 raise InputError("Freeze: nothing is left to train: name fewer parts")
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Batch normalisation that is to be synchronised has been put in the place of the model's by now."""
+        inside = self._inside(pl_module)
+        self._modules = [module for name, module in pl_module.named_modules() if inside(name)]
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._switch(trainer)

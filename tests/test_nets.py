@@ -84,9 +84,20 @@ def test_whitening_of_the_same_images_is_the_same_and_not_trained() -> None:
     first, second = Whitening(), Whitening()
     first.fit(natural())
     second.fit(natural().flip(0))
-    assert torch.allclose(first.weight, second.weight, atol=1e-3)
+    assert torch.allclose(first.weight, second.weight, atol=1e-5)
     assert [name for name, _ in first.named_parameters()] == ["bias"]
     assert not list(Whitening(bias=False).parameters())
+
+
+@pytest.mark.parametrize("kernel_size", [2, 3, 4])
+def test_the_sign_of_a_filter_does_not_hang_on_rounding(kernel_size: int) -> None:
+    """Of patches that are as likely mirrored, filters are symmetrical, and two of their entries are largest."""
+    images = natural()
+    images = torch.cat([images, images.flip(3), images.flip(2), images.flip(2).flip(3)])
+    first, second = Whitening(kernel_size), Whitening(kernel_size)
+    first.fit(images)
+    second.fit(images + 1e-6 * torch.randn(images.shape, generator=torch.Generator().manual_seed(1)))
+    assert torch.allclose(first.weight, second.weight, atol=1e-2)
 
 
 def test_whitening_takes_the_components_that_pictures_vary_in_most() -> None:

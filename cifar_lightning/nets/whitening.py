@@ -60,14 +60,16 @@ class Whitening(nn.Module):
     def fit(self, images: Tensor) -> None:
         """Take the filters from training images, normalised `(B, 3, S, S)`."""
         side = 3 * self.kernel_size**2
-        covariance, count = torch.zeros(side, side, device=images.device), 0
+        # Summed in double precision: the directions of small eigenvalues are divided by little.
+        covariance, count = torch.zeros(side, side, dtype=torch.float64), 0
         for some in torch.split(images, 64):
-            patches = unfold(some.float(), self.kernel_size).transpose(1, 2).flatten(0, 1)  # (64 * positions, 3 k^2)
-            covariance += patches.T @ patches
-            count += len(patches)
+            patches = unfold(some.float(), self.kernel_size)  # (64, 3 k^2, positions)
+            covariance += (patches @ patches.mT).cpu().double().sum(0)
+            count += len(patches) * patches.shape[2]
         values, vectors = torch.linalg.eigh(covariance / count)
-        # The sign of an eigenvector is arbitrary: the same images give the same filters on every machine.
-        vectors = vectors * vectors.gather(0, vectors.abs().argmax(0, keepdim=True)).sign()
+        # The sign of an eigenvector is arbitrary. Its product with one that has no symmetry is far from zero, so that
+        # the same images give the same filters, up to rounding, on every machine.
+        vectors = vectors * (torch.arange(1, side + 1, dtype=torch.float64).sqrt() @ vectors).sign()
         filters = (vectors / (values + self.eps).sqrt()).T.reshape(-1, *self.weight.shape[1:])
         filters = filters[-(self.filters // 2) :]  # the eigenvalues rise
         self.weight.copy_(torch.cat([filters, -filters]))

@@ -127,7 +127,7 @@ class Cutout(Augmentation):
             return (distance >= 0) & (distance < self.size)  # (B, length)
 
         hole = inside(height)[:, None, :, None] & inside(width)[:, None, None, :]
-        return images.masked_fill(hole, self.value)
+        return torch.where(hole, self.value, images)  # memory stays channels_last, which masked_fill does not leave it
 
 
 class _Policy(Augmentation):
@@ -144,7 +144,8 @@ class _Policy(Augmentation):
             raise InputError(f"{type(self).__name__}.groups is {self.groups}: it must be at least 1")
         transform = self.transform()
         with _torchvisions(draw, self):
-            return torch.cat([transform(part) for part in images.chunk(self.groups)])
+            changed = torch.cat([transform(part) for part in images.chunk(self.groups)])
+        return changed.contiguous(memory_format=torch.channels_last)
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,15 @@ def test_shape_and_type_stay(augmentation: Augmentation) -> None:
     assert torch.equal(IMAGES, before)
 
 
+@pytest.mark.parametrize("augmentation", [*EVERY, AlternatingMirror()])
+def test_channels_stay_last_in_memory(augmentation: Augmentation) -> None:
+    """Else the first convolution would copy each batch."""
+    images = IMAGES.contiguous(memory_format=torch.channels_last)
+    after = augmentation(images, Draw(Generator().manual_seed(1), torch.arange(len(images)), 0))
+    assert after.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(after, draw(augmentation))
+
+
 def test_mirror_flips_about_half_and_leaves_the_rest() -> None:
     flipped = [torch.equal(a, b.flip(2)) for a, b in zip(draw(Mirror()), IMAGES, strict=True)]
     kept = [torch.equal(a, b) for a, b in zip(draw(Mirror()), IMAGES, strict=True)]

@@ -3,12 +3,15 @@
 Notation: `B` batch, `K` classes.
 """
 
+import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
 import lightning.pytorch as L
 import torch
 from torch import Tensor
+
+from cifar_lightning.arrival import Arrival, anywhere
 
 _SHOWN = 64  # sample indices in a message
 
@@ -18,10 +21,9 @@ class NotFiniteError(ArithmeticError):
 
 
 class _Loss(NamedTuple):
-    """A loss on its way to the host, and where it comes from."""
+    """A loss on its way, of several processes also whether it is bad in any, and where it comes from."""
 
-    value: Tensor
-    arrival: torch.Event | None
+    arrival: Arrival
     step: int
     indices: Tensor
     logits: Tensor
@@ -45,14 +47,17 @@ class LossWatch:
         Raises:
             NotFiniteError: it is not finite, or was not in the step before.
         """
-        if loss.device.type == "cpu":
-            self._unseen = _Loss(loss.detach(), None, trainer.global_step, indices, logits.detach())
-        self.check(trainer)
-        if loss.device.type != "cpu":
-            value, arrival = loss.detach().to("cpu", non_blocking=True), torch.Event(loss.device)
-            arrival.record()
-            # A copy: the memory may be a CUDA graph's, which the next step writes to.
-            self._unseen = _Loss(value, arrival, trainer.global_step, indices, logits.detach().clone())
+        on_cpu = loss.device.type == "cpu"
+        numbers, logits = loss.detach()[None], logits.detach()
+        if trainer.world_size > 1:
+            numbers = torch.cat([numbers.float(), anywhere(~numbers.isfinite())])
+        # Elsewhere a copy: the memory may be a CUDA graph's, which the next step writes to.
+        taken = _Loss(Arrival(numbers), trainer.global_step, indices, logits if on_cpu else logits.clone())
+        if not on_cpu:
+            self.check(trainer)  # the one before
+        self._unseen = taken
+        if on_cpu:
+            self.check(trainer)
 
     def check(self, trainer: L.Trainer) -> None:
         """Look at a loss that has been taken and not yet looked at.
@@ -62,14 +67,11 @@ class LossWatch:
         """
         if self._unseen is None:
             return
-        loss, arrival, step, indices, logits = self._unseen
+        arrival, step, indices, logits = self._unseen
         self._unseen = None
-        if arrival is not None:
-            arrival.synchronize()
-        finite = everywhere = bool(loss.isfinite())
-        if trainer.world_size > 1:
-            everywhere = trainer.strategy.reduce_boolean_decision(finite)
-        if everywhere:
+        loss, *anywhere_bad = arrival.read()
+        finite = math.isfinite(loss)
+        if finite and not any(anywhere_bad):
             return
         rate = trainer.optimizers[0].param_groups[0]["lr"]
         where = f"in step {step} (epoch {trainer.current_epoch}), at learning rate {rate:g}"
@@ -79,7 +81,7 @@ class LossWatch:
         found = (indices[bad] if bad.any() else indices).tolist()
         more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
         raise NotFiniteError(
-            f"the loss is {float(loss)} {where}, for training images {', '.join(map(str, found[:_SHOWN]))}{more}: "
+            f"the loss is {loss} {where}, for training images {', '.join(map(str, found[:_SHOWN]))}{more}: "
             "try a lower learning rate, or look at them"
         )
 

@@ -39,13 +39,14 @@ LAW = {
     "cifar_lightning/rehearsal.py": {
         "torch", "lightning", "jsonargparse", "cifar_onnx", OURS + "callbacks", OURS + "data", OURS + "module",
     },
-    "cifar_lightning/finite.py": {"torch", "lightning"},
+    "cifar_lightning/finite.py": {"torch", "lightning", OURS + "arrival"},
+    "cifar_lightning/arrival.py": {"torch"},
     "cifar_lightning/command.py": {
         "lightning", "yaml", "cifar_onnx", OURS + "parser", OURS + "checkpoint", "cifar_lightning",
     },
     "cifar_lightning/callbacks": {
-        "lightning", "torch", "torch_pruning", "cifar_onnx", OURS + "interruption", OURS + "callbacks",
-        OURS + "nets.weights", OURS + "command", OURS + "files", "cifar_lightning",
+        "lightning", "torch", "torch_pruning", "cifar_onnx", OURS + "interruption", OURS + "arrival",
+        OURS + "callbacks", OURS + "nets.weights", OURS + "command", OURS + "files", "cifar_lightning",
     },
     "cifar_lightning/sweep": {
         "optuna", "sqlalchemy", "lightning", "torch", "jsonargparse", "yaml", "filelock", "rich", "numpy", "matplotlib",

@@ -3,13 +3,17 @@
 import math
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import lightning.pytorch as L
 import pytest
 import torch
 
 from cifar_lightning import checkpoint as checkpoints
+from cifar_lightning import finite
+from cifar_lightning.arrival import anywhere
 from cifar_lightning.callbacks import Resume
+from cifar_lightning.finite import LossWatch, NotFiniteError
 from cifar_lightning.loss import CrossEntropy
 from tests.conftest import BRIEF, Run
 
@@ -69,7 +73,7 @@ def test_weights_that_are_not_finite_are_not_saved(run: Run, monkeypatch: pytest
             next(module.parameters()).data[0] = math.inf
 
     monkeypatch.setattr(Resume, "on_train_batch_end", spoil)
-    average = ("--trainer.callbacks+", "EMAWeightAveraging", "--trainer.callbacks.update_starting_at_step", 100)
+    average = ("--trainer.callbacks+", "EMA", "--trainer.callbacks.from_epoch", 100)
     result = run("fit", *BRIEF, "--trainer.max_epochs", 3, *(average if averaged else ()))
     assert result.code == 3
     assert "error: net.blocks.0.0.weight is not finite after step 7: it is not saved" in result.err
@@ -80,3 +84,27 @@ def test_weights_that_are_not_finite_are_not_saved(run: Run, monkeypatch: pytest
 def test_a_learning_rate_that_is_too_high_ends_with_exit_code_3(run: Run) -> None:
     words = ("--model.optimizer", "torch.optim.SGD", "--model.optimizer.lr", 1e20)
     assert run("fit", *BRIEF, *words).code == 3
+
+
+def test_processes_tell_each_other_without_meeting(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A group of one stands for several: what is looked at are the calls."""
+
+    def meet(*_: object, **__: object) -> None:
+        raise AssertionError("each step would wait for all processes")
+
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path / 'group'}", rank=0, world_size=1)
+    try:
+        monkeypatch.setattr(torch.distributed, "barrier", meet)
+        assert anywhere(torch.tensor([True])).tolist() == [1]
+        assert anywhere(torch.tensor([False])).tolist() == [0]
+        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
+        two = SimpleNamespace(world_size=2, global_step=3, current_epoch=0, optimizers=[optimizer])
+        watch, indices = LossWatch(), torch.arange(2)
+        watch.see(two, torch.tensor(1.0), indices, torch.zeros(2, 3))  # type: ignore[arg-type]
+        with pytest.raises(NotFiniteError, match="the loss is nan in step 3"):
+            watch.see(two, torch.tensor(math.nan), indices, torch.zeros(2, 3))  # type: ignore[arg-type]
+        monkeypatch.setattr(finite, "anywhere", lambda flag: torch.ones(1))
+        with pytest.raises(NotFiniteError, match="the loss of another process is not finite in step 3"):
+            watch.see(two, torch.tensor(1.0), indices, torch.zeros(2, 3))  # type: ignore[arg-type]
+    finally:
+        torch.distributed.destroy_process_group()

@@ -4,9 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as L
+import torch
 from lightning.pytorch.callbacks import Checkpoint
 
 from cifar_lightning import interruption
+from cifar_lightning.arrival import Arrival, anywhere
 from cifar_lightning.interruption import Interrupted
 from cifar_onnx import InputError
 
@@ -32,6 +34,7 @@ class LastCheckpoint(Checkpoint):
         self.every_n_epochs = every_n_epochs
         self._steps = 0  # finished
         self._training = self._kept = self._accumulating = False
+        self._told: Arrival | None = None  # whether any process was to stop when it was last asked
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         folder = trainer.log_dir
@@ -43,9 +46,14 @@ class LastCheckpoint(Checkpoint):
             self._kept = True
 
     def _stopping(self, trainer: L.Trainer) -> bool:
-        """Whether any of the processes has had a signal: they all stop after the same step."""
+        """Whether any of the processes has had a signal: they all stop after the same step, on GPUs after the next."""
         stopping = interruption.received() is not None
-        return trainer.strategy.reduce_boolean_decision(stopping, all=False) if trainer.world_size > 1 else stopping
+        if trainer.world_size == 1:
+            return stopping
+        device = trainer.strategy.root_device
+        told = Arrival(anywhere(torch.tensor([stopping], device=device)))
+        before, self._told = told if device.type == "cpu" else self._told, told
+        return before is not None and any(before.read())
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         # Lightning has put its own handler in front, which ends with exit code 0 and saves nothing.

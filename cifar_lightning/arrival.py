@@ -1,0 +1,32 @@
+"""What devices and other processes know, told without waiting for what they have still to do."""
+
+import torch
+from torch import Tensor
+
+
+class Arrival:
+    """Numbers on their way from a device, `(N,)`."""
+
+    def __init__(self, numbers: Tensor) -> None:
+        self._numbers = numbers.to("cpu", non_blocking=True)
+        self._event: torch.Event | None = None
+        if numbers.device.type != "cpu":
+            self._event = torch.Event(numbers.device)
+            self._event.record()
+
+    def read(self) -> list[float]:
+        """The numbers, once they are there."""
+        if self._event is not None:
+            self._event.synchronize()
+        numbers: list[float] = self._numbers.tolist()
+        return numbers
+
+
+def anywhere(flag: Tensor) -> Tensor:
+    """Whether a flag is set in any process, as a number; all have to ask, at the same place of the program.
+
+    Lightning's own way has all of them meet first, and waits for the answer.
+    """
+    number = flag.float()
+    torch.distributed.all_reduce(number, torch.distributed.ReduceOp.MAX)
+    return number

@@ -55,7 +55,7 @@ class Measured(Optimized):
     def note_loss(self, part: Measurement, loss: Tensor, count: int) -> None:
         """Add the mean loss of some images to those of the epoch."""
         total, before = self._losses.get(part, (torch.zeros((), device=loss.device), 0))
-        self._losses[part] = total + loss.detach() * count, before + count
+        self._losses[part] = torch.add(total.to(loss.device), loss.detach(), alpha=count), before + count
 
     def note_answers(self, indices: Tensor, logits: Tensor, contrasts: Tensor, labels: Tensor) -> None:
         """Keep logits `(B, K)` and contrasts `(B, D)` of the test images at `indices` `(B,)`, and judge them."""
@@ -64,12 +64,13 @@ class Measured(Optimized):
 
     def restore_loss(self, total: Tensor, count: int) -> None:
         """Go on with the training losses of an epoch that was interrupted."""
-        self._losses["train"] = total.to(self.device), count
+        self._losses["train"] = total, count
 
     def loss_of_all(self, part: Measurement) -> tuple[Tensor, Tensor]:
         """Sum of the losses of all images of this epoch so far, in all processes, and their number."""
-        total, count = self._losses.get(part, (torch.zeros((), device=self.device), 0))
-        both = torch.stack([total, torch.tensor(float(count), device=total.device)])
+        total, count = self._losses.get(part, (torch.zeros(()), 0))
+        # Restored from a checkpoint, it came before the model was on its device.
+        both = torch.stack([total.to(self.device), torch.tensor(float(count), device=self.device)])
         if self.trainer.world_size > 1:
             both = self.trainer.strategy.reduce(both, reduce_op="sum")
         return both[0], both[1]

@@ -5,6 +5,7 @@ Notation: `B` batch, `K` classes, `S` side of the images in pixels.
 
 import inspect
 import warnings
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
 import torch
@@ -146,7 +147,7 @@ class Classifier(Measured):
                 self.loss_of(each, labels, images) for each in auxiliary
             )
         further = {"images": images, "classes": self.classes}
-        loss: Tensor = self.loss(outputs, labels, **{name: further[name] for name in self._asked})
+        loss: Tensor = self.loss(outputs.float(), labels, **{name: further[name] for name in self._asked})
         return loss
 
     def _judged(self, outputs: Outputs, batch: Batch, part: Measurement) -> tuple[Tensor, Tensor]:
@@ -164,11 +165,18 @@ class Classifier(Measured):
         self._watch.see(self.trainer, loss, batch[2], logits)
         return loss * batch[4] if self.trainer.world_size > 1 else loss
 
+    def _eager(self) -> AbstractContextManager[None]:
+        """Where pictures are judged, a compiled net is not: another graph would take minutes to compile."""
+        return torch.compiler.set_stance("force_eager") if self.compile_mode else nullcontext()
+
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self.val_metrics.update(self._judged(self(batch[0]), batch, "val")[1], batch[1])
+        with self._eager():
+            outputs = self(batch[0])
+        self.val_metrics.update(self._judged(outputs, batch, "val")[1], batch[1])
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        logits, contrasts = Watched(self)(batch[0])
+        with self._eager():
+            logits, contrasts = Watched(self)(batch[0])
         self._judged(logits, batch, "test")
         self.note_answers(batch[2], logits, contrasts, batch[1])
 

@@ -345,11 +345,12 @@ data:
 
 
 def test_a_smaller_batch_is_compiled_for_itself(run: Run, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    sizes = []
+    sizes, modes = [], []
 
     def backend(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> object:
         values = [node.meta["example_value"] for node in graph.graph.nodes if node.op == "placeholder"]
         sizes.extend([value.shape[0] for value in values if isinstance(value, torch.Tensor) and value.ndim == 4])
+        modes.append(torch.is_grad_enabled())
         return graph.forward
 
     compiled = torch.nn.Module.compile
@@ -361,6 +362,7 @@ def test_a_smaller_batch_is_compiled_for_itself(run: Run, photos: Path, monkeypa
     torch._dynamo.reset()
     assert 7 in sizes
     assert {type(size) for size in sizes} == {int}  # one compiled for all sizes would be slower at each of them
+    assert all(modes)  # and none for validation, which is not worth minutes of compiling
 
 
 @pytest.mark.slow

@@ -122,6 +122,20 @@ def test_nothing_in_the_training_step_waits_for_the_device(monkeypatch: pytest.M
     assert waits.count == 0
 
 
+def test_losses_of_logits_in_half_precision_are_in_single() -> None:
+    model, logits = Classifier(CLASSES, CNN()), torch.randn(64, 10).bfloat16()
+    labels = torch.arange(64) % 10
+    loss = model.loss_of(logits, labels, torch.zeros(64, 3, 8, 8))
+    assert torch.equal(loss, torch.nn.functional.cross_entropy(logits.float(), labels))
+
+
+def test_a_loss_that_was_restored_goes_to_where_the_model_is() -> None:
+    model = Classifier(CLASSES, CNN())
+    model.restore_loss(torch.tensor(3.0), 2)
+    model.trainer = trainer()
+    assert [each.device.type for each in model.to("meta").loss_of_all("train")] == ["meta", "meta"]
+
+
 def test_statistics_of_the_training_images_are_in_the_state() -> None:
     data, model = Digits(), Classifier(CLASSES, CNN())
     trainer(max_epochs=1, limit_train_batches=1).fit(model, datamodule=data)

@@ -104,13 +104,15 @@ class MuonSGD(Optimizer):
             norms = torch._foreach_norm(weights)
             torch._foreach_clamp_min_(norms, 1e-7)  # zeros stay zeros
             torch._foreach_mul_(norms, [len(each) ** -0.5 for each in weights])
-            torch._foreach_div_(weights, norms)
-            updates = _orthogonalised(updates, steps)  # type: ignore[assignment]
-        torch._foreach_add_(weights, updates, alpha=-lr)
+            # Each by a norm of its own: on a GPU torch._foreach_div_ and _foreach_add_ would launch two for each here.
+            for weight, norm, change in zip(weights, norms, _orthogonalised(updates, steps, -lr), strict=True):
+                torch.addcdiv(change, weight, norm, out=weight)
+        else:
+            torch._foreach_add_(weights, updates, alpha=-lr)
 
 
-def _orthogonalised(updates: Sequence[Tensor], steps: int) -> list[Tensor]:
-    """Updates of filters, orthogonal; those of as many rows in one go, since columns of zeros change nothing."""
+def _orthogonalised(updates: Sequence[Tensor], steps: int, scale: float) -> list[Tensor]:
+    """Updates of filters, orthogonal, times `scale`; those of as many rows at once: columns of zeros change nothing."""
     # The order of the columns is all the same: that of memory, channels last, needs no copy.
     flat = [each.movedim(1, -1).flatten(1) for each in updates]
     wide = [matrix.T if len(matrix) > matrix.shape[1] else matrix for matrix in flat]
@@ -124,13 +126,18 @@ def _orthogonalised(updates: Sequence[Tensor], steps: int) -> list[Tensor]:
         stacked = torch.stack(
             [pad(wide[place], (0, some)) if some else wide[place] for place, some in zip(places, missing, strict=True)]
         )
-        stacked = stacked.bfloat16() if stacked.is_cuda else stacked.float()  # precise enough where it is fast
-        for place, matrix in zip(places, orthogonalise(stacked, steps), strict=True):
+        stacked = stacked.bfloat16() if _is_fast_in_bfloat16(stacked.device) else stacked.float()  # precise enough
+        scaled = orthogonalise(stacked, steps).to(updates[0].dtype).mul_(scale)
+        for place, matrix in zip(places, scaled, strict=True):
             filters, inputs, *sides = updates[place].shape
             matrix = matrix[:, : wide[place].shape[1]]
             matrix = matrix if len(matrix) == filters else matrix.T
             result[place] = matrix.unflatten(1, (*sides, inputs)).movedim(-1, 1)
     return result
+
+
+def _is_fast_in_bfloat16(device: torch.device) -> bool:
+    return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 class WarmupLinear(LRScheduler):

@@ -129,13 +129,14 @@ class Batches:
     def _read(self, rows: Rows, order: Tensor, shares: list[slice]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """The same of a set on disk."""
         device = self.labels.device
+        places = order.to(device)
 
         def read(share: slice) -> Tensor:
             images = torch.from_numpy(rows[order[share].numpy()])
             return images.pin_memory() if device.type == "cuda" else images
 
         for share, images in zip(shares, ahead(read, shares, _THREADS, _WAITING), strict=True):
-            indices = order[share].to(device)
+            indices = places[share]
             yield images.to(device, non_blocking=True).permute(0, 3, 1, 2), self.labels[indices], indices
 
     def _drawn(self, generator: torch.Generator) -> Tensor:

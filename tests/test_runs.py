@@ -205,7 +205,7 @@ class TestGoingOn:
                 ["--trainer.max_epochs", 2],
                 "OneCycleLR of the run that goes on ends after 4 steps, but 8 are asked for",
             ),
-            ([], ["--trainer.max_epochs", 0], "max_epochs=0"),
+            (["--trainer.max_epochs", 2], ["--trainer.max_epochs", 1], "max_epochs=1"),
             (
                 ["--model.scheduler", "ExponentialLR", "--model.scheduler.gamma", 0.9],
                 ["--model.scheduler.gamma", 0.1, "--trainer.max_epochs", 2],

@@ -144,6 +144,28 @@ class TestListing:
         with pytest.raises(InputError, match=r"labels\.csv'?(, line 1: it has no lines| cannot be read)"):
             ImageFolder(str(photos), labels="labels.csv")
 
+    def test_other_listed_photos_are_all_predicted_and_leave_the_runs_report_alone(
+        self, run: Run, photos: Path, write: Write, tmp_path: Path
+    ) -> None:
+        """Also where the run knows no root but its listing's."""
+        path = write()
+        assert run("fit", *BRIEF, "--data", "ImageFolder", "--data.labels", path).code == 0
+        best = "runs/cnn/version_0/checkpoints/best.ckpt"
+
+        def count(*words: object) -> int:
+            assert run("predict", "--ckpt_path", best, *words, "--output", "p.csv").code == 0
+            return len(Path("p.csv").read_text().splitlines()) - 1
+
+        assert count() == 3
+        assert count("--data.labels", path.relative_to(tmp_path)) == 3  # the same by another name
+        other = path.with_name("other.csv")
+        other.write_text(path.read_text())
+        assert count("--data.labels", other) == 36
+        assert count("--data.root", photos / "train", "--data.labels", "null") == 36
+        assert run("test", "--ckpt_path", best, "--data.labels", other, "--resamples", 10).code == 0
+        assert Path("runs/cnn/version_0/report-other/metrics.json").exists()
+        assert not Path("runs/cnn/version_0/report").exists()
+
     def test_commands_take_it_from_the_checkpoint(self, run: Run, photos: Path, write: Write) -> None:
         write()
         words = ("--data", "ImageFolder", "--data.root", photos, "--data.labels", "labels.csv")

@@ -4,7 +4,7 @@ import hashlib
 import math
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -64,7 +64,7 @@ class ImageFolder(ImageData):
         super().__init__(**kwargs)
         if root is None and labels is None:
             raise InputError("data.root is missing: name the folder that holds a folder of pictures for each class")
-        self.root = Path(labels).parent if root is None and labels else Path(str(root))
+        self.root, _ = _places(root, labels)
         if not self.root.is_dir():
             raise InputError(
                 f"data.root {root!r} is not a folder: name one that holds a folder of pictures for each class"
@@ -97,10 +97,22 @@ class ImageFolder(ImageData):
         return parts | {"predict"} if self.elsewhere and "test" not in parts else parts
 
     def _catalogue(self, labels: str | None) -> Catalogue:
-        if not labels:
-            return Folders(self.root)
-        inside = self.root / labels
-        return Listing(inside if inside.is_file() and not Path(labels).is_file() else Path(labels), self.root)
+        return Listing(_places(str(self.root), labels)[1], self.root) if labels else Folders(self.root)
+
+    @property
+    def title(self) -> str:
+        """What to call them: that of the listing or, without one, of the folder."""
+        labels = self.hparams.get("labels")
+        return Path(labels).stem if labels else self.root.resolve().name
+
+    def differs(self, settings: Mapping[str, Any]) -> bool:
+        """Whether these are other pictures than those of the data whose settings a checkpoint holds."""
+        places = (
+            [path.resolve() for path in _places(each.get("root"), each.get("labels"))]
+            for each in (self.hparams, settings)
+        )
+        kind = str(settings["_class_path"]).rpartition(".")[2]
+        return kind != type(self).__name__ or next(places) != next(places)
 
     def folder(self, part: Part) -> Path:
         return self.catalogue.folder(part)
@@ -211,3 +223,12 @@ class ImageFolder(ImageData):
 
 def _digest(text: str) -> str:
     return hashlib.blake2b(os.fsencode(text), digest_size=16).hexdigest()
+
+
+def _places(root: str | None, labels: str | None) -> tuple[Path, Path]:
+    """The folder of the pictures, and the file that lists them; where there is none, the folder again."""
+    folder = Path(labels).parent if root is None and labels else Path(str(root))
+    if not labels:
+        return folder, folder
+    inside = folder / labels
+    return folder, inside if inside.is_file() and not Path(labels).is_file() else Path(labels)

@@ -81,7 +81,7 @@ def export(
         assert known is not None
         try:
             net_alone, variant = quantize.smaller(whole, precision, training, known.pixels, known.labels, classes)
-        except ValueError as error:
+        except quantize.WorseError as error:
             raise ParityError(str(error)) from None
         run = quantize.runner(net_alone)
         calibration = calibration.again(run, known, classes)

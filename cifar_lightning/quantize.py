@@ -58,11 +58,16 @@ _GRID: dict[str, dict[str, Any]] = {
 }
 
 
+class WorseError(Exception):
+    """The smaller net is not as good; the message has the figures."""
+
+
 class _Reader(quantization.CalibrationDataReader):  # type: ignore[misc]
-    """Hands pictures over, one batch after the other."""
+    """Hands pictures over in batches of one size, as clipping outliers needs them: a rest is left out."""
 
     def __init__(self, pixels: Pixels) -> None:
-        self.batches = (_planes(pixels[start : start + 50]) for start in range(0, len(pixels), 50))
+        size = min(len(pixels), 50)
+        self.batches = (_planes(pixels[end - size : end]) for end in range(size, len(pixels) + 1, size))
 
     def get_next(self) -> dict[str, Scores] | None:
         return next(({"net_pixels": batch} for batch in self.batches), None)
@@ -150,7 +155,7 @@ def smaller(
         classes: their names.
 
     Raises:
-        ValueError: it is less accurate than may be, or misses too many pictures of a class; with figures.
+        WorseError: it is less accurate than may be, or misses too many pictures of a class.
     """
     before = runner(net)(known)[0].argmax(1) == labels
     tried = list(variants(net, precision, pictures))
@@ -162,7 +167,7 @@ def smaller(
     accuracy, name, variant, loss = found[-1]
     what = f"{precision}{f' ({name})' if name else ''}"
     if loss:
-        raise ValueError(f"{what}: {loss}")
+        raise WorseError(f"{what}: {loss}")
     return variant, f"{what}: accuracy on validation {before.mean():.2%} before, {accuracy:.2%} after"
 
 

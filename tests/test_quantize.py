@@ -66,7 +66,8 @@ def drowned() -> tuple[onnx.ModelProto, np.ndarray, np.ndarray]:
 
 def test_a_net_that_rounding_breaks_is_refused_with_figures() -> None:
     net, pixels, labels = drowned()
-    with pytest.raises(ValueError, match=r"int8 .*accuracy on validation goes from 100\.00% to .*, by more than 0\.3"):
+    sentence = r"int8 .*accuracy on validation goes from 100\.00% to .*, by more than 0\.3"
+    with pytest.raises(quantize.WorseError, match=sentence):
         quantize.smaller(net, "int8", pixels, pixels, labels, ["a", "b"])
 
 
@@ -76,6 +77,20 @@ def test_every_variant_is_a_whole_graph_whatever_familiarity_takes(score: Famili
     net = core(Scored(Drowned(), score).eval(), 8)
     for _, variant in quantize.variants(net, "int8", pixels):
         onnx.checker.check_model(variant, full_check=True)
+
+
+@pytest.mark.parametrize("count", [3, 50, 51, 99, 250])
+def test_ranges_are_found_by_batches_of_one_size(count: int) -> None:
+    """As outliers are clipped by; a rest is left out."""
+    reader = quantize._Reader(np.zeros((count, 4, 4, 3), np.uint8))
+    shapes = [batch["net_pixels"].shape for batch in iter(reader.get_next, None)]
+    size = min(count, 50)
+    assert shapes == [(size, 3, 4, 4)] * (count // size)
+
+
+def test_any_number_of_training_pictures_will_do() -> None:
+    net, pixels, _ = drowned()
+    assert len(list(quantize.variants(net, "int8", pixels[:77]))) == len(quantize._GRID)
 
 
 def test_of_several_variants_one_that_holds_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -154,6 +154,26 @@ def check_resumable(checkpoint: dict[str, Any], config: Namespace) -> None:
         raise InputError(f"{config.ckpt_path} is in the middle of an epoch: it can go on with seed {seed} only")
 
 
+def check_data(checkpoint: dict[str, Any], data: ImageData, exported: bool) -> None:
+    """Refuse data that a checkpoint's net cannot be used with.
+
+    Args:
+        checkpoint: what `load` has read.
+        data: the data.
+        exported: it is to decide how the file makes pictures square.
+
+    Raises:
+        InputError: it has other classes, or its pictures were made square otherwise.
+    """
+    known, trained = (checkpoint[key] for key in ("hyper_parameters", "datamodule_hyper_parameters"))
+    if known["classes"] != data.classes:
+        has = ", ".join(data.classes)
+        raise InputError(f"the checkpoint knows the classes {', '.join(known['classes'])}; the data has {has}")
+    for name, value in (("image_size", data.image_size), ("resize_mode", data.resize_mode)):
+        if exported and trained.get(name, value) != value:
+            raise InputError(f"the checkpoint was trained with data.{name} {trained[name]}: export takes no other")
+
+
 def parser_defaults(checkpoint: dict[str, Any]) -> dict[str, Any]:
     """What a checkpoint says of its experiment, seed, net and data, as defaults of the parser."""
     model, data = (dict(checkpoint[key]) for key in ("hyper_parameters", "datamodule_hyper_parameters"))

@@ -12,7 +12,7 @@ from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint, Timer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.loggers import CSVLogger, Logger
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 
 from cifar_lightning import augment, distill, loss, nets, runs  # noqa: F401  so that a config may name their classes without a module
 from cifar_lightning import checkpoint as checkpoints
@@ -21,8 +21,16 @@ from cifar_lightning.command import Command, process, without
 from cifar_lightning.data import ImageData, ImageFolder
 from cifar_lightning.interruption import Interrupted
 from cifar_lightning.module import Classifier
-from cifar_lightning.rehearsal import check_compilation, check_monitors, check_precision, check_trainer, rehearse
+from cifar_lightning.rehearsal import (
+    check_compilation,
+    check_monitors,
+    check_precision,
+    check_trainer,
+    check_training,
+    rehearse,
+)
 from cifar_lightning.trainer import Trainer
+from cifar_lightning.trust import is_custom
 from cifar_onnx import InputError
 
 # The tutorial's experiment, and what keeps its best epoch.
@@ -113,14 +121,9 @@ class CLI(LightningCLI):
         runs.check_name(config.experiment)
         if "init_args" not in config.model.net:  # where Lightning notes the number of classes, taken or not
             config.model.net.init_args = Namespace()  # type: ignore[no-untyped-call]
-        for group in ("checkpoint", "last"):
-            if config[group] is None:
-                raise InputError(f"{group} is null: give its settings, or leave it out")
-        if config.trainer.accumulate_grad_batches < 1:
-            raise InputError("trainer.accumulate_grad_batches must be at least 1")
-        for name in ("max_epochs", "max_steps") if self.subcommand == "fit" else ():
-            if config.trainer[name] == 0:
-                raise InputError(f"trainer.{name} is 0: nothing would be trained")
+        if self.subcommand == "fit":
+            typed = (word[2:].partition("=")[0] for word in self.command.words if word.startswith("--"))
+            check_training(config, typed)
 
     def instantiate_classes(self) -> None:
         try:
@@ -128,23 +131,16 @@ class CLI(LightningCLI):
             super().instantiate_classes()
         except Exception as error:  # jsonargparse wraps what a constructor says of its arguments in many messages
             cause = _innermost(error)
-            if not isinstance(cause, TypeError | ValueError | MisconfigurationException):
+            if not isinstance(cause, TypeError | ValueError | MisconfigurationException | ImportError):
                 raise
-            raise InputError(str(cause)) from error
+            raise InputError(" ".join(str(cause).split())) from error
 
     def after_instantiate_classes(self) -> None:
         if self.checkpoint is None:
             return
-        root = self.checkpoint["datamodule_hyper_parameters"].get("root")
-        if root and isinstance(self.datamodule, ImageFolder):
-            self.datamodule.elsewhere = Path(root).resolve() != self.datamodule.root.resolve()
-        known, trained = (self.checkpoint[key] for key in ("hyper_parameters", "datamodule_hyper_parameters"))
-        if known["classes"] != self.model.classes:
-            has = ", ".join(self.model.classes)
-            raise InputError(f"the checkpoint knows the classes {', '.join(known['classes'])}; the data has {has}")
-        for name, value in (("image_size", self.datamodule.image_size), ("resize_mode", self.datamodule.resize_mode)):
-            if self.subcommand == "export" and trained.get(name, value) != value:
-                raise InputError(f"the checkpoint was trained with data.{name} {trained[name]}: export takes no other")
+        if isinstance(self.datamodule, ImageFolder):
+            self.datamodule.elsewhere = self.datamodule.differs(self.checkpoint["datamodule_hyper_parameters"])
+        checkpoints.check_data(self.checkpoint, self.datamodule, exported=self.subcommand == "export")
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         """A run of `fit` gets a folder of its own, with metrics.csv, beside whatever other loggers were asked for."""
@@ -162,6 +158,9 @@ class CLI(LightningCLI):
         if process() == 0 and not config.trainer.fast_dev_run:
             self.run = runs.Run(self.going_on) if self.going_on else runs.start(root, config.experiment)
             version = self.run.version
+        for each in loggers:
+            if isinstance(each, TensorBoardLogger) and each._version is None:  # of one name and number with the run
+                each._name, each._version = config.experiment if each._name == "lightning_logs" else each._name, version
         metrics = CSVLogger(root, name=config.experiment, version=version or 0, flush_logs_every_n_steps=1)
         if self.run and self.going_on and self.checkpoint:
             batch, validated = checkpoints.place(self.checkpoint)
@@ -172,6 +171,7 @@ class CLI(LightningCLI):
         return super().instantiate_trainer(logger=[metrics, *loggers], **kwargs)
 
     def before_fit(self) -> None:
+        self.trainer.check_launcher("fit")  # type: ignore[attr-defined]
         check_monitors(self.trainer.callbacks, self.model)  # type: ignore[attr-defined]
         device = self.trainer.strategy.root_device
         check_compilation(self.model.compile_mode, self.trainer)
@@ -201,10 +201,12 @@ class CLI(LightningCLI):
         if self.trainer.is_global_zero and isinstance(best, ModelCheckpoint) and best.best_model_score is not None:
             path = _short(best.best_model_path)
             print(f"best {best.monitor} {float(best.best_model_score):.4f}, kept in {path}")
-            _next("test", "--ckpt_path", path)
+            _next("test", "--ckpt_path", path, *self._custom())
         elif self.run and self.run.last.exists():
-            print(f"nothing was validated; the last epoch is kept in {self.run.last}")
-            _next("test", "--ckpt_path", self.run.last)
+            every, of = self.trainer.check_val_every_n_epoch, self.trainer.max_epochs or -1
+            why = f" (trainer.check_val_every_n_epoch is {every}, of {of} epochs)" if every and every > of > 0 else ""
+            print(f"nothing was validated{why}; what has come of it is kept in {self.run.last}")
+            _next("test", "--ckpt_path", self.run.last, *self._custom())
         if out_of_time:
             self._next_is_to_go_on()
 
@@ -216,7 +218,15 @@ class CLI(LightningCLI):
 
     def after_test(self) -> None:
         if self.trainer.is_global_zero:
-            _next("export", "--ckpt_path", self.config.test.ckpt_path)
+            allowed = ["--allow_custom_classes"] if self.command.allow_custom else []
+            _next("export", "--ckpt_path", self.config.test.ckpt_path, *allowed, *self.command.configs)
+
+    def _custom(self) -> list[str]:
+        """Further options that a command with a checkpoint of this run needs, whose classes may be the user's own."""
+        settings = [dict(each.hparams) for each in (self.model, self.datamodule)]
+        if not self.run or not is_custom(settings):
+            return []
+        return ["--allow_custom_classes", "--config", str(_short(self.run.folder / "config.yaml"))]
 
 
 def _next(*words: object) -> None:

@@ -48,6 +48,11 @@ class Command:
     appended: Sequence[str]
     chosen: frozenset[str]
 
+    @property
+    def configs(self) -> list[str]:
+        """The options that name its config files."""
+        return [word for at, word in enumerate(self.words) if "--config" in (word, self.words[at - 1])]
+
 
 def read(words: Sequence[str], options: Iterable[str]) -> Command:
     """Find the config files and the checkpoint in a command line.
@@ -73,7 +78,7 @@ def read(words: Sequence[str], options: Iterable[str]) -> Command:
         ckpt_path = None
         runs.check_name(experiment)
         going_on = runs.unfinished(root, experiment, process())
-        _say(f"going on with {going_on}" if going_on else f"nothing to go on with in {root / experiment}: a new run")
+        _say(f"going on with {going_on}" if going_on else _nothing(root / experiment))
     if going_on:
         ckpt_path, own = going_on / "checkpoints" / "last.ckpt", going_on / "config.yaml"
         mapping(own)
@@ -101,6 +106,14 @@ def read(words: Sequence[str], options: Iterable[str]) -> Command:
         [match[1] for word in rest if (match := re.match(r"--([\w.]+)\+(=|$)", word))],
         frozenset(option for option in options if _names_class(option, rest, configs)),
     )
+
+
+def _nothing(parent: Path) -> str:
+    """Why a new run begins."""
+    ended = max(runs.versions(parent), default=None)
+    last = parent / f"version_{ended}" / "checkpoints" / "last.ckpt"
+    longer = f", and to train the newest for longer, name it: --ckpt_path {last}" if last.exists() else ""
+    return f"nothing to go on with in {parent}: a new run{longer}"
 
 
 def _long(words: Sequence[str]) -> Sequence[str]:

@@ -7,6 +7,13 @@ from pathlib import Path
 from cifar_onnx import InputError
 
 
+def place(output: str | None, default: Path) -> Path:
+    """The file that was asked for, in the folder where it is one, or by default another."""
+    if output is None:
+        return default
+    return Path(output, default.name) if output.endswith("/") or Path(output).is_dir() else Path(output)
+
+
 def write_whole(path: Path, *parts: bytes | memoryview) -> None:
     """Put a file in the place of `path`; whatever happens, the old or the new one is there, whole.
 

@@ -35,6 +35,7 @@ _NOISE = (
     "The dirpath has changed",  # a run resumed from a file has a folder of its own
     "Experiment logs directory",  # of a run that goes on: its metrics are kept
     "Checkpoint directory",  # likewise
+    ".*could not find the monitored key",  # where nothing was validated, which the last line says
 )
 
 
@@ -90,11 +91,14 @@ def main(args: Sequence[str] | None = None) -> int:
     except ParityError as error:
         return _fail(str(error), 1)
     except (InputError, MisconfigurationException) as error:
-        return _fail(str(error), 2)
+        smaller = " Or take smaller batches: --data.batch_size." if "limit_train_batches" in str(error) else ""
+        return _fail(f"{error}{smaller}", 2)
     except Timeout as error:
         return _fail(f"another process is at work there: {error.lock_file} is held", 2)
     except (ImportError, SyntaxError) as error:  # of a class that a config or checkpoint names
-        return _fail(f"{type(error).__name__}: {error}", 2)
+        missing = isinstance(error, ModuleNotFoundError)
+        advice = ": if it is your own, name a config file beside it, or that of the run, with --config"
+        return _fail(f"{type(error).__name__}: {error}{advice if missing else ''}", 2)
     except OSError as error:
         if error.errno not in _OUTSIDE:
             raise

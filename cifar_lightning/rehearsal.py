@@ -3,7 +3,7 @@
 import logging
 import sys
 import sysconfig
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
@@ -88,9 +88,15 @@ def check_trainer(config: Namespace) -> None:
         config: of a command.
 
     Raises:
-        InputError: the average of a callback would be lost.
+        InputError: a group of settings is missing, the average of a callback or a checkpoint would be lost, or the
+            gradients of no batch are to be added up.
         MisconfigurationException: Lightning takes a setting for impossible; also as ValueError or TypeError.
     """
+    for group in ("checkpoint", "last"):
+        if config[group] is None:
+            raise InputError(f"{group} is null: give its settings, or leave it out")
+    if config.trainer.accumulate_grad_batches < 1:
+        raise InputError("trainer.accumulate_grad_batches must be at least 1")
     callbacks = config.trainer.callbacks
     for each in callbacks if isinstance(callbacks, list) else [callbacks]:
         if str(getattr(each, "class_path", "")).endswith(".StochasticWeightAveraging"):
@@ -104,10 +110,36 @@ def check_trainer(config: Namespace) -> None:
                 "EMAWeightAveraging keeps the net as it was before the first step until it begins: "
                 "take --trainer.callbacks+ EMA --trainer.callbacks.from_epoch N"
             )
+    kept = config.checkpoint
+    if kept.save_top_k not in (0, 1) and "{" not in kept.filename:
+        raise InputError(
+            f"checkpoint.save_top_k is {kept.save_top_k}, and checkpoint.filename {kept.filename} has room for one: "
+            f"add --checkpoint.filename {kept.filename}-{{epoch}}"
+        )
     plain = {name: value for name, value in vars(config.trainer).items() if isinstance(value, str | int | float)}
     with _quiet():
-        BestCheckpoint(**vars(config.checkpoint))
+        BestCheckpoint(**vars(kept))
         L.Trainer(**{**plain, "logger": False, "callbacks": None, "enable_checkpointing": False})  # type: ignore[arg-type]
+
+
+def check_training(config: Namespace, keys: Iterable[str]) -> None:
+    """Refuse a training without a step, and a learning rate that a schedule would overrule without a word.
+
+    Args:
+        config: of `fit`.
+        keys: what was asked for, typed or by a sweep.
+
+    Raises:
+        InputError: it is one of these.
+    """
+    for name in ("max_epochs", "max_steps"):
+        if config.trainer[name] == 0:
+            raise InputError(f"trainer.{name} is 0: nothing would be trained")
+    schedule = str(getattr(config.model.scheduler, "class_path", "")).rpartition(".")[2]
+    rates = {"OneCycleLR": "max_lr", "CyclicLR": "base_lr and max_lr"}
+    for key in keys:
+        if schedule in rates and key.replace(".init_args", "") == "model.optimizer.lr":
+            raise InputError(f"{key} does nothing beside {schedule}: give model.scheduler.{rates[schedule]}")
 
 
 def check_compilation(mode: str | None, trainer: L.Trainer) -> None:

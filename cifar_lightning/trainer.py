@@ -13,6 +13,7 @@ from torch import nn
 from cifar_lightning import checkpoint as checkpoints
 from cifar_lightning.data import ImageData, ImageFolder
 from cifar_lightning.export import export
+from cifar_lightning.files import place
 from cifar_lightning.module import Classifier
 from cifar_lightning.parity import ParityError, against
 from cifar_lightning.quantize import RANGES, Precision
@@ -25,6 +26,17 @@ _ROUNDING = 2e-4  # of what a calibration finds, whose logits differ in the last
 
 class Trainer(L.Trainer):
     """Lightning's Trainer with a report from `test`, a CSV file from `predict`, and with `export`."""
+
+    def check_launcher(self, command: str) -> None:
+        """Refuse strategies whose processes end with what they know.
+
+        Raises:
+            InputError: this is one.
+        """
+        if isinstance(self.strategy.launcher, _MultiProcessingLauncher):
+            raise InputError(
+                f"{command} takes no strategy that spawns or forks: leave --trainer.strategy out, or give ddp"
+            )
 
     def test(  # type: ignore[override]
         self,
@@ -41,7 +53,7 @@ class Trainer(L.Trainer):
 
         Args:
             ckpt_path: the checkpoint.
-            output: folder for the files; by default report in the run's folder, or report-NAME for another data.root.
+            output: folder for the files; by default report in the run's folder, or report-NAME for other photos.
             groups: CSV file with groups of the pictures: the column path, and another for each kind of group.
             corruptions: also with noise, blur, fog and the like.
             attacks: also under adversarial attacks (FGSM, PGD) of these radii, in grey levels of 255.
@@ -54,13 +66,12 @@ class Trainer(L.Trainer):
         from cifar_onnx.evaluation.slices import Groups
 
         assert ckpt_path is not None
-        if isinstance(self.strategy.launcher, _MultiProcessingLauncher):  # whose processes end with what they know
-            raise InputError("test takes no strategy that spawns or forks: leave --trainer.strategy out, or give ddp")
+        self.check_launcher("test")
         if resamples < 1 or (attacks and min(attacks) < 0):
             raise InputError("resamples must be 1 at least, and the radii of attacks not below 0")
         own = "report"
         if isinstance(datamodule, ImageFolder) and datamodule.elsewhere:  # the run's own stays
-            own += f"-{datamodule.root.resolve().name}"
+            own += f"-{datamodule.title}"
         folder = Path(output) if output else checkpoints.run_folder(ckpt_path) / own
         tables.prepare(folder)
         listed = Groups(Path(groups)) if groups else None
@@ -89,12 +100,12 @@ class Trainer(L.Trainer):
 
         Args:
             ckpt_path: the checkpoint.
-            output: the file; by default predictions.csv in the run's folder.
+            output: the file, or a folder for it; by default predictions.csv in the run's folder.
         """
-        batches = super().predict(model, datamodule=datamodule, ckpt_path=ckpt_path)
         assert ckpt_path is not None
+        path = place(output, checkpoints.run_folder(ckpt_path) / "predictions.csv")
+        batches = super().predict(model, datamodule=datamodule, ckpt_path=ckpt_path)
         assert batches is not None
-        path = Path(output or checkpoints.run_folder(ckpt_path) / "predictions.csv")
         images = datamodule.predicted
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
@@ -123,7 +134,7 @@ class Trainer(L.Trainer):
 
         Args:
             ckpt_path: the checkpoint.
-            output: the file; by default model.onnx in the run's folder.
+            output: the file, or a folder for it; by default model.onnx in the run's folder.
             alpha: share of pictures whose right label may be missing from their prediction set.
             sets: how labels get into these sets, by probability (lac) or by sums of them (aps).
             precision: of the net: fp32, fp16 or int8. The smaller ones are written only if they are as good.
@@ -136,7 +147,7 @@ class Trainer(L.Trainer):
         assert ckpt_path is not None
         checkpoint = checkpoints.load(ckpt_path)
         model.load_state_dict(checkpoint["state_dict"])
-        path = Path(output or checkpoints.run_folder(ckpt_path) / "model.onnx")
+        path = place(output, checkpoints.run_folder(ckpt_path) / "model.onnx")
         samples = list(datamodule.samples(256))
         net = nn.Sequential(model.pixels, model.net).cpu().eval()
         known, training = datamodule.images("val"), None

@@ -6,6 +6,7 @@ from cifar_lightning import checkpoint as checkpoints
 from cifar_lightning.nets import weights
 from cifar_lightning.nets.pixels import Pixels
 from cifar_lightning.nets.zoo import Named
+from cifar_onnx.errors import InputError
 
 
 def begin(net: nn.Module, pixels: Pixels, classes: list[str], init_from: str | None) -> bool:
@@ -31,7 +32,10 @@ def begin(net: nn.Module, pixels: Pixels, classes: list[str], init_from: str | N
             pixels.set_statistics(*net.statistics)
             normalised = True
     if init_from is not None:
-        kept = checkpoints.load(init_from)
+        try:
+            kept = checkpoints.load(init_from)
+        except InputError as error:
+            raise InputError(f"model.init_from: {error}") from None
         known = kept["hyper_parameters"]["classes"]
         head = None if known == classes else weights.head(net, len(classes))
         state = {name: value for name, value in kept["state_dict"].items() if name.startswith("net.")}

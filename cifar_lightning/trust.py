@@ -62,8 +62,18 @@ def check_classes(
     for name in sorted(names):
         if not allow_custom and not _is_ours(name):
             raise InputError(f"{path}: {name} is no class of this project or its libraries; {advice}")
-        if name.partition(".")[0] not in ("cifar_lightning", "torch", "torchvision", "lightning"):
-            print(f"importing {name.rpartition('.')[0]}, which {path} names")
+    modules = {name.rpartition(".")[0] for name in names}
+    for module in sorted(modules):
+        if module.partition(".")[0] not in ("cifar_lightning", "torch", "torchvision", "lightning"):
+            print(f"importing {module}, which {path} names")
+
+
+def is_custom(settings: Any) -> bool:
+    """Whether settings name a class that only `--allow_custom_classes` lets a command import."""
+    if isinstance(settings, dict):
+        name = settings.get("class_path")
+        return (isinstance(name, str) and not _is_ours(name)) or any(map(is_custom, settings.values()))
+    return isinstance(settings, list | tuple) and any(map(is_custom, settings))
 
 
 def _classes_in(value: Any) -> Iterator[str]:

@@ -30,7 +30,7 @@ LAW = {
         OURS + "nets.whitening", OURS + "recipe", OURS + "familiarity", OURS + "loss", OURS + "transfer",
     },
     "cifar_lightning/measured.py": {"torch", "torchmetrics", OURS + "recipe"},
-    "cifar_lightning/transfer.py": {"torch", OURS + "nets", "cifar_lightning"},
+    "cifar_lightning/transfer.py": {"torch", "cifar_onnx.errors", OURS + "nets", "cifar_lightning"},
     "cifar_lightning/recipe.py": {"torch", "lightning", "cifar_onnx", OURS + "optim"},
     "cifar_lightning/trained.py": {
         "torch", "lightning", "cifar_onnx", OURS + "module", OURS + "parser", OURS + "trust", "cifar_lightning",

@@ -3,7 +3,9 @@
 import csv
 import json
 import re
+import shlex
 import shutil
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,6 +23,8 @@ from cifar_lightning.data import Digits, ImageData
 from cifar_onnx import Classifier
 from tests.conftest import BRIEF, Run
 
+ONE_CYCLE = ["--data", "Digits", "--model.scheduler", "OneCycleLR", "--model.scheduler.max_lr", "0.1"]
+RESNET = ["--model.net", "Torchvision", "--model.net.name", "resnet18"]
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))
 
 
@@ -97,6 +101,41 @@ class TestFit:
         best = "runs/cnn/version_0/checkpoints/best.ckpt"
         result = run("test", "--ckpt_path", best, "--allow_custom_classes", "--resamples", 10)
         assert result.code == 0, result.err
+
+    def test_what_comes_next_is_said_for_classes_of_the_users_own_too(
+        self, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "mine").mkdir()
+        (tmp_path / "mine" / "nets_beside_a_config.py").write_text(OWN_NETS)
+        Path("mine/c.yaml").write_text("model: {net: nets_beside_a_config.Fixed}")
+        monkeypatch.setattr(sys, "path", sys.path[:])
+        result = run("fit", "--config", "mine/c.yaml", *BRIEF)
+        for command in ("test", "export"):
+            (line,) = lines(result.out, "next: python -m cifar_lightning ")
+            words = shlex.split(line)[4:]
+            assert words[0] == command
+            sys.path[:] = [each for each in sys.path if not each.endswith("mine")]
+            sys.modules.pop("nets_beside_a_config")
+            result = run(*words)
+            assert result.code == 0, result.err
+            assert result.out.count("importing nets_beside_a_config, which") == 1
+        best = "runs/cnn/version_0/checkpoints/best.ckpt"
+        sys.path[:] = [each for each in sys.path if not each.endswith("mine")]
+        sys.modules.pop("nets_beside_a_config")
+        refused = run("test", "--ckpt_path", best, "--allow_custom_classes")
+        assert refused.code == 2
+        assert "or that of the run, with --config" in refused.err
+
+    def test_names_of_metrics_make_no_folders(self, run: Run) -> None:
+        assert run("fit", *BRIEF, "--checkpoint.filename", "{epoch}-{val/accuracy:.2f}").code == 0
+        kept = sorted(path.name for path in Path("runs/cnn/version_0/checkpoints").iterdir())
+        assert len(kept) == 2
+        assert re.fullmatch(r"epoch=0-val-accuracy=0\.\d\d\.ckpt", kept[0])
+
+    def test_why_nothing_was_validated_is_said(self, run: Run) -> None:
+        result = run("fit", *BRIEF, "--trainer.check_val_every_n_epoch", 9)
+        assert "nothing was validated (trainer.check_val_every_n_epoch is 9, of 1 epochs); what has" in result.out
+        assert "monitored key" not in result.err
 
     def test_a_checkpoint_from_within_an_epoch_is_tested(self, run: Run) -> None:
         assert run("fit", *BRIEF, "--trainer.val_check_interval", 2, "--trainer.max_steps", 3).code == 0
@@ -266,8 +305,11 @@ class TestFit:
     def test_tensorboard_is_one_line_of_yaml(self, run: Run) -> None:
         Path("tb.yaml").write_text("trainer:\n  logger: {class_path: TensorBoardLogger, init_args: {save_dir: runs}}\n")
         assert run("fit", "--config", "tb.yaml", *BRIEF).code == 0
-        assert list(Path("runs").rglob("events.out.tfevents*"))
-        assert Path("runs/cnn/version_0/metrics.csv").exists()
+        assert run("fit", "--config", "tb.yaml", *BRIEF, "--experiment", "other").code == 0
+        assert sorted(path.parent.as_posix() for path in Path("runs").rglob("events.out.tfevents*")) == [
+            "runs/cnn/version_0",  # beside metrics.csv
+            "runs/other/version_0",
+        ]
 
     def test_callbacks_come_from_yaml(self, run: Run) -> None:
         Path("stop.yaml").write_text(
@@ -297,7 +339,7 @@ data:
         assert config["model"]["net"]["init_args"]["widths"] == [8, 8]
         words = {
             "--seed_everything": 2,
-            "--model.optimizer.init_args.lr": 0.05,
+            "--model.optimizer.init_args.momentum": 0.8,
             "--model.scheduler.init_args.max_lr": 0.05,
             "--model.loss.init_args.label_smoothing": 0.2,
             "--data.init_args.batch_size": 16,
@@ -309,7 +351,7 @@ data:
         assert result.code == 0, result.err
         saved = yaml.safe_load(Path("runs/cnn/version_0/config.yaml").read_text())
         assert saved["seed_everything"] == 2
-        assert saved["model"]["optimizer"]["init_args"]["lr"] == 0.05
+        assert saved["model"]["optimizer"]["init_args"]["momentum"] == 0.8
         assert saved["model"]["optimizer"]["init_args"]["momentum"] == 0.9
         assert saved["model"]["scheduler"]["init_args"]["max_lr"] == 0.05
         assert saved["model"]["loss"]["init_args"]["label_smoothing"] == 0.2
@@ -473,6 +515,13 @@ class TestFromACheckpoint:
         assert sum(right) / len(right) > 0.8
         assert all(0.1 <= float(row["probability"]) <= 1 for row in rows)
 
+    @pytest.mark.parametrize("folder", ["there", "new/"])
+    def test_what_is_written_may_go_into_a_folder(self, run: Run, checkpoint: Path, folder: str) -> None:
+        Path("there").mkdir()
+        for command, name in (("predict", "predictions.csv"), ("export", "model.onnx")):
+            assert run(command, "--ckpt_path", checkpoint, "--output", folder).code == 0
+            assert Path(folder, name).is_file()
+
     def test_predict_takes_a_folder_of_any_pictures(self, run: Run, photos: Path, tmp_path: Path) -> None:
         assert run("fit", *BRIEF, "--data", "ImageFolder", "--data.root", photos).code == 0
         shutil.copytree(photos / "test" / "red", "new")
@@ -554,6 +603,19 @@ class TestMistakes:
             (["fit", "--ckpt_path", "best"], "best: no such checkpoint"),
             (["predict"], "predict needs a checkpoint: name its file with --ckpt_path"),
             (["fit", "--data", "Digits", "--trainer.accumulate_grad_batches", "0"], "must be at least 1"),
+            (["fit", "--data", "Digits", "--checkpoint.save_top_k", "3"], "--checkpoint.filename best-{epoch}"),
+            (
+                ["fit", "--data", "Digits", "--trainer.devices", "2", "--trainer.strategy", "ddp_spawn"],
+                "fit takes no strategy that spawns or forks",
+            ),
+            (
+                ["fit", *ONE_CYCLE, "--model.optimizer.lr", "5"],
+                "model.optimizer.lr does nothing beside OneCycleLR: give model.scheduler.max_lr",
+            ),
+            (
+                ["fit", *RESNET, "--model.net.weights", "DEFAULT", "--model.net.sha256", "00"],
+                "model.net.weights is the name DEFAULT: leave the digest out (null)",
+            ),
             (["fit", "--data", "Digits", "--trainer.max_epochs", "0"], "trainer.max_epochs is 0: nothing"),
             (["fit", "--data", "Digits", "--trainer.val_check_interval", "99"], "val_check_interval"),
             (["fit", "--data", "Digits", "--seed_everything", "-3"], "-3 is not in bounds"),
@@ -570,6 +632,13 @@ class TestMistakes:
         assert sentence in line
         assert "Traceback" not in result.err
         assert not list(Path().iterdir())
+
+    def test_a_logger_that_is_not_installed(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("lightning.pytorch.loggers.wandb._WANDB_AVAILABLE", False)
+        result = run("fit", *BRIEF, "--trainer.logger", "WandbLogger")
+        assert result.code == 2
+        assert len(lines(result.err, "error: ")) == 1
+        assert "Traceback" not in result.err
 
     @pytest.mark.parametrize(
         ("text", "sentence"),

@@ -75,7 +75,10 @@ class TestGoingOn:
         assert result.code == 0
         assert "nothing to go on with in runs/cnn: a new run" in result.err
         again = run("fit", *BRIEF, "--ckpt_path", "last")
-        assert "nothing to go on with in runs/cnn: a new run" in again.err  # the first has come to its end
+        assert (  # the first has come to its end
+            "nothing to go on with in runs/cnn: a new run, and to train the newest for longer, name it: "
+            "--ckpt_path runs/cnn/version_0/checkpoints/last.ckpt"
+        ) in again.err
         assert sorted(path.name for path in Path("runs/cnn").iterdir()) == ["version_0", "version_1"]
 
     def test_it_is_the_newest_unfinished_run_of_the_experiment_that_no_one_holds(self, run: Run) -> None:

@@ -27,6 +27,7 @@ from cifar_lightning.sweep.study import Sampler, counted
 from tests.conftest import BRIEF, Child, Run, Start
 
 SHIPPED = sorted((Path(__file__).parent.parent / "configs" / "sweeps").glob("*.yaml"))
+ONE_CYCLE = {"model.scheduler": ["torch.optim.lr_scheduler.OneCycleLR"], "model.scheduler.max_lr": [0.1]}
 RATE, DROPOUT = "model.optimizer.init_args.lr", "model.net.init_args.dropout"
 EXPERIMENT = {
     "data": {"class_path": "Digits"},
@@ -107,6 +108,7 @@ class TestRefused:
             ({RATE: [0.1, 0.2, 0.1]}, "has 0.1 twice"),
             ({"experiment": ["a", "b"]}, "experiment cannot be searched"),
             ({}, "space is empty"),
+            ({**ONE_CYCLE, RATE: [1, 2]}, f"{RATE} does nothing beside OneCycleLR"),
         ],
     )
     def test_a_space_that_cannot_be(self, run: Run, tmp_path: Path, space: dict[str, object], sentence: str) -> None:

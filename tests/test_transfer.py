@@ -87,6 +87,7 @@ class TestInitFrom:
             assert result.code == 2
             assert reason in result.err
             assert not Path("runs").exists()
+        assert "error: model.init_from: no.ckpt" in result.err
 
 
 def trained(folder: Path, callbacks: list[L.Callback]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

@@ -1,5 +1,6 @@
 """best.ckpt: the best epoch so far."""
 
+import os
 from typing import Any
 
 import lightning.pytorch as L
@@ -14,6 +15,11 @@ class BestCheckpoint(ModelCheckpoint):
     """
 
     _loss: Tensor | None = None  # val/loss of what is kept
+
+    def format_checkpoint_name(self, *args: Any, **kwargs: Any) -> str:
+        """As Lightning's, but the slash in the names of metrics makes no folders."""
+        path, folder = super().format_checkpoint_name(*args, **kwargs), os.path.join(self.dirpath or "", "")
+        return folder + path.removeprefix(folder).replace(os.sep, "-")
 
     def check_monitor_top_k(self, trainer: L.Trainer, current: Tensor | None = None) -> bool:
         better = super().check_monitor_top_k(trainer, current)

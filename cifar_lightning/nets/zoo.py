@@ -38,8 +38,9 @@ class Named(nn.Module):
         self, name: str, body: nn.Module, num_classes: int, weights: str | None, sha256: str | None, small_stem: bool
     ) -> None:
         super().__init__()
-        if sha256 and not weights:
-            raise InputError("model.net.sha256 is that of a file: name it with model.net.weights")
+        if sha256 and not (weights and _is_file(weights)):
+            given = f"is the name {weights}: leave the digest out (null)" if weights else "is missing: name it there"
+            raise InputError(f"model.net.sha256 is that of a file, but model.net.weights {given}")
         self.name, self.weights, self.sha256 = name, weights, sha256
         if small_stem:
             _shrink_stem(body, name)
@@ -60,8 +61,8 @@ class Named(nn.Module):
             InputError: there are no such weights, they cannot be had, or they are of another net.
         """
         if self.weights is not None:
-            is_file = "." in self.weights or "/" in self.weights
-            state = trained.read(self.weights, self.sha256) if is_file else self.published(self.weights)
+            file = _is_file(self.weights)
+            state = trained.read(self.weights, self.sha256) if file else self.published(self.weights)
             trained.take(self.body, self.adapted(state), f"{self.name} with {self.weights}", lambda _: False)
 
     @abstractmethod
@@ -71,6 +72,10 @@ class Named(nn.Module):
     def adapted(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """Weights made to fit pictures of another size."""
         return state
+
+
+def _is_file(weights: str) -> bool:
+    return "." in weights or "/" in weights
 
 
 class Torchvision(Named):

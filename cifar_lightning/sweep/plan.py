@@ -25,7 +25,7 @@ from cifar_lightning.command import mapping
 from cifar_lightning.main import run
 from cifar_lightning.module import Classifier
 from cifar_lightning.parser import Parser, load_yaml
-from cifar_lightning.rehearsal import check_monitors
+from cifar_lightning.rehearsal import check_monitors, check_training
 from cifar_lightning.sweep import space as spaces
 from cifar_lightning.sweep.space import Choice, Range, Space
 from cifar_onnx import InputError
@@ -125,6 +125,7 @@ def read(words: Sequence[str]) -> Plan:
     [base], tried = _configs(common, [[]]), _configs(common, _edges(space))
     for config in (base, *tried):
         _check_trainer(config)
+        check_training(config, space)
     monitor, mode = _monitored(base, settings)
     given = {
         "config": [mapping(Path(path)) for path in configs],
@@ -167,8 +168,7 @@ def _settings(own: list[str]) -> tuple[Namespace, list[str], list[str]]:
     files = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     files.add_argument("--config", type=Path)
     found, own = files.parse_known_args(own)
-    file: Path | None = found.config
-    known: dict[str, Any] = {}
+    file, known = found.config, dict[str, Any]()
     if file:
         mapping(file)
         known = load_yaml(file.read_text(encoding="utf-8"))  # which takes 1e-4 for a number

@@ -339,7 +339,7 @@ data:
         assert config["model"]["net"]["init_args"]["widths"] == [8, 8]
         words = {
             "--seed_everything": 2,
-            "--model.optimizer.init_args.momentum": 0.8,
+            "--model.optimizer.init_args.weight_decay": 0.01,
             "--model.scheduler.init_args.max_lr": 0.05,
             "--model.loss.init_args.label_smoothing": 0.2,
             "--data.init_args.batch_size": 16,
@@ -351,7 +351,7 @@ data:
         assert result.code == 0, result.err
         saved = yaml.safe_load(Path("runs/cnn/version_0/config.yaml").read_text())
         assert saved["seed_everything"] == 2
-        assert saved["model"]["optimizer"]["init_args"]["momentum"] == 0.8
+        assert saved["model"]["optimizer"]["init_args"]["weight_decay"] == 0.01
         assert saved["model"]["optimizer"]["init_args"]["momentum"] == 0.9
         assert saved["model"]["scheduler"]["init_args"]["max_lr"] == 0.05
         assert saved["model"]["loss"]["init_args"]["label_smoothing"] == 0.2

@@ -6,6 +6,7 @@ import re
 import sys
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn
 
@@ -22,6 +23,7 @@ from cifar_lightning.augment import Augmentation, Mixing
 from cifar_lightning.data import ImageData
 
 _load = get_loader("yaml")
+_COMMANDS = ("fit", "validate", "test", "predict", "export", "verify")
 _BASES = (nn.Module, Optimizer, LRScheduler, L.Callback, Logger, ImageData, Augmentation, Mixing)
 
 
@@ -29,6 +31,11 @@ class Parser(LightningArgumentParser):
     """LightningCLI's parser with errors for people, exit code 2; switches of a command need no `true`."""
 
     bases: ClassVar[Sequence[type]] = _BASES  # of the classes that can be named without their module
+    typed: ClassVar[Sequence[str]] = ()  # the command line: parsers of classes know only the ends of its options
+
+    def parse_args(self, args: Any = None, *others: Any, **settings: Any) -> Any:
+        Parser.typed = list(map(str, args or ()))
+        return super().parse_args(args, *others, **settings)
 
     def add_method_arguments(self, *args: Any, **kwargs: Any) -> Any:
         added = super().add_method_arguments(*args, **kwargs)
@@ -45,7 +52,7 @@ class Parser(LightningArgumentParser):
         for key, default in defaults.items():
             if isinstance(default, dict | Namespace) and "class_path" in default:
                 keys += [f"{key}.{name}" for name in _names(default["class_path"])]
-        sys.stderr.write(f"error: {explain(message, keys, self.bases)}\n")
+        sys.stderr.write(f"error: {explain(message, keys, self.bases, self.typed)}\n")
         raise SystemExit(2)
 
 
@@ -74,15 +81,16 @@ def refuse_duplicates(text: str) -> None:
             names.add(str(key.value))
 
 
-def explain(message: str, keys: Iterable[str], bases: Sequence[type] = _BASES) -> str:
+def explain(message: str, keys: Iterable[str], bases: Sequence[type] = _BASES, typed: Sequence[str] = ()) -> str:
     """One sentence for a message of jsonargparse.
 
     Args:
         message: what jsonargparse says.
         keys: the options of the parser that said it.
         bases: of the classes that can be named without their module.
+        typed: the command line.
     """
-    key = ".".join(re.findall(r'Parser key "([^"]+)"', message))
+    key = _whole(".".join(re.findall(r'Parser key "([^"]+)"', message)), typed)
     where = f"{key}: " if key else ""
     not_known = r"unrecognized arguments: -*([^\s=]+)|option '([^']+)'$|Option '([^']+)' is not accepted"
     if match := re.search(not_known, message):
@@ -98,13 +106,16 @@ def explain(message: str, keys: Iterable[str], bases: Sequence[type] = _BASES) -
     if match := re.search(r"dot import path string: (\S+)", message):
         if key == "data" and Path(match[1]).is_dir():
             return f"{where}{match[1]!r} is a folder: --data ImageFolder --data.root {match[1]}"
-        return f"{where}no class is called {match[1]!r}{hint(match[1], _classes(bases))}"
+        return f"{where}no class is called {match[1]!r}{hint(match[1], (cls.__name__ for cls in _classes(bases)))}"
     if match := re.search(r"module '([^']+)' has no attribute '([^']+)'", message):
         return f"{where}{match[1]} has no {match[2]!r}{hint(match[2], dir(importlib.import_module(match[1])))}"
     if match := re.search(r"No module named '([^']+)'", message):
         return f"{where}there is no module {match[1]!r}{hint(match[1], sys.modules)}"
     if match := re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message):
         return f"there is no command {match[1]!r}{hint(match[1], re.findall(r'[a-z]+', match[2]))}"
+    if match := re.search(r"the following arguments are required: ([\w.]+)", message):
+        place = _owner(match[1], bases, typed)
+        return f"{place}{match[1]} is missing: give it as --{place}{match[1]}"
     value = re.search(r"(?:Given|Got) value: (.*)", message)
     types = re.findall(r"Expected an? <class '([^']+)'>", message)
     if (match := re.search(r"Expected a typing.Literal\[([^\]]*)\]", message)) and value:
@@ -112,7 +123,9 @@ def explain(message: str, keys: Iterable[str], bases: Sequence[type] = _BASES) -
         expected = " or ".join(dict.fromkeys([*choices, *types])).replace("NoneType", "null")
         return f"{where}expected {expected}, got {value[1]!r}{hint(value[1], choices)}"
     if types and value:
-        return f"{where}expected {' or '.join(dict.fromkeys(types))}, got {value[1]!r}".replace("NoneType", "null")
+        list_of = f": write [{value[1]}]" if {"list", "tuple"} & {*types} and not value[1].startswith("[") else ""
+        expected = " or ".join(dict.fromkeys(types)).replace("NoneType", "null")
+        return f"{where}expected {expected}, got {value[1]!r}{list_of}"
     return re.sub(r"\s*\n\s*(?:- )?", " ", message.replace("Parser key ", "").strip())
 
 
@@ -122,9 +135,29 @@ def hint(name: str, valid: Iterable[str]) -> str:
     return f": did you mean {near!r}?" if near else ""
 
 
+def _whole(key: str, typed: Sequence[str]) -> str:
+    """A key as it was typed, of which a parser of a class says only the end."""
+    options = {word[2:].partition("=")[0] for word in typed if word.startswith("--")}
+    found = [option for option in options if option.endswith(f".{key}")]
+    return found[0] if key and len(found) == 1 else key
+
+
+def _owner(option: str, bases: Sequence[type], typed: Sequence[str]) -> str:
+    """The key of a class that was typed and has an option, with a point behind it; empty where there is none."""
+    classes = {cls.__name__: cls for cls in _classes(bases)}
+    words = [part for word in typed for part in (word.split("=", 1) if word.startswith("--") else [word])]
+    for key, value in pairwise(words):
+        cls = classes.get(value.rpartition(".")[2])
+        if key.startswith("--") and cls and option in _options(f"{cls.__module__}.{cls.__qualname__}"):
+            return f"{key[2:]}."
+    return ""
+
+
 def _hint_key(name: str, keys: Iterable[str]) -> str:
     """As `hint` for dotted keys, of which the parser may know only the first parts."""
     parts, keys = name.split("."), list(keys)
+    if parts[0] in _COMMANDS:
+        return f": leave {parts[0]!r} out, options of a command stand at the top of its file"
     for count in range(len(parts), 0, -1):
         near = _nearest(".".join(parts[:count]), (key for key in keys if key.count(".") == count - 1))
         if near:
@@ -167,8 +200,8 @@ def _options(class_path: str) -> set[str]:
     return {name for init in inits for name in inspect.signature(init).parameters} - {"self", "args", "kwargs"}
 
 
-def _classes(bases: Sequence[type]) -> set[str]:
-    """Short names of every class that a config may name without its module."""
+def _classes(bases: Sequence[type]) -> set[type]:
+    """Every class that a config may name without its module."""
     found: set[type] = set()
     todo: list[type] = list(bases)
     while todo:
@@ -176,4 +209,4 @@ def _classes(bases: Sequence[type]) -> set[str]:
         if cls not in found:
             found.add(cls)
             todo += cls.__subclasses__()
-    return {cls.__name__ for cls in found}
+    return found

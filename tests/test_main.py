@@ -603,6 +603,8 @@ class TestMistakes:
             (["fit", "--ckpt_path", "best"], "best: no such checkpoint"),
             (["predict"], "predict needs a checkpoint: name its file with --ckpt_path"),
             (["fit", "--data", "Digits", "--trainer.accumulate_grad_batches", "0"], "must be at least 1"),
+            (["fit", "--model.net.widths", "32"], "model.net.widths: expected tuple, got '32': write [32]"),
+            (["fit", "--model.scheduler", "CosineAnnealingLR"], "model.scheduler.T_max is missing: give it as --model"),
             (["fit", "--data", "Digits", "--checkpoint.save_top_k", "3"], "--checkpoint.filename best-{epoch}"),
             (
                 ["fit", "--data", "Digits", "--trainer.devices", "2", "--trainer.strategy", "ddp_spawn"],
@@ -648,6 +650,7 @@ class TestMistakes:
             ("model: {net: {class_path: CNN, init_args: {dropuot: 0.3}}}", "did you mean 'dropout'?"),
             ("data: {class_path: Digits, init_args: {augment: [Miror]}}", "did you mean 'Mirror'?"),
             ("model: {loss: {class_path: CrossEntropy, init_args: {label_smothing: 1}}}", "'label_smoothing'?"),
+            ("fit: {trainer: {max_epochs: 3}}", "'fit.trainer.max_epochs': leave 'fit' out"),
             ("trainer: [", "c.yaml: not a YAML file"),
             ("- trainer", "c.yaml: not a mapping of options"),
             ("", "c.yaml: not a mapping of options"),

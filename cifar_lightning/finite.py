@@ -92,5 +92,5 @@ class LossWatch:
             NotFiniteError: naming the first that is not.
         """
         for name, value in state.items():
-            if value.is_floating_point() and not value.isfinite().all():
+            if not value.isfinite().all():
                 raise NotFiniteError(f"{name} is not finite after step {trainer.global_step - 1}: it is not saved")

@@ -168,6 +168,6 @@ class WarmupLinear(LRScheduler):
         super().__init__(optimizer)
 
     def get_lr(self) -> list[float | Tensor]:
-        done, up = min(self.last_epoch / self.total_steps, 1.0), self.warmup  # torch calls its steps epochs
+        done, up = self.last_epoch / self.total_steps, self.warmup  # torch calls its steps epochs
         share = (done + 1 / self.total_steps) / up if done < up else (1 - done) / (1 - up)
         return [rate * max(min(share, 1.0), self.final) for rate in self.base_lrs]

@@ -61,5 +61,3 @@ def ahead(
                 yield from first()
         finally:
             stopped.set()
-            for future in pending:
-                future.cancel()

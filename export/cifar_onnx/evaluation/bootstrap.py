@@ -191,9 +191,7 @@ def _of_counts(support: Floats, predicted: Floats, hits: Floats) -> dict[str, Fl
         found["balanced_accuracy"] = _mean(np.where(support > 0, recall, np.nan).T)
         together = (support * predicted).sum(axis=1)
         spread = (total**2 - (support**2).sum(axis=1)) * (total**2 - (predicted**2).sum(axis=1))
-        found["matthews_correlation"] = np.where(
-            spread > 0, (right * total - together) / np.sqrt(np.maximum(spread, 1)), 0.0
-        )
+        found["matthews_correlation"] = (right * total - together) / np.sqrt(np.maximum(spread, 1))
         found["cohen_kappa"] = 1 - (total - right) / (total - together / total)
     return found
 

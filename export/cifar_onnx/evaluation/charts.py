@@ -100,8 +100,7 @@ def _coverage(outcome: Outcome) -> Curve:
     count = np.arange(1, len(order) + 1)
     accuracy = np.cumsum(outcome.correct[order]) / count
     # The first few jump between 0 and 1 and say nothing.
-    first = min(len(order) - 1, len(order) // 100)
-    places: Integers = np.unique(np.linspace(first, len(order) - 1, _POINTS).astype(int))
+    places: Integers = np.unique(np.linspace(len(order) // 100, len(order) - 1, _POINTS).astype(int))
     points: NDArray[np.float64] = np.column_stack([count[places] / len(order), accuracy[places]])
     rows = ticks(float(points[:, 1].min()), 1.0)
     step = rows[1] - rows[0]

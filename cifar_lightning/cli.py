@@ -121,6 +121,8 @@ class CLI(LightningCLI):
         runs.check_name(config.experiment)
         if "init_args" not in config.model.net:  # where Lightning notes the number of classes, taken or not
             config.model.net.init_args = Namespace()  # type: ignore[no-untyped-call]
+        if any("ProgressBar" in str(getattr(each, "class_path", "")) for each in config.trainer.callbacks or []):
+            config.trainer.enable_progress_bar = True  # asked for, also where there is no terminal
         if self.subcommand == "fit":
             typed = (word[2:].partition("=")[0] for word in self.command.words if word.startswith("--"))
             check_training(config, typed)

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import torch
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
+from torch.nn import UninitializedParameter
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from cifar_lightning.familiarity import Watched
@@ -77,6 +78,10 @@ class Classifier(Measured):
         # From YAML they are plain values; objects made in Python stay out of checkpoints, which hold nothing else.
         objects = [name for name, value in self.hparams.items() if callable(value)]
         self.remove_ignored_hparams(objects)
+        if any(isinstance(each, UninitializedParameter) for each in net.parameters()):
+            raise InputError(
+                "model.net has lazy layers, whose sizes are not known: give these, as in nn.Linear(512, 10)"
+            )
         self.pixels = Pixels()
         self.net = net.to(memory_format=torch.channels_last)
         self.compile_mode = compile

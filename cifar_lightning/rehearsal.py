@@ -97,6 +97,11 @@ def check_trainer(config: Namespace) -> None:
             raise InputError(f"{group} is null: give its settings, or leave it out")
     if config.trainer.accumulate_grad_batches < 1:
         raise InputError("trainer.accumulate_grad_batches must be at least 1")
+    if config.trainer.enable_checkpointing is False:
+        raise InputError(
+            "trainer.enable_checkpointing is false: a run keeps its best epoch and its last; "
+            "--last.every_n_epochs writes the last less often"
+        )
     callbacks = config.trainer.callbacks
     for each in callbacks if isinstance(callbacks, list) else [callbacks]:
         if str(getattr(each, "class_path", "")).endswith(".StochasticWeightAveraging"):

@@ -56,6 +56,11 @@ class Wrong(nn.Module):
         self.layer = nn.Linear(3, 3)
     def forward(self, x):
         raise KeyError("no such layer")
+class Lazy(nn.Sequential):
+    def __init__(self, num_classes: int) -> None:
+        super().__init__(nn.Flatten(), nn.LazyLinear(num_classes))
+def build(num_classes: int):
+    return Few(num_classes)
 class Fixed(nn.Sequential):
     def __init__(self) -> None:
         super().__init__(nn.Flatten(), nn.Linear(3072, 10))
@@ -319,6 +324,10 @@ class TestFit:
         result = run("fit", "--config", "stop.yaml", *BRIEF, "--trainer.max_epochs", 9)
         assert result.code == 0, result.err
         assert len(lines(result.out, "epoch ")) == 2
+
+    def test_a_progress_bar_of_ones_own_needs_no_terminal(self, run: Run) -> None:
+        result = run("fit", *BRIEF, "--trainer.callbacks+", "RichProgressBar")
+        assert result.code == 0, result.err
 
     def test_every_part_can_be_overridden_by_name(self, run: Run) -> None:
         Path("whole.yaml").write_text(
@@ -711,6 +720,9 @@ class TestMistakes:
             (["--model.net", "ownnets.Pair"], "model.net gives a tuple for 2 pictures and 10 classes"),
             (["--model.net", "ownnets.Deep"], "model.net, on images of 32 pixels (data.image_size): RuntimeError: "),
             (["--model.net", "ownnets.Wrong"], "pixels (data.image_size): KeyError: 'no such layer' ("),
+            (["--model.net", "ownnets.Lazy"], "model.net has lazy layers, whose sizes are not known"),
+            (["--model.net", "ownnets.build"], "ownnets.build is no class that is a Module: name one"),
+            (["--trainer.enable_checkpointing", "false"], "a run keeps its best epoch and its last"),
             (["--model.net", "torch.nn.Identity"], "model.optimizer: optimizer got an empty parameter list"),
             (
                 ["--model.net.widths", "[4, 4, 4, 4, 4, 4]"],

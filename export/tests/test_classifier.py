@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 import pytest
-from handmade import with_info
+from handmade import colours, with_info
 from PIL import Image
 
 from cifar_onnx import Classifier, ContractError, ImageError, InputError, Prediction, ProviderError, contract, images
@@ -34,6 +34,13 @@ def test_top_is_ranked(classifier: Classifier, digits: Path) -> None:
     assert len(prediction.top()) == 5
     probabilities = [probability for _, probability in prediction.top(99)]
     assert probabilities == sorted(prediction.probabilities, reverse=True)
+
+
+def test_of_equal_classes_the_first_is_the_label() -> None:
+    """As torch, the golden samples and the browser take it."""
+    prediction = Classifier(colours())(np.full((8, 8, 3), 77, np.uint8))
+    assert prediction.label == "red"
+    assert [label for label, _ in prediction.top()] == ["red", "green", "blue"]
 
 
 def test_path_text_bytes_image_and_array_give_one_answer(classifier: Classifier, digits: Path) -> None:
@@ -84,9 +91,10 @@ def test_what_is_no_picture_is_said(classifier: Classifier, source: object) -> N
         classifier(source)  # type: ignore[call-overload]
 
 
-def test_threads_are_bounded(model: Path) -> None:
-    with pytest.raises(InputError, match="threads is 99999999999: it must lie between 1 and 1024"):
-        Classifier(model, threads=99999999999)
+@pytest.mark.parametrize("threads", [-1, 0, 1025, 99999999999])
+def test_threads_are_bounded(model: Path, threads: int) -> None:
+    with pytest.raises(InputError, match=f"threads is {threads}: it must lie between 1 and 1024"):
+        Classifier(model, threads=threads)
 
 
 def test_a_contract_that_names_too_few_classes_is_refused(model: Path, tmp_path: Path) -> None:
@@ -122,6 +130,15 @@ def test_a_provider_that_is_not_active_is_an_error(model: Path) -> None:
         Classifier(model, providers=[missing.lower(), "cpu"])
     with pytest.raises(InputError, match="unknown execution provider 'warp'"):
         Classifier(model, providers=["warp"])
+
+
+def test_a_provider_that_onnxruntime_gives_up_is_an_error(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It says so in its log only, and runs on the CPU: a driver of another version, for one."""
+    monkeypatch.setattr(ort, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"])
+    make = ort.InferenceSession
+    monkeypatch.setattr(ort, "InferenceSession", lambda data, options, providers: make(data, options, providers[1:]))
+    with pytest.raises(ProviderError, match="CUDAExecutionProvider is not active"):
+        Classifier(model, providers=["cuda", "cpu"])
 
 
 def test_threads_change_no_answer(model: Path, digits: Path) -> None:

@@ -7,6 +7,8 @@ from handmade import INFO, field, model_of
 
 from cifar_onnx import Classifier, ContractError, contract, guard
 
+SAMPLE = {"name": "a", "file": "", "fingerprint": "", "label": "a", "logits": [0.5], "probabilities": [1.0]}
+
 
 def test_it_is_read_without_a_runtime(model: Path) -> None:
     data, known = contract.read(model)
@@ -43,10 +45,13 @@ def test_a_contract_of_the_known_format_is_taken() -> None:
         (model_of({**INFO, "temperature": "1"}), "cannot be read .*'1' is no finite number"),
         (model_of({**INFO, "temperature": 0}), "cannot be read .*temperature is 0: it must be above 0"),
         (model_of({**INFO, "provenance": None}), "cannot be read .*provenance is no object"),
+        (model_of({**INFO, "temperature": 10**400}), "its contract cannot be read"),
+        (field(7, b"") + field(14, field(1, b"classifier") + field(2, b"[" * 100_000)), "its contract cannot be read"),
+        (model_of({**INFO, "golden": [SAMPLE]}), "cannot be read .*1 numbers for 2 classes"),
     ],
     ids=["empty", "text", "no contract", "format", "resize mode", "no classes", "half a letter", "a list", "sets",
          "classes a text", "a class twice", "no size", "no temperature", "no class", "a text", "temperature 0",
-         "provenance"],
+         "provenance", "beyond floating point", "deep", "a golden sample of one class"],
 )  # fmt: skip
 def test_other_files_are_refused_with_the_reason(tmp_path: Path, data: bytes, reason: str) -> None:
     path = tmp_path / "m.onnx"

@@ -42,6 +42,8 @@ HOSTILE = {
     "a huge product": (field(5, tensor(2**20, 2**20)), "size beyond all measure"),
     "a negative side": (field(5, tensor(2**64 - 1)), "size beyond all measure"),
     "packed sides": (field(5, field(1, b"\x80\x80\x80\x80\x10\x02")), "size beyond all measure"),
+    # Putting it together would take time that grows with the square of its length.
+    "a side without an end": (field(5, field(1, b"\x80" * 100_000)), "not an ONNX file, or a damaged one"),
     "too few bytes": (field(5, tensor(3, raw=bytes(8))), "bytes do not fit its size"),
     "a huge input": (field(11, field(2, field(1, field(2, field(1, field(1, 2**40)))))), "size beyond all measure"),
     "many nodes": (node("Relu") * (guard.MAX_NODES + 1), "20,001 operations"),
@@ -159,6 +161,14 @@ def test_a_trial_spends_its_memory_on_the_file(model: Path, monkeypatch: pytest.
     assert begun["OPENBLAS_NUM_THREADS"] == "1"
 
 
+def test_a_trial_imports_nothing_from_where_the_user_is(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cifar_onnx.py").write_text("raise SystemExit('not ours')")
+    monkeypatch.chdir(tmp_path)
+    probe.run(model.read_bytes(), "m.onnx")
+
+
 def test_what_the_guard_lets_pass_is_tried_in_a_process_of_its_own(model: Path, tmp_path: Path) -> None:
     path = tmp_path / "bomb.onnx"
     path.write_bytes(bomb(model, 2**33))
@@ -167,6 +177,20 @@ def test_what_the_guard_lets_pass_is_tried_in_a_process_of_its_own(model: Path, 
         Classifier(path, untrusted=True)
     path.write_bytes(bomb(model, 8))
     assert Classifier(path, untrusted=True).verify()[0].ok
+
+
+def test_bytes_are_tried_as_a_file_is(model: Path) -> None:
+    """As the server gives them: its file may be another by then."""
+    with pytest.raises(ContractError, match="the model: refused: its trial"):
+        Classifier(bomb(model, 2**33), untrusted=True)
+
+
+def test_the_server_tries_what_it_serves(model: Path, tmp_path: Path) -> None:
+    serving = pytest.importorskip("cifar_onnx.serving.model")
+    path = tmp_path / "bomb.onnx"
+    path.write_bytes(bomb(model, 2**33))
+    with pytest.raises(ContractError, match="refused: its trial"):
+        serving.Served(path, serving.Settings(8, 0, 10**6, 1), lambda _: None)
 
 
 def test_a_trial_that_does_not_end_is_ended(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from cifar_onnx import ImageError, InputError, images
+from cifar_onnx.folders import labelled
 
 # Upper half white, lower half black: 20 x 40 pixels.
 HALVES = np.zeros((20, 40, 3), np.uint8)
@@ -70,6 +71,11 @@ def test_sixteen_bit_grey_is_scaled_and_not_clipped() -> None:
     assert np.array_equal(decoded[:, :, 0], np.arange(256).reshape(16, 16))
 
 
+def test_sixteen_bit_grey_is_rounded_to_the_nearest_level() -> None:
+    levels = np.array([[0, 128, 129, 385, 386, 65406, 65407, 65535]], np.uint16)
+    assert images.decode(saved(Image.fromarray(levels)))[0, :, 0].tolist() == [0, 0, 1, 1, 2, 254, 255, 255]
+
+
 def test_transparency_is_laid_over_white() -> None:
     image = Image.new("RGBA", (2, 1), (255, 0, 0, 0))
     image.putpixel((1, 0), (255, 0, 0, 255))
@@ -122,6 +128,16 @@ def test_only_exif_turns_a_picture(kind: str) -> None:
     encoded = saved(Image.fromarray(HALVES), kind, **settings)
     assert Image.open(io.BytesIO(encoded)).getexif()[0x0112] == 6
     assert images.decode(encoded).shape == HALVES.shape
+
+
+def test_exif_behind_the_pixels_of_a_png_turns_it() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    encoded = saved(Image.fromarray(HALVES), exif=exif)
+    start, end = encoded.index(b"eXIf") - 4, encoded.index(b"IEND") - 4
+    size = len(encoded) - len(without(encoded, b"eXIf"))
+    moved = encoded[:start] + encoded[start + size : end] + encoded[start : start + size] + encoded[end:]
+    assert images.decode(moved).shape == images.decode(encoded).shape == (40, 20, 3)
 
 
 def test_rotten_exif_is_not_fatal() -> None:
@@ -177,6 +193,13 @@ def test_fingerprints_tell_pictures_and_shapes_apart() -> None:
     assert images.fingerprint(HALVES.copy()) in seen
 
 
+@pytest.mark.parametrize("shape", [(1, 100), (100, 1)])
+def test_of_a_strip_one_line_is_left_in_the_grey(shape: tuple[int, int]) -> None:
+    square = images.resize(np.zeros((*shape, 3), np.uint8), 8, "pad")
+    assert (square == 0).sum() == 8 * 3
+    assert (square == images.PAD_VALUE).sum() == 7 * 8 * 3
+
+
 def test_find_takes_files_folders_and_globs(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     for name in ("b.png", "a.JPG", "in/c.webp", "notes.txt"):
@@ -200,3 +223,17 @@ def test_find_takes_files_folders_and_globs(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="no pictures in this folder"):
         images.find(tmp_path / "empty")
+
+
+def test_a_file_whose_name_looks_like_a_pattern_is_found(tmp_path: Path) -> None:
+    (tmp_path / "photo[1].png").touch()
+    assert images.find(tmp_path / "photo[1].png") == [tmp_path / "photo[1].png"]
+
+
+def test_what_systems_leave_beside_pictures_is_none(tmp_path: Path) -> None:
+    """But all of them may lie in a folder that is hidden."""
+    root = tmp_path / ".mine" / "photos"
+    for name in ("a/1.png", "a/Thumbs.db", "a/.DS_Store", "a/.cache/2.png", ".git/3.png"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    assert labelled(root, ["a"]) == [(root / "a" / "1.png", 0)]

@@ -6,12 +6,15 @@ import json
 import os
 import re
 import runpy
+import subprocess
 import sys
 from errno import ENOSPC
 from pathlib import Path
 
 import pytest
+from handmade import with_info
 
+from cifar_onnx import Prediction, contract
 from cifar_onnx.__main__ import main
 
 SAMPLES = [
@@ -36,6 +39,29 @@ def test_classify_prints_a_row_for_every_picture(digits: Path, capsys: pytest.Ca
         assert Path(path).stem[-1] == label
         assert 10 < float(probability) <= 100
         assert percent == "%"
+
+
+@pytest.mark.parametrize(
+    ("labels", "unknown", "said"),
+    [
+        (("0",), False, " 50.0%"),
+        (("0", "1"), False, "not sure: 0 or 1"),
+        ((), False, "not sure: no class fits"),
+        (("0",), True, "unknown: unlike the pictures it was trained with"),
+    ],
+)
+def test_doubts_are_said_behind_the_label(
+    labels: tuple[str, ...],
+    unknown: bool,
+    said: str,
+    digits: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    answer = Prediction("0", 0.5, ("0", "1"), (0.5, 0.5), labels, unknown)
+    monkeypatch.setattr("cifar_onnx.Classifier.stream", lambda *_: iter([answer] * 8))
+    assert main(["classify", "digits"]) == 0
+    assert all(line.endswith(said) for line in capsys.readouterr().out.splitlines())
 
 
 def test_a_bad_file_is_a_row_and_the_others_go_on(digits: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -68,6 +94,19 @@ def test_csv(digits: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert float(answer["probability"]) >= float(answer["probability_2"])
         assert answer["error"] == ""
     assert (error["label"], error["error"]) == ("", "no such file")
+
+
+def test_cells_of_csv_are_below_their_columns_whatever_is_asked_for(  # type: ignore[no-untyped-def]
+    digits: Path, capsys: pytest.CaptureFixture[str], changed
+) -> None:
+    """More labels than there are, and all of them in the set."""
+    path = changed(b'"threshold": 0.', b'"threshold": 1.', seal=True)
+    assert main(["classify", "digits", "--model", str(path), "--csv", "--top-k", "12"]) == 0
+    for answer in csv.DictReader(io.StringIO(capsys.readouterr().out)):
+        assert None not in answer
+        assert (answer["label_12"], answer["error"]) == ("", "")
+        assert sorted(answer["labels"].split("|")) == list("0123456789")
+        assert answer["unknown"] in ("true", "false")
 
 
 def test_many_pictures_run_in_several_batches(digits: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -108,6 +147,13 @@ def test_verify_finds_wrong_answers(changed, capsys: pytest.CaptureFixture[str])
     assert "0 of 8 golden samples" in out
 
 
+def test_a_file_without_golden_samples_is_not_verified(capsys: pytest.CaptureFixture[str]) -> None:
+    data, known = contract.read("model.onnx")
+    Path("none.onnx").write_bytes(with_info(data, {**known.info, "digest": contract.BLANK, "golden": []}))
+    assert main(["verify", "none.onnx"]) == 1
+    assert "0 of 0 golden samples" in capsys.readouterr().out
+
+
 def test_verify_refuses_a_changed_byte(changed, capsys: pytest.CaptureFixture[str]) -> None:  # type: ignore[no-untyped-def]
     assert main(["verify", str(changed(b'"seed": 0', b'"seed": 1'))]) == 2
     assert "changed.onnx: damaged or changed since it was exported" in capsys.readouterr().err
@@ -139,6 +185,27 @@ def test_a_full_disk_is_one_sentence(capsys: pytest.CaptureFixture[str], monkeyp
     monkeypatch.setattr("cifar_onnx.commands.info", full)
     assert main(["info"]) == 2
     assert capsys.readouterr().err == "error: what was to be written: No space left on device\n"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a pipe of POSIX")
+def test_a_reader_that_has_seen_enough_is_no_mistake(digits: Path) -> None:
+    """As `head` does: exit code 0, and not a word."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    words = [sys.executable, "-m", "cifar_onnx", "classify", "digits", "--json"]
+    done = subprocess.run(words, stdout=writing, stderr=subprocess.PIPE, text=True)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere names of files are text")
+def test_names_of_files_need_not_be_text(digits: Path) -> None:
+    name = os.fsdecode(b"caf\xe9.png")
+    next(digits.iterdir()).rename(name)
+    words = [sys.executable, "-m", "cifar_onnx", "classify", name]
+    done = subprocess.run(words, capture_output=True, env={**os.environ, "PYTHONIOENCODING": "utf-8"})
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.startswith(b"caf\\udce9.png ")
 
 
 @pytest.mark.filterwarnings("ignore:.*found in sys.modules")

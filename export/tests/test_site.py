@@ -45,6 +45,12 @@ def test_a_site_is_written_again_but_over_nothing_else(
     assert not Path("new").exists()
 
 
+def test_the_name_of_a_model_is_text_on_the_page() -> None:
+    page = site.index("browser", '"><script>')
+    assert "<script>" not in page
+    assert 'data-name="&quot;&gt;&lt;script&gt;"' in page
+
+
 def test_every_module_and_style_that_the_pages_name_is_served() -> None:
     names = {"index.html", *site.pages()}
     for name in names:

@@ -18,9 +18,15 @@ from cifar_onnx.evaluation.outcome import Outcome
 def drawn(classes: int, count: int = 300) -> tuple[Outcome, Charts]:
     generator = np.random.default_rng(0)
     labels = np.arange(count) % classes
-    logits = (generator.normal(size=(count, classes)) + 2 * np.eye(classes)[labels]).astype(np.float32)
+    return drawn_of(labels, generator.normal(size=(count, classes)) + 2 * np.eye(classes)[labels])
+
+
+def drawn_of(
+    labels: "np.ndarray[tuple[int], np.dtype[np.int64]]", logits: "np.ndarray[tuple[int, int], np.dtype[np.float64]]"
+) -> tuple[Outcome, Charts]:
+    count, classes = logits.shape
     names, pixels = list(map(str, range(count))), np.zeros((count, 4, 4, 3), np.uint8)
-    outcome = Outcome(tuple(map(str, range(classes))), names, labels, logits, pixels)
+    outcome = Outcome(tuple(map(str, range(classes))), names, labels, logits.astype(np.float32), pixels)
     return outcome, charts(outcome, by_class(outcome, Bootstrap(outcome, draw(count, 20))))
 
 
@@ -50,6 +56,11 @@ def test_classes_are_those_of_lowest_recall_the_worst_first() -> None:
     assert [each.recall for each in found.classes] == pytest.approx(recalls[:40])
 
 
+def test_a_class_without_pictures_is_not_the_worst() -> None:
+    _, found = drawn_of(np.zeros(4, np.int64), np.eye(2)[[0, 0, 0, 1]])
+    assert [each.name for each in found.classes] == ["0"]
+
+
 def test_bins_hold_all_pictures() -> None:
     outcome, found = drawn(4)
     assert sum(each.share for each in found.bins) == pytest.approx(1)
@@ -66,6 +77,11 @@ def test_the_curve_ends_with_the_accuracy_of_all() -> None:
     at_a_tenth = next(y for x, y in found.coverage.points if x >= 0.1)
     assert at_a_tenth == pytest.approx(outcome.correct[surest].mean())
     assert found.coverage.ticks[0] <= min(y for _, y in found.coverage.points)
+
+
+def test_whole_per_cents_have_no_digits_behind_the_point() -> None:
+    _, found = drawn_of(np.ones(400, np.int64), np.eye(2)[np.arange(400) % 2])
+    assert found.coverage.digits == 0
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import csv
 import json
 import re
 import shutil
+import time
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
@@ -13,18 +14,20 @@ import pytest
 from PIL import Image
 
 pytest.importorskip("sklearn")
+from handmade import with_info
 from sklearn.datasets import load_digits
 
-from cifar_onnx import Classifier, InputError
+from cifar_onnx import Classifier, InputError, contract
 from cifar_onnx.__main__ import main
 from cifar_onnx.evaluation import commands
+from cifar_onnx.evaluation import outcome as outcomes
 from cifar_onnx.evaluation.bootstrap import Bootstrap, draw
-from cifar_onnx.evaluation.compare import Comparison, bounds, in_order, same_classes
-from cifar_onnx.evaluation.outcome import Outcome, answer
+from cifar_onnx.evaluation.compare import Comparison, bounds, in_order, latency, same_classes
+from cifar_onnx.evaluation.outcome import Outcome, answer, familiarities, squares
 from cifar_onnx.evaluation.reliability import Coverage
 from cifar_onnx.evaluation.robustness import under_corruptions
 from cifar_onnx.evaluation.slices import Groups, slicings
-from cifar_onnx.images import Pixels, resize
+from cifar_onnx.images import Pixels, decode, resize
 from cifar_onnx.uncertainty import PredictionSets
 
 MODEL = Path(__file__).parent / "digits.onnx"
@@ -64,6 +67,38 @@ def test_answers_without_their_pixels_are_the_same(photos: Path) -> None:
     assert (len(whole.pixels), len(light.pixels)) == (200, 0)
     assert np.array_equal(whole.logits, light.logits)
     assert np.array_equal(whole.labels, light.labels)
+
+
+@pytest.mark.parametrize("together", [67, 100, 199])
+@pytest.mark.parametrize("keep", [True, False])
+def test_every_picture_is_answered_however_many_run_together(
+    together: int, keep: bool, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last batch may be full, or but for one, or hold one picture: 200 = 2 x 100 = 2 x 67 + 66 = 199 + 1."""
+    model = Classifier(MODEL)
+    settings = (photos, model.classes, 32, "stretch", lambda batch: (model.run(batch)[0], None))
+    expected = answer(*settings)  # type: ignore[arg-type]
+    monkeypatch.setattr(outcomes, "_TOGETHER", together)
+    found = answer(*settings, keep=keep)  # type: ignore[arg-type]
+    assert np.allclose(found.logits, expected.logits, atol=1e-4)
+    assert found.names == expected.names
+
+
+def test_sizes_are_those_before_the_net_sees_them(tmp_path: Path) -> None:
+    (tmp_path / "0").mkdir()
+    for number, side in enumerate((8, 40)):
+        Image.new("L", (side, 10)).save(tmp_path / "0" / f"{number}.png")
+    found = answer(tmp_path, ("0", "1"), 4, "stretch", lambda batch: (np.zeros((len(batch), 2), np.float32), None))
+    assert found.areas is not None
+    assert found.areas.tolist() == [80, 400]
+
+
+def test_all_pictures_that_can_be_read_are_asked_whether_they_are_known(photos: Path) -> None:
+    pixels = squares(photos, 8, "stretch")  # one of the files is no picture
+    assert pixels.shape == (200, 8, 8, 3)
+    many = np.concatenate([pixels, pixels])
+    found = familiarities(lambda batch: (batch[:, 0, 0].astype(np.float32), batch.mean(axis=(1, 2, 3))), many)
+    assert np.allclose(found, many.mean(axis=(1, 2, 3)))
 
 
 def test_classes_without_pictures_hide_no_bad_one() -> None:
@@ -108,6 +143,21 @@ class TestEvaluate:
             "contrast (standard deviation of grey levels)",
         }
         assert len(summary["metrics"]) == 19
+
+    def test_figures_are_those_of_calibrated_answers(self, scans: Path, tmp_path: Path) -> None:
+        """Also of a file whose temperature is not 1."""
+        data, known = contract.read(MODEL)
+        soft, output = tmp_path / "soft.onnx", tmp_path / "out"
+        soft.write_bytes(with_info(data, known.info | {"digest": contract.BLANK, "temperature": 4.0}))
+        assert main(["evaluate", str(soft), str(scans), "--output", str(output), "--resamples", "2"]) == 0
+        found = json.loads((output / "metrics.json").read_text())
+        paths = sorted(path for path in scans.rglob("*.png") if path.name != "broken.png")
+        labels = np.array([int(path.parent.name) for path in paths])
+        logits = Classifier(MODEL).run(np.stack([decode(path) for path in paths]))[0] / 4
+        losses = np.logaddexp.reduce(logits, axis=1) - logits[np.arange(len(labels)), labels]
+        assert found["metrics"]["negative_log_likelihood"]["value"] == pytest.approx(losses.mean(), rel=1e-4)
+        before, after = (found["reliability"]["expected_calibration_error"][key] for key in ("before", "after"))
+        assert after == found["metrics"]["expected_calibration_error"]["value"] > before
 
     def test_every_picture_has_a_row_and_so_has_an_unreadable_file(self, evaluated: Path, photos: Path) -> None:
         predictions = rows(evaluated / "predictions.csv")
@@ -181,6 +231,27 @@ class TestEvaluate:
         assert "&lt;b&gt;&amp;x" in text
         assert "{{ a }}" in text
 
+    def test_a_report_of_odd_names_and_of_a_class_without_pictures(self, tmp_path: Path) -> None:
+        """A name that is no text is written; the hardest class is one with pictures; hits begin with the least sure."""
+        labels = np.arange(30) % 2
+        logits = np.zeros((30, 3), np.float32)
+        logits[np.arange(30), labels] = np.linspace(1, 5, 30)
+        logits[0] = [0, 4, 0]
+        names = ["caf\udce9.png", *(f"picture-{number}.png" for number in range(1, 30))]
+        whole = Outcome(("a", "b", "c"), names, labels, logits, np.zeros((30, 4, 4, 3), np.uint8))
+        evaluation = commands.Evaluation("model", {}, Bootstrap(whole, draw(30, 5)))
+        commands.publish(evaluation, tmp_path, lambda pixels, k: np.zeros(pixels.shape[:2], np.float32))
+        page = (tmp_path / "report.html").read_text(encoding="utf-8")
+        assert "The hardest class is a:" in page
+        assert re.findall(r"picture-\d+", page.partition("The least sure hits")[2])[0] == "picture-1"
+        assert r"caf\udce9.png" in (tmp_path / "predictions.csv").read_text(encoding="utf-8")
+
+    def test_a_single_picture_has_a_report(self, tmp_path: Path) -> None:
+        whole = outcome(np.zeros(1, np.int64), 1.0)
+        evaluation = commands.Evaluation("model", {}, Bootstrap(whole, draw(1, 5)))
+        commands.publish(evaluation, tmp_path, lambda pixels, k: np.zeros(pixels.shape[:2], np.float32))
+        assert "Of the surer half of the pictures, 100.0% are right" in (tmp_path / "report.html").read_text()
+
     @pytest.mark.parametrize(
         ("change", "sentence"),
         [
@@ -252,6 +323,22 @@ class TestForeign:
             main(["evaluate", foreign, str(scans), "--mean", "1,2"])
         assert "is not three numbers with commas between them" in capsys.readouterr().err
 
+    def test_a_file_of_names_is_what_people_write(self, tmp_path: Path) -> None:
+        path = tmp_path / "names.txt"
+        path.write_bytes("cat\r\n dog \r\n\r\n".encode("utf-8-sig"))
+        assert commands._names(str(path)) == ["cat", "dog"]
+        assert commands._names("cat, dog,") == ["cat", "dog"]
+        path.write_bytes(b"caf\xe9\n")
+        with pytest.raises(InputError, match=r"names\.txt is not text in UTF-8"):
+            commands._names(str(path))
+
+    def test_it_is_not_asked_what_it_does_not_know(
+        self, foreign: str, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        words = ["evaluate", foreign, str(scans), "--classes", ",".join("0123456789"), "--size", "32"]
+        assert main([*words, "--others", str(scans), "--output", str(tmp_path / "out")]) == 2
+        assert "--others asks what" in capsys.readouterr().err
+
 
 class TestSlices:
     def test_thirds_have_their_pictures_and_the_worst_is_named(self) -> None:
@@ -300,6 +387,15 @@ class TestSlices:
             )
         )
         assert Groups(table).of(names, Path("scans")) == {"side": ["a", "b", "c", "(empty)"]}
+
+    def test_tables_of_groups_are_what_people_write(self, tmp_path: Path) -> None:
+        """With empty lines, and fifty groups."""
+        table = tmp_path / "groups.csv"
+        table.write_text("\npath,id\n\n" + "".join(f"{i}.png,{i}\n\n" for i in range(50)))
+        assert Groups(table).of(["7.png"], None) == {"id": ["7"]}
+        table.write_bytes(b"path,place\n1.png,caf\xe9\n")
+        with pytest.raises(InputError, match=r"groups\.csv cannot be read as a CSV file"):
+            Groups(table)
 
     def test_numbers_stand_in_their_order(self) -> None:
         whole = outcome(np.arange(40) % 2, 0.8)
@@ -376,6 +472,15 @@ class TestCompare:
         assert bounds(comparison, None, 0.5) == []
         assert len(bounds(comparison, None, 0.9)) == 2
 
+    def test_a_recall_that_is_the_bound_has_reached_it(self) -> None:
+        labels = np.arange(20) % 2
+        a = outcome(labels, 1.0)
+        logits = a.logits.copy()
+        logits[:4] = logits[:4, ::-1]  # 8 of 10 of each class are right
+        comparison = Comparison(a, Outcome(a.classes, a.names, labels, logits, a.pixels), draw(20, 5))
+        assert bounds(comparison, None, 0.8) == []
+        assert len(bounds(comparison, None, 0.8001)) == 2
+
     def test_a_class_without_pictures_does_not_pass(self) -> None:
         a = outcome(np.zeros(50, np.int64), 1.0)
         (sentence,) = bounds(Comparison(a, a, draw(50, 5)), None, 0.5)
@@ -398,6 +503,13 @@ class TestCompare:
         again = in_order(swapped, a.classes)
         assert np.array_equal(again.labels, a.labels)
         assert np.array_equal(again.predictions, a.predictions)
+
+    def test_latency_is_in_milliseconds(self) -> None:
+        def slow(batch: Pixels) -> "np.ndarray[tuple[int, ...], np.dtype[np.float32]]":
+            time.sleep(0.005)
+            return np.zeros((len(batch), 2), np.float32)
+
+        assert latency([(slow, 8)], rounds=3)[0] >= 5
 
     def test_in_a_pipeline(self, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         words = ["compare", str(MODEL), str(MODEL), str(scans), "--output", str(tmp_path / "out"), "--resamples", "20"]

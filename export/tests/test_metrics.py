@@ -9,7 +9,7 @@ import pytest
 pytest.importorskip("sklearn")
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from cifar_onnx.evaluation.bootstrap import Bootstrap, draw, ranking
+from cifar_onnx.evaluation.bootstrap import Bootstrap, changes, draw, estimate, ranking
 from cifar_onnx.evaluation.evaluation import by_class
 from cifar_onnx.evaluation.metrics import BINS, bins, calibration, confusion, scores
 from cifar_onnx.evaluation.outcome import Outcome
@@ -157,6 +157,27 @@ def test_a_figure_lies_in_its_interval_also_where_resamples_are_biased(count: in
         labels = np.array([generator.choice(10, p=row) for row in whole.probabilities])
         for name, each in Bootstrap(replace(whole, labels=labels), draw(count, 200)).estimates.items():
             assert each.low <= each.value <= each.high, name
+
+
+def test_an_interval_holds_its_figure_and_knows_ties_and_what_is_not_defined() -> None:
+    above = estimate(0.0, np.linspace(0.1, 1, 100))
+    assert (above.low, above.value) == (0, 0)
+    ties = estimate(0.5, np.repeat([0, 0.5, 1], [25, 50, 25]))
+    assert (ties.low, ties.high) == (0, 1)
+    some = estimate(0.5, np.array([0.4, np.nan, 0.5, 0.6]))
+    assert some.low <= 0.5 <= some.high
+
+
+def test_of_what_is_always_right_resamples_know_too_little() -> None:
+    """Intervals are those of Wilson 1927, and no change is beyond 1."""
+    labels = np.arange(24) % 8
+    logits = (9 * np.eye(8)[labels]).astype(np.float32)
+    whole = Outcome(tuple("abcdefgh"), [""] * 24, labels, logits, np.zeros((24, 1, 1, 3), np.uint8))
+    found = Bootstrap(whole, draw(24, 20)).estimates
+    for name in ("accuracy", "top5_accuracy", "precision_micro", "recall_micro", "f1_micro"):
+        assert found[name].low == pytest.approx(24 / (24 + 1.96**2), abs=1e-3)
+    (change,) = changes(whole, replace(whole, logits=-logits), np.ones((24, 1), bool), draw(24, 20))
+    assert change.value == change.low == -1 < change.high
 
 
 def test_shares_of_groups() -> None:

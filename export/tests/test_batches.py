@@ -115,3 +115,14 @@ async def test_work_that_ends_early_is_given_the_rest_but_for_clients_that_have_
     bench.go.set()
     assert await together(first, others[0], others[2]) == [0, 4, 12]
     assert bench.batches == [[0], [2], [6]]
+
+
+@pytest.mark.parametrize("largest", [2, 8])
+async def test_what_was_not_done_keeps_its_place_before_those_that_came_later(bench: Bench, largest: int) -> None:
+    batches = Batches[int, int](lambda numbers: bench(numbers[:1]), threads=1, largest=largest)
+    first = await first_in_the_thread(batches, bench, 0)
+    others = [asyncio.create_task(batches.do(number)) for number in (2, 4, 6, 8)]
+    await asyncio.sleep(0.01)
+    bench.go.set()
+    await together(first, *others)
+    assert bench.batches == [[0], [2], [4], [6], [8]]

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import random
+import signal
 import socket
 import threading
 import time
@@ -22,8 +23,8 @@ from handmade import with_info
 from PIL import Image
 from served import GOLDEN, MODEL, Server, answer, form, raw
 
-from cifar_onnx import Classifier, Prediction, contract, images
-from cifar_onnx.serving import model, tensors
+from cifar_onnx import Classifier, InputError, Prediction, contract, images
+from cifar_onnx.serving import command, model, tensors
 from cifar_onnx.serving.app import build
 from cifar_onnx.serving.gate import Gate
 from cifar_onnx.serving.model import Served, Settings
@@ -511,6 +512,29 @@ def test_it_ends_in_order() -> None:
         assert not left
 
 
+def told_to_end(draining: bool) -> command.Server:
+    """A server in this process that a signal has just reached, with one request in flight."""
+    import uvicorn
+
+    gate: Any = SimpleNamespace(draining=draining, working=1)
+    server = command.Server(uvicorn.Config(gate, log_config=None), gate)
+    server.handle_exit(signal.SIGTERM, None)
+    return server
+
+
+def test_a_second_signal_ends_it_at_once() -> None:
+    first, second = told_to_end(draining=False), told_to_end(draining=True)
+    assert not asyncio.run(first.on_tick(1))
+    assert (first.should_exit, first.force_exit) == (False, False)
+    assert (second.should_exit, second.force_exit) == (True, True)
+
+
+def test_requests_that_do_not_end_are_waited_for_so_long_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not asyncio.run(told_to_end(draining=False).on_tick(1))
+    monkeypatch.setattr(command, "_GRACE", -1.0)
+    assert asyncio.run(told_to_end(draining=False).on_tick(1))
+
+
 def renamed(names: Callable[[str], str]) -> bytes:
     """The model with other names for its classes."""
     data, about = contract.read(MODEL)
@@ -569,6 +593,33 @@ def test_a_model_is_replaced_while_it_is_asked(tmp_path: Path) -> None:
     assert set(seen) == set(digests)
     assert said.count("is served from now on") == 4
     assert said.count("is served on") == 1
+
+
+@pytest.mark.parametrize("trouble", [InputError("no"), OSError("gone"), MemoryError()])
+def test_whatever_is_wrong_with_a_new_file_the_next_is_looked_at(
+    trouble: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "digits.onnx"
+    path.write_bytes(MODEL.read_bytes())
+    file = model.ModelFile(path, Settings(8, 0, 10**6, 1), lambda _: None, lambda _: None)
+    tried: list[int] = []
+
+    def fails(*_: object) -> None:
+        tried.append(1)
+        raise trouble
+
+    async def watched() -> None:
+        watch = asyncio.create_task(file.watch())
+        for count in (1, 2):
+            os.utime(path, (count, count))
+            while len(tried) < count:
+                assert not watch.done()
+                await asyncio.sleep(0.01)
+        watch.cancel()
+
+    monkeypatch.setattr(model, "_LOOK", 0.01)
+    monkeypatch.setattr(model, "Served", fails)
+    asyncio.run(asyncio.wait_for(watched(), 10))
 
 
 @pytest.mark.slow

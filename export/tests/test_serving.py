@@ -21,7 +21,7 @@ from cifar_onnx.__main__ import main
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    with Server(MODEL, "--allow-host", "photos.example") as running:
+    with Server(MODEL, "--allow-host", "Photos.Example") as running:
         yield running
 
 
@@ -56,6 +56,16 @@ class TestPredict:
         assert [row["name"] for row in rows] == [name for name, _ in files]
         assert rows.pop(2)["error"].startswith("the picture: not a picture in one of the formats")
         assert [row["label"] for row in rows] == [golden.label for golden in GOLDEN]
+
+    def test_headers_of_parts_may_be_written_as_browsers_write_them(self, server: Server) -> None:
+        body, kind = form(("a.png", GOLDEN[0].encoded))
+        body = body.replace(b"content-disposition", b"Content-Disposition")
+        status, _, answer = server.ask("POST", "/predict", body, kind)
+        assert (status, json.loads(answer)["predictions"][0]["name"]) == (200, "a.png")
+
+    def test_a_picture_may_be_sent_as_bytes_of_no_kind(self, server: Server) -> None:
+        headers = {"content-type": "application/octet-stream"}
+        assert server.ask("POST", "/predict", GOLDEN[0].encoded, headers)[0] == 200
 
     def test_alone_and_among_others_a_picture_gets_the_same_answer(self, server: Server) -> None:
         pictures = [images.encode_png(noise(8 + n, 40 - n, n)) for n in range(24)]
@@ -103,6 +113,11 @@ class TestPredict:
             status, answer = server.predict(GOLDEN[0].encoded, query)
             assert status == 400
             assert answer["error"].startswith(query[1:].partition("=")[0])
+
+    @pytest.mark.parametrize("number", ["1001", "9" * 5000, "%D9%A3", "-1", "1.0", ""])
+    def test_a_number_of_classes_is_a_small_whole_one(self, server: Server, number: str) -> None:
+        status, answer = server.predict(GOLDEN[0].encoded, f"?top_k={number}")
+        assert (status, answer["error"]) == (400, "top_k: it must be a whole number from 1 to 1000")
 
     def test_requests_have_ids(self, server: Server) -> None:
         headers = {"content-type": "image/png", "x-request-id": "order-66"}
@@ -182,6 +197,15 @@ class TestOpenInferenceProtocol:
         found = np.frombuffer(data[size:], "<f4").reshape(probabilities["shape"])
         assert np.allclose(found, [GOLDEN[0].probabilities] * 2, atol=1e-4)
         assert unknown["data"] == [False, False]
+
+    def test_all_outputs_may_be_asked_for_in_binary_form_at_once(self, server: Server) -> None:
+        tensor = {"name": "image", "datatype": "UINT8", "shape": [1, 1, 1, 3], "data": [1, 2, 3]}
+        message = {"inputs": [tensor], "parameters": {"binary_data_output": True}}
+        status, headers, body = server.ask("POST", "/v2/models/digits/infer", json.dumps(message).encode())
+        assert status == 200
+        outputs = json.loads(body[: int(headers["inference-header-content-length"])])["outputs"]
+        assert len(outputs) == 6
+        assert all("data" not in each and each["parameters"]["binary_data_size"] for each in outputs)
 
     @pytest.mark.parametrize(
         ("message", "words"),
@@ -265,7 +289,8 @@ class TestAround:
         assert "golden" not in about
 
     def test_only_known_names_are_answered(self, server: Server) -> None:
-        known = ("localhost", "LOCALHOST:80", "127.0.0.1", "[::1]:8000", "10.0.0.7:1", "photos.example")
+        names = ("localhost", "LOCALHOST:80", "localhost.:80", "photos.example", "PHOTOS.example:80")
+        known = (*names, "127.0.0.1", "[::1]:8000", "10.0.0.7:1")
         strange = ("evil.example", "localhost.evil.example", "127.0.0.1.evil.example:80", "", "a b", "[::1", "1")
         for host in (*known, *strange):
             status, _, body = server.ask("GET", "/healthz", headers={"host": host})
@@ -311,6 +336,20 @@ class TestAround:
             assert main(["serve", str(MODEL), "--port", "0", *words]) == 0
         assert said == ["127.0.0.1", "0.0.0.0"]
 
+    def test_its_address_is_said_as_it_is_typed_into_a_browser(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        from cifar_onnx.serving import command
+
+        class Listener:
+            def getsockname(self) -> tuple[str, int]:
+                return "::1", 8000
+
+        monkeypatch.setattr(command, "_listen", lambda *_: Listener())
+        monkeypatch.setattr(command.Server, "run", lambda *_: None)
+        assert main(["serve", str(MODEL), "--host", "::1"]) == 0
+        assert "at http://[::1]:8000: a page" in capsys.readouterr().err
+
     @pytest.mark.parametrize(
         ("method", "path", "headers", "expected", "words"),
         [
@@ -333,6 +372,11 @@ class TestAround:
         status, headers, body = server.ask("GET", "/page.mjs", headers={"range": asked})
         assert (status, len(body)) == (200, int(headers["content-length"]))
 
+    def test_what_a_browser_has_it_is_not_sent_again(self, server: Server) -> None:
+        mark = server.ask("GET", "/page.mjs")[1]["etag"]
+        status, _, body = server.ask("GET", "/page.mjs", headers={"if-none-match": mark})
+        assert (status, body) == (304, b"")
+
     def test_half_a_letter_breaks_nothing(self, server: Server) -> None:
         tensor = {"name": "image", "datatype": "UINT8", "shape": [1, 1, 1, 3], "data": [1, 2, 3]}
         body = json.dumps({"id": "\ud800", "inputs": [tensor]}).encode()
@@ -348,6 +392,8 @@ class TestAround:
             ({"origin": "http://elsewhere.example"}, 403),  # as browsers say it over plain HTTP
             ({"origin": "null"}, 403),
             ({"origin": "http://localhost:8000"}, 200),
+            ({"origin": "http://10.0.0.7:8000", "host": "10.0.0.7:8000"}, 200),  # --host 0.0.0.0 names no address
+            ({"origin": "http://10.0.0.8:8000", "host": "10.0.0.7:8000"}, 403),
             ({}, 200),
         ],
     )
@@ -372,12 +418,19 @@ class TestAround:
         cases = [
             ([str(MODEL), "--port", str(server.port)], "error: cannot listen at 127.0.0.1"),
             ([str(MODEL), "--host", "no.such.host.invalid"], "error: cannot listen at no.such.host.invalid"),
+            ([str(MODEL), "--host", "x" * 64], "no such name"),  # which is too long to be looked up
             ([str(tmp_path / "none.onnx")], "none.onnx: cannot be read"),
             ([str(broken)], "broken.onnx: "),
         ]
         for words, said in cases:
             assert main(["serve", *words]) == 2
             assert said in capsys.readouterr().err
+
+    def test_a_port_lies_below_65536(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+        monkeypatch.setattr("cifar_onnx.serving.command.serve", lambda _: 0)
+        with pytest.raises(SystemExit, match="2"):
+            main(["serve", str(MODEL), "--port", "65536"])
+        assert "'65536' is not a whole number from 0 to 65535" in capsys.readouterr().err
 
     def test_it_imports_no_torch_and_serving_is_imported_by_serve_only(self) -> None:
         code = (

@@ -86,6 +86,16 @@ def test_shifted_crop_is_a_window_of_the_reflected_image(pixels: int) -> None:
     assert len(places) > 20
 
 
+def test_every_shift_comes_up_and_as_often_to_either_side() -> None:
+    point = torch.zeros(4000, 3, 9, 9, dtype=torch.uint8)
+    point[:, :, 4, 4] = 1
+    found = ShiftedCrop(2)(point, Draw(Generator().manual_seed(0), torch.arange(4000), 0))[:, 0]  # (B, H, W)
+    for sides in (found.sum(2), found.sum(1)):
+        counts = torch.bincount(sides.argmax(1), minlength=9)[2:7]
+        assert counts.sum() == 4000
+        assert (counts > 650).all()
+
+
 def test_shifted_crop_refuses_more_than_the_image() -> None:
     with pytest.raises(ValueError, match="cannot shift images of 12 x 10 by 10 pixels"):
         draw(ShiftedCrop(10))

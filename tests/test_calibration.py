@@ -120,6 +120,11 @@ class TestUnknown:
         assert contrasts.shape == (50, 0)
         assert [score.name for score in candidates(contrasts.numpy())] == ["energy", "max_logit"]
 
+    def test_few_pictures_teach_no_distribution(self) -> None:
+        contrasts = np.random.default_rng(0).lognormal(size=(40, 6)).astype(np.float32)
+        assert [score.name for score in candidates(contrasts)] == ["energy", "max_logit", "contrasts"]
+        assert [score.name for score in candidates(contrasts[1:])] == ["energy", "max_logit"]
+
     def test_the_likelihood_is_that_of_the_gaussian(self) -> None:
         """With all principal directions it is the Mahalanobis distance."""
         generator = np.random.default_rng(0)

@@ -48,6 +48,11 @@ class TestListing:
             (part, list(names.items())) for part, names in after.items()
         ]
 
+    def test_one_that_excel_saved_is_read(self, write: Write) -> None:
+        expected = split_of(ImageFolder(labels=str(path := write())))
+        path.write_text(path.read_text(), encoding="utf-8-sig")
+        assert split_of(ImageFolder(labels=str(path))) == expected
+
     def test_paths_are_relative_to_its_folder_or_to_root(self, photos: Path, write: Write, tmp_path: Path) -> None:
         expected = split_of(ImageFolder(labels=str(path := write())))
         assert split_of(ImageFolder(str(photos), labels="labels.csv")) == expected
@@ -109,6 +114,7 @@ class TestListing:
             (["a,b"], "name,label", "line 1: it has the columns name, label, but path must be one"),
             (["a;b"], "path;label", "line 1: it has the columns path;label, but path must be one"),
             (["a,b"], "path,class", "line 1: it has the columns path, class, but label must be one"),
+            (["a,b,c"], "path,label,label", "line 1: it has the columns path, label, label, but label must be one"),
             (["{0},red", "gone.jpg,blue"], "path,label", "line 3: there is no file .*gone.jpg"),
             (["{0},red", "{1},"], "path,label", "line 3: the label is empty"),
             (["{0},red", ",red"], "path,label", "line 3: the path is empty"),

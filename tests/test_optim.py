@@ -154,6 +154,11 @@ def test_warmup_linear_goes_up_and_down_in_straight_lines() -> None:
     assert rates(final=0.5) == pytest.approx([2.0, 1.8, 1.6, 1.4, 1.2, 1.0, 1.0, 1.0, 1.0, 1.0])
 
 
+def test_warming_up_goes_no_higher_than_the_learning_rate() -> None:
+    """Also where the share is no whole number of steps."""
+    assert max(rates(warmup=0.25)) == 2.0
+
+
 def test_warmup_linear_needs_an_end() -> None:
     with pytest.raises(ValueError, match="needs total_steps"):
         WarmupLinear(torch.optim.SGD([torch.zeros(1)]))

@@ -103,6 +103,19 @@ def test_of_several_variants_one_that_holds_is_taken(monkeypatch: pytest.MonkeyP
     assert what == "int8 (rescued): accuracy on validation 100.00% before, 100.00% after"
 
 
+def test_one_that_holds_is_taken_before_one_that_is_right_more_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    labels = np.repeat([0, 1], [900, 100])
+    answers = {name: labels.copy() for name in ("net", "fair", "unfair")}
+    answers["net"][:2] = answers["fair"][:3] = 1
+    answers["unfair"][900:902] = 0  # two of a hundred
+    net, fair, unfair = (onnx.ModelProto(producer_name=name) for name in answers)
+    monkeypatch.setattr(quantize, "variants", lambda *_: iter([("fair", fair), ("unfair", unfair)]))
+    monkeypatch.setattr(quantize, "runner", lambda net: lambda _: (np.eye(2)[answers[net.producer_name]], None))
+    nothing = np.empty(0, np.uint8)
+    variant, _ = quantize.smaller(net, "int8", nothing, nothing, labels, ["a", "b"])
+    assert variant is fair
+
+
 def test_a_class_that_loses_more_than_a_point_is_named() -> None:
     labels = np.arange(1000) % 2
     before, after = np.ones(1000, bool), np.ones(1000, bool)
@@ -114,6 +127,11 @@ def test_a_class_that_loses_more_than_a_point_is_named() -> None:
     after[0:10:2] = True
     before[0:14:2] = False
     assert "that of b by 2.0 points, more than 1" in str(quantize._loss(before, after, labels, ["a", "b"]))
+
+
+def test_a_class_without_pictures_for_validation_loses_none() -> None:
+    right, labels = np.ones(10, bool), np.zeros(10, np.int64)
+    assert quantize._loss(right, right, labels, ["a", "b"]) is None
 
 
 def test_the_command_refuses_with_exit_code_1(run: Run, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:

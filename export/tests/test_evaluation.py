@@ -22,7 +22,7 @@ from cifar_onnx.__main__ import main
 from cifar_onnx.evaluation import commands
 from cifar_onnx.evaluation import outcome as outcomes
 from cifar_onnx.evaluation.bootstrap import Bootstrap, draw
-from cifar_onnx.evaluation.compare import Comparison, bounds, in_order, latency, same_classes
+from cifar_onnx.evaluation.compare import Comparison, bounds, latency, same_classes
 from cifar_onnx.evaluation.outcome import Outcome, answer, familiarities, squares
 from cifar_onnx.evaluation.reliability import Coverage
 from cifar_onnx.evaluation.robustness import under_corruptions
@@ -497,12 +497,18 @@ class TestCompare:
         with pytest.raises(InputError, match="know different classes, a, b and a, c: only models of the same"):
             same_classes(("a", "b"), ("a", "c"))
 
-    def test_classes_in_another_order_are_put_right(self) -> None:
-        a = outcome(self.labels, 0.8)
-        swapped = Outcome(("b", "a"), a.names, 1 - a.labels, a.logits[:, ::-1], a.pixels)
-        again = in_order(swapped, a.classes)
-        assert np.array_equal(again.labels, a.labels)
-        assert np.array_equal(again.predictions, a.predictions)
+    def test_classes_may_be_in_another_order(self, scans: Path) -> None:
+        a, b = outcome(self.labels, 0.8, 1), outcome(self.labels, 0.7, 2)
+        swapped = Outcome(("b", "a"), b.names, 1 - b.labels, b.logits[:, ::-1], b.pixels)
+        expected, found = (Comparison(a, each, draw(2000, 50)) for each in (b, swapped))
+        assert found.classes == expected.classes
+        assert np.array_equal(found.newly_wrong, expected.newly_wrong)
+        digits = "0123456789"
+        one, other = (
+            answer(scans, classes, 8, "stretch", lambda batch: (batch[:, 0, :4, 0].astype(np.float32), None))
+            for classes in (digits, digits[::-1])
+        )
+        assert one.names == other.names  # the same pictures in the same order
 
     def test_latency_is_in_milliseconds(self) -> None:
         def slow(batch: Pixels) -> "np.ndarray[tuple[int, ...], np.dtype[np.float32]]":

@@ -14,7 +14,7 @@ from cifar_onnx.contract import Contract
 from cifar_onnx.errors import InputError, NoContractError
 from cifar_onnx.evaluation import report, tables
 from cifar_onnx.evaluation.bootstrap import Bootstrap, draw
-from cifar_onnx.evaluation.compare import Comparison, bounds, in_order, latency, same_classes
+from cifar_onnx.evaluation.compare import Comparison, bounds, latency, same_classes
 from cifar_onnx.evaluation.evaluation import Evaluation
 from cifar_onnx.evaluation.foreign import ForeignClassifier
 from cifar_onnx.evaluation.metrics import SCALES, words
@@ -134,7 +134,7 @@ def compare(options: argparse.Namespace) -> int:
     tables.prepare(output)
     same_classes(*(each.classes for each in subjects))
     outcomes = [answer(folder, each.classes, each.size, each.mode, each.run, keep=False) for each in subjects]
-    a, b = outcomes[0], in_order(outcomes[1], outcomes[0].classes)
+    a, b = outcomes
     comparison = Comparison(a, b, draw(len(a.labels), options.resamples))
     milliseconds = latency([(each.logits, each.size) for each in subjects])
     sizes = [each.path.stat().st_size / 1e6 for each in subjects]

@@ -5,7 +5,7 @@ Notation: `N` pictures, `K` classes.
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -35,7 +35,7 @@ class Comparison:
 
     Attributes:
         a: its answers.
-        b: the other's, to the same pictures, with the classes in the same order.
+        b: the other's, to the same pictures; its classes may be in another order.
         draws: `(R, N)`: the same resamples for both, since a hard picture is hard for both.
     """
 
@@ -90,20 +90,6 @@ class Comparison:
                 strict=True,
             )
         ]
-
-
-def in_order(outcome: Outcome, classes: tuple[str, ...]) -> Outcome:
-    """The same answers with the same classes in another order."""
-    order = [outcome.classes.index(name) for name in classes]
-    places = np.argsort(order)
-    unreadable = tuple(replace(each, label=int(places[each.label])) for each in outcome.unreadable)
-    return replace(
-        outcome,
-        classes=classes,
-        labels=places[outcome.labels],
-        logits=outcome.logits[:, order],
-        unreadable=unreadable,
-    )
 
 
 def same_classes(a: Sequence[str], b: Sequence[str]) -> None:

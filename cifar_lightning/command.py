@@ -110,9 +110,10 @@ def read(words: Sequence[str], options: Iterable[str]) -> Command:
 
 def _nothing(parent: Path) -> str:
     """Why a new run begins."""
-    ended = max(runs.versions(parent), default=None)
-    last = parent / f"version_{ended}" / "checkpoints" / "last.ckpt"
-    longer = f", and to train the newest for longer, name it: --ckpt_path {last}" if last.exists() else ""
+    newest = parent / f"version_{max(runs.versions(parent), default=0)}"
+    last = newest / "checkpoints" / "last.ckpt"
+    ended = runs.facts(newest).get("finished") and last.exists()
+    longer = f", and to train the newest for longer, name it: --ckpt_path {last}" if ended else ""
     return f"nothing to go on with in {parent}: a new run{longer}"
 
 

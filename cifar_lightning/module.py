@@ -152,7 +152,9 @@ class Classifier(Measured):
                 self.loss_of(each, labels, images) for each in auxiliary
             )
         further = {"images": images, "classes": self.classes}
-        loss: Tensor = self.loss(outputs.float(), labels, **{name: further[name] for name in self._asked})
+        if outputs.dtype.itemsize < 4:  # a sum of losses in half precision is on a grid of a few per mille
+            outputs = outputs.float()
+        loss: Tensor = self.loss(outputs, labels, **{name: further[name] for name in self._asked})
         return loss
 
     def _judged(self, outputs: Outputs, batch: Batch, part: Measurement) -> tuple[Tensor, Tensor]:

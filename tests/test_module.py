@@ -122,11 +122,13 @@ def test_nothing_in_the_training_step_waits_for_the_device(monkeypatch: pytest.M
     assert waits.count == 0
 
 
-def test_losses_of_logits_in_half_precision_are_in_single() -> None:
-    model, logits = Classifier(CLASSES, CNN()), torch.randn(64, 10).bfloat16()
+@pytest.mark.parametrize(("given", "taken"), [(torch.bfloat16, torch.float32), (torch.float64, torch.float64)])
+def test_losses_are_in_single_precision_at_least(given: torch.dtype, taken: torch.dtype) -> None:
+    model, logits = Classifier(CLASSES, CNN()), torch.randn(64, 10).to(given)
     labels = torch.arange(64) % 10
     loss = model.loss_of(logits, labels, torch.zeros(64, 3, 8, 8))
-    assert torch.equal(loss, torch.nn.functional.cross_entropy(logits.float(), labels))
+    assert loss.dtype == taken
+    assert torch.equal(loss, torch.nn.functional.cross_entropy(logits.to(taken), labels))
 
 
 def test_a_loss_that_was_restored_goes_to_where_the_model_is() -> None:

@@ -60,6 +60,7 @@ class LastCheckpoint(Checkpoint):
         interruption.listen()
         interruption.defer(True)
         self._training = True
+        self._told = None
         self._steps = trainer.global_step
 
     def on_train_batch_end(

@@ -38,9 +38,13 @@ class Named(nn.Module):
         self, name: str, body: nn.Module, num_classes: int, weights: str | None, sha256: str | None, small_stem: bool
     ) -> None:
         super().__init__()
-        if sha256 and not (weights and _is_file(weights)):
-            given = f"is the name {weights}: leave the digest out (null)" if weights else "is missing: name it there"
-            raise InputError(f"model.net.sha256 is that of a file, but model.net.weights {given}")
+        if sha256 and not weights:
+            raise InputError("model.net.sha256 is that of a file: name it with model.net.weights")
+        if sha256 and not _is_file(weights or ""):
+            raise InputError(
+                f"model.net.sha256 is that of a file, but model.net.weights is the name {weights}: leave the digest "
+                "out (null)"
+            )
         self.name, self.weights, self.sha256 = name, weights, sha256
         if small_stem:
             _shrink_stem(body, name)

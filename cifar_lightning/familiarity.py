@@ -13,6 +13,8 @@ from torch import Tensor, nn
 LAYERS, CHANNELS = 8, 64  # of a net are looked at, at most: convolutions, and channels of each
 _PARTS = 32  # principal directions of the features
 _FLOOR = 0.01  # of a channel's usual contrast: what is less, in a plain picture, counts as this
+_SILENT = 1e-3  # of the usual contrast of all channels: what has less, shows but rounding
+_LEAST = 0.05  # of that contrast, and of its logarithm: how far such a channel must come to count
 _FEWEST = 40  # pictures that a distribution of features can be learnt from
 
 Scores = NDArray[np.float32]
@@ -67,9 +69,11 @@ class Contrasts(Familiarity):
     def __init__(self, contrasts: Scores) -> None:
         super().__init__()
         x = contrasts.astype(np.float64)
-        floor = _FLOOR * x.mean(axis=0) + 1e-6
+        # Grey pictures leave colours silent, and so does a unit that is dead.
+        silent = x.mean(axis=0) < _SILENT * x.mean()
+        floor = np.where(silent, _LEAST * x.mean(), _FLOOR * x.mean(axis=0)) + 1e-6
         x = np.log(x + floor)
-        mean, scale = x.mean(axis=0), x.std(axis=0) + 1e-3
+        mean, scale = x.mean(axis=0), np.where(silent, _LEAST, x.std(axis=0)) + 1e-3
         x = (x - mean) / scale
         _, singular, directions = np.linalg.svd(x, full_matrices=False)
         variances = singular**2 / len(x)

@@ -120,6 +120,20 @@ class TestUnknown:
         assert contrasts.shape == (50, 0)
         assert [score.name for score in candidates(contrasts.numpy())] == ["energy", "max_logit"]
 
+    def test_rounding_of_silent_channels_is_not_looked_at_but_what_they_say_is(self) -> None:
+        """Such as those for colours, of a net that knows grey pictures only."""
+        generator = np.random.default_rng(0)
+        contrasts = generator.lognormal(size=(200, 8)).astype(np.float32)
+        contrasts[:, 6:] = generator.uniform(0, 1e-6, (200, 2))
+        again = contrasts.copy()
+        again[:, 6:] = generator.uniform(0, 1e-6, (200, 2))
+        colourful = contrasts.copy()
+        colourful[:, 6:] = 1
+        score, logits = Contrasts(contrasts), np.zeros((200, 3), np.float32)
+        usual, other, strange = (values(score, logits, each) for each in (contrasts, again, colourful))
+        assert np.abs(usual - other).max() < 1e-4
+        assert strange.max() < usual.min()
+
     def test_few_pictures_teach_no_distribution(self) -> None:
         contrasts = np.random.default_rng(0).lognormal(size=(40, 6)).astype(np.float32)
         assert [score.name for score in candidates(contrasts)] == ["energy", "max_logit", "contrasts"]

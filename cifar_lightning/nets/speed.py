@@ -31,6 +31,7 @@ class SpeedNet(nn.Module):
             also both shifted by a pixel up and left, and down and right. Exported files carry it, and take that
             many times as long.
         components: how many principal components of the patches that layer takes, and their negatives; None is all.
+            Grey pictures have but `kernel_size^2`: the others would be rounding, made large.
     """
 
     def __init__(

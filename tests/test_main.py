@@ -6,6 +6,7 @@ import re
 import shlex
 import shutil
 import sys
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -140,7 +141,16 @@ class TestFit:
     def test_why_nothing_was_validated_is_said(self, run: Run) -> None:
         result = run("fit", *BRIEF, "--trainer.check_val_every_n_epoch", 9)
         assert "nothing was validated (trainer.check_val_every_n_epoch is 9, of 1 epochs); what has" in result.out
-        assert "monitored key" not in result.err
+        with warnings.catch_warnings(record=True) as seen:
+            result = run("fit", *BRIEF, "--trainer.limit_val_batches", 0)
+        assert "nothing was validated; what has come of it is kept in" in result.out
+        assert not [each for each in seen if "monitored key" in str(each.message)]
+
+    def test_batches_that_are_too_large_for_few_images_are_named(self, run: Run, photos: Path) -> None:
+        few = ("--data.root", photos, "--data.batch_size", 99, "--trainer.limit_train_batches", 0.5)
+        result = run("fit", "--data", "ImageFolder", *few)
+        assert result.code == 2
+        assert result.err.endswith("Or take smaller batches: --data.batch_size.\n")
 
     def test_a_checkpoint_from_within_an_epoch_is_tested(self, run: Run) -> None:
         assert run("fit", *BRIEF, "--trainer.val_check_interval", 2, "--trainer.max_steps", 3).code == 0

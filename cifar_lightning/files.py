@@ -7,7 +7,7 @@ from pathlib import Path
 from cifar_onnx import InputError
 
 
-def place(output: str | None, default: Path) -> Path:
+def target(output: str | None, default: Path) -> Path:
     """The file that was asked for, in the folder where it is one, or by default another."""
     if output is None:
         return default

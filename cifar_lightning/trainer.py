@@ -13,7 +13,7 @@ from torch import nn
 from cifar_lightning import checkpoint as checkpoints
 from cifar_lightning.data import ImageData, ImageFolder
 from cifar_lightning.export import export
-from cifar_lightning.files import place
+from cifar_lightning.files import target
 from cifar_lightning.module import Classifier
 from cifar_lightning.parity import ParityError, against
 from cifar_lightning.quantize import RANGES, Precision
@@ -103,7 +103,7 @@ class Trainer(L.Trainer):
             output: the file, or a folder for it; by default predictions.csv in the run's folder.
         """
         assert ckpt_path is not None
-        path = place(output, checkpoints.run_folder(ckpt_path) / "predictions.csv")
+        path = target(output, checkpoints.run_folder(ckpt_path) / "predictions.csv")
         batches = super().predict(model, datamodule=datamodule, ckpt_path=ckpt_path)
         assert batches is not None
         images = datamodule.predicted
@@ -147,7 +147,7 @@ class Trainer(L.Trainer):
         assert ckpt_path is not None
         checkpoint = checkpoints.load(ckpt_path)
         model.load_state_dict(checkpoint["state_dict"])
-        path = place(output, checkpoints.run_folder(ckpt_path) / "model.onnx")
+        path = target(output, checkpoints.run_folder(ckpt_path) / "model.onnx")
         samples = list(datamodule.samples(256))
         net = nn.Sequential(model.pixels, model.net).cpu().eval()
         known, training = datamodule.images("val"), None

@@ -73,6 +73,8 @@ def main(args: Sequence[str] | None = None) -> int:
     for message in _NOISE:
         warnings.filterwarnings("ignore", message)
     set_loader("yaml", load_yaml, (yaml.YAMLError,))
+    # PyYAML knows no kinds of str: a default may be one, as Timer's interval is an enum of words.
+    yaml.SafeDumper.add_multi_representer(str, yaml.SafeDumper.represent_str)
     try:
         with interruption.handled():
             words = sys.argv[1:] if args is None else args
@@ -96,7 +98,7 @@ def main(args: Sequence[str] | None = None) -> int:
     except Timeout as error:
         return _fail(f"another process is at work there: {error.lock_file} is held", 2)
     except (ImportError, SyntaxError) as error:  # of a class that a config or checkpoint names
-        missing = isinstance(error, ModuleNotFoundError)
+        missing = isinstance(error, ModuleNotFoundError) and error.name  # Lightning raises it, nameless, with advice
         advice = ": if it is your own, name a config file beside it, or that of the run, with --config"
         return _fail(f"{type(error).__name__}: {error}{advice if missing else ''}", 2)
     except OSError as error:

@@ -109,6 +109,11 @@ def check_trainer(config: Namespace) -> None:
                 "StochasticWeightAveraging averages after the last checkpoint is written, which keeps nothing of "
                 "it: take --trainer.callbacks+ SWA --trainer.callbacks.from_epoch N"
             )
+        if str(getattr(each, "class_path", "")).endswith(".BackboneFinetuning"):
+            raise InputError(
+                "BackboneFinetuning is for modules with a backbone: take --trainer.callbacks+ Freeze "
+                "--trainer.callbacks.until_epoch N"
+            )
         given = getattr(each, "init_args", {})
         if any(given.get(f"update_starting_at_{name}") is not None for name in ("step", "epoch")):
             raise InputError(

@@ -16,6 +16,7 @@ import pytest
 import torch
 import yaml
 from lightning.pytorch.strategies import SingleDeviceStrategy
+from lightning_utilities.core.imports import RequirementCache
 
 from cifar_lightning.callbacks import BestCheckpoint, LastCheckpoint
 from cifar_lightning.checkpoint import write
@@ -335,6 +336,12 @@ class TestFit:
         assert result.code == 0, result.err
         assert len(lines(result.out, "epoch ")) == 2
 
+    def test_a_default_that_is_an_enum_is_a_word_in_the_config_of_the_run(self, run: Run) -> None:
+        result = run("fit", *BRIEF, "--trainer.callbacks+", "Timer")
+        assert result.code == 0, result.err
+        callbacks = yaml.safe_load(Path("runs/cnn/version_0/config.yaml").read_text())["trainer"]["callbacks"]
+        assert callbacks[-1]["init_args"]["interval"] == "step"
+
     def test_a_progress_bar_of_ones_own_needs_no_terminal(self, run: Run) -> None:
         result = run("fit", *BRIEF, "--trainer.callbacks+", "RichProgressBar")
         assert result.code == 0, result.err
@@ -637,6 +644,7 @@ class TestMistakes:
                 ["fit", *RESNET, "--model.net.weights", "DEFAULT", "--model.net.sha256", "00"],
                 "model.net.weights is the name DEFAULT: leave the digest out (null)",
             ),
+            (["fit", "--data", "Digits", "--trainer.callbacks+", "BackboneFinetuning"], "--trainer.callbacks+ Freeze"),
             (["fit", "--data", "Digits", "--trainer.max_epochs", "0"], "trainer.max_epochs is 0: nothing"),
             (["fit", "--data", "Digits", "--trainer.val_check_interval", "99"], "val_check_interval"),
             (["fit", "--data", "Digits", "--seed_everything", "-3"], "-3 is not in bounds"),
@@ -660,6 +668,17 @@ class TestMistakes:
         assert result.code == 2
         assert len(lines(result.err, "error: ")) == 1
         assert "Traceback" not in result.err
+
+    def test_what_a_callback_of_lightning_needs_is_not_the_users_own(
+        self, run: Run, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        missing = RequirementCache("psutil>=999")
+        monkeypatch.setattr("lightning.pytorch.callbacks.device_stats_monitor._PSUTIL_AVAILABLE", missing)
+        result = run("fit", *BRIEF, "--trainer.callbacks+", "DeviceStatsMonitor")
+        assert result.code == 2
+        (line,) = lines(result.err, "error: ")
+        assert "psutil" in line
+        assert "your own" not in line
 
     @pytest.mark.parametrize(
         ("text", "sentence"),

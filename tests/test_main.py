@@ -630,6 +630,7 @@ class TestMistakes:
             (["predict"], "predict needs a checkpoint: name its file with --ckpt_path"),
             (["fit", "--data", "Digits", "--trainer.accumulate_grad_batches", "0"], "must be at least 1"),
             (["fit", "--model.net.widths", "32"], "model.net.widths: expected tuple, got '32': write [32]"),
+            (["fit", "--model.scheduler", "ReduceLROnPlateau"], "such as torch.optim.lr_scheduler.ReduceLROnPlateau"),
             (["fit", "--model.scheduler", "CosineAnnealingLR"], "model.scheduler.T_max is missing: give it as --model"),
             (["fit", "--data", "Digits", "--checkpoint.save_top_k", "3"], "--checkpoint.filename best-{epoch}"),
             (

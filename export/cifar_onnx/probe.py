@@ -56,9 +56,13 @@ def _limit() -> None:
         import resource
     except ImportError:  # on Windows only the time is limited
         return
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-    resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    limits = {resource.RLIMIT_AS: MEMORY, resource.RLIMIT_CPU: SECONDS, resource.RLIMIT_CORE: 0}
+    if sys.platform == "darwin":  # whose kernel refuses it: https://github.com/python/cpython/issues/78783
+        del limits[resource.RLIMIT_AS]
+    for kind, most in limits.items():
+        hard = resource.getrlimit(kind)[1]  # of the whole session's, which may be lower and cannot be raised
+        most = most if hard == resource.RLIM_INFINITY else min(most, hard)
+        resource.setrlimit(kind, (most, most))
 
 
 def _try(data: bytes) -> None:

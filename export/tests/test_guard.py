@@ -1,5 +1,7 @@
 """Hostile and damaged files: refused on their bytes, or in a trial that may die of them."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -167,6 +169,29 @@ def test_a_trial_imports_nothing_from_where_the_user_is(
     (tmp_path / "cifar_onnx.py").write_text("raise SystemExit('not ours')")
     monkeypatch.chdir(tmp_path)
     probe.run(model.read_bytes(), "m.onnx")
+
+
+def test_a_trial_keeps_to_limits_that_are_lower_than_its_own(model: Path) -> None:
+    """A login node's, for one, which no process may raise."""
+    pytest.importorskip("resource")
+    lower = "import resource; resource.setrlimit(resource.RLIMIT_CPU, (9, 9))"
+    words = [sys.executable, "-P", "-c", f"{lower}; from cifar_onnx.probe import trial; trial()"]
+    done = subprocess.run(words, input=model.read_bytes(), capture_output=True)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_a_trial_on_macos_sets_no_limit_that_is_refused_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    resource, taken = pytest.importorskip("resource"), []
+
+    def setrlimit(kind: int, limits: tuple[int, int]) -> None:
+        if kind == resource.RLIMIT_AS:
+            raise ValueError("current limit exceeds maximum limit")
+        taken.append(kind)
+
+    monkeypatch.setattr(resource, "setrlimit", setrlimit)
+    monkeypatch.setattr(sys, "platform", "darwin")
+    probe._limit()
+    assert taken == [resource.RLIMIT_CPU, resource.RLIMIT_CORE]
 
 
 def test_what_the_guard_lets_pass_is_tried_in_a_process_of_its_own(model: Path, tmp_path: Path) -> None:

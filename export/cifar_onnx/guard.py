@@ -10,7 +10,9 @@ from math import prod
 from cifar_onnx.errors import ContractError
 
 MAX_NODES = 20_000
+MAX_FIELDS = 500_000  # of two bytes at least, which take a hundred times their size of memory while they are judged
 MAX_ELEMENTS = 2**29  # of a tensor: 2 GB as float32, which is as much as an ONNX file can hold
+MAX_SIDES = 64  # of a tensor, as in numpy: to multiply them takes time that grows with the square of their number
 
 # What messages hold, as far as it matters here: field -> kind of message.
 _CHILDREN = {
@@ -53,8 +55,9 @@ def fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
 
     Raises:
         IndexError: the bytes are no message.
+        ContractError: there are more than `MAX_FIELDS`.
     """
-    at, end = 0, len(message)
+    at, end, count = 0, len(message), 0
 
     def varint() -> int:
         nonlocal at
@@ -68,6 +71,8 @@ def fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
         raise IndexError("varint")
 
     while at < end:
+        count += 1
+        _check_fields(count)
         key = varint()
         if not 8 <= key < 2**32:  # readers would take its lower half for another field
             raise IndexError("field number")
@@ -96,12 +101,14 @@ def check(data: bytes) -> None:
         ContractError: naming what it holds.
         IndexError: the bytes are no ONNX model.
     """
-    nodes = 0
+    nodes = count = 0
     todo: list[tuple[str, memoryview]] = [("model", memoryview(data))]
     while todo:
         kind, message = todo.pop()
         children, refused = _CHILDREN.get(kind, {}), _REFUSED.get(kind, {})
         found = list(fields(message))
+        count += len(found)
+        _check_fields(count)
         if any(sum(number == each for each, _ in found) > 1 for number in _ONCE.get(kind, ())):
             raise IndexError("twice what is there once")
         for number, value in found:
@@ -128,6 +135,11 @@ def check(data: bytes) -> None:
         raise ContractError(f"holds {nodes:,} operations: more than {MAX_NODES:,} are not taken")
 
 
+def _check_fields(count: int) -> None:
+    if count > MAX_FIELDS:
+        raise ContractError(f"holds more than {MAX_FIELDS:,} fields: a classifier has fewer")
+
+
 def _texts(found: Fields, field: int) -> set[bytes]:
     return {bytes(value) for number, value in found if number == field and isinstance(value, memoryview)}
 
@@ -146,7 +158,7 @@ def _check_tensor(found: Fields) -> None:
             raise ContractError("keeps weights outside the file (external data): ask for a model in one file")
         if number == _DIMS:
             dims += [value] if isinstance(value, int) else _packed(value)
-    if any(dim > MAX_ELEMENTS for dim in dims) or prod(dims) > MAX_ELEMENTS:
+    if len(dims) > MAX_SIDES or any(dim > MAX_ELEMENTS for dim in dims) or prod(dims) > MAX_ELEMENTS:
         raise ContractError("holds a tensor of a size beyond all measure")
     kinds = [value for number, value in found if number == _TYPE and isinstance(value, int)]
     size = _SIZES.get(kinds[-1] % 2**32) if kinds else None

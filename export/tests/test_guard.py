@@ -1,5 +1,6 @@
 """Hostile and damaged files: refused on their bytes, or in a trial that may die of them."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -44,6 +45,7 @@ HOSTILE = {
     "a huge product": (field(5, tensor(2**20, 2**20)), "size beyond all measure"),
     "a negative side": (field(5, tensor(2**64 - 1)), "size beyond all measure"),
     "packed sides": (field(5, field(1, b"\x80\x80\x80\x80\x10\x02")), "size beyond all measure"),
+    "more sides than numpy knows": (field(5, field(1, b"\x01" * 65)), "size beyond all measure"),
     # Putting it together would take time that grows with the square of its length.
     "a side without an end": (field(5, field(1, b"\x80" * 100_000)), "not an ONNX file, or a damaged one"),
     "too few bytes": (field(5, tensor(3, raw=bytes(8))), "bytes do not fit its size"),
@@ -75,6 +77,21 @@ def test_hostile_files_are_refused_before_onnxruntime_sees_them(
 def test_so_are_those_with_more_than_a_graph(rest: bytes, reason: str) -> None:
     with pytest.raises(ContractError, match=reason):
         contract.parse(model_of(INFO) + rest)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        field(2, b"") * 301,  # which is seen while the contract is looked for
+        field(14, field(3, b"") * 301),
+        field(7, field(11, field(3, b"") * 99) * 4),
+    ],
+    ids=["in the file", "beside the contract", "together"],
+)
+def test_a_file_of_too_many_fields_is_refused(more: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guard, "MAX_FIELDS", 300)
+    with pytest.raises(ContractError, match="holds more than 300 fields"):
+        contract.parse(contract.seal(more + field(14, field(1, b"classifier") + field(2, json.dumps(INFO).encode()))))
 
 
 @pytest.mark.parametrize(

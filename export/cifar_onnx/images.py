@@ -5,6 +5,8 @@ Notation: `H W` height and width of the picture, `S` side of the square that the
 
 import hashlib
 import io
+import struct
+from contextlib import suppress
 from glob import glob, has_magic
 from os import PathLike
 from pathlib import Path
@@ -113,7 +115,8 @@ def _upright_rgb(image: Image.Image, limit: int) -> Pixels:
         raise ImageError("floating-point pixels have no fixed range: convert them to 8 bits first")
     image.load()  # a PNG may hold its EXIF behind the pixels
     exif = Image.Exif()
-    exif.load(image.info.get("exif") or b"")  # Pillow's getexif looks at XMP besides, which browsers do not
+    with suppress(SyntaxError, struct.error):  # what is no EXIF turns no picture, as in browsers
+        exif.load(image.info.get("exif") or b"")  # Pillow's getexif looks at XMP besides, which browsers do not
     turn = _UPRIGHT.get(exif.get(_ORIENTATION, 1))
     if turn is not None:  # FLIP_LEFT_RIGHT is 0
         image = image.transpose(turn)

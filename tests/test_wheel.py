@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import tarfile
 import zipfile
 from email.parser import Parser
 from importlib.metadata import distribution
@@ -83,6 +84,15 @@ def test_the_wheel_carries_types_licence_and_the_page(wheel: Path) -> None:
     assert {"cifar_onnx/py.typed", "cifar_onnx/js/index.html", "cifar_onnx/js/worker.mjs"} <= set(names)
     assert any(name.endswith("/LICENSE") for name in names)
     assert not any("tests" in name or "node_modules" in name for name in names)
+
+
+def test_the_source_distribution_carries_what_its_tests_need(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "sdist", "-d", str(tmp_path)]
+    subprocess.run(command, cwd=EXPORT, check=True, timeout=120, stdout=subprocess.DEVNULL)
+    (path,) = tmp_path.iterdir()
+    with tarfile.open(path) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    assert {"tests/conftest.py", "tests/digits.onnx", "js/index.html"} <= names
 
 
 @pytest.mark.parametrize("module", ["torch", "lightning", "onnx", "cifar_lightning"])

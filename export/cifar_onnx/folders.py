@@ -40,7 +40,7 @@ def labelled(folder: Path, classes: Sequence[str]) -> list[tuple[Path, int]]:
         part = next((part for part in _PARTS if part in unknown), None)
         hint = f": did you mean {folder / part}?" if part else ""
         raise InputError(f"{folder / unknown[0]}: {unknown[0]!r} is not one of the classes {', '.join(classes)}{hint}")
-    pairs = [(path, list(classes).index(name)) for name in found for path in files(folder / name)]
+    pairs = [(path, classes.index(name)) for name in found for path in files(folder / name)]
     if not pairs:
         raise InputError(f"{folder} holds no pictures: it must hold a folder of pictures for each class")
     return pairs

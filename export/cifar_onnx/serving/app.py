@@ -96,8 +96,7 @@ def _refusals(app: FastAPI) -> None:
 
     @app.exception_handler(RequestError)
     async def refused(_request: Request, error: RequestError) -> Response:
-        headers = {"retry-after": "1"} if error.status == 503 else None
-        return JSONResponse({"error": error.sentence}, error.status, headers)
+        return error.answer()
 
     @app.exception_handler(HTTPException)
     async def failed(request: Request, error: HTTPException) -> Response:

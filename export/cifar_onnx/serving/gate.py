@@ -1,7 +1,6 @@
 """What every request passes before it reaches the app: who may ask, how much, and how many at a time."""
 
 import ipaddress
-import json
 import re
 import time
 import uuid
@@ -10,6 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel
 from starlette.datastructures import Headers
+from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cifar_onnx.serving.metrics import Metrics
@@ -34,6 +34,11 @@ class RequestError(Exception):
     def __init__(self, status: int, sentence: str) -> None:
         super().__init__(sentence)
         self.status, self.sentence = status, sentence
+
+    def answer(self) -> JSONResponse:
+        """What its client gets."""
+        headers = {"retry-after": "1"} if self.status == 503 else None
+        return JSONResponse({"error": self.sentence}, self.status, headers)
 
 
 class Error(BaseModel):
@@ -127,7 +132,7 @@ class Gate:
                 self._check(headers, scope["method"] == "POST")
                 await self._app(scope, limited, answer)
             except RequestError as error:
-                await refuse(answer, error)
+                await error.answer()(scope, receive, answer)
         finally:
             self.working -= counted
             self._held -= received
@@ -171,13 +176,3 @@ class Gate:
 def _name(host: str) -> str:
     """A host without its port."""
     return re.sub(r":\d*$", "", host)
-
-
-async def refuse(send: Send, error: RequestError) -> None:
-    """Answer with a refusal's sentence."""
-    body = json.dumps({"error": error.sentence}).encode()
-    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
-    if error.status == 503:
-        headers.append((b"retry-after", b"1"))
-    await send({"type": "http.response.start", "status": error.status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})

@@ -5,9 +5,11 @@ Notation: `H W` height and width of the picture, `S` side of the square that the
 
 import hashlib
 import io
+import re
 import struct
 from contextlib import suppress
 from glob import glob, has_magic
+from itertools import islice
 from os import PathLike
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -15,6 +17,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
+from PIL.JpegImagePlugin import JpegImageFile
 
 from cifar_onnx.errors import ImageError, InputError
 from cifar_onnx.folders import files
@@ -40,6 +43,8 @@ _UPRIGHT = {
 MAX_PIXELS = 100_000_000  # 300 MB once decoded; a 230 KB file can claim more
 PAD_VALUE = 128  # mid-grey, where mode `pad` has no picture
 MAX_SIDE = 65_535  # pixels, as JPEG's
+MAX_SCANS = 100  # of a JPEG, as libvips has it: each goes over the whole picture, and may be of 40 bytes
+_SCAN = re.compile(rb"\xff\xda\x00(?:\x08\x01|\x0a\x02|\x0c\x03|\x0e\x04)")  # marker, length of its head, components
 # Weights of the resize are whole numbers of steps. So float32 adds them, and pixels times weights, without rounding
 # (sums stay below 2^24 where S is 8 or more): every runtime on every machine sees the same pixels, in whatever order it
 # adds.
@@ -111,6 +116,10 @@ def _upright_rgb(image: Image.Image, limit: int) -> Pixels:
         raise ImageError(f"{image.width} x {image.height} pixels are more than the limit of {limit:,}")
     if max(image.size) > MAX_SIDE:
         raise ImageError(f"{image.width} x {image.height} pixels: no side may be longer than {MAX_SIDE:,}")
+    if isinstance(image, JpegImageFile) and image.fp:
+        image.fp.seek(0)
+        if sum(1 for _ in islice(_SCAN.finditer(image.fp.read()), MAX_SCANS + 1)) > MAX_SCANS:
+            raise ImageError(f"a JPEG of more than {MAX_SCANS} scans, which would take very long")
     if image.mode == "F":
         raise ImageError("floating-point pixels have no fixed range: convert them to 8 bits first")
     image.load()  # a PNG may hold its EXIF behind the pixels

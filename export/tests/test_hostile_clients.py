@@ -43,6 +43,14 @@ def blank(side: int) -> bytes:
     return buffer.getvalue()
 
 
+def scans(count: int) -> bytes:
+    """A JPEG that goes over its picture again and again."""
+    buffer = io.BytesIO()
+    Image.new("L", (1000, 1000)).save(buffer, "JPEG", progressive=True)
+    *rest, last = buffer.getvalue()[:-2].split(b"\xff\xda")
+    return b"\xff\xda".join([*rest, *[last] * count]) + b"\xff\xd9"
+
+
 async def ask(gate: Gate, path: str, body: bytes, headers: dict[str, str], leave: asyncio.Event) -> tuple[int, bytes]:
     """Status and body of the answer to a client, in this process, that waits for it until it leaves."""
     request = {"type": "http", "method": "POST", "path": path, "query_string": b"", "root_path": ""}
@@ -352,14 +360,15 @@ def test_many_large_bodies_at_once_are_told_to_come_back() -> None:
 def test_bombs_are_refused_at_once(server: Server) -> None:
     """Within 100 ms, where the machine has them."""
     memory = server.memory
-    for bomb in (blank(5001), blank(9000)):
+    too_large = "pixels are more than the limit of 25,000,000"
+    for bomb, words in ((blank(5001), too_large), (blank(9000), too_large), (scans(1000), "more than 100 scans")):
         times = []
         for _ in range(5):
             began = time.monotonic()
             status, said = server.predict(bomb)
             times.append(time.monotonic() - began)
             assert status == 422
-            assert "pixels are more than the limit of 25,000,000" in said["error"]
+            assert words in said["error"]
         assert min(times) <= 0.1
     assert server.memory - memory <= 20
 

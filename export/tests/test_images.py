@@ -178,6 +178,23 @@ def test_a_bomb_is_refused_by_its_header(monkeypatch: pytest.MonkeyPatch) -> Non
         images.decode(encoded)
 
 
+def test_a_jpeg_of_scans_without_end_is_refused(tmp_path: Path) -> None:
+    """A file of 20 MB could hold half a million of them, and each takes as long as the picture is large."""
+    grey = saved(Image.new("L", (40, 20), 128), "JPEG", progressive=True)
+    *rest, last = grey[:-2].split(b"\xff\xda")
+
+    def of(scans: int) -> bytes:
+        return b"\xff\xda".join([*rest, *[last] * (scans - len(rest) + 1)]) + grey[-2:]
+
+    # What cameras put behind a picture, a film for one, holds the marker by chance.
+    assert np.array_equal(images.decode(of(100) + b"\xff\xda" * 200), images.decode(grey))
+    path = tmp_path / "a.jpg"
+    path.write_bytes(of(101))
+    for source in (path, of(101), Image.open(io.BytesIO(of(101)))):
+        with pytest.raises(ImageError, match="a JPEG of more than 100 scans"):
+            images.decode(source)
+
+
 @pytest.mark.parametrize(
     "array", [np.zeros((4, 4, 3)), np.zeros((4, 4, 4), np.uint8), np.zeros((0, 4, 3), np.uint8), np.zeros(3, np.uint8)]
 )

@@ -17,6 +17,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
+from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 
 from cifar_onnx.errors import ImageError, InputError
@@ -120,6 +121,8 @@ def _upright_rgb(image: Image.Image, limit: int) -> Pixels:
         image.fp.seek(0)
         if sum(1 for _ in islice(_SCAN.finditer(image.fp.read()), MAX_SCANS + 1)) > MAX_SCANS:
             raise ImageError(f"a JPEG of more than {MAX_SCANS} scans, which would take very long")
+    if isinstance(image, ImageFile) and any(tile.codec_name == "ppm_plain" for tile in image.tile):
+        raise ImageError("its pixels are written as text (plain PPM), which is slow to read: save it as PNG")
     if image.mode == "F":
         raise ImageError("floating-point pixels have no fixed range: convert them to 8 bits first")
     image.load()  # a PNG may hold its EXIF behind the pixels

@@ -5,14 +5,12 @@ Notation: `H W` height and width of the picture, `S` side of the square that the
 
 import hashlib
 import io
-import re
 import struct
 from contextlib import suppress
 from glob import glob, has_magic
-from itertools import islice
 from os import PathLike
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import IO, Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +18,7 @@ from PIL import Image, UnidentifiedImageError
 from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 
+from cifar_onnx import jpeg
 from cifar_onnx.errors import ImageError, InputError
 from cifar_onnx.folders import files
 
@@ -44,8 +43,6 @@ _UPRIGHT = {
 MAX_PIXELS = 100_000_000  # 300 MB once decoded; a 230 KB file can claim more
 PAD_VALUE = 128  # mid-grey, where mode `pad` has no picture
 MAX_SIDE = 65_535  # pixels, as JPEG's
-MAX_SCANS = 100  # of a JPEG, as libvips has it: each goes over the whole picture, and may be of 40 bytes
-_SCAN = re.compile(rb"\xff\xda\x00(?:\x08\x01|\x0a\x02|\x0c\x03|\x0e\x04)")  # marker, length of its head, components
 # Weights of the resize are whole numbers of steps. So float32 adds them, and pixels times weights, without rounding
 # (sums stay below 2^24 where S is 8 or more): every runtime on every machine sees the same pixels, in whatever order it
 # adds.
@@ -86,8 +83,10 @@ def decode(source: Source, limit: int = MAX_PIXELS) -> Pixels:
     name = "the picture" if isinstance(source, bytes | Image.Image) else str(source)
     try:
         if isinstance(source, Image.Image):
+            if isinstance(source, JpegImageFile) and source.fp:
+                jpeg.check(source.fp)
             return _upright_rgb(source, limit)
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS) as image:
+        with io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb") as file, opened(file) as image:
             return _upright_rgb(image, limit)
     except FileNotFoundError:
         raise ImageError(f"{name}: no such file") from None
@@ -101,6 +100,12 @@ def decode(source: Source, limit: int = MAX_PIXELS) -> Pixels:
         raise ImageError(f"{name}: {error}") from None
     except Exception as error:  # Pillow raises nearly anything for cut or rotten files
         raise ImageError(f"{name}: cannot be decoded ({error})") from None
+
+
+def opened(file: IO[bytes]) -> ImageFile:
+    """A picture whose pixels are not decoded yet."""
+    jpeg.check(file)
+    return Image.open(file, formats=FORMATS)
 
 
 def _from_array(array: NDArray[np.uint8]) -> Pixels:
@@ -117,10 +122,6 @@ def _upright_rgb(image: Image.Image, limit: int) -> Pixels:
         raise ImageError(f"{image.width} x {image.height} pixels are more than the limit of {limit:,}")
     if max(image.size) > MAX_SIDE:
         raise ImageError(f"{image.width} x {image.height} pixels: no side may be longer than {MAX_SIDE:,}")
-    if isinstance(image, JpegImageFile) and image.fp:
-        image.fp.seek(0)
-        if sum(1 for _ in islice(_SCAN.finditer(image.fp.read()), MAX_SCANS + 1)) > MAX_SCANS:
-            raise ImageError(f"a JPEG of more than {MAX_SCANS} scans, which would take very long")
     if isinstance(image, ImageFile) and any(tile.codec_name == "ppm_plain" for tile in image.tile):
         raise ImageError("its pixels are written as text (plain PPM), which is slow to read: save it as PNG")
     if image.mode == "F":

@@ -193,8 +193,17 @@ def test_a_jpeg_of_scans_without_end_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.jpg"
     path.write_bytes(of(101))
     for source in (path, of(101), Image.open(io.BytesIO(of(101)))):
-        with pytest.raises(ImageError, match="a JPEG of more than 100 scans"):
+        with pytest.raises(ImageError, match="a JPEG of more than 100 scans or pieces of EXIF"):
             images.decode(source)
+
+
+def test_so_is_one_of_exif_without_end() -> None:
+    """Of 20 MB Pillow puts together a million pieces, one after the other."""
+    plain = saved(Image.fromarray(HALVES), "JPEG")
+    piece = b"\xff\xe1\0\x0aExif\0\0II"
+    assert images.decode(plain[:2] + 98 * piece + plain[2:]).shape == HALVES.shape
+    with pytest.raises(ImageError, match="a JPEG of more than 100 scans or pieces of EXIF"):
+        images.decode(plain[:2] + 100 * piece + plain[2:])
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from cifar_onnx import contract, images
 from cifar_onnx.classifier import Classifier
@@ -113,7 +112,7 @@ class Served:
     def _pixels(self, picture: bytes) -> int:
         """Pixels that will be decoded of a picture's file: none where there are more than the limit."""
         try:
-            with Image.open(io.BytesIO(picture), formats=images.FORMATS) as image:
+            with images.opened(io.BytesIO(picture)) as image:
                 pixels = image.width * image.height
         except Exception:  # which reason it is, the decoder says
             return 0

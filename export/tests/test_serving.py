@@ -21,7 +21,7 @@ from cifar_onnx.__main__ import main
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    with Server(MODEL, "--allow-host", "Photos.Example") as running:
+    with Server(MODEL, "--allow-host", "Photos.Example.") as running:
         yield running
 
 

@@ -82,7 +82,7 @@ class Gate:
 
     def __init__(self, app: ASGIApp, metrics: Metrics, hosts: Collection[str], body: int, capacity: int) -> None:
         self._app, self._metrics, self._body, self._capacity = app, metrics, body, capacity
-        self._hosts = {"localhost", *(host.lower() for host in hosts)}
+        self._hosts = {"localhost", *(host.lower().rstrip(".") for host in hosts)}
         self.draining = False
         self.working = 0
         self._held = 0  # bytes of the bodies of these

@@ -57,7 +57,12 @@ def _parser() -> argparse.ArgumentParser:
     speed = group.add_parser("benchmark", help="how fast a model is on this machine", allow_abbrev=False)
     speed.add_argument("model", nargs="?", default="model.onnx", help="the model file (default: %(default)s)")
     speed.add_argument("--photos", nargs="+", default=[], metavar="PATH", help="pictures instead of the golden samples")
-    speed.add_argument("--seconds", type=_within(0, 60), default=0.5, help="for each setting (default: %(default)s)")
+    speed.add_argument(
+        "--seconds",
+        type=_within(0, 60),
+        default=0.5,
+        help="for each setting (default: %(default)s); batches that would take more than 10 are left out",
+    )
     speed.add_argument("--json", action="store_true", help="JSON instead of a table")
     speed.add_argument("--provider", action="append", metavar="NAME", help="execution provider (default: cpu)")
     speed.set_defaults(run=commands.benchmark)

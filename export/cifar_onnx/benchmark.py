@@ -17,6 +17,9 @@ from cifar_onnx.images import decode, find
 from cifar_onnx.session import usable_cpus
 
 BATCHES = (1, 8, 32, 256)
+PICTURES = 32  # different ones at most; larger batches hold them several times
+PATIENCE = 10.0  # seconds for a setting at most: of photos from a camera a large batch would take minutes
+_WARM, _LAPS = 2, 3  # calls that do not count, and after them at least
 ENOUGH = 0.95  # of the best throughput: what a larger batch adds beyond it is not worth its latency
 
 
@@ -60,20 +63,21 @@ def ceiling(seconds: float = 0.5) -> float:
 
 
 def encoded(path: str, paths: Sequence[str]) -> list[bytes]:
-    """Pictures as files hold them: those at `paths`, files or folders, or else the golden samples of the model."""
+    """Pictures as files hold them: some from all over `paths`, files or folders, or else the model's golden samples."""
     if not paths:
         golden = [each.encoded for each in contract.read(path)[1].golden]
         if not golden:
             raise InputError(f"{path} holds no golden samples: name pictures with --photos")
         return golden
     files = [file for each in paths for file in find(each)]
+    files = files[:: -(-len(files) // PICTURES)]
     for file in files:
         decode(file)  # an error names it
     return [file.read_bytes() for file in files]
 
 
 def benchmark(path: str, pictures: Sequence[bytes], seconds: float, providers: Sequence[str]) -> Iterator[Timing]:
-    """Time every setting, one after the other.
+    """Time every setting, one after the other, but for batches that would take too long.
 
     Args:
         path: the model file.
@@ -85,6 +89,7 @@ def benchmark(path: str, pictures: Sequence[bytes], seconds: float, providers: S
     for threads in _threads():
         classifier = Classifier(path, providers=providers, threads=threads)
         size, flops = classifier.contract.size, classifier.contract.info.get("cost", {}).get("flops")
+        pace = {"pixels": 0.0, "files": 0.0}  # seconds for each picture, as far as it is known
         pixels = generator.integers(256, size=(max(BATCHES), size, size, 3), dtype=np.uint8)
         for batch in BATCHES:
             some = [pictures[i % len(pictures)] for i in range(batch)]
@@ -93,9 +98,12 @@ def benchmark(path: str, pictures: Sequence[bytes], seconds: float, providers: S
                 "files": partial(classifier, some, batch_size=batch),
             }
             for work, call in works.items():
+                if (_WARM + _LAPS) * batch * pace[work] > PATIENCE:
+                    continue
                 times = np.array(list(_laps(call, seconds)))
                 p50, p90, p99 = 1000 * np.percentile(times, (50, 90, 99))
                 rate = batch * len(times) / times.sum()
+                pace[work] = 1 / rate
                 yield Timing(work, threads, batch, p50, p90, p99, rate, flops and rate * flops / 1e9)
 
 
@@ -133,10 +141,10 @@ def _threads() -> list[int]:
 
 def _laps(call: Callable[[], object], seconds: float) -> Iterator[float]:
     """Seconds of each call, three at least, after two that do not count."""
-    for _ in range(2):
+    for _ in range(_WARM):
         call()
     end, laps = time.perf_counter() + seconds, 0
-    while laps < 3 or time.perf_counter() < end:
+    while laps < _LAPS or time.perf_counter() < end:
         start = time.perf_counter()
         call()
         yield time.perf_counter() - start

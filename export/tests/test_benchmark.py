@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,6 +28,28 @@ def test_every_setting_is_timed(model: Path, monkeypatch: pytest.MonkeyPatch) ->
         assert 0 < each.p50 <= each.p90 <= each.p99
         # The mean lies between the fastest and the slowest lap.
         assert each.images_per_second == pytest.approx(1000 * each.batch / each.p50, rel=3)
+
+
+def test_batches_that_would_take_minutes_are_left_out(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of photos from a camera 256 take half a minute, five times over, for each number of threads."""
+    monkeypatch.setattr(benchmark, "usable_cpus", lambda: 1)
+
+    def laps(call: Any, _seconds: float) -> list[float]:
+        batch: int | None = call.keywords.get("batch_size")
+        return [0.1 * batch] if batch else [0.02 * len(call.args[0])]
+
+    monkeypatch.setattr(benchmark, "_laps", laps)
+    timings = list(benchmark.benchmark(str(model), benchmark.encoded(str(model), []), 0, ("cpu",)))
+    settings = {(each.work, each.batch) for each in timings}
+    assert settings == {("pixels", 1), ("pixels", 8), ("pixels", 32), ("files", 1), ("files", 8)}
+    assert advise(timings).batch == BATCH
+
+
+def test_of_a_large_folder_some_pictures_are_taken_from_all_over_it(model: Path, tmp_path: Path) -> None:
+    picture = benchmark.encoded(str(model), [])[0]
+    for number in range(70):
+        (tmp_path / f"{number:02}.png").write_bytes(picture if number % 3 == 0 else b"nobody looks at it")
+    assert benchmark.encoded(str(model), [str(tmp_path)]) == [picture] * 24
 
 
 def test_advice_is_the_default_where_nothing_is_clearly_faster(monkeypatch: pytest.MonkeyPatch) -> None:

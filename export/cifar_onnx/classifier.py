@@ -23,6 +23,8 @@ _LARGE = 1_000_000  # pixels of a picture that is made a square as soon as it is
 _PIXELS_TOGETHER = 16_000_000  # in one run of the graph, whose resize takes about 27 bytes for each
 
 _OUTPUTS = ["logits", "probabilities", "familiarity"]
+# What is one picture or none, whatever else it could be taken apart into: letters, bytes, rows of pixels.
+_ONE = (str, PathLike, bytes, bytearray, memoryview, IOBase, Image.Image, np.ndarray)
 
 
 class Classifier:
@@ -30,8 +32,8 @@ class Classifier:
 
     Args:
         model: path of a model.onnx that holds a contract, or its bytes.
-        providers: onnxruntime execution providers in order of preference, `"cuda"` or `"CUDAExecutionProvider"`;
-            by default the CPU.
+        providers: onnxruntime execution providers in order of preference, or one, `"cuda"` or
+            `"CUDAExecutionProvider"`; by default the CPU.
         threads: how many threads the net may use; by default as many as the CPUs this process may run on.
         untrusted: try the file first in a process of its own that may take little memory and time.
 
@@ -76,13 +78,8 @@ class Classifier:
         Raises:
             ImageError: a picture cannot be decoded.
         """
-        if isinstance(image, str | PathLike | bytes | Image.Image | np.ndarray):
-            return self._predict([self._decode(image)])[0]
-        if not isinstance(image, Iterable) or isinstance(image, bytearray | memoryview | IOBase):
-            raise ImageError(
-                f"{type(image).__name__} is no picture: give a path, encoded bytes, a Pillow image or a uint8 array "
-                "(H, W, 3), or several of these"
-            )
+        if isinstance(image, _ONE) or not isinstance(image, Iterable):
+            return self._predict([self._decode(image)])[0]  # type: ignore[arg-type]  # which it says
         predictions = []
         for answer in self.stream(image, batch_size):
             if isinstance(answer, ImageError):
@@ -99,8 +96,10 @@ class Classifier:
                 decoded; 1 gives the answer for a picture before it asks for the next, as a camera needs it.
 
         Raises:
-            InputError: no batch is of that size.
+            InputError: no batch is of that size, or there is one picture where several are meant.
         """
+        if isinstance(images, _ONE):
+            raise InputError("a stream is of several pictures: put a single one into a list")
         if batch_size < 1:
             raise InputError(f"batch_size is {batch_size}: it must be at least 1")
         for pictures in self._decoded(images, batch_size):

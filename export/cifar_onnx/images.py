@@ -80,6 +80,11 @@ def decode(source: Source, limit: int = MAX_PIXELS) -> Pixels:
     """
     if isinstance(source, np.ndarray):
         return _from_array(source)
+    if not isinstance(source, str | PathLike | bytes | Image.Image):
+        raise ImageError(
+            f"{type(source).__name__} is no picture: give a path, encoded bytes, a Pillow image or a uint8 array "
+            "(H, W, 3), or several of these"
+        )
     name = "the picture" if isinstance(source, bytes | Image.Image) else str(source)
     try:
         if isinstance(source, Image.Image):

@@ -31,7 +31,7 @@ def session(
     # After a run the net's threads wait for the next one in a busy loop, and keep others from the CPUs: those that
     # decode pictures, for one. So they wait 30 microseconds only; older versions pass the setting over.
     options.add_session_config_entry("session.intra_op.spin_duration_us", "30")
-    wanted = [_full_name(provider) for provider in providers]
+    wanted = [_full_name(provider) for provider in ([providers] if isinstance(providers, str) else providers)]
     _require(wanted, ort.get_available_providers())
     try:
         made = ort.InferenceSession(model, options, providers=wanted)

@@ -89,6 +89,16 @@ def test_a_large_picture_waits_as_the_square_that_the_net_sees(
 def test_what_is_no_picture_is_said(classifier: Classifier, source: object) -> None:
     with pytest.raises(ImageError, match=rf"^{type(source).__name__} is no picture: give a path, encoded bytes"):
         classifier(source)  # type: ignore[call-overload]
+    (answer,) = classifier.stream([source])  # type: ignore[list-item]
+    assert isinstance(answer, ImageError)
+    assert "is no picture: give a path" in str(answer)
+
+
+@pytest.mark.parametrize("source", ["a.jpg", Path("a.jpg"), b"abc", np.zeros((2, 8, 3), np.uint8)], ids=type)
+def test_a_stream_of_one_picture_is_refused_and_not_taken_apart(classifier: Classifier, source: object) -> None:
+    """Letters would be names of files, and rows of pixels grey pictures."""
+    with pytest.raises(InputError, match="put a single one into a list"):
+        next(classifier.stream(source))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("threads", [-1, 0, 1025, 99999999999])
@@ -130,6 +140,7 @@ def test_a_provider_that_is_not_active_is_an_error(model: Path) -> None:
         Classifier(model, providers=[missing.lower(), "cpu"])
     with pytest.raises(InputError, match="unknown execution provider 'warp'"):
         Classifier(model, providers=["warp"])
+    assert Classifier(model, providers="cpu").providers == ["CPUExecutionProvider"]
 
 
 def test_a_provider_that_onnxruntime_gives_up_is_an_error(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:

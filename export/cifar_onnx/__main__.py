@@ -6,9 +6,12 @@ import io
 import math
 import os
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import get_args
+
+from PIL import Image
 
 from cifar_onnx import __version__, commands, images
 from cifar_onnx.errors import InputError
@@ -197,6 +200,7 @@ def _extra(module: str, command: str, extra: str) -> Callable[[argparse.Namespac
 
 
 if __name__ == "__main__":
+    warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # `images` has a limit of its own, and says so
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be text
     try:

@@ -99,8 +99,8 @@ def decode(source: Source, limit: int = MAX_PIXELS) -> Pixels:
         raise ImageError(f"{name}: is a folder, not a picture") from None
     except UnidentifiedImageError:
         raise ImageError(f"{name}: not a picture in one of the formats {', '.join(FORMATS)}") from None
-    except Image.DecompressionBombError as error:
-        raise ImageError(f"{name}: {error}") from None
+    except Image.DecompressionBombError:  # of Pillow's own limit, which is higher
+        raise ImageError(f"{name}: its pixels are more than the limit of {limit:,}") from None
     except ImageError as error:
         raise ImageError(f"{name}: {error}") from None
     except Exception as error:  # Pillow raises nearly anything for cut or rotten files

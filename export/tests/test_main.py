@@ -8,6 +8,7 @@ import re
 import runpy
 import subprocess
 import sys
+import zlib
 from errno import ENOSPC
 from pathlib import Path
 
@@ -206,6 +207,21 @@ def test_names_of_files_need_not_be_text(digits: Path) -> None:
     done = subprocess.run(words, capture_output=True, env={**os.environ, "PYTHONIOENCODING": "utf-8"})
     assert (done.returncode, done.stderr) == (0, b"")
     assert done.stdout.startswith(b"caf\\udce9.png ")
+
+
+def test_of_large_pictures_each_gets_its_sentence_and_pillow_says_nothing(digits: Path) -> None:
+    """Pillow warns from 89 million pixels on, and refuses twice as many by a sentence that names its own limit."""
+    png = next(digits.iterdir()).read_bytes()
+    for side in (9_900, 15_000):
+        header = b"IHDR" + side.to_bytes(4, "big") * 2 + b"\x08\0\0\0\0"
+        png = png[:12] + header + zlib.crc32(header).to_bytes(4, "big") + png[33:]
+        Path(f"{side}.png").write_bytes(png)
+    words = [sys.executable, "-m", "cifar_onnx", "classify", "9900.png", "15000.png"]
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (1, "")
+    first, second = done.stdout.splitlines()
+    assert first.startswith("9900.png   error: cannot be decoded")  # its pixels are not there
+    assert second == "15000.png  error: its pixels are more than the limit of 100,000,000"
 
 
 @pytest.mark.filterwarnings("ignore:.*found in sys.modules")

@@ -205,7 +205,8 @@ if __name__ == "__main__":
         sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be text
     try:
         code = main()
-        sys.stdout.flush()
+        if sys.stdout:  # which may be closed from the beginning
+            sys.stdout.flush()
     except BrokenPipeError:  # the reader, `head` for one, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import runpy
+import shlex
 import subprocess
 import sys
 import zlib
@@ -196,6 +197,13 @@ def test_a_reader_that_has_seen_enough_is_no_mistake(digits: Path) -> None:
     words = [sys.executable, "-m", "cifar_onnx", "classify", "digits", "--json"]
     done = subprocess.run(words, stdout=writing, stderr=subprocess.PIPE, text=True)
     os.close(writing)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a shell of POSIX")
+def test_without_an_output_there_is_still_an_exit_code() -> None:
+    words = f"{shlex.quote(sys.executable)} -m cifar_onnx info >&-"
+    done = subprocess.run(words, shell=True, stderr=subprocess.PIPE, text=True)
     assert (done.returncode, done.stderr) == (0, "")
 
 

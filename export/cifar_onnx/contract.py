@@ -87,6 +87,8 @@ def read(path: str | PathLike[str]) -> tuple[bytes, Contract]:
 
 def parse(data: bytes) -> Contract:
     """The contract inside the bytes of an ONNX file; raises ContractError as `read` does."""
+    if not data:
+        raise ContractError("an empty file: was it copied or downloaded to its end?")
     try:
         metadata = _metadata(data)
         if KEY not in metadata:

@@ -231,6 +231,8 @@ def find(pattern: str | PathLike[str]) -> list[Path]:
     Raises:
         InputError: nothing is there.
     """
+    if not str(pattern):  # a variable of a shell that is not set
+        raise InputError("an empty word names no picture")
     path = Path(pattern)
     if path.is_dir():
         found = _pictures(path)

@@ -28,7 +28,7 @@ def test_a_contract_of_the_known_format_is_taken() -> None:
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
-        (b"", "an ONNX file without a contract"),
+        (b"", "an empty file: was it copied"),
         (b"not an onnx file at all", "not an ONNX file, or a damaged one"),
         (field(7, b""), r"without a contract \(metadata key 'classifier'\): export it with"),
         (model_of({**INFO, "format": 2}), "contract format 2 is unknown: this version reads format 1"),

@@ -96,6 +96,8 @@ def test_sizes_are_those_before_the_net_sees_them(tmp_path: Path) -> None:
 def test_all_pictures_that_can_be_read_are_asked_whether_they_are_known(photos: Path) -> None:
     pixels = squares(photos, 8, "stretch")  # one of the files is no picture
     assert pixels.shape == (200, 8, 8, 3)
+    with pytest.raises(InputError, match="nowhere is not a folder: name one with pictures"):
+        squares(photos / "nowhere", 8, "stretch")
     many = np.concatenate([pixels, pixels])
     found = familiarities(lambda batch: (batch[:, 0, 0].astype(np.float32), batch.mean(axis=(1, 2, 3))), many)
     assert np.allclose(found, many.mean(axis=(1, 2, 3)))
@@ -318,7 +320,9 @@ class TestForeign:
         assert main(["evaluate", foreign, str(scans), *words]) == 2
         assert "holds no contract: say what it answers and takes with --classes" in capsys.readouterr().err
         assert main(["evaluate", str(MODEL), str(scans), *words, "--size", "8"]) == 2
-        assert "--size is for files without a contract" in capsys.readouterr().err
+        assert f"--size is for files without a contract: {MODEL} came with one" in capsys.readouterr().err
+        assert main(["evaluate", foreign, str(scans), *words, "--classes", "names.txt"]) == 2
+        assert "--classes names.txt: no such file, and no names with commas" in capsys.readouterr().err
         with pytest.raises(SystemExit, match="2"):
             main(["evaluate", foreign, str(scans), "--mean", "1,2"])
         assert "is not three numbers with commas between them" in capsys.readouterr().err
@@ -396,6 +400,8 @@ class TestSlices:
         table.write_bytes(b"path,place\n1.png,caf\xe9\n")
         with pytest.raises(InputError, match=r"groups\.csv cannot be read as a CSV file"):
             Groups(table)
+        with pytest.raises(InputError, match=r"none cannot be read as a CSV file: No such file or directory$"):
+            Groups(tmp_path / "none")
 
     def test_numbers_stand_in_their_order(self) -> None:
         whole = outcome(np.arange(40) % 2, 0.8)

@@ -256,6 +256,8 @@ def test_find_takes_files_folders_and_globs(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="no pictures in this folder"):
         images.find(tmp_path / "empty")
+    with pytest.raises(InputError, match="an empty word names no picture"):
+        images.find("")
 
 
 def test_a_file_whose_name_looks_like_a_pattern_is_found(tmp_path: Path) -> None:

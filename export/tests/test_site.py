@@ -37,7 +37,7 @@ def test_a_site_is_written_again_but_over_nothing_else(
         assert main(["web", str(model), *words]) == 2
         assert said in capsys.readouterr().err
     assert main(["web", "photos/a.jpg"]) == 2
-    assert "photos/a.jpg: an ONNX file without a contract" in capsys.readouterr().err
+    assert "photos/a.jpg: an empty file" in capsys.readouterr().err
     shutil.rmtree("node_modules")
     monkeypatch.setattr(site, "JS", tmp_path)
     assert main(["web", str(model), "--output", "new"]) == 2

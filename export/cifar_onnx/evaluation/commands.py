@@ -88,14 +88,16 @@ def _subjects(paths: Sequence[str], options: argparse.Namespace) -> list[Subject
     subjects = [Subject(path, options) for path in paths]
     given = [f"--{name}" for name in ("classes", "mean", "std", "size", "resize") if getattr(options, name)]
     if given and not any(subject.foreign for subject in subjects):
-        raise InputError(f"{given[0]} is for files without a contract: {' and '.join(paths)} say it themselves")
+        raise InputError(f"{given[0]} is for files without a contract: {' and '.join(paths)} came with one")
     return subjects
 
 
 def _names(text: str) -> list[str]:
     """Class names: the lines of a file, or words with commas between them."""
-    if "," in text or not Path(text).is_file():
+    if "," in text:
         lines = text.split(",")
+    elif not Path(text).is_file():
+        raise InputError(f"--classes {text}: no such file, and no names with commas between them")
     else:
         try:
             lines = Path(text).read_text(encoding="utf-8-sig").splitlines()

@@ -111,8 +111,10 @@ def squares(folder: Path, size: int, mode: ResizeMode) -> Pixels:
     """Every picture below a folder that can be read, as the net sees it: `(N, S, S, 3)`.
 
     Raises:
-        InputError: there is none.
+        InputError: there is none, or no folder.
     """
+    if not folder.is_dir():
+        raise InputError(f"{folder} is not a folder: name one with pictures")
     pictures, paths = [], find(folder)
     for path in track(paths, f"reading {folder}", len(paths)):
         with suppress(ImageError):

@@ -111,7 +111,8 @@ class Groups:
             with path.open(newline="", encoding="utf-8-sig") as file:
                 columns, *rows = [row for row in csv.reader(file) if row] or [[]]
         except (OSError, UnicodeDecodeError, csv.Error) as error:
-            raise InputError(f"{path} cannot be read as a CSV file: {error}") from None
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise InputError(f"{path} cannot be read as a CSV file: {reason}") from None
         if "path" not in columns or len(columns) < 2:
             has = f"the columns {', '.join(columns)}" if columns else "no rows"
             raise InputError(f"{path} has {has}: it needs the column path, and another for each kind of group")

@@ -11,7 +11,9 @@ const MAX_SIDE = 65_535; // pixels, as in Python
 const METADATA = 14; // ModelProto.metadata_props: StringStringEntryProto {key = 1, value = 2}
 
 /** The contract inside the bytes of an ONNX file, checked; an InputError says what is wrong with it. */
-export async function readContract(bytes) {
+export async function readContract(file) {
+  const bytes = bytesOf(file);
+  if (bytes?.length === 0) throw new InputError("an empty file: was it copied or downloaded to its end?");
   const text = metadata(bytes).get(KEY);
   if (text === undefined) {
     throw new InputError(
@@ -39,8 +41,9 @@ export async function readContract(bytes) {
 }
 
 export class Classifier {
-  /** From the bytes of a model.onnx; `options` are those of an InferenceSession. */
-  static async load(bytes, ort, options = {}) {
+  /** From the bytes of a model.onnx, a Uint8Array or ArrayBuffer; `options` are those of an InferenceSession. */
+  static async load(file, ort, options = {}) {
+    const bytes = bytesOf(file);
     const contract = await readContract(bytes);
     try {
       return new Classifier(contract, await ort.InferenceSession.create(bytes, options), ort.Tensor);
@@ -54,13 +57,15 @@ export class Classifier {
   }
 
   /**
-   * What the model says of a picture, `data` being its RGB bytes row by row.
+   * What the model says of a picture `{data, width, height}`, `data` being its RGB bytes row by row, or RGBA: a canvas's
+   * ImageData is one.
    *
    * The fields are those of Python's `Prediction.as_dict`, `probabilities` of all classes in the order of the contract,
    * and `map` where the file has class activation maps: what spoke for the label, from 0 to 1, row by row, on the
    * square that the net sees.
    */
-  async classify({ data, width, height }, { topK = 5 } = {}) {
+  async classify(picture, { topK = 5 } = {}) {
+    const { data, width, height } = checked(picture);
     const { classes, unknown, sets } = this.contract;
     const image = new this.Tensor("uint8", data, [1, height, width, 3]);
     const outputs = await this.session.run({ image });
@@ -111,6 +116,18 @@ export function rgbOf({ data, width, height }) {
   }
   return { data: rgb, width, height };
 }
+
+/** The picture with its RGB bytes. */
+function checked(picture) {
+  const { data, width, height } = picture ?? {};
+  const each = data?.length / (width * height);
+  if (each !== 3 && each !== 4) {
+    throw new InputError("a picture is {data, width, height}, with the RGB or RGBA bytes of its pixels as data");
+  }
+  return each === 4 ? rgbOf(picture) : picture;
+}
+
+const bytesOf = (file) => (file instanceof ArrayBuffer ? new Uint8Array(file) : file);
 
 /** Which labels are in the set, as `uncertainty.py` has it. */
 function predictionSet(probabilities, ranked, { method, threshold }) {

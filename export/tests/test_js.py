@@ -144,6 +144,34 @@ def test_the_map_is_that_of_the_label(tmp_path: Path) -> None:
 
 
 @PACKAGES
+def test_what_browsers_give_is_taken_as_it_comes(model: Path) -> None:
+    """The ArrayBuffer of a response, and the RGBA of a canvas; what else there is, is no picture."""
+    code = f"""
+        const ort = await import("{(site.JS / "node_modules/onnxruntime-web/dist/ort.node.min.mjs").as_uri()}");
+        ort.env.wasm.numThreads = 1;
+        const file = Uint8Array.from(readFileSync(process.argv[2])).buffer;
+        const classifier = await js.Classifier.load(file, ort);
+        const data = Uint8Array.from({{ length: 64 * 4 }}, (_, at) => at);
+        const [of, half] = [{{ width: 8, height: 8 }}, data.map((value, at) => (at % 4 === 3 ? value : value / 2))];
+        for (const rgba of [data, half]) {{
+          const canvas = {{ ...of, data: Uint8ClampedArray.from(rgba) }};
+          const answers = [canvas, js.rgbOf(canvas)].map((each) => classifier.classify(each));
+          console.log(JSON.stringify((await Promise.all(answers)).map((each) => each.probabilities)));
+        }}
+        for (const none of [null, data, {{ ...of, data: data.subarray(1) }}, {{ width: 0, height: 0, data: [] }}]) {{
+          await classifier.classify(none).catch((error) => console.log(JSON.stringify([error.message])));
+        }}
+        await js.readContract(new ArrayBuffer()).catch((error) => console.log(JSON.stringify([error.message])));
+    """
+    *pairs, null, array, short, nothing, empty = evaluated(code, model)
+    assert [one == other for one, other in pairs] == [True, True]
+    assert pairs[0] != pairs[1]
+    assert null == array == short == nothing
+    assert null[0].startswith("a picture is {data, width, height}")
+    assert empty[0].startswith("an empty file")
+
+
+@PACKAGES
 def test_node_replays_golden_samples(model: Path, changed: Callable[..., Path]) -> None:
     result = node(model, "--verify")
     assert result.returncode == 0

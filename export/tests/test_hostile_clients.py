@@ -7,6 +7,8 @@ import os
 import random
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -521,12 +523,21 @@ def test_it_ends_in_order() -> None:
         assert not left
 
 
+def test_it_ends_in_order_from_the_line_on_that_says_where_it_serves() -> None:
+    words = [sys.executable, "-m", "cifar_onnx", "serve", str(MODEL), "--port", "0"]
+    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        assert process.stderr.readline().startswith("serving ")
+        process.terminate()
+        assert (process.wait(15), process.stderr.read()) == (0, "")
+
+
 def told_to_end(draining: bool) -> command.Server:
     """A server in this process that a signal has just reached, with one request in flight."""
     import uvicorn
 
     gate: Any = SimpleNamespace(draining=draining, working=1)
-    server = command.Server(uvicorn.Config(gate, log_config=None), gate)
+    server = command.Server(uvicorn.Config(gate, log_config=None), gate, "")
     server.handle_exit(signal.SIGTERM, None)
     return server
 

@@ -339,14 +339,20 @@ class TestAround:
     def test_its_address_is_said_as_it_is_typed_into_a_browser(
         self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
+        import uvicorn
+
         from cifar_onnx.serving import command
 
         class Listener:
             def getsockname(self) -> tuple[str, int]:
                 return "::1", 8000
 
+        async def started(*_: object) -> None:
+            assert "a page" not in capsys.readouterr().err
+
         monkeypatch.setattr(command, "_listen", lambda *_: Listener())
-        monkeypatch.setattr(command.Server, "run", lambda *_: None)
+        monkeypatch.setattr(uvicorn.Server, "startup", started)
+        monkeypatch.setattr(command.Server, "run", lambda self, sockets: asyncio.run(self.startup(sockets)))
         assert main(["serve", str(MODEL), "--host", "::1"]) == 0
         assert "at http://[::1]:8000: a page" in capsys.readouterr().err
 

@@ -23,9 +23,14 @@ _GRACE = 10.0  # seconds that requests have to end in once the server is told to
 class Server(uvicorn.Server):
     """uvicorn's, which first answers what has been asked, and says meanwhile that it is not ready."""
 
-    def __init__(self, config: uvicorn.Config, gate: Gate) -> None:
+    def __init__(self, config: uvicorn.Config, gate: Gate, greeting: str) -> None:
         super().__init__(config)
-        self._gate, self._end = gate, 0.0
+        self._gate, self._greeting, self._end = gate, greeting, 0.0
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Say where it serves once it does, and ends in order."""
+        await super().startup(sockets)
+        print(self._greeting, file=sys.stderr, flush=True)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to end; a second signal ends at once."""
@@ -65,10 +70,8 @@ def serve(options: argparse.Namespace) -> int:
     )
     host = f"[{options.host}]" if ":" in options.host else options.host
     address = f"http://{host}:{listener.getsockname()[1]}"
-    print(
-        f"serving {options.model} at {address}: a page for people, and /docs for programs", file=sys.stderr, flush=True
-    )
-    Server(config, gate).run([listener])
+    greeting = f"serving {options.model} at {address}: a page for people, and /docs for programs"
+    Server(config, gate, greeting).run([listener])
     return 0
 
 

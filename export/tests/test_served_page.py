@@ -87,7 +87,7 @@ def test_what_cannot_be_read_is_said(server: Server, page: Any, troubles: list[s
         drop(page, "notes.txt", b"hello", "text/plain")
     card = page.locator(".card.failed")
     card.wait_for()
-    assert "not a picture in one of the formats" in card.inner_text()
+    assert "Not a picture in one of the formats" in card.inner_text()
     assert len(troubles) == 1
     assert "422" in troubles.pop()  # Chromium itself tells of it
 

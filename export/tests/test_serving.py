@@ -54,7 +54,7 @@ class TestPredict:
         rows = json.loads(body)["predictions"]
         assert status == 200
         assert [row["name"] for row in rows] == [name for name, _ in files]
-        assert rows.pop(2)["error"].startswith("the picture: not a picture in one of the formats")
+        assert rows.pop(2)["error"].startswith("not a picture in one of the formats")
         assert [row["label"] for row in rows] == [golden.label for golden in GOLDEN]
 
     def test_headers_of_parts_may_be_written_as_browsers_write_them(self, server: Server) -> None:
@@ -92,7 +92,7 @@ class TestPredict:
             (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "image/png", 422, "not a picture"),
             (b"II*\x00\x08\x00\x00\x00\x00\x00", "image/tiff", 422, "not a picture"),
             (b"{}", "application/json", 415, "multipart/form-data in the field 'files'"),
-            (b"x", "", 415, "multipart/form-data"),
+            (b"x", "", 415, "or one as the body with its Content-Type, such as image/jpeg"),
             (b"--b\r\n\r\n--b--", "multipart/form-data; boundary=b", 400, "cut off"),
             (b"--b\r\na: b\r\n\r\n1\r\n--b--\r\n", "multipart/form-data; boundary=b", 400, "no file in the field"),
             (b"--b\r\n\r\n\r\n" * 1001 + b"--b--\r\n", "multipart/form-data; boundary=b", 400, "than 1,000 parts"),

@@ -148,7 +148,9 @@ async def _pictures(request: Request) -> list[tuple[str, bytes]]:
     if kind.startswith("image/") or kind == "application/octet-stream":
         return [("", await request.body())]
     raise RequestError(
-        415, "send pictures as multipart/form-data in the field 'files', or one as the body, as image/jpeg"
+        415,
+        "send pictures as multipart/form-data in the field 'files', or one as the body with its Content-Type, "
+        "such as image/jpeg",
     )
 
 
@@ -161,7 +163,7 @@ async def _row(served: Served, name: str, encoded: bytes, top_k: int, with_map: 
     try:
         square = await served.square(encoded)
     except ImageError as error:
-        return {"name": name, "error": str(error)}
+        return {"name": name, "error": str(error).removeprefix("the picture: ")}
     prediction = (await served.answer(square)).prediction
     row = {"name": name, **prediction.as_dict(top_k)}
     if with_map and (heat := await served.map_of(square, prediction.label)):

@@ -250,6 +250,16 @@ def test_facts_of_any_form_are_told(changed, capsys: pytest.CaptureFixture[str])
     assert "golden    8 samples" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("asked", [{}, {"ORT_DISABLE_TELEMETRY": "0"}], ids=["by default", "asked"])
+def test_onnxruntime_sends_nothing_unless_it_is_asked_to(asked: dict[str, str], tmp_path: Path) -> None:
+    """Where it does, as version 1.32, it leaves an identifier of the machine in the home folder once it is loaded."""
+    own = {name: value for name, value in os.environ.items() if name not in ("ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME")}
+    words = [sys.executable, "-c", "import os, cifar_onnx; print(os.environ['ORT_DISABLE_TELEMETRY'])"]
+    done = subprocess.run(words, capture_output=True, text=True, env={**own, **asked, "HOME": str(tmp_path)})
+    assert done.stdout == ("0\n" if asked else "1\n"), done.stderr
+    assert asked or not list(tmp_path.rglob("deviceid"))
+
+
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="0"):
         main(["--version"])

@@ -109,6 +109,12 @@ function asText(width) {
   };
 }
 
+process.stdout.on("error", ({ code, message }) => {
+  if (code === "EPIPE") process.exit(0); // the reader, `head` for one, has seen enough
+  console.error(`error: what was to be written: ${message}`);
+  process.exit(2);
+});
+
 try {
   process.exitCode = await main(process.argv.slice(2));
 } catch (error) {

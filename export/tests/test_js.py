@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -203,6 +205,22 @@ def test_what_node_cannot_use_is_said_in_a_sentence(model: Path, pictures: list[
         (line,) = result.stderr.splitlines()
         assert line.startswith("error: ")
         assert said in line
+
+
+@PACKAGES
+@pytest.mark.skipif(sys.platform != "linux", reason="/dev/full is Linux's")
+def test_node_ends_where_nothing_more_can_be_written(model: Path, pictures: list[Path]) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    words = [*NODE, site.JS / "node.mjs", model, *pictures[:3]]
+    done = subprocess.run(words, stdout=writing, stderr=subprocess.PIPE, text=True, timeout=60)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (0, "")
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: what was to be written: ENOSPC")
 
 
 def test_missing_packages_are_named(model: Path, tmp_path: Path) -> None:

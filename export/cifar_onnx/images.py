@@ -104,7 +104,8 @@ def decode(source: Source, limit: int = MAX_PIXELS) -> Pixels:
     except ImageError as error:
         raise ImageError(f"{name}: {error}") from None
     except Exception as error:  # Pillow raises nearly anything for cut or rotten files
-        raise ImageError(f"{name}: cannot be decoded ({error})") from None
+        reason = (isinstance(error, OSError) and error.strerror) or error  # permission denied, for one
+        raise ImageError(f"{name}: cannot be decoded ({reason})") from None
 
 
 def opened(file: IO[bytes]) -> ImageFile:

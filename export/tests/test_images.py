@@ -1,4 +1,5 @@
 import io
+import os
 import warnings
 from pathlib import Path
 
@@ -117,6 +118,13 @@ def test_missing_files_and_folders_are_named(tmp_path: Path) -> None:
         images.decode(tmp_path / "a.jpg")
     with pytest.raises(ImageError, match="is a folder, not a picture"):
         images.decode(tmp_path)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="links to themselves")
+def test_what_the_system_says_of_a_file_is_said_without_its_number(tmp_path: Path) -> None:
+    (tmp_path / "a.png").symlink_to("a.png")
+    with pytest.raises(ImageError, match=r"a\.png: cannot be decoded \(Too many levels of symbolic links\)$"):
+        images.decode(tmp_path / "a.png")
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "WEBP", "PNG"])

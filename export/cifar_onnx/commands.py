@@ -16,8 +16,14 @@ from cifar_onnx.errors import InputError
 from cifar_onnx.session import usable_cpus
 
 _TOGETHER = 16  # pictures that run together; as many more are being decoded
+_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0))}
 
 Answer = tuple[str, Prediction | str]  # path, and an error where there is no prediction
+
+
+def _say(line: str) -> None:
+    """Print a line for people; names in it, from a file of anybody's, do not steer their terminal."""
+    print(line.translate(_CONTROLS), flush=True)
 
 
 def _classifier(options: argparse.Namespace) -> Classifier:
@@ -64,7 +70,7 @@ def _table(answers: Iterator[Answer], top_k: int, width: int) -> int:
                 words += "  unknown: unlike the pictures it was trained with"
             elif answer.labels != (answer.label,):
                 words += f"  not sure: {' or '.join(answer.labels)}" if answer.labels else "  not sure: no class fits"
-        print(f"{name:<{width}}  {words}", flush=True)
+        _say(f"{name:<{width}}  {words}")
     return code
 
 
@@ -108,24 +114,24 @@ def info(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(about.info))
         return 0
-    print(f"file      {options.model}, {len(data) / 1e6:.2f} MB, sha256 digest {about.digest[:16]}...")
-    print(f"classes   {len(about.classes)}: {', '.join(about.classes)}")
-    print(f"input     any picture, made {about.size} x {about.size} pixels inside the graph ({about.resize})")
+    _say(f"file      {options.model}, {len(data) / 1e6:.2f} MB, sha256 digest {about.digest[:16]}...")
+    _say(f"classes   {len(about.classes)}: {', '.join(about.classes)}")
+    _say(f"input     any picture, made {about.size} x {about.size} pixels inside the graph ({about.resize})")
     sets, unknown = about.sets, about.unknown
-    print(f"doubts    temperature {about.temperature:g}; unknown where {unknown.score} is below {unknown.threshold:g}")
-    print(f"          sets hold the right label of {1 - sets.alpha:.0%} of pictures ({sets.method})")
+    _say(f"doubts    temperature {about.temperature:g}; unknown where {unknown.score} is below {unknown.threshold:g}")
+    _say(f"          sets hold the right label of {1 - sets.alpha:.0%} of pictures ({sets.method})")
     cost = about.info.get("cost", {})
     if all(isinstance(cost.get(key), int | float) for key in ("parameters", "flops")):
-        print(
+        _say(
             f"net       {cost['parameters']:,} parameters, {cost['flops'] / 1e6:,.1f} million operations a picture, "
             f"{about.info.get('precision', 'fp32')}"
         )
     for name, value in about.info.get("metrics", {}).items():
-        print(f"metric    {name} {value:.4f}" if isinstance(value, float) else f"metric    {name} {value}")
+        _say(f"metric    {name} {value:.4f}" if isinstance(value, float) else f"metric    {name} {value}")
     for name, value in about.info.get("provenance", {}).items():
         words = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value
-        print(f"from      {name} {words}")
-    print(f"golden    {len(about.golden)} samples to replay: python -m cifar_onnx verify {options.model}")
+        _say(f"from      {name} {words}")
+    _say(f"golden    {len(about.golden)} samples to replay: python -m cifar_onnx verify {options.model}")
     return 0
 
 
@@ -137,12 +143,12 @@ def verify(options: argparse.Namespace) -> int:
     for replay in replays:
         expected = replay.golden.label
         verdict = "ok" if replay.ok else f"WRONG, expected {expected}: the stage that differs is {replay.stage}"
-        print(f"{replay.golden.name:<{width}}  {replay.label}, probabilities within {replay.difference:.1e}: {verdict}")
+        _say(f"{replay.golden.name:<{width}}  {replay.label}, probabilities within {replay.difference:.1e}: {verdict}")
     passed = sum(replay.ok for replay in replays)
     versions = classifier.contract.info.get("provenance", {}).get("versions")
     made = versions.get("onnxruntime", "another version") if isinstance(versions, dict) else "another version"
-    print(f"digest {classifier.contract.digest[:16]}... is that of the file's bytes")
-    print(
+    _say(f"digest {classifier.contract.digest[:16]}... is that of the file's bytes")
+    _say(
         f"{passed} of {len(replays)} golden samples give the answer they must, by onnxruntime "
         f"{onnxruntime.__version__} (exported with {made}) on {', '.join(classifier.providers)}"
     )

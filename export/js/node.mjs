@@ -87,11 +87,17 @@ async function verify(classifier, decode) {
   const width = Math.max(...replays.map(({ name }) => name.length));
   for (const { name, label, expected, difference, ok } of replays) {
     const verdict = ok ? "ok" : `WRONG, expected ${expected}`;
-    console.log(`${name.padEnd(width)}  ${label}, probabilities within ${difference.toExponential(1)}: ${verdict}`);
+    const close = `probabilities within ${difference.toExponential(1)}`;
+    console.log(plain(`${name.padEnd(width)}  ${label}, ${close}: ${verdict}`));
   }
   const passed = replays.filter(({ ok }) => ok).length;
   console.log(`${passed} of ${replays.length} golden samples give the answer they must`);
   return passed && passed === replays.length ? 0 : 1;
+}
+
+/** Without control characters: names from a file of anybody's do not steer a terminal. */
+function plain(line) {
+  return line.replaceAll(/\p{Cc}/gu, (letter) => `\\x${letter.charCodeAt(0).toString(16).padStart(2, "0")}`);
 }
 
 function asJson(path, { error, label, probability, top, labels, unknown }) {
@@ -100,12 +106,12 @@ function asJson(path, { error, label, probability, top, labels, unknown }) {
 
 function asText(width) {
   return (path, { error, top, labels, unknown }) => {
-    if (error) return `${path.padEnd(width)}  error: ${error}`;
+    if (error) return plain(`${path.padEnd(width)}  error: ${error}`);
     const ranks = top.map((each) => `${each.label} ${`${(100 * each.probability).toFixed(1)}%`.padStart(6)}`);
     const words = [path.padEnd(width), ...ranks];
     if (unknown) words.push("unknown: unlike the pictures it was trained with");
     else if (labels.length !== 1) words.push(`not sure: ${labels.join(" or ") || "no class fits"}`);
-    return words.join("  ");
+    return plain(words.join("  "));
   };
 }
 

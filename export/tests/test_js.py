@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from handmade import INFO, colours, model_of
+from handmade import INFO, colours, model_of, with_info
 from PIL import Image
 
 from cifar_onnx import Classifier, ContractError, ImageError, contract, images, site
@@ -205,6 +205,20 @@ def test_what_node_cannot_use_is_said_in_a_sentence(model: Path, pictures: list[
         (line,) = result.stderr.splitlines()
         assert line.startswith("error: ")
         assert said in line
+
+
+@PACKAGES
+def test_names_from_anybody_do_not_steer_the_terminal(model: Path, tmp_path: Path) -> None:
+    data, known = contract.read(model)
+    (golden, *_) = known.info["golden"]
+    classes = ["\x1b]0;mine\x07", *known.classes[1:]]
+    info = {**known.info, "digest": contract.BLANK, "classes": classes, "golden": [{**golden, "name": "a\r"}]}
+    (tmp_path / "odd.onnx").write_bytes(with_info(data, info))
+    (tmp_path / "a.png").write_bytes(known.golden[0].encoded)
+    (line,) = node(tmp_path / "odd.onnx", tmp_path / "a.png", "--top-k", "10").stdout.splitlines()
+    assert r"\x1b]0;mine\x07" in line
+    assert line.isprintable()
+    assert node(tmp_path / "odd.onnx", "--verify").stdout.startswith(r"a\x0d")
 
 
 @PACKAGES

@@ -232,6 +232,25 @@ def test_of_large_pictures_each_gets_its_sentence_and_pillow_says_nothing(digits
     assert second == "15000.png  error: its pixels are more than the limit of 100,000,000"
 
 
+def test_names_from_anybody_do_not_steer_the_terminal(digits: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Escape sequences in a model's class names and provenance, and a line break in the name of a file."""
+    data, known = contract.read("model.onnx")
+    (golden, *_) = known.info["golden"]
+    classes = ["\x1b]0;mine\x07", *known.classes[1:]]
+    info = {**known.info, "digest": contract.BLANK, "classes": classes, "provenance": {"\x1b[2J": "\x9b2J"}}
+    Path("odd.onnx").write_bytes(with_info(data, {**info, "golden": [{**golden, "name": "a\r"}]}))
+    path = next(digits.iterdir())
+    path = path.rename(path.parent / "a\nb.png") if os.name == "posix" else path
+    for words in (["classify", str(path), "--top-k", "10", "--model", "odd.onnx"], ["info", "odd.onnx"]):
+        assert main(words) == 0
+        out = capsys.readouterr().out
+        assert r"\x1b]0;mine\x07" in out
+        assert all(line.isprintable() for line in out.splitlines())
+        assert words[0] == "info" or len(out.splitlines()) == 1
+    main(["verify", "odd.onnx"])
+    assert capsys.readouterr().out.startswith(r"a\x0d")
+
+
 @pytest.mark.filterwarnings("ignore:.*found in sys.modules")
 def test_an_interruption_is_one_word(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(_: object) -> int:

@@ -128,7 +128,7 @@ def table(timings: Sequence[Timing], top: float) -> str:
     lines[0] += f"{'GFLOP/s':>10}{'of ceiling':>12}" if known else ""
     for each in timings:
         line = f"{each.work:<8}{each.threads:>8}{each.batch:>7}{each.p50:>10.2f}{each.p90:>10.2f}{each.p99:>10.2f}"
-        line += f"{each.images_per_second:>11,.0f}"
+        line += f"{each.images_per_second:>11,.{1 if each.images_per_second < 10 else 0}f}"
         lines.append(line + (f"{each.gflops:>10.1f}{each.gflops / top:>12.0%}" if known and each.gflops else ""))
     return "\n".join(lines)
 

@@ -100,3 +100,8 @@ def test_work_is_held_against_what_the_file_says_it_costs() -> None:
     timings = [Timing("pixels", 1, 1, 1.0, 1.0, 1.0, 1000.0, 50.0)]
     assert benchmark.table(timings, top=200.0).splitlines()[1].split()[-2:] == ["50.0", "25%"]
     assert benchmark.ceiling(seconds=0.01) > 0
+
+
+def test_less_than_one_picture_a_second_is_not_none() -> None:
+    table = benchmark.table([timing(1, 1, 0.3), timing(1, 8, 1234)], top=200.0)
+    assert [line.split()[-1] for line in table.splitlines()] == ["images/s", "0.3", "1,234"]

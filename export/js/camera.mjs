@@ -22,6 +22,7 @@ export function camera(button, dialog, take, fail) {
   };
   dialog.onclose = () => video.srcObject.getTracks().forEach((track) => track.stop());
   dialog.querySelector("#shutter").onclick = async () => {
+    if (!video.videoWidth) return; // it has not seen anything yet
     const canvas = new OffscreenCanvas(video.videoWidth, video.videoHeight);
     canvas.getContext("2d").drawImage(video, 0, 0);
     dialog.close();

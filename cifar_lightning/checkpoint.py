@@ -142,7 +142,7 @@ def check_resumable(checkpoint: dict[str, Any], config: Namespace) -> None:
             was = before["class_path"] if before else f"no {part}"
             raise InputError(f"{config.ckpt_path} was trained with {was}: it cannot go on with {now.class_path}")
         if config.model.scheduler and before and now:  # which has the rates in its hands, and these are restored
-            for name, value in now.init_args.as_dict().items():
+            for name, value in now.as_dict().get("init_args", {}).items():
                 if json.dumps(value) != json.dumps(before.get("init_args", {}).get(name, value)):
                     raise InputError(
                         f"{config.ckpt_path} has a schedule that began with model.{part}.{name} "

@@ -223,6 +223,21 @@ class TestGoingOn:
         assert sentence in result.err
         assert len(list(Path("runs/cnn").iterdir())) == 1
 
+    def test_a_schedule_without_settings_goes_on(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        Path("flat_schedule.py").write_text(
+            "from torch.optim import Optimizer, lr_scheduler\n"
+            "class Flat(lr_scheduler.LRScheduler):\n"
+            "    def __init__(self, optimizer: Optimizer):\n"
+            "        super().__init__(optimizer)\n"
+            "    def get_lr(self):\n"
+            "        return self.base_lrs\n"
+        )
+        monkeypatch.syspath_prepend(Path.cwd())
+        assert run("fit", *BRIEF, "--model.scheduler", "flat_schedule.Flat").code == 0
+        last = "runs/cnn/version_0/checkpoints/last.ckpt"
+        result = run("fit", *BRIEF, "--allow_custom_classes", "--ckpt_path", last, "--trainer.max_epochs", 2)
+        assert result.code == 0, result.err
+
     def test_weights_only_cannot_be_gone_on_from(self, run: Run) -> None:
         assert run("fit", *BRIEF, "--checkpoint.save_weights_only", "true").code == 0
         result = run("fit", "--ckpt_path", "runs/cnn/version_0/checkpoints/best.ckpt")

@@ -87,7 +87,7 @@ class Classifier(Measured):
         self.compile_mode = compile
         self.loss = loss or nn.CrossEntropyLoss()
         self._asked = {"images", "classes"} & inspect.signature(self.loss.forward).parameters.keys()  # by the loss
-        weights = getattr(self.loss, "weight", None)
+        weights = dict(self.loss.named_buffers(recurse=False)).get("weight")  # by which torch's losses weigh classes
         if weights is not None and weights.shape != (len(classes),):
             raise InputError(
                 f"model.loss has {weights.numel()} class weights for {len(classes)} classes: give one for each of "

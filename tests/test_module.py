@@ -208,6 +208,13 @@ def test_class_weights_must_be_one_for_each_class() -> None:
         Classifier(CLASSES, CNN(), loss=CrossEntropy(class_weights=[1.0, 1.0, 1.0]))
 
 
+@pytest.mark.parametrize("weight", [0.5, torch.nn.Parameter(torch.ones(3))])
+def test_what_else_a_loss_calls_weight_is_not_taken_for_class_weights(weight: float | Tensor) -> None:
+    loss = torch.nn.L1Loss()
+    loss.weight = weight  # type: ignore[assignment]
+    assert Classifier(CLASSES, CNN(), loss=loss).loss is loss
+
+
 def test_the_rehearsal_changes_nothing() -> None:
     model = Classifier(["a", "b"], CNN(2), scheduler=partial(ExponentialLR, gamma=0.5))
     data = Digits(augment=[ShiftedCrop(4)])

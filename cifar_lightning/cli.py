@@ -22,6 +22,7 @@ from cifar_lightning.data import ImageData, ImageFolder
 from cifar_lightning.interruption import Interrupted
 from cifar_lightning.module import Classifier
 from cifar_lightning.rehearsal import (
+    asked_callbacks,
     check_compilation,
     check_monitors,
     check_precision,
@@ -121,7 +122,7 @@ class CLI(LightningCLI):
         runs.check_name(config.experiment)
         if "init_args" not in config.model.net:  # where Lightning notes the number of classes, taken or not
             config.model.net.init_args = Namespace()  # type: ignore[no-untyped-call]
-        if any("ProgressBar" in str(getattr(each, "class_path", "")) for each in config.trainer.callbacks or []):
+        if any("ProgressBar" in each.class_path for each in asked_callbacks(config)):
             config.trainer.enable_progress_bar = True  # asked for, also where there is no terminal
         if self.subcommand == "fit":
             typed = (word[2:].partition("=")[0] for word in self.command.words if word.startswith("--"))

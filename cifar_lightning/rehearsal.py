@@ -81,6 +81,12 @@ def rehearse(model: Classifier, data: ImageData, device: torch.device) -> None:
                 schedule.state_dict()
 
 
+def asked_callbacks(config: Namespace) -> list[Namespace]:
+    """The callbacks that a config asks for, which may be none, one or a list."""
+    given = config.trainer.callbacks or []
+    return given if isinstance(given, list) else [given]
+
+
 def check_trainer(config: Namespace) -> None:
     """Let Lightning judge the settings that it would look at only after data and model are built.
 
@@ -102,19 +108,18 @@ def check_trainer(config: Namespace) -> None:
             "trainer.enable_checkpointing is false: a run keeps its best epoch and its last; "
             "--last.every_n_epochs writes the last less often"
         )
-    callbacks = config.trainer.callbacks
-    for each in callbacks if isinstance(callbacks, list) else [callbacks]:
-        if str(getattr(each, "class_path", "")).endswith(".StochasticWeightAveraging"):
+    for each in asked_callbacks(config):
+        if each.class_path.endswith(".StochasticWeightAveraging"):
             raise InputError(
                 "StochasticWeightAveraging averages after the last checkpoint is written, which keeps nothing of "
                 "it: take --trainer.callbacks+ SWA --trainer.callbacks.from_epoch N"
             )
-        if str(getattr(each, "class_path", "")).endswith(".BackboneFinetuning"):
+        if each.class_path.endswith(".BackboneFinetuning"):
             raise InputError(
                 "BackboneFinetuning is for modules with a backbone: take --trainer.callbacks+ Freeze "
                 "--trainer.callbacks.until_epoch N"
             )
-        given = getattr(each, "init_args", {})
+        given = each.get("init_args", {})
         if any(given.get(f"update_starting_at_{name}") is not None for name in ("step", "epoch")):
             raise InputError(
                 "EMAWeightAveraging keeps the net as it was before the first step until it begins: "

@@ -168,6 +168,12 @@ class TestFit:
             assert optimizer["class_path"] == "torch.optim.Adam"
             assert optimizer["init_args"]["lr"] == 0.1
 
+    def test_one_callback_need_be_no_list(self, run: Run) -> None:
+        result = run("fit", *BRIEF, "--trainer.callbacks", "EMA")
+        assert result.code == 0, result.err
+        kept = torch.load("runs/cnn/version_0/checkpoints/last.ckpt", weights_only=True)
+        assert "averaging_state" in kept
+
     def test_a_run_has_a_folder_that_the_next_leaves_alone(self, run: Run) -> None:
         for _ in range(2):
             assert run("fit", *BRIEF).code == 0

@@ -25,7 +25,7 @@ from cifar_lightning.command import mapping
 from cifar_lightning.main import run
 from cifar_lightning.module import Classifier
 from cifar_lightning.parser import Parser, load_yaml
-from cifar_lightning.rehearsal import check_monitors, check_training
+from cifar_lightning.rehearsal import asked_callbacks, check_monitors, check_training
 from cifar_lightning.sweep import space as spaces
 from cifar_lightning.sweep.space import Choice, Range, Space
 from cifar_onnx import InputError
@@ -228,8 +228,7 @@ def _monitored(base: Namespace, settings: Namespace) -> tuple[str, Literal["min"
         raise InputError(f"monitor is {monitor}: a sweep looks at validation only, at val/loss or val/accuracy say")
     if settings.mode is None and monitor != kept.monitor:
         raise InputError(f"say which mode of {monitor} is best: min or max")
-    callbacks = [each.class_path for each in base.trainer.callbacks or []]
-    if all(name.startswith(("lightning.", "cifar_lightning.")) for name in callbacks):
+    if all(each.class_path.startswith(("lightning.", "cifar_lightning.")) for each in asked_callbacks(base)):
         check_monitors([ModelCheckpoint(monitor=monitor)], Classifier(["a", "b"], nn.Identity()))
     return monitor, settings.mode or kept.mode
 

@@ -10,26 +10,17 @@ import lightning.pytorch as L
 import torch
 from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import ModelCheckpoint, Timer
+from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 
-from cifar_lightning import augment, distill, loss, nets, runs  # noqa: F401  so that a config may name their classes without a module
+from cifar_lightning import augment, distill, loss, nets, rehearsal, runs  # noqa: F401  so that a config may name their classes without a module
 from cifar_lightning import checkpoint as checkpoints
 from cifar_lightning.callbacks import BestCheckpoint, LastCheckpoint, RunConfig
 from cifar_lightning.command import Command, process, without
 from cifar_lightning.data import ImageData, ImageFolder
 from cifar_lightning.interruption import Interrupted
 from cifar_lightning.module import Classifier
-from cifar_lightning.rehearsal import (
-    asked_callbacks,
-    check_compilation,
-    check_monitors,
-    check_precision,
-    check_trainer,
-    check_training,
-    rehearse,
-)
 from cifar_lightning.trainer import Trainer
 from cifar_lightning.trust import is_custom
 from cifar_onnx import InputError
@@ -122,15 +113,15 @@ class CLI(LightningCLI):
         runs.check_name(config.experiment)
         if "init_args" not in config.model.net:  # where Lightning notes the number of classes, taken or not
             config.model.net.init_args = Namespace()  # type: ignore[no-untyped-call]
-        if any("ProgressBar" in each.class_path for each in asked_callbacks(config)):
+        if any("ProgressBar" in each.class_path for each in rehearsal.asked_callbacks(config)):
             config.trainer.enable_progress_bar = True  # asked for, also where there is no terminal
         if self.subcommand == "fit":
             typed = (word[2:].partition("=")[0] for word in self.command.words if word.startswith("--"))
-            check_training(config, typed)
+            rehearsal.check_training(config, typed)
 
     def instantiate_classes(self) -> None:
         try:
-            check_trainer(self.config[self.subcommand])
+            rehearsal.check_trainer(self.config[self.subcommand])
             super().instantiate_classes()
         except Exception as error:  # jsonargparse wraps what a constructor says of its arguments in many messages
             cause = _innermost(error)
@@ -175,12 +166,12 @@ class CLI(LightningCLI):
 
     def before_fit(self) -> None:
         self.trainer.check_launcher("fit")  # type: ignore[attr-defined]
-        check_monitors(self.trainer.callbacks, self.model)  # type: ignore[attr-defined]
+        rehearsal.check_monitors(self.trainer.callbacks, self.model)  # type: ignore[attr-defined]
         device = self.trainer.strategy.root_device
-        check_compilation(self.model.compile_mode, self.trainer)
-        check_precision(self.trainer.precision, device)
+        rehearsal.check_compilation(self.model.compile_mode, self.trainer)
+        rehearsal.check_precision(self.trainer.precision, device)
         self.model.begin(resumed=self.checkpoint is not None)
-        rehearse(self.model, self.datamodule, device)
+        rehearsal.rehearse(self.model, self.datamodule, device)
         if self.trainer.is_global_zero:
             print(self.datamodule, flush=True)
         for callback in self.trainer.checkpoint_callbacks:
@@ -200,15 +191,17 @@ class CLI(LightningCLI):
         out_of_time = any(seconds is not None and seconds <= 0 for seconds in left)
         if self.run:
             runs.record(self.run.folder, finished=not out_of_time)
-        best = self.trainer.checkpoint_callback
-        if self.trainer.is_global_zero and isinstance(best, ModelCheckpoint) and best.best_model_score is not None:
+        best = next(each for each in callbacks if isinstance(each, BestCheckpoint))
+        if self.trainer.is_global_zero and best.best_model_score is not None:
             path = _short(best.best_model_path)
             print(f"best {best.monitor} {float(best.best_model_score):.4f}, kept in {path}")
             _next("test", "--ckpt_path", path, *self._custom())
         elif self.run and self.run.last.exists():
             every, of = self.trainer.check_val_every_n_epoch, self.trainer.max_epochs or -1
             why = f" (trainer.check_val_every_n_epoch is {every}, of {of} epochs)" if every and every > of > 0 else ""
-            print(f"nothing was validated{why}; what has come of it is kept in {self.run.last}")
+            validated = "val/loss" in self.trainer.callback_metrics
+            none = "no epoch was chosen as the best" if validated else f"nothing was validated{why}"
+            print(f"{none}; what has come of it is kept in {self.run.last}")
             _next("test", "--ckpt_path", self.run.last, *self._custom())
         if out_of_time:
             self._next_is_to_go_on()

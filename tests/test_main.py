@@ -248,12 +248,18 @@ class TestFit:
         epochs = {path.name: torch.load(path, weights_only=True)["epoch"] for path in folder.iterdir()}
         assert epochs == {"best.ckpt": 0, "last.ckpt": 2}
 
-    def test_another_checkpoint_of_the_users_is_told_of_likewise(self, run: Run) -> None:
-        more = ("--trainer.callbacks+", "ModelCheckpoint", "--trainer.callbacks.monitor", "val/loss")
-        result = run("fit", *BRIEF, *more, "--trainer.callbacks.dirpath", "mine")
+    @pytest.mark.parametrize("monitor", ["val/loss", "null"])
+    def test_another_checkpoint_of_the_users_is_not_taken_for_the_best(self, run: Run, monitor: str) -> None:
+        more = ("--trainer.callbacks+", "ModelCheckpoint", "--trainer.callbacks.monitor", monitor)
+        result = run("fit", *BRIEF, *more, "--trainer.callbacks.filename", "mine")
         assert result.code == 0, result.err
-        assert re.search(r"^best val/\w+ \d\.\d{4}, kept in .*\.ckpt$", result.out, re.MULTILINE)
-        assert "nothing was validated" not in result.out
+        assert Path("runs/cnn/version_0/checkpoints/mine.ckpt").exists()
+        assert re.search(r"^best val/accuracy 0\.\d{4}, kept in .*/best\.ckpt$", result.out, re.MULTILINE)
+
+    @pytest.mark.parametrize("words", [("--checkpoint.monitor", "null"), ("--checkpoint.save_top_k", 0)])
+    def test_that_no_epoch_was_chosen_is_said(self, run: Run, words: tuple[object, ...]) -> None:
+        result = run("fit", *BRIEF, *words)
+        assert "no epoch was chosen as the best; what has come of it is kept in" in result.out
 
     def test_of_equally_accurate_epochs_that_of_the_least_loss_is_kept(
         self, run: Run, monkeypatch: pytest.MonkeyPatch

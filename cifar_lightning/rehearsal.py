@@ -126,7 +126,7 @@ def check_trainer(config: Namespace) -> None:
                 "take --trainer.callbacks+ EMA --trainer.callbacks.from_epoch N"
             )
     kept = config.checkpoint
-    if kept.save_top_k not in (0, 1) and "{" not in kept.filename:
+    if kept.save_top_k not in (0, 1) and kept.filename and "{" not in kept.filename:
         raise InputError(
             f"checkpoint.save_top_k is {kept.save_top_k}, and checkpoint.filename {kept.filename} has room for one: "
             f"add --checkpoint.filename {kept.filename}-{{epoch}}"

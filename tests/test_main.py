@@ -139,6 +139,12 @@ class TestFit:
         assert len(kept) == 2
         assert re.fullmatch(r"epoch=0-val-accuracy=0\.\d\d\.ckpt", kept[0])
 
+    def test_lightnings_own_names_of_checkpoints_have_room_for_several(self, run: Run) -> None:
+        words = ("--trainer.max_epochs", 2, "--checkpoint.save_top_k", -1, "--checkpoint.filename", "null")
+        assert run("fit", *BRIEF, *words).code == 0
+        kept = sorted(path.name for path in Path("runs/cnn/version_0/checkpoints").iterdir())
+        assert kept == ["epoch=0-step=4.ckpt", "epoch=1-step=8.ckpt", "last.ckpt"]
+
     def test_why_nothing_was_validated_is_said(self, run: Run) -> None:
         result = run("fit", *BRIEF, "--trainer.check_val_every_n_epoch", 9)
         assert "nothing was validated (trainer.check_val_every_n_epoch is 9, of 1 epochs); what has" in result.out

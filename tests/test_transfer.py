@@ -146,6 +146,20 @@ class TestFreeze:
             assert not any(kind[3] in each for each in look.equal)
         assert look.modes == [False] * (len(look.modes) // 3) + [True] * (len(look.modes) * 2 // 3)
 
+    @pytest.mark.parametrize("until", [2, None])
+    def test_a_part_that_stays_longer_stays_in_whichever_order_they_are_given(
+        self, photos: Path, until: int | None
+    ) -> None:
+        from cifar_lightning.callbacks import Freeze
+
+        parts = [Freeze(["net.groups.1"], until), Freeze(["net.groups"], 1)]
+        for order in (parts, parts[::-1]):
+            look = Look()
+            trained(photos, [*order, look])
+            for name in ("0.weight", "2.running_mean"):
+                assert [f"net.groups.1.{name}" in each for each in look.equal] == [True, True, until is None]
+                assert [f"net.groups.2.{name}" in each for each in look.equal] == [True, False, False]
+
     def test_batch_normalisation_that_is_synchronised_is_frozen_too(self, photos: Path) -> None:
         from cifar_lightning.callbacks import Freeze
 

@@ -60,7 +60,12 @@ class Freeze(L.Callback):
         return self.until_epoch is None or trainer.current_epoch < self.until_epoch
 
     def _switch(self, trainer: L.Trainer) -> None:
-        frozen = self._frozen(trainer)
+        self._set(trainer, self._frozen(trainer))
+        for other in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(other, Freeze) and other._frozen(trainer):  # and may hold a part of this one's
+                other._set(trainer, True)
+
+    def _set(self, trainer: L.Trainer, frozen: bool) -> None:
         for module in self._modules:
             module.training = not frozen
         # Processes that have agreed on what they exchange must go on to compute it.

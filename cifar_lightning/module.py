@@ -128,14 +128,6 @@ class Classifier(Measured):
             if datamodule is not None and not self._normalised:
                 self.pixels.set_statistics(*datamodule.statistics)
 
-    def on_fit_start(self) -> None:
-        """Compute what is not trained from training images, where no checkpoint has brought it."""
-        layers = [each for each in self.net.modules() if isinstance(each, Whitening) and not each.fitted]
-        if layers:
-            images = self.pixels(self.trainer.datamodule.excerpt(_EXCERPT))  # type: ignore[attr-defined]
-            for layer in layers:
-                layer.fit(images)
-
     def forward(self, images: Tensor) -> Outputs:
         """Pixels 0..255, uint8 or float `(B, 3, S, S)`, to logits `(B, K)`; in training maybe auxiliary ones, too."""
         outputs: Outputs = self.net(self.pixels(images))
@@ -230,5 +222,14 @@ class Classifier(Measured):
             self.restore_loss(*run["train_loss"])
 
     def on_train_start(self) -> None:
+        """Compute whitening from training images, where no checkpoint has brought it; take up metrics and settings.
+
+        In on_fit_start it would come after the learning-rate finder, which trains there.
+        """
+        layers = [each for each in self.net.modules() if isinstance(each, Whitening) and not each.fitted]
+        if layers:
+            images = self.pixels(self.trainer.datamodule.excerpt(_EXCERPT))  # type: ignore[attr-defined]
+            for layer in layers:
+                layer.fit(images)
         self.trainer.callback_metrics.update({name: torch.tensor(value) for name, value in self._known.items()})
         self.settle_optimizer()

@@ -5,6 +5,7 @@ from functools import partial
 import lightning.pytorch as L
 import pytest
 import torch
+from lightning.pytorch.callbacks import LearningRateFinder
 from sklearn.metrics import precision_recall_fscore_support
 from torch import Tensor
 from torch.optim.lr_scheduler import CosineAnnealingLR, ExponentialLR, OneCycleLR, ReduceLROnPlateau
@@ -156,6 +157,14 @@ def test_whitening_is_computed_from_training_images_before_the_first_step() -> N
     expected.fit(model.pixels(images[chosen]))
     assert torch.allclose(net.whitening.weight, expected.weight, atol=1e-4)
     assert net.whitening.fitted
+
+
+def test_whitening_is_computed_before_the_learning_rate_finder_judges_the_net() -> None:
+    net, fitted = SpeedNet(10, (8, 8)), list[bool]()
+    net.register_forward_pre_hook(lambda net, _: fitted.append(bool(net.whitening.fitted)) if net.training else None)
+    finder = LearningRateFinder(num_training_steps=3)
+    trainer(max_epochs=1, limit_train_batches=3, callbacks=[finder]).fit(Classifier(CLASSES, net), datamodule=Digits())
+    assert fitted == [True] * 6
 
 
 def test_whitening_that_a_checkpoint_brought_stays() -> None:

@@ -158,7 +158,7 @@ class Optimized(L.LightningModule):
         """Let the optimizer's settings be the recipe's, also where a checkpoint has brought back its own.
 
         Raises:
-            InputError: more steps are asked for than the schedule that a checkpoint has brought back has.
+            InputError: more steps are asked for than the schedule has, which a checkpoint may have brought back.
         """
         schedule = self.lr_schedulers()
         if self.recipe.scheduler is None or self._found_lr is not None:  # the finder, too, brings back what was there
@@ -168,8 +168,12 @@ class Optimized(L.LightningModule):
                 group.update({key: value for key, value in settings.items() if key != "params"})
             if begun is not None:
                 schedule.load_state_dict(begun.state_dict())  # type: ignore[union-attr]
-        if isinstance(schedule, WHOLE) and schedule.total_steps < self.trainer.estimated_stepping_batches:
+        steps, own = self.trainer.estimated_stepping_batches, getattr(self.recipe.scheduler, "keywords", {})
+        # One that was told where to end stays at its final rate; OneCycleLR refuses to be stepped further.
+        if isinstance(schedule, WarmupLinear) and own.get("total_steps") is not None:
+            return
+        if isinstance(schedule, WHOLE) and schedule.total_steps < steps:
             raise InputError(
-                f"the {type(schedule).__name__} of the run that goes on ends after {schedule.total_steps:,} steps, but "
-                f"{self.trainer.estimated_stepping_batches:,} are asked for: it cannot be made longer"
+                f"the {type(schedule).__name__} ends after {schedule.total_steps:,} steps, before the {steps:,} that "
+                "are asked for; that of a run that goes on cannot be made longer"
             )

@@ -76,6 +76,15 @@ def test_a_stated_number_of_steps_is_kept() -> None:
     assert max(rates.seen) < 0.01
 
 
+def test_warmup_linear_that_was_told_where_to_end_stays_there() -> None:
+    rates = Rates()
+    schedule = partial(WarmupLinear, total_steps=2, final=0.5)
+    trainer(max_epochs=1, limit_train_batches=4, callbacks=[rates]).fit(
+        Classifier(CLASSES, CNN(), scheduler=schedule), datamodule=Digits()
+    )
+    assert rates.seen == pytest.approx([1e-3, 5e-4, 5e-4, 5e-4])
+
+
 class Waits(TorchDispatchMode):
     """Counts operations whose result Python needs before it can go on: values, and shapes that depend on values."""
 

@@ -206,7 +206,7 @@ class TestGoingOn:
             (
                 ["--model.scheduler", "OneCycleLR", "--model.scheduler.max_lr", 0.1],
                 ["--trainer.max_epochs", 2],
-                "OneCycleLR of the run that goes on ends after 4 steps, but 8 are asked for",
+                "the OneCycleLR ends after 4 steps, before the 8 that are asked for; that of a run that goes on cannot",
             ),
             (["--trainer.max_epochs", 2], ["--trainer.max_epochs", 1], "max_epochs=1"),
             (

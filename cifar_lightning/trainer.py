@@ -2,6 +2,7 @@
 
 import csv
 import math
+import shlex
 from functools import partial
 from pathlib import Path
 
@@ -177,7 +178,7 @@ class Trainer(L.Trainer):
         print(f"{calibration}\n{report}\nwrote {path} and {card}")
         if triton:
             print(f"wrote {write_triton(path, name, Path(triton))}")
-        print(f"next: python -m cifar_onnx classify --model {path} PHOTO.jpg")
+        print(f"next: python -m cifar_onnx classify --model {shlex.quote(str(path))} PHOTO.jpg")
 
     def verify(
         self,

@@ -320,10 +320,11 @@ class TestCommand:
     def test_photos_of_any_size_pass_the_gate(self, run: Run, photos: Path, mode: str) -> None:
         words = ("--data.root", photos, "--data.image_size", 24, "--data.resize_mode", mode)
         assert run("fit", *BRIEF, "--data", "ImageFolder", *words).code == 0
-        result = run("export", "--ckpt_path", "runs/cnn/version_0/checkpoints/best.ckpt", "--output", "m.onnx")
+        result = run("export", "--ckpt_path", "runs/cnn/version_0/checkpoints/best.ckpt", "--output", "m n.onnx")
         assert result.code == 0, result.err
         assert "labels 36 of 36" in result.out
-        classifier = Classifier("m.onnx")
+        assert result.out.endswith("classify --model 'm n.onnx' PHOTO.jpg\n")
+        classifier = Classifier("m n.onnx")
         assert classifier.classes == ("blue", "green", "red")
         assert (classifier.contract.size, classifier.contract.resize) == (24, mode)
 

@@ -210,8 +210,11 @@ class TestPlan:
 
     @pytest.mark.parametrize("config", SHIPPED, ids=lambda path: path.stem)
     def test_every_shipped_sweep_runs(self, run: Run, config: Path) -> None:
-        result = run("sweep", "--config", config, "--trials", 1, *BRIEF[-2:], "--trainer.limit_val_batches", 1)
+        words = ("--trials", 1, *BRIEF[-2:], "--trainer.limit_val_batches", 1, "--experiment", "a b")
+        result = run("sweep", "--config", config, *words)
         assert result.code == 0, result.err
+        assert "fit --config 'runs/a b/best.yaml'\n" in result.out
+        assert "test --ckpt_path 'runs/a b/version_0/checkpoints/best.ckpt'\n" in result.out
         assert len(config.read_text().splitlines()) <= 40
 
 

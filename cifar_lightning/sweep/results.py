@@ -2,6 +2,7 @@
 
 import csv
 import io
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -43,9 +44,9 @@ def write(study: Study, plan: Plan) -> None:
     print(f"wrote best.yaml, trials.csv, {', '.join(pictures)} in {plan.folder}")
     if running := len(trials) - len(ended):
         print(f"{running} more {'is' if running == 1 else 'are'} being tried by other processes")
-    run = Path(done[0].user_attrs["run"])
-    print(f"the best again: python -m cifar_lightning fit --config {plan.folder / 'best.yaml'}")
-    print(f"next: python -m cifar_lightning test --ckpt_path {run / 'checkpoints' / 'best.ckpt'}")
+    config, kept = plan.folder / "best.yaml", Path(done[0].user_attrs["run"], "checkpoints", "best.ckpt")
+    print(f"the best again: python -m cifar_lightning fit --config {shlex.quote(str(config))}")
+    print(f"next: python -m cifar_lightning test --ckpt_path {shlex.quote(str(kept))}")
 
 
 def line(trial: FrozenTrial, plan: Plan) -> str:

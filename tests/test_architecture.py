@@ -52,6 +52,7 @@ LAW = {
         "optuna", "sqlalchemy", "lightning", "torch", "jsonargparse", "yaml", "filelock", "rich", "numpy", "matplotlib",
         "cifar_onnx", OURS + "main", OURS + "cli", OURS + "command", OURS + "parser", OURS + "rehearsal",
         OURS + "module", OURS + "finite", OURS + "interruption", OURS + "files", OURS + "sweep",
+        OURS + "leaderboard.differences",
         "cifar_lightning",
     },
     "cifar_lightning/interruption.py": set(),

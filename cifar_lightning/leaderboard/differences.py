@@ -40,7 +40,7 @@ class Differences:
     def keys(self) -> dict[str, str]:
         """Keys in which runs differ, with the shortest names that no other key could be meant by."""
         every = dict.fromkeys(key for each in self.settings for key in each)
-        return {key: _short(key, every) for key in every if len(set(self._values(key))) > 1}
+        return {key: short(key, every) for key in every if len(set(self._values(key))) > 1}
 
     @cached_property
     def common(self) -> dict[str, str]:
@@ -107,7 +107,7 @@ def _cut(value: str) -> str:
     return value if len(value) <= _LONGEST else f"{value[: _LONGEST - 1]}…"
 
 
-def _short(key: str, every: Iterable[str]) -> str:
+def short(key: str, every: Iterable[str]) -> str:
     """The shortest end of a dotted key that no other key has."""
     parts = key.split(".")
     for count in range(1, len(parts)):

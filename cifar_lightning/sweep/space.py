@@ -9,6 +9,7 @@ from typing import Any
 from optuna import Trial
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
+from cifar_lightning.leaderboard.differences import short
 from cifar_lightning.parser import hint
 from cifar_onnx import InputError
 
@@ -155,9 +156,4 @@ def typed(value: Any) -> str:
 def names(keys: Iterable[str]) -> dict[str, str]:
     """For each key the shortest end of it that is the end of no other."""
     keys = [*keys]
-    found = {}
-    for key in keys:
-        parts = key.split(".")
-        ends = [".".join(parts[-count:]) for count in range(1, len(parts) + 1)]
-        found[key] = next(end for end in ends if sum(f".{other}".endswith(f".{end}") for other in keys) == 1)
-    return found
+    return {key: short(key, keys) for key in keys}

@@ -26,7 +26,7 @@ def begin(net: nn.Module, pixels: Pixels, classes: list[str], init_from: str | N
         InputError: weights cannot be had, or are of another net.
     """
     normalised = False
-    if isinstance(net, Named) and net.weights is not None:
+    if isinstance(net, Named):
         net.load_pretrained()
         if net.statistics is not None:
             pixels.set_statistics(*net.statistics)
@@ -36,11 +36,10 @@ def begin(net: nn.Module, pixels: Pixels, classes: list[str], init_from: str | N
             kept = checkpoints.load(init_from)
         except InputError as error:
             raise InputError(f"model.init_from: {error}") from None
-        known = kept["hyper_parameters"]["classes"]
+        saved, known = kept["state_dict"], kept["hyper_parameters"]["classes"]
         head = None if known == classes else weights.head(net, len(classes))
-        state = {name: value for name, value in kept["state_dict"].items() if name.startswith("net.")}
-        state = {name.removeprefix("net."): value for name, value in state.items()}
+        state = {name.removeprefix("net."): value for name, value in saved.items() if name.startswith("net.")}
         weights.take(net, state, init_from, lambda layer: layer == head)
-        pixels.load_state_dict({name: kept["state_dict"][f"pixels.{name}"] for name in pixels.state_dict()})
+        pixels.load_state_dict({name: saved[f"pixels.{name}"] for name in pixels.state_dict()})
         normalised = True
     return normalised

@@ -1,6 +1,7 @@
 """Going on from a checkpoint as if the run had never stopped."""
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -107,19 +108,16 @@ class Resume(L.Callback):
 
 def _move_best(trainer: L.Trainer, checkpoint: dict[str, Any]) -> None:
     """Where a run goes on in its folder, let ModelCheckpoint know its best also if the folder has been moved."""
-    folder = Path(str(trainer.ckpt_path)).parent
+    folder = Path(str(trainer.ckpt_path)).parent.resolve()
     for callback in trainer.checkpoint_callbacks:
         state = checkpoint["callbacks"].get(callback.state_key)
-        if (
-            isinstance(callback, ModelCheckpoint)
-            and state
-            and Path(str(callback.dirpath)).resolve() == folder.resolve()
-        ):
-
-            def here(path: str, callback: ModelCheckpoint = callback) -> str:
-                return path and os.path.join(str(callback.dirpath), os.path.basename(path))
-
+        if state and isinstance(callback, ModelCheckpoint) and Path(str(callback.dirpath)).resolve() == folder:
+            here = partial(_moved, folder=str(callback.dirpath))
             for key in ("best_model_path", "kth_best_model_path", "last_model_path"):
                 state[key] = here(state[key])
             state["best_k_models"] = {here(path): score for path, score in state["best_k_models"].items()}
             state["dirpath"] = callback.dirpath
+
+
+def _moved(path: str, folder: str) -> str:
+    return path and os.path.join(folder, os.path.basename(path))

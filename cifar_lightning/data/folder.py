@@ -107,12 +107,12 @@ class ImageFolder(ImageData):
 
     def differs(self, settings: Mapping[str, Any]) -> bool:
         """Whether these are other pictures than those of the data whose settings a checkpoint holds."""
-        places = (
+        own, others = (
             [path.resolve() for path in _places(each.get("root"), each.get("labels"))]
             for each in (self.hparams, settings)
         )
         kind = str(settings["_class_path"]).rpartition(".")[2]
-        return kind != type(self).__name__ or next(places) != next(places)
+        return kind != type(self).__name__ or own != others
 
     def folder(self, part: Part) -> Path:
         return self.catalogue.folder(part)

@@ -32,7 +32,8 @@ def write_card(model: Path, name: str, report: Path, checkpoint: str, license_na
     known = contract.read(model)[1]
     tested = _tested(report, checkpoint)
     source = known.info["provenance"]["data"]["source"]
-    results = {name: each for name, each in (tested or {}).get("metrics", {}).items() if each["value"] is not None}
+    # Null is what is not defined: ROC-AUC of one class, or the interval of too few resamples.
+    results = {name: each for name, each in (tested or {}).get("metrics", {}).items() if None not in each.values()}
     front: dict[str, Any] = {
         **({"license": license_name} if license_name else {}),
         "library_name": "onnx",

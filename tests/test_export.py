@@ -1,6 +1,7 @@
 """What is inside model.onnx, and that a fault at any stage stops the export."""
 
 import json
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +23,7 @@ from cifar_lightning import checkpoint as checkpoints
 from cifar_lightning.data.images import Sample
 from cifar_lightning.export import export
 from cifar_lightning.familiarity import Energy, Scored
+from cifar_lightning.handover import write_card
 from cifar_lightning.nets import CNN, Pixels, SpeedNet
 from cifar_lightning.parity import ParityError, Report, by_torch, compare
 from cifar_onnx import Classifier, InputError, contract, guard, images
@@ -431,6 +433,16 @@ class TestHandover:
         checkpoints.write({**checkpoints.load(str(checkpoint)), "more": 1}, checkpoint)
         assert run(*words).code == 0
         assert "It has not been tested yet" in card.read_text()
+
+    def test_what_a_report_does_not_know_is_no_row_of_the_card(self, model: Path, tmp_path: Path) -> None:
+        known = {"value": 0.5, "low": 0.4, "high": 0.6}
+        unknown = {"roc_auc": {**known, "low": None, "high": None}, "cohen_kappa": dict.fromkeys(known)}
+        metrics = {"accuracy": known, "f1_macro": known, **unknown}
+        (tmp_path / "metrics.json").write_text(json.dumps({"model": {"digest": "x"}, "images": 2, "metrics": metrics}))
+        (tmp_path / "per_class.csv").write_text("class\n")
+        shutil.copy(model, tmp_path / "model.onnx")
+        card = write_card(tmp_path / "model.onnx", "x", tmp_path / "metrics.json", "x", None)
+        assert re.findall(r"^\| ([\w ]+) \| 0\.", card.read_text(), re.MULTILINE) == ["accuracy", "f1 macro"]
 
     def test_a_triton_repository(self, run: Run, checkpoint: Path) -> None:
         Path("file").touch()

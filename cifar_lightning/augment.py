@@ -33,7 +33,7 @@ class Draw:
 
 @contextmanager
 def _torchvisions(draw: Draw, what: object) -> Iterator[None]:
-    """What torchvision draws comes from torch's generator on the CPU: for a while it is of this batch and purpose."""
+    """Within it torch's generator on the CPU, which torchvision draws from, is seeded by the batch and the class."""
     with torch.random.fork_rng([]):
         purpose = zlib.crc32(type(what).__name__.encode())
         torch.default_generator.manual_seed((draw.generator.initial_seed() ^ purpose) % 2**63)

@@ -160,7 +160,7 @@ def check_data(checkpoint: dict[str, Any], data: ImageData, exported: bool) -> N
     Args:
         checkpoint: what `load` has read.
         data: the data.
-        exported: it is to decide how the file makes pictures square.
+        exported: whether it is for `export`, whose file makes pictures square as this data does.
 
     Raises:
         InputError: it has other classes, or its pictures were made square otherwise.

@@ -28,7 +28,7 @@ class Measured(Optimized):
         classes: names, in the order of the logits.
 
     Attributes:
-        validated: whether this epoch has been.
+        validated: whether the weights have been validated since the epoch began.
         tested: places `(N,)` of the test images that were judged, in their order, logits `(N, K)`, and contrasts
             `(N, D)`, which familiarity is computed from.
     """

@@ -51,8 +51,8 @@ class Classifier(Measured):
             is given them, too.
         init_from: checkpoint of another run whose weights the net begins with, but for the head where that knows other
             classes.
-        lr_factors: by names of parts, such as net.head, what their learning rate is of the optimizer's: the longest
-            name that a parameter begins with counts.
+        lr_factors: by names of parts, such as net.head, what the optimizer's learning rate is multiplied by for their
+            parameters. Where a part lies within another, the inner one's counts.
         compile: mode of torch.compile for the net while it is trained, such as default or max-autotune; None is eager.
             The first steps then take minutes: worth it where training takes hours, or on the same GPU again and again.
 

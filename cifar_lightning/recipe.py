@@ -29,7 +29,7 @@ class Recipe:
     Attributes:
         optimizer: makes one from parameters or groups of them.
         scheduler: makes a schedule from the optimizer.
-        factors: by names of parts of the model, what their learning rate is of the optimizer's.
+        factors: by names of parts of the model, what the optimizer's learning rate is multiplied by there.
     """
 
     optimizer: OptimizerCallable
@@ -102,7 +102,7 @@ def _with(optimizer: Optimizer, lr: float | None) -> Optimizer:
 
 
 def _shares(optimizer: Optimizer) -> list[float]:
-    """What the learning rates of its groups are of the first's, or of its own where they have factors."""
+    """Learning rates of the groups divided by the first's; where `lr_factors` made the groups, these."""
     groups = optimizer.param_groups
     first = groups[0]["lr"]
     return [group.get("factor", group["lr"] / first if first else 1.0) for group in groups]

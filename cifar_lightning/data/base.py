@@ -38,7 +38,7 @@ class ImageData(L.LightningDataModule, ABC):
     Attributes:
         image_size: side of the images in pixels.
         resize_mode: how a picture of another size or shape becomes one of them.
-        elsewhere: that these are other pictures than those of training: where they have no test set, all are predicted.
+        elsewhere: whether these are other pictures than the checkpoint's; without a test set, all are predicted.
     """
 
     image_size: int = 32

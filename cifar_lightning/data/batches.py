@@ -46,8 +46,8 @@ class Batches:
     Args:
         images: uint8 `(N, H, W, 3)`.
         labels: int64 `(N,)`, on the device where batches are to be.
-        batch_size: `B` of each process; the last batch may be smaller. A rest that has not two images for each process,
-            or in their order not one, goes to the batch before.
+        batch_size: `B` of each process; the last batch may be smaller. Where it would have fewer than two images for
+            each process (without `place`, than one), it joins the batch before.
         seed: of order and augmentation.
         place: asked at the start of each pass for the epoch and its first batch; None keeps the images in their order.
         rank: number of this process.

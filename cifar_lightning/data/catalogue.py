@@ -35,7 +35,7 @@ class Catalogue(ABC):
 
     @abstractmethod
     def parts(self, classes: Sequence[str]) -> frozenset[Part]:
-        """The parts that it knows; `predict`, which is all, where these are no pictures to train on such classes."""
+        """The parts that it has; also `predict`, all of its pictures, where its labels are others than `classes`."""
 
     def folder(self, part: Part) -> Path:
         """The folder that the pictures of a part are in."""

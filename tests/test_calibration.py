@@ -74,6 +74,16 @@ class TestSets:
         assert abs(np.mean(covered) - (1 - alpha)) < 3.3 * spread / np.sqrt(50) + 1 / known
         assert np.abs(np.array(covered) - (1 - alpha)).max() < 4 * spread
 
+    def test_by_sums_the_surest_pictures_have_one_label(self) -> None:
+        logits, labels = answers(2000, 1, 0)
+        probabilities = softmax(logits, axis=1)
+        own = nonconformity(probabilities, "aps")[np.arange(2000), labels]
+        sizes = PredictionSets("aps", 0.1, conformal_threshold(own, 0.1)).of(probabilities).sum(axis=1)
+        sure = probabilities.max(axis=1) > 0.95
+        assert sure.sum() > 10
+        assert (sizes[sure] == 1).all()
+        assert sizes.min() == 1
+
     def test_too_few_pictures_let_every_label_in(self) -> None:
         assert conformal_threshold(np.array([0.1, 0.2, 0.3]), 0.1) == 1.0
         assert conformal_threshold(np.linspace(0.01, 0.09, 9), 0.1) == pytest.approx(0.09, abs=2e-6)

@@ -18,10 +18,11 @@ class PredictionSets:
 
     Attributes:
         method: `lac` takes the labels of high probability (Sadinle et al. 2019, https://arxiv.org/abs/1609.00451),
-            `aps` the most probable ones until their sum is high (Romano et al. 2020, https://arxiv.org/abs/2006.02544;
-            without its random draw, so that the same picture gives the same set).
+            `aps` the most probable ones until their sum is high, one at least (Romano et al. 2020,
+            https://arxiv.org/abs/2006.02544; with 0 in the place of its random draw, so that the same picture gives the
+            same set, and the surest one is not left without a label, as it would be with 1).
         alpha: share of pictures whose right label may be missing.
-        threshold: labels that conform worse than this are not in the set; a set may be empty.
+        threshold: labels that conform worse than this are not in the set; by `lac` a set may be empty.
     """
 
     method: Method
@@ -37,15 +38,16 @@ class PredictionSets:
 def nonconformity(probabilities: NDArray[Any], method: Method) -> NDArray[np.float64]:
     """How badly each label goes with its picture, `(N, K)` from 0 to 1, from probabilities `(N, K)`.
 
-    `lac`: what the label's probability lacks to 1. `aps`: the sum of its own and
-    of all higher ones; of equal ones, those of earlier classes count as higher.
+    `lac`: what the label's probability lacks to 1. `aps`: the sum of all higher ones; of equal ones, those of earlier
+    classes count as higher.
     """
     p = probabilities.astype(np.float64)
     if method == "lac":
         return 1 - p
     order = np.argsort(-p, axis=1, kind="stable")
-    sums = np.empty_like(p)
-    np.put_along_axis(sums, order, np.cumsum(np.take_along_axis(p, order, axis=1), axis=1), axis=1)
+    sums = np.zeros_like(p)
+    higher = np.take_along_axis(p, order[:, :-1], axis=1)
+    np.put_along_axis(sums, order[:, 1:], np.cumsum(higher, axis=1), axis=1)
     return np.minimum(sums, 1)
 
 

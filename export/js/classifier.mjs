@@ -135,8 +135,8 @@ function predictionSet(probabilities, ranked, { method, threshold }) {
   const inside = [];
   let sum = 0;
   for (const k of ranked) {
-    sum += probabilities[k];
     inside[k] = Math.min(sum, 1) <= threshold;
+    sum += probabilities[k];
   }
   return inside;
 }

@@ -20,8 +20,9 @@ def test_sets_by_probability() -> None:
 
 
 def test_sets_by_sums_of_probabilities() -> None:
-    assert np.allclose(nonconformity(P, "aps"), [[0.5, 0.8, 1], [0.95, 0.9, 1]])
-    assert PredictionSets("aps", 0.1, 0.9).of(P).tolist() == [[True, True, False], [False, True, False]]
+    assert np.allclose(nonconformity(P, "aps"), [[0, 0.5, 0.8], [0.9, 0, 0.95]])
+    assert PredictionSets("aps", 0.1, 0.7).of(P).tolist() == [[True, True, False], [False, True, False]]
+    assert PredictionSets("aps", 0.1, 0.0).of(P).tolist() == [[True, False, False], [False, True, False]]
 
 
 def test_a_threshold_of_one_lets_every_label_in() -> None:

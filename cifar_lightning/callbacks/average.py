@@ -78,10 +78,11 @@ class EMA(Average):
     """Validates and keeps the exponential moving average of the weights after each step.
 
     Lightning's EMAWeightAveraging keeps its average on the CPU, and the weights from before the first step until it
-    begins.
+    begins; and with its decay from the first step on, a run of few steps ends near the weights it began with.
 
     Args:
-        decay: what is left of the average in each step: it looks back over some `1 / (1 - decay)` steps.
+        decay: what is left of the average in each step, at most: it looks back over some `1 / (1 - decay)` steps, but
+            after n of them over n / 9 only, as in TensorFlow, whose decay is `(1 + n) / (10 + n)` where that is less.
         from_epoch: the first epoch that counts, from 0.
     """
 
@@ -92,4 +93,4 @@ class EMA(Average):
         self.decay = decay
 
     def share(self, count: int) -> float:
-        return 1 - self.decay
+        return 1 - min(self.decay, (1 + count) / (10 + count))

@@ -21,9 +21,10 @@ class CrossEntropy(nn.CrossEntropyLoss):
 
     Args:
         label_smoothing: share of the target spread over all classes, 0 to 1.
-        class_weights: one for each class, in the order of the class names; or a rule, which counts in training only and
-            gives weights of mean 1: `inverse` to the number of its images, or to their `effective` number
-            `(1 - b^n) / (1 - b)` with `b = 0.9999` (Cui et al. 2019, https://arxiv.org/abs/1901.05555).
+        class_weights: one for each class, in the order of the class names; or a rule, which gives weights of mean 1:
+            `inverse` to the number of its images, or to their `effective` number `(1 - b^n) / (1 - b)` with
+            `b = 0.9999` (Cui et al. 2019, https://arxiv.org/abs/1901.05555). They count in training only: of pictures
+            in the order of their classes, as validation has them, those of a batch would be divided out again.
     """
 
     weight: Tensor | None
@@ -53,7 +54,7 @@ class CrossEntropy(nn.CrossEntropyLoss):
 
     def _weights(self, labels: Tensor) -> Tensor | None:
         """Of images, `(B,)`, where they differ."""
-        if self.weight is None or (self.rule is not None and not self.training):
+        if self.weight is None or not self.training:
             return None
         if labels.is_floating_point():
             return labels @ self.weight.to(labels.dtype)

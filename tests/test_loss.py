@@ -35,12 +35,21 @@ def test_a_rule_weighs_classes_by_their_counts_in_training_only(rule: Any) -> No
     assert torch.equal(loss(LOGITS, LABELS), cross_entropy(LOGITS, LABELS, label_smoothing=0.1))
 
 
-def test_weights_that_are_given_hold_always() -> None:
+def test_weights_that_are_given_hold_in_training_whatever_the_counts() -> None:
     loss = CrossEntropy(class_weights=[1.0, 2.0, 3.0, 4.0])
     expected = cross_entropy(LOGITS, LABELS, torch.tensor([1.0, 2.0, 3.0, 4.0]))
     loss.see(COUNTS)
     assert torch.allclose(loss(LOGITS, LABELS), expected)
-    assert torch.equal(loss.eval()(LOGITS, LABELS), loss.train()(LOGITS, LABELS))
+
+
+@pytest.mark.parametrize("kind", [CrossEntropy, Focal])
+def test_the_loss_of_validation_hangs_on_no_batches(kind: type[CrossEntropy]) -> None:
+    order = LABELS.argsort()  # as folders have it
+    loss = kind(class_weights=[0.0, 1.0, 2.0, 50.0]).eval()
+    of_all = loss(LOGITS[order], LABELS[order])
+    for size in (2, 3, 4, 6):
+        batches = zip(LOGITS[order].split(size), LABELS[order].split(size), strict=True)
+        assert torch.allclose(torch.stack([loss(*batch) for batch in batches]).mean(), of_all)
 
 
 @pytest.mark.parametrize("weights", [None, [1.0, 2.0, 3.0, 4.0]])

@@ -11,7 +11,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from cifar_onnx.evaluation.bootstrap import Bootstrap, changes, draw, estimate, ranking
 from cifar_onnx.evaluation.evaluation import by_class
-from cifar_onnx.evaluation.metrics import BINS, bins, calibration, confusion, scores
+from cifar_onnx.evaluation.metrics import BINS, bins, calibration, calibration_interval, confusion, gaps, scores
 from cifar_onnx.evaluation.outcome import Outcome
 
 
@@ -134,6 +134,27 @@ def test_draws_are_resamples_that_the_seed_decides() -> None:
     assert np.array_equal(draws, draw(500, 30))
     assert not np.array_equal(draws, draw(500, 30, seed=1))
     assert draws.mean(axis=0).std() < 0.3
+
+
+@pytest.mark.parametrize("sureness", [1.0, 1.3])
+def test_the_interval_of_the_calibration_error_holds_the_true_one(sureness: float) -> None:
+    def sample(count: int, seed: int) -> Outcome:
+        generator = np.random.default_rng(seed)
+        logits = generator.normal(0, 2, (count, 4))
+        labels = (logits + generator.gumbel(size=logits.shape)).argmax(axis=1)  # drawn by their softmax
+        answers = (sureness * logits).astype(np.float32)
+        return Outcome(tuple("abcd"), [""] * count, labels, answers, np.zeros((count, 1, 1, 3), np.uint8))
+
+    true, draws, held = scores(sample(100_000, 0))["expected_calibration_error"], draw(300, 100), 0
+    for seed in range(1, 21):
+        each = sample(300, seed)
+        of_each = gaps(each.confidences, each.correct)
+        low, high = calibration_interval(of_each.mean(axis=0), draws @ of_each / 300)
+        held += low <= true <= high
+    assert held >= 17
+    found = Bootstrap(each, draws).estimates["expected_calibration_error"]
+    assert (found.low, found.high) == pytest.approx((low, high))
+    assert low <= found.value <= high
 
 
 def test_an_interval_holds_what_many_samples_show() -> None:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from scipy.stats import norm
 
-from cifar_onnx.evaluation.metrics import BINS, TOP, bins, in_top, scores
+from cifar_onnx.evaluation.metrics import TOP, calibration_interval, gaps, in_top, scores
 from cifar_onnx.evaluation.outcome import Booleans, Floats, Integers, Outcome
 
 _SMALLEST = np.finfo(np.float64).eps  # probabilities below it count as it: scikit-learn's log_loss
@@ -79,20 +79,23 @@ class Bootstrap:
         count, classes = outcome.probabilities.shape
         truth, guess = (np.eye(classes)[which] for which in (outcome.labels, outcome.predictions))  # (N, K)
         of_label = outcome.probabilities[np.arange(count), outcome.labels]
-        gaps = np.zeros((count, BINS))
-        gaps[np.arange(count), bins(outcome.confidences)] = outcome.confidences - outcome.correct
         loss = -np.log(np.clip(of_label, _SMALLEST, 1 - _SMALLEST))
         brier = np.square(outcome.probabilities - truth).sum(axis=1)
         top = in_top(outcome) if classes > TOP else np.zeros(count)
-        sums = _sums(self.draws, np.column_stack([loss, brier, top, gaps, truth, guess, truth * guess]))
+        sums = _sums(self.draws, np.column_stack([loss, brier, top, truth, guess, truth * guess]))
         loss, brier, top = sums[:, :3].T / count
-        gaps = np.abs(sums[:, 3 : 3 + BINS]).sum(axis=1) / count
-        found = _of_counts(*np.split(sums[:, 3 + BINS :], 3, axis=1))
+        found = _of_counts(*np.split(sums[:, 3:], 3, axis=1))
         if classes > TOP:
             found["top5_accuracy"] = top
-        found |= {"negative_log_likelihood": loss, "brier_score": brier, "expected_calibration_error": gaps}
+        found |= {"negative_log_likelihood": loss, "brier_score": brier}
+        found["expected_calibration_error"] = np.abs(self._gaps).sum(axis=1)
         found["roc_auc"], found["average_precision"] = self._rankings()
         return found
+
+    @cached_property
+    def _gaps(self) -> Floats:
+        """`gaps` of each resample, `(R, BINS)`."""
+        return _sums(self.draws, gaps(self.outcome.confidences, self.outcome.correct)) / len(self.outcome.labels)
 
     def _rankings(self) -> tuple[Floats, Floats]:
         """Mean ROC-AUC and average precision, one class against the rest, of the classes in each resample."""
@@ -123,6 +126,8 @@ class Bootstrap:
     def estimates(self) -> dict[str, Estimate]:
         """Every metric with its interval, in the order in which people ask for them."""
         found = {name: estimate(value, self.scores[name]) for name, value in scores(self.outcome).items()}
+        own = gaps(self.outcome.confidences, self.outcome.correct).mean(axis=0)
+        found["expected_calibration_error"] = Estimate(float(np.abs(own).sum()), *calibration_interval(own, self._gaps))
         count = len(self.outcome.labels)
         return {name: _widened(each, count) if name in _SHARES else each for name, each in found.items()}
 
@@ -147,8 +152,7 @@ def changes(a: Outcome, b: Outcome, groups: Booleans, draws: Draws) -> list[Esti
 def estimate(value: float, resampled: Floats) -> Estimate:
     """A figure and its interval: percentiles of the resamples, corrected for their bias (Efron 1981).
 
-    A figure that is biased, such as the expected calibration error, is larger in resamples than it is; where the
-    correction cannot bring it into its own interval, this ends there.
+    Where the correction cannot bring a figure into its own interval, this ends there.
     """
     known = resampled[~np.isnan(resampled)]
     if np.isnan(value) or not len(known):

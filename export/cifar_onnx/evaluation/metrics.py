@@ -54,11 +54,36 @@ def calibration(confidences: Floats, correct: Booleans) -> Calibration:
     return Calibration(counts, means, accuracies)
 
 
+def gaps(confidences: Floats, correct: Booleans) -> Floats:
+    """`(N, BINS)`: how much surer than right each picture is, in its bin. The sizes of their means sum to the error."""
+    found = np.zeros((len(confidences), BINS))
+    found[np.arange(len(confidences)), bins(confidences)] = confidences - correct
+    return found
+
+
 def expected_calibration_error(confidences: Floats, correct: Booleans) -> float:
     """Mean distance between how sure and how right it is, over bins of equal width (Guo et al. 2017)."""
-    known = calibration(confidences, correct)
-    gaps = np.nan_to_num(np.abs(known.confidences - known.accuracies))
-    return float((known.counts * gaps).sum() / known.counts.sum())
+    return float(np.abs(gaps(confidences, correct).mean(axis=0)).sum())
+
+
+def calibration_interval(found: Floats, resampled: Floats) -> tuple[float, float]:
+    """95 % interval of the expected calibration error, by inverting a test.
+
+    Chance makes gaps where there are none, and resamples add to them: their errors lie above the one that was found,
+    which lies above the true one. The true gaps are taken for a share, from 0 to 2, of those found; a share is possible
+    where the error that was found is among 95 % of what it gives together with the chance in the resamples.
+
+    Args:
+        found: `(BINS,)`, means of `gaps`.
+        resampled: `(R, BINS)`, those of each resample.
+    """
+    error, chance = float(np.abs(found).sum()), resampled - found
+    possible = [1.0]
+    for share in np.linspace(0, 2, 81).tolist():
+        low, high = np.quantile(np.abs(share * found + chance).sum(axis=1), [0.025, 0.975])
+        if low <= error <= high:
+            possible.append(share)
+    return error * min(possible), min(1.0, error * max(possible))
 
 
 def in_top(outcome: Outcome) -> Booleans:

@@ -56,7 +56,7 @@ class Distillation(CrossEntropy):
         if not self._loaded:
             self._loaded.append(trained.load(self.teacher, classes).to(logits.device).eval())
         with no_grad():
-            answers = (self._loaded[0](images) / self.temperature).log_softmax(1)
+            answers = (self._loaded[0](images).float() / self.temperature).log_softmax(1)  # its net may be in bfloat16
         own = (logits / self.temperature).log_softmax(1)
         soft = self.temperature**2 * kl_div(own, answers, reduction="batchmean", log_target=True)
         return (1 - self.share) * hard + self.share * soft

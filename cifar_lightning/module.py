@@ -181,7 +181,7 @@ class Classifier(Measured):
 
     def predict_step(self, batch: Batch, batch_idx: int) -> tuple[Tensor, Tensor]:
         """Indices `(B,)` and probabilities `(B, K)`."""
-        return batch[2], self(batch[0]).softmax(1)
+        return batch[2], self(batch[0]).float().softmax(1)
 
     def on_train_epoch_end(self) -> None:
         """Log the loss, and step a schedule that waits for a plateau, before checkpoints are written.

@@ -54,6 +54,13 @@ def test_a_student_that_answers_as_its_teacher_has_nothing_to_learn_from_it(mode
     assert logits.grad.abs().max() < 1e-6
 
 
+def test_a_teacher_in_bfloat16_is_heard_in_full_precision(model: Classifier, teacher: str) -> None:
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = model(IMAGES).detach().float()
+        loss = Distillation(teacher, weight=1.0)(logits, LABELS, IMAGES, CLASSES)
+    assert abs(loss) < 1e-6
+
+
 def test_with_weight_0_it_is_cross_entropy(teacher: str) -> None:
     loss = Distillation(teacher, weight=0.0, label_smoothing=0.2)(LOGITS, LABELS, IMAGES, CLASSES)
     assert torch.equal(loss, cross_entropy(LOGITS, LABELS, label_smoothing=0.2))

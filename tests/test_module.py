@@ -141,6 +141,14 @@ def test_losses_are_in_single_precision_at_least(given: torch.dtype, taken: torc
     assert torch.equal(loss, torch.nn.functional.cross_entropy(logits.to(taken), labels))
 
 
+def test_probabilities_are_in_single_precision_of_a_net_in_half() -> None:
+    images = torch.randint(256, (4, 3, 32, 32), dtype=torch.uint8)
+    with torch.autocast("cpu", torch.bfloat16):
+        _, found = Classifier(CLASSES, CNN()).eval().predict_step(Batch(images, *[torch.arange(4)] * 2, 0), 0)
+    assert found.dtype == torch.float32
+    assert found.sum(1).tolist() == pytest.approx([1] * 4, abs=1e-6)
+
+
 def test_a_loss_that_was_restored_goes_to_where_the_model_is() -> None:
     model = Classifier(CLASSES, CNN())
     model.restore_loss(torch.tensor(3.0), 2)

@@ -104,7 +104,7 @@ def parse(data: bytes) -> Contract:
         if info["format"] != FORMAT:
             raise ContractError(f"contract format {info['format']!r} is unknown: this version reads format {FORMAT}")
         contract = _from_info(info)
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         if isinstance(error, ContractError):
             raise
         raise ContractError(f"its contract cannot be read ({type(error).__name__}: {error})") from None
@@ -187,7 +187,7 @@ def _positive(value: Any) -> float:
 
 
 def _numbers(values: Any, count: int) -> tuple[float, ...]:
-    numbers = tuple(map(float, values))
+    numbers = tuple(map(_finite, values))
     if len(numbers) != count:
         raise ValueError(f"{len(numbers)} numbers for {count} classes")
     return numbers

@@ -61,6 +61,34 @@ def test_other_files_are_refused_with_the_reason(tmp_path: Path, data: bytes, re
     assert str(error.value).startswith(f"{path}: ")
 
 
+GOLDEN = {**SAMPLE, "logits": [0.5, 0], "probabilities": [0.7, 0.3]}
+NAN, INF = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {"cost": None}, {"metrics": []}, {"classes": ["a", ""]}, {"input": {"size": True, "resize": "crop"}},
+        {"temperature": True}, {"temperature": INF},
+        {"sets": {**INFO["sets"], "alpha": NAN}}, {"sets": {**INFO["sets"], "threshold": NAN}},
+        {"unknown": {**INFO["unknown"], "threshold": NAN}},
+        *({"golden": [{**GOLDEN, key: value}]} for key in ("logits", "probabilities")
+          for value in ([1.0], "12", ["1", "2"], [NAN, 1])),
+        {"golden": [{**GOLDEN, "file": "?"}]},
+    ],
+)  # fmt: skip
+def test_no_part_of_it_may_be_anything(facts: dict[str, object]) -> None:
+    """A threshold of NaN would leave every set empty, and no picture unknown."""
+    with pytest.raises(ContractError, match="its contract cannot be read"):
+        contract.parse(model_of({**INFO, **facts}))
+
+
+def test_a_net_may_see_one_pixel_and_know_one_picture() -> None:
+    known = contract.parse(model_of({**INFO, "input": {"size": 1, "resize": "crop"}, "golden": [GOLDEN]}))
+    assert known.size == 1
+    assert known.golden == (contract.Golden("a", b"", "", "a", (0.5, 0.0), (0.7, 0.3)),)
+
+
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ContractError, match=r"m\.onnx: cannot be read \(No such file or directory\)"):
         contract.read(tmp_path / "m.onnx")

@@ -4,10 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from handmade import INFO, model_of
 
 from cifar_onnx import Classifier, contract, images
 from cifar_onnx.__main__ import main
 from cifar_onnx.classifier import Scores
+from cifar_onnx.replay import replay
 from cifar_onnx.uncertainty import PredictionSets, Unknown, nonconformity
 
 P = np.array([[0.5, 0.3, 0.2], [0.05, 0.9, 0.05]])
@@ -23,6 +25,14 @@ def test_sets_by_sums_of_probabilities() -> None:
     assert np.allclose(nonconformity(P, "aps"), [[0, 0.5, 0.8], [0.9, 0, 0.95]])
     assert PredictionSets("aps", 0.1, 0.7).of(P).tolist() == [[True, True, False], [False, True, False]]
     assert PredictionSets("aps", 0.1, 0.0).of(P).tolist() == [[True, False, False], [False, True, False]]
+
+
+def test_of_equal_probabilities_those_of_earlier_classes_count_as_higher() -> None:
+    """In double precision, as JavaScript computes them: at the threshold a label is in the set or not."""
+    p = np.tile(np.float32([0.04, 0.01]), 20)[None]
+    sums = np.cumsum([*p[0, ::2], *p[0, 1::2]], dtype=np.float64)
+    assert np.array_equal(nonconformity(p, "aps")[0], np.minimum(sums, 1).reshape(2, 20).T.ravel())
+    assert np.array_equal(nonconformity(p, "lac"), 1 - p.astype(np.float64))
 
 
 def test_a_threshold_of_one_lets_every_label_in() -> None:
@@ -85,3 +95,31 @@ def test_a_replay_names_the_stage_that_differs(
     assert main(["verify", str(model)]) == 1
     stages = {line.rpartition(" ")[2] for line in capsys.readouterr().out.splitlines() if "WRONG" in line}
     assert stages == {stage}
+
+
+@pytest.mark.parametrize(
+    ("logits", "probabilities", "stage"),
+    [
+        ([2000, 0, 0], [0.6009, 0.1995, 0.1996], ""),
+        ([2000, 0, 0], [0.5988, 0.2006, 0.2006], "probabilities"),  # one of them is off by 0.0012, the others by half
+        ([2000, -1.9, 0], [0.5988, 0.2006, 0.2006], "probabilities"),  # what float32 has of 2000
+        ([2000, -2.1, 0], [0.5988, 0.2006, 0.2006], "net"),
+        ([2000, 0, 0], [0.1996, 0.6009, 0.1995], "probabilities"),
+    ],
+)
+def test_an_answer_must_have_the_label_and_every_probability_within_a_thousandth(
+    logits: list[float], probabilities: list[float], stage: str
+) -> None:
+    pixels = np.zeros((8, 8, 3), np.uint8)
+    picture, fingerprint = images.encode_png(pixels), images.fingerprint(pixels)
+    golden = contract.Golden("plain", picture, fingerprint, "a", (2000.0, 0.0, 0.0), (0.6, 0.2, 0.2))
+    known = contract.parse(model_of({**INFO, "classes": ["a", "b", "c"]}))
+    answer = np.array([logits]), np.array([probabilities]), np.zeros(1)
+    again = replay(known, lambda _: answer, golden)
+    assert (again.stage, again.ok) == (stage, not stage)
+
+
+def test_a_picture_that_cannot_be_decoded_here_is_no_right_answer() -> None:
+    golden = contract.Golden("plain", b"no picture", "", "a", (1.0, 0.0), (0.7, 0.3))
+    again = replay(contract.parse(model_of(INFO)), lambda _: pytest.fail("it was run"), golden)
+    assert (again.stage, again.label, again.ok) == ("decode", "", False)

@@ -182,7 +182,7 @@ class TestGoingOn:
 
     def test_rows_that_are_damaged_or_will_be_written_again_are_left_out(self, tmp_path: Path) -> None:
         held = runs.start(tmp_path, "x")
-        text = "epoch,step,val/loss,lr\n0,3,0.5,\n0,7,,0.1\n0,7,0.4,\n1,9,0.3,\nx,y\n0,3,1,2,3\n1,1"
+        text = "epoch,step,val/loss,lr\n0,3,0.5,\n0,7,,0.1\n0,7,0.4,\n1,8,0.3,\nx,y\n0,3,1,2,3\n0,5\n1,1"
         (held.folder / "metrics.csv").write_bytes(text.encode() + b"\xff\n")
         assert [(row["step"], row["lr"]) for row in held.metrics(8, True)] == [("3", ""), ("7", "0.1"), ("7", "")]
         assert [(row["step"], row["lr"]) for row in held.metrics(8, False)] == [("3", ""), ("7", "0.1")]

@@ -26,6 +26,11 @@ def node(operation: str, *attributes: bytes, domain: str = "") -> bytes:
     return field(1, inner)
 
 
+def shaped(side: int) -> bytes:
+    """What a graph says of a value with one side."""
+    return field(2, field(1, field(2, field(1, field(1, side)))))
+
+
 WEIGHT = field(5, tensor(2, raw=bytes(8)))
 HOSTILE = {
     "external data": (field(5, field(13, b"x")), "weights outside the file"),
@@ -35,21 +40,28 @@ HOSTILE = {
     "a loop": (node("Loop"), "loops or branches"),
     "a branch": (node("If"), "loops or branches"),
     "a scan": (node("Scan"), "loops or branches"),
+    "a map over a sequence": (node("SequenceMap"), "loops or branches"),
     "a graph in a graph": (node("Custom", field(6, WEIGHT)), "graphs within its graph"),
     "graphs in a graph": (node("Custom", field(11, WEIGHT)), "graphs within its graph"),
     "a domain": (node("Evil", domain="com.evil"), "needs operations of 'com.evil'"),
     "sparse weights": (field(15, b""), "sparse weights"),
     "sparse attribute": (node("Constant", field(22, b"")), "sparse weights"),
+    "sparse attributes": (node("Constant", field(23, b"")), "sparse weights"),
     "weights in segments": (field(5, field(3, b"")), "weights in segments"),
-    "a huge side": (field(5, tensor(2**40)), "size beyond all measure"),
+    "a huge side": (field(5, tensor(2**29 + 1)), "size beyond all measure"),
+    "a huge side beside none": (field(5, tensor(2**40, 0)), "size beyond all measure"),
     "a huge product": (field(5, tensor(2**20, 2**20)), "size beyond all measure"),
     "a negative side": (field(5, tensor(2**64 - 1)), "size beyond all measure"),
     "packed sides": (field(5, field(1, b"\x80\x80\x80\x80\x10\x02")), "size beyond all measure"),
     "more sides than numpy knows": (field(5, field(1, b"\x01" * 65)), "size beyond all measure"),
     # Putting it together would take time that grows with the square of its length.
     "a side without an end": (field(5, field(1, b"\x80" * 100_000)), "not an ONNX file, or a damaged one"),
+    "a side of eleven bytes": (field(5, b"\x08" + b"\x80" * 10 + b"\x00"), "not an ONNX file, or a damaged one"),
     "too few bytes": (field(5, tensor(3, raw=bytes(8))), "bytes do not fit its size"),
-    "a huge input": (field(11, field(2, field(1, field(2, field(1, field(1, 2**40)))))), "size beyond all measure"),
+    "too many bytes": (field(5, tensor(3, raw=bytes(16))), "bytes do not fit its size"),
+    "a huge input": (field(11, shaped(2**40)), "size beyond all measure"),
+    "a huge output": (field(12, shaped(2**40)), "size beyond all measure"),
+    "a huge value in between": (field(13, shaped(2**40)), "size beyond all measure"),
     "many nodes": (node("Relu") * (guard.MAX_NODES + 1), "20,001 operations"),
     "a number for a graph": (field(1, 7), "not an ONNX file, or a damaged one"),
 }
@@ -101,7 +113,11 @@ def test_a_file_of_too_many_fields_is_refused(more: bytes, monkeypatch: pytest.M
         (field(0, b""), b""),
         (field(7, node("Relu")), b""),  # merged with the other, and so beyond bounds that neither exceeds
         (b"", node("Constant", field(5, tensor(2**20)) + field(5, tensor(2**20)))),
+        (b"", field(11, shaped(1) + shaped(1))),
+        (b"", field(11, field(2, 2 * field(1, b"")))),
+        (b"", field(11, field(2, field(1, 2 * field(2, b""))))),
         (b"", field(5, field(14, 1 + 2**32))),
+        (b"", field(5, field(1, 3) + field(2, 2) + field(2, 1) + field(9, bytes(3)))),  # the last of them counts
         (b"", field(5, field(1, 3) + field(2, 1 + 2**32) + field(9, bytes(8)))),
     ],
 )
@@ -111,7 +127,30 @@ def test_what_onnxruntime_would_read_otherwise_is_refused(outside: bytes, inside
 
 
 def test_a_plain_file_passes() -> None:
-    contract.parse(model_of(INFO, WEIGHT + node("Relu") + node("Conv", field(5, tensor(1, raw=bytes(4))))))
+    inside = field(5, field(14, 0) + tensor(1, raw=bytes(4)))
+    contract.parse(model_of(INFO, WEIGHT + node("Relu") + node("Conv", inside)))
+
+
+def test_bounds_are_passed_by_nothing_that_reaches_them() -> None:
+    nodes = node("Relu", domain="ai.onnx") * guard.MAX_NODES
+    contract.parse(model_of(INFO, nodes + field(5, tensor(2**29)) + field(11, shaped(2**29))))
+
+
+@pytest.mark.parametrize(
+    ("size", "kinds"), [(1, (2, 3, 9)), (2, (4, 5, 10, 16)), (4, (1, 6, 12)), (8, (7, 11, 13, 14)), (16, (15,))]
+)
+def test_elements_of_every_type_have_their_size(size: int, kinds: tuple[int, ...]) -> None:
+    """onnx.TensorProto.DataType: 6 is INT32, 10 FLOAT16, 14 COMPLEX64; and sides may be packed or not."""
+    for kind in kinds:
+        for sides in (field(1, 3) + field(1, 300), field(1, b"\x03\xac\x02")):
+            contract.parse(model_of(INFO, field(5, sides + field(2, kind) + field(9, bytes(900 * size)))))
+            with pytest.raises(ContractError, match="bytes do not fit"):
+                contract.parse(model_of(INFO, field(5, sides + field(2, kind) + field(9, bytes(900 * size - 1)))))
+
+
+def test_numbers_of_a_fixed_length_are_passed_over() -> None:
+    message = bytes([1 << 3 | 1, *range(8), 2 << 3 | 5, *range(4), 3 << 3, 7])
+    assert list(guard.fields(memoryview(message))) == [(1, bytes(range(8))), (2, bytes(range(4))), (3, 7)]
 
 
 def test_of_a_thousand_bit_flips_a_thousand_are_refused(model: Path) -> None:

@@ -1,5 +1,6 @@
 """Run folders: refused where they cannot be, and found again."""
 
+import errno
 import json
 import os
 import re
@@ -56,6 +57,17 @@ class TestUnwritable:
         assert "full/x: nothing can be written there (Not a directory)" in result.err
         assert not Path("runs").exists()
 
+    def test_a_folder_that_is_there_and_takes_no_files_is_refused(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def full(**_: object) -> None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        runs.check_writable(tmp_path)
+        monkeypatch.setattr(runs, "TemporaryFile", full)
+        with pytest.raises(InputError, match=r"nothing can be written there \(No space left"):
+            runs.check_writable(tmp_path)
+
     def test_a_folder_that_becomes_unwritable_ends_the_run(self, run: Run) -> None:
         result = run("fit", *BRIEF, "--trainer.callbacks+", "tests.test_runs.Spoil")
         assert result.code == 2
@@ -93,6 +105,7 @@ class TestGoingOn:
         assert runs.unfinished(root, "b") is None
         held = runs.Run(root / "a" / "version_2")
         assert runs.unfinished(root, "a") == root / "a" / "version_1"
+        assert runs.unfinished(root, "a", rank=1) == root / "a" / "version_2"  # which the first process holds for it
         held.release(discard=True)
         (root / "a" / "version_2" / "checkpoints" / "last.ckpt").unlink()
         assert runs.unfinished(root, "a") == root / "a" / "version_1"
@@ -182,7 +195,7 @@ class TestGoingOn:
 
     def test_rows_that_are_damaged_or_will_be_written_again_are_left_out(self, tmp_path: Path) -> None:
         held = runs.start(tmp_path, "x")
-        text = "epoch,step,val/loss,lr\n0,3,0.5,\n0,7,,0.1\n0,7,0.4,\n1,8,0.3,\nx,y\n0,3,1,2,3\n0,5\n1,1"
+        text = "epoch,step,val/loss,lr\n0,3,0.5,\n0,7,,0.1\n0,7,0.4,\n1,8,0.3,\nx,y,1,2\n0,3,1,2,3\n0,5\n1,1"
         (held.folder / "metrics.csv").write_bytes(text.encode() + b"\xff\n")
         assert [(row["step"], row["lr"]) for row in held.metrics(8, True)] == [("3", ""), ("7", "0.1"), ("7", "")]
         assert [(row["step"], row["lr"]) for row in held.metrics(8, False)] == [("3", ""), ("7", "0.1")]
@@ -190,9 +203,29 @@ class TestGoingOn:
         assert held.metrics(8, True) == []
         held.release()
 
-    def test_two_that_start_at_once_have_a_folder_each(self, tmp_path: Path) -> None:
+    def test_two_that_start_at_once_have_a_folder_each(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(runs, "versions", lambda _: [])  # both have looked before the first made its own
         first, second = runs.start(tmp_path, "x"), runs.start(tmp_path, "x")
         assert (first.version, second.version) == (0, 1)
+
+    def test_a_new_run_comes_after_the_newest_whatever_has_been_removed(self, tmp_path: Path) -> None:
+        for name in ("version_7", "version_12.old"):
+            (tmp_path / "x" / name).mkdir(parents=True)
+        assert runs.start(tmp_path, "x").version == 8
+
+    def test_what_is_discarded_takes_its_empty_folders_along_and_no_others(self, tmp_path: Path) -> None:
+        root = tmp_path / "mine" / "runs"
+        first, second = runs.start(root, "x"), runs.start(root, "y")
+        first.release()
+        second.release(discard=True)
+        assert [path.name for path in root.iterdir()] == ["x"]
+        assert runs.facts(first.folder) == {}
+        runs.record(first.folder, seed=1, finished=False)
+        runs.record(first.folder, finished=True)
+        assert runs.facts(first.folder) == {"seed": 1, "finished": True}
+        runs.Run(first.folder).release(discard=True)
+        assert not root.exists()
+        assert root.parent.exists()
 
     @pytest.mark.parametrize(
         ("before", "now", "sentence"),

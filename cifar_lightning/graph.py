@@ -161,22 +161,17 @@ def _axis(axis: str, mode: images.ResizeMode) -> str:
         lines += """
             #_total = ReduceSum <keepdims = 1> (#_kept, second)
         """
-    # A quotient to the nearest whole number, put right by its remainder: some runtimes multiply by the inverse instead.
+    # A quotient to the nearest whole number, by its remainder: some runtimes multiply by the inverse and may be off.
     lines += f"""
             #_product_steps = Mul(#_kept, weight_steps)
             #_quotient = Div(#_product_steps, #_total)
-            #_quotient_up = Add(#_quotient, half)
-            #_near = Floor(#_quotient_up)
-            #_back = Mul(#_near, #_total)
+            #_below = Floor(#_quotient)
+            #_back = Mul(#_below, #_total)
             #_rest = Sub(#_product_steps, #_back)
             #_rests = Mul(two, #_rest)
             #_too_low = GreaterOrEqual(#_rests, #_total)
-            #_missing = Neg(#_rests)
-            #_too_high = Greater(#_missing, #_total)
             #_one_more = Cast <to = {TensorProto.FLOAT}> (#_too_low)
-            #_one_less = Cast <to = {TensorProto.FLOAT}> (#_too_high)
-            #_raised = Add(#_near, #_one_more)
-            #_whole = Sub(#_raised, #_one_less)
+            #_whole = Add(#_below, #_one_more)
             #_weights = Div(#_whole, weight_steps)
     """
     return lines.replace("#", axis)

@@ -108,3 +108,22 @@ def test_processes_tell_each_other_without_meeting(monkeypatch: pytest.MonkeyPat
             watch.see(two, torch.tensor(1.0), indices, torch.zeros(2, 3))  # type: ignore[arg-type]
     finally:
         torch.distributed.destroy_process_group()
+
+
+def test_on_a_device_a_loss_is_looked_at_in_the_next_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whose logits may be in the memory of those that are looked at."""
+
+    class Elsewhere(torch.Tensor):
+        device = property(lambda self: torch.device("cuda"))  # type: ignore[assignment]
+
+    monkeypatch.setattr(torch, "Event", lambda _: SimpleNamespace(record=lambda: None, synchronize=lambda: None))
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
+    trainer = SimpleNamespace(world_size=1, global_step=3, current_epoch=0, optimizers=[optimizer])
+    watch, indices, logits = LossWatch(), torch.tensor([40, 41]), torch.zeros(2, 3)
+    logits[1] = math.nan
+    watch.see(trainer, torch.tensor(math.nan).as_subclass(Elsewhere), indices, logits)  # type: ignore[arg-type]
+    logits.zero_()
+    trainer.global_step = 4
+    with pytest.raises(NotFiniteError, match=r"the loss is nan in step 3 .*, for training images 41: "):
+        watch.see(trainer, torch.tensor(1.0).as_subclass(Elsewhere), indices, logits)  # type: ignore[arg-type]
+    watch.check(trainer)  # type: ignore[arg-type]  # and not again

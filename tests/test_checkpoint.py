@@ -10,12 +10,15 @@ import signal
 import sys
 import zipfile
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import lightning.pytorch as L
 import pytest
 import torch
+from jsonargparse import Namespace
 
 from cifar_lightning import checkpoint as checkpoints
 from cifar_lightning.callbacks import EpochLines
@@ -60,6 +63,21 @@ class TestWhole:
             path.write_bytes(data[: generator.randrange(len(data))])
             with pytest.raises(InputError, match=r"x\.ckpt: damaged"):
                 checkpoints.load(path)
+
+    @pytest.mark.parametrize(
+        "other",
+        [
+            [],
+            *({**KEPT, key: []} for key in KEPT if key != "new"),
+            *({other: KEPT[other] for other in KEPT if other != key} for key in KEPT if key != "new"),
+            {**KEPT, "hyper_parameters": {"classes": "ab"}},
+            *({**KEPT, "run": {**KEPT["run"], key: None}} for key in KEPT["run"]),
+        ],
+    )
+    def test_a_whole_file_of_something_else_is_refused(self, path: Path, other: Any) -> None:
+        checkpoints.write(other, path)
+        with pytest.raises(InputError, match=r"x\.ckpt: not a checkpoint that this project's fit has written"):
+            checkpoints.load(path)
 
     @pytest.mark.parametrize("step", ["open", "write", "fsync", "rename", "fsync folder"])
     @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO, errno.EACCES])
@@ -303,5 +321,57 @@ class TestNoCode:
 
     def test_where_to_download_from_and_to_write_is_not_the_checkpoints_matter(self, checkpoint: Path) -> None:
         kept = checkpoints.load(checkpoint)
-        kept["datamodule_hyper_parameters"] |= {"url": "http://127.0.0.1:9/evil", "cache_dir": "/evil"}
-        assert checkpoints.parser_defaults(kept)["data"]["init_args"].keys() & {"url", "cache_dir"} == set()
+        other = {"url": "http://127.0.0.1:9/evil", "cache_dir": "/evil", "memory": 1e9}
+        kept["datamodule_hyper_parameters"] |= other
+        assert checkpoints.parser_defaults(kept)["data"]["init_args"].keys() & other.keys() == set()
+
+
+def trained(batch: int = 0, lr: float = 0.1, scheduled: bool = False) -> dict[str, Any]:
+    """What a checkpoint says of a run by Adam, so many batches into an epoch."""
+    optimizer = {"class_path": "torch.optim.Adam", "init_args": {"lr": lr, "betas": (0.9, 0.999)}}
+    scheduler = {"class_path": "StepLR", "init_args": {"step_size": 1}} if scheduled else None
+    return {
+        "optimizer_states": [{}],
+        "hyper_parameters": {"classes": ["a", "b"], "optimizer": optimizer, "scheduler": scheduler},
+        "datamodule_hyper_parameters": {"_class_path": "data.Own", "image_size": 8},
+        "Own": {"batch": batch},
+        "callbacks": {"Resume": {"validated": False}},
+        "run": {"seed": 0},
+    }
+
+
+@pytest.mark.parametrize(
+    ("seed", "checkpoint", "reason"),
+    [
+        (0, trained(batch=3), ""),
+        (1, trained(batch=0), ""),
+        (1, trained(batch=3), "x.ckpt is in the middle of an epoch: it can go on with seed 0 only"),
+        (0, trained(lr=0.2), ""),
+        (0, trained(scheduled=True), ""),
+        (0, trained(lr=0.2, scheduled=True), r"began with model.optimizer.lr 0.2: it cannot go on with 0.1"),
+    ],
+)
+def test_what_a_run_goes_on_with(seed: int, checkpoint: dict[str, Any], reason: str) -> None:
+    """A setting that the checkpoint does not know is that of a later version."""
+    adam = Namespace(class_path="torch.optim.Adam", init_args=Namespace(lr=0.1, betas=[0.9, 0.999], later=True))
+    steps = Namespace(class_path="StepLR", init_args=Namespace(step_size=1))
+    scheduler = steps if checkpoint["hyper_parameters"]["scheduler"] else None
+    model = Namespace(optimizer=adam, scheduler=scheduler)
+    config = Namespace(ckpt_path="x.ckpt", seed_everything=seed, model=model)
+    with pytest.raises(InputError, match=reason) if reason else nullcontext():
+        checkpoints.check_resumable(checkpoint, config)
+
+
+@pytest.mark.parametrize(
+    ("classes", "size", "exported", "reason"),
+    [
+        (["a", "b"], 8, True, ""),
+        (["a", "b"], 9, False, ""),
+        (["a", "b"], 9, True, "was trained with data.image_size 8: export takes no other"),
+        (["b", "a"], 8, False, "knows the classes a, b; the data has b, a"),
+    ],
+)
+def test_which_data_goes_with_a_net(classes: list[str], size: int, exported: bool, reason: str) -> None:
+    data = SimpleNamespace(classes=classes, image_size=size, resize_mode="crop")
+    with pytest.raises(InputError, match=reason) if reason else nullcontext():
+        checkpoints.check_data(trained(), data, exported)  # type: ignore[arg-type]

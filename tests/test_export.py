@@ -1,9 +1,12 @@
 """What is inside model.onnx, and that a fault at any stage stops the export."""
 
+import io
 import json
+import math
 import re
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -25,14 +28,14 @@ from cifar_lightning.export import export
 from cifar_lightning.familiarity import Energy, Scored
 from cifar_lightning.handover import write_card
 from cifar_lightning.nets import CNN, Pixels, SpeedNet
-from cifar_lightning.parity import ParityError, Report, by_torch, compare
+from cifar_lightning.parity import ParityError, Report, against, by_torch, compare
 from cifar_onnx import Classifier, InputError, contract, guard, images
 from tests.conftest import BRIEF, Run, calibrated
 
 MODES: list[images.ResizeMode] = ["stretch", "crop", "pad"]
 SIZES = [
     (1, 1), (1, 9), (9, 1), (2, 3), (16, 31), (31, 33), (32, 32), (64, 64),
-    (100, 37), (224, 224), (480, 640), (1000, 1500), (1500, 1000),
+    (100, 37), (224, 224), (480, 640), (1000, 1500), (1500, 1000), (1, 200), (200, 1),
 ]  # fmt: skip
 CLASSES = ["ant", "bee", "cow"]
 GOLDEN = ["plain", "wide", "tall", "grey", "16-bit grey", "transparent", "rotated", "JPEG"]
@@ -87,9 +90,10 @@ def exported(
     given: Sequence[Sample] | None = None,
     mode: images.ResizeMode = "stretch",
     size: int = 32,
+    calibration: calibration.Calibration | None = None,
 ) -> Report:
     settings = {"classes": CLASSES, "size": size, "resize": mode, "facts": {"note": "é"}}
-    calibration = calibrated(pixels, net, CLASSES, size)
+    calibration = calibration or calibrated(pixels, net, CLASSES, size)
     return export(pixels, net, given or samples(), output, calibration=calibration, **settings)  # type: ignore[arg-type]
 
 
@@ -129,6 +133,23 @@ class TestContract:
         assert info["input"]["resize"] == "pad"
         assert info["note"] == "é"
         assert [golden["name"] for golden in info["golden"]] == GOLDEN
+
+    @pytest.mark.parametrize("mode", MODES)
+    def test_golden_samples_are_answered_as_they_say(self, models: dict[str, Path], mode: str) -> None:
+        classifier = Classifier(models[mode])
+        assert [replay.stage for replay in classifier.verify()] == [""] * len(GOLDEN)
+        for golden in classifier.contract.golden:
+            assert golden.fingerprint == images.fingerprint(images.decode(golden.encoded))
+
+    def test_golden_samples_are_of_the_kinds_that_they_are_named_by(self, models: dict[str, Path]) -> None:
+        golden = contract.read(models["stretch"])[1].golden
+        files = {each.name: Image.open(io.BytesIO(each.encoded)) for each in golden}
+        assert (files["wide"].size, files["tall"].size) == ((64, 20), (7, 45))
+        assert (files["grey"].mode, files["16-bit grey"].mode) == ("L", "I;16")
+        assert np.asarray(files["16-bit grey"]).max() > 10_000
+        assert files["transparent"].getextrema()[3][0] < 10  # type: ignore[index,operator]
+        assert files["rotated"].getexif()[0x0112] == 6
+        assert files["JPEG"].format == "JPEG"
 
     def test_the_same_weights_give_the_same_bytes(self, models: dict[str, Path], tmp_path: Path) -> None:
         write(tmp_path / "again.onnx")
@@ -222,6 +243,39 @@ class TestGate:
         report = write(tmp_path / "m.onnx")
         assert report.count == report.labels == 27
         assert report.logits <= 1e-4
+
+    def test_a_temperature_is_in_the_answers_and_in_the_golden_samples(self, tmp_path: Path) -> None:
+        pixels, net = tiny()
+        warm = replace(calibrated(pixels, net, CLASSES), temperature=0.25)
+        exported(tmp_path / "m.onnx", pixels, net, calibration=warm)
+        classifier = Classifier(tmp_path / "m.onnx")
+        assert classifier.contract.temperature == 0.25
+        assert all(replay.ok for replay in classifier.verify())
+
+    @pytest.mark.parametrize("by", [3e-4, -3e-4, math.nan])
+    @pytest.mark.parametrize("stage", ["logits", "familiarity"])
+    def test_one_number_that_is_off_is_found(self, models: dict[str, Path], stage: str, by: float) -> None:
+        given, (pixels, net) = samples(), tiny()
+        scored = Scored(torch.nn.Sequential(pixels, net), calibrated(pixels, net, CLASSES).score).eval()
+        logits, familiarity = by_torch(scored)(np.stack([sample.pixels for sample in given]))
+        compare(models["stretch"], given, (logits, familiarity), CLASSES)
+        if stage == "logits":
+            logits[5, 1] += by
+        else:
+            familiarity[5] += 10 * by * max(1, abs(familiarity[5]))
+        with pytest.raises(ParityError, match=f"^{stage}: "):
+            compare(models["stretch"], given, (logits, familiarity), CLASSES)
+
+    def test_of_a_tie_either_label_will_do_and_is_told(self, tmp_path: Path) -> None:
+        pixels, net = tiny()
+        *_, last = (layer for layer in net.modules() if isinstance(layer, torch.nn.Linear))
+        torch.nn.init.zeros_(last.weight)
+        torch.nn.init.zeros_(last.bias)
+        calibration = calibrated(pixels, net, CLASSES)
+        assert exported(tmp_path / "m.onnx", pixels, net).labels == 27
+        torch.nn.init.constant_(last.bias[2:], 5e-5)
+        report = against(tmp_path / "m.onnx", torch.nn.Sequential(pixels, net), calibration, samples(), CLASSES)
+        assert (report.count, report.labels) == (27, 0)
 
     def test_large_logits_are_held_to_what_float32_has(self, tmp_path: Path) -> None:
         pixels, net = tiny()
@@ -317,6 +371,18 @@ class TestCommand:
         labels = [line.split(",")[1] for line in Path("p.csv").read_text().splitlines()[1:]]
         pixels = Digits().images("test").pixels
         assert [prediction.label for prediction in Classifier(model)(list(pixels))] == labels
+
+    def test_the_file_says_where_its_weights_come_from(self, model: Path, checkpoint: Path) -> None:
+        from cifar_lightning.data import Digits
+
+        kept, told = checkpoints.load(checkpoint), contract.read(model)[1].info
+        assert told["metrics"] == kept["run"]["metrics"]
+        assert told["provenance"]["data"] == {
+            "source": "Digits",
+            "validation": images.fingerprint(Digits().images("val").pixels),
+        }
+        found = tuple(told["provenance"][key] for key in ("seed", "epoch", "step"))
+        assert found == (kept["run"]["seed"], kept["epoch"], kept["global_step"])
 
     @pytest.mark.parametrize("mode", MODES)
     def test_photos_of_any_size_pass_the_gate(self, run: Run, photos: Path, mode: str) -> None:

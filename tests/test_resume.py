@@ -10,6 +10,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import lightning.pytorch as L
@@ -21,12 +22,15 @@ from lightning.pytorch.loggers import CSVLogger
 from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau
 
 from cifar_lightning import checkpoint as checkpoints
+from cifar_lightning import interruption
 from cifar_lightning.augment import AlternatingMirror, Mirror, ShiftedCrop
 from cifar_lightning.callbacks import EMA, LastCheckpoint, Resume
+from cifar_lightning.callbacks.resume import _move_best
 from cifar_lightning.checkpoint import CheckpointFiles
 from cifar_lightning.data.base import ImageData
 from cifar_lightning.data.images import Images, Part
 from cifar_lightning.distill import Distillation
+from cifar_lightning.interruption import Interrupted
 from cifar_lightning.module import Classifier
 from cifar_lightning.nets import CNN, SpeedNet
 from cifar_lightning.optim import MuonSGD, WarmupLinear
@@ -38,7 +42,7 @@ pytestmark = pytest.mark.filterwarnings(
 
 
 class Noise(ImageData):
-    """27 images of 8x8 pixels to train on: six batches of five, the last of two."""
+    """27 images of 8x8 pixels, of which three are set aside: five batches, the last of four."""
 
     classes = property(lambda self: ["a", "b"])  # type: ignore[assignment]
     given = frozenset({"train", "val"})  # type: ignore[assignment]
@@ -114,6 +118,11 @@ CASES: dict[str, dict[str, Any]] = {
         "val_check_interval": 0.5,
         "scheduler": partial(ReduceLROnPlateau, patience=0, threshold=0.5),
     },
+    "validation every four batches": {
+        "check_val_every_n_epoch": None,
+        "val_check_interval": 4,
+        "scheduler": partial(ReduceLROnPlateau, patience=0, threshold=0.5),
+    },
     "no validation": {"limit_val_batches": 0},
     "a part of the data": {"limit_train_batches": 4},
 }
@@ -128,6 +137,18 @@ def test_resumed_from_anywhere_it_is_equal_to_the_run_that_never_stopped(tmp_pat
     assert len(files) >= steps
     for path in files:
         assert fit(tmp_path / "again", path, **CASES[case]) == whole, path.name
+
+
+@pytest.mark.filterwarnings("ignore:ReduceLROnPlateau conditioned")
+@pytest.mark.parametrize(
+    ("case", "done", "first"),
+    [("validation now and then", 5, "epoch-step=5.ckpt"), ("validation twice an epoch", 2, "validated-step=2.ckpt")],
+)
+def test_no_validation_is_run_that_is_done_or_not_due(tmp_path: Path, case: str, done: int, first: str) -> None:
+    fit(tmp_path / "whole", keep=tmp_path / "all", **CASES[case])
+    fit(tmp_path / "again", tmp_path / "all" / first, tmp_path / "rest", **CASES[case])
+    left = {path.name for path in (tmp_path / "all").iterdir() if int(path.stem.rpartition("=")[2]) > done}
+    assert {path.name for path in (tmp_path / "rest").iterdir()} == left
 
 
 @pytest.mark.parametrize("case", ["plain", "all of them"])
@@ -183,6 +204,34 @@ def test_a_crash_in_validation_saves_the_models_own_weights(tmp_path: Path, aver
     kept = checkpoints.load(tmp_path / "x.ckpt")
     assert all(torch.equal(kept["current_model_state"][name], value) for name, value in live.items())
     assert not all(torch.equal(kept["state_dict"][name], value) for name, value in live.items())
+
+
+def test_weights_are_put_back_once_and_in_a_validation_only() -> None:
+    average, resume, back = WeightAveraging(), Resume(), []
+    average.on_validation_epoch_end = lambda *_: back.append(True)  # type: ignore[method-assign]
+    hooks = (SimpleNamespace(callbacks=[average]), L.LightningModule())
+    resume.on_validation_epoch_start(*hooks)  # type: ignore[arg-type]
+    resume.on_validation_epoch_end(*hooks)  # type: ignore[arg-type]
+    resume.on_exception(*hooks, Interrupted(signal.SIGTERM))  # type: ignore[arg-type]
+    assert not back
+    resume.on_validation_epoch_start(*hooks)  # type: ignore[arg-type]
+    for _ in range(2):
+        resume.on_exception(*hooks, Interrupted(signal.SIGTERM))  # type: ignore[arg-type]
+    assert back == [True]
+
+
+@pytest.mark.parametrize(("place", "known"), [("moved", "moved"), ("elsewhere", "before")])
+def test_what_modelcheckpoint_knows_moves_with_the_folder_that_goes_on(tmp_path: Path, place: str, known: str) -> None:
+    def state(folder: Path) -> dict[str, Any]:
+        best = str(folder / "best.ckpt")
+        paths = {"best_model_path": best, "kth_best_model_path": best, "last_model_path": ""}
+        return {**paths, "best_k_models": {best: 0.5}, "dirpath": str(folder)}
+
+    keeper = ModelCheckpoint(tmp_path / place, monitor="val/loss")
+    trainer = SimpleNamespace(ckpt_path=tmp_path / "moved" / "last.ckpt", checkpoint_callbacks=[keeper])
+    checkpoint = {"callbacks": {keeper.state_key: state(tmp_path / "before")}}
+    _move_best(trainer, checkpoint)  # type: ignore[arg-type]
+    assert checkpoint["callbacks"][keeper.state_key] == state(tmp_path / known)
 
 
 def test_batches_of_another_size_start_the_epoch_anew(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -354,11 +403,36 @@ class TestSignals:
         assert len(losses[0]) == 3
         assert losses[0] == losses[1]
 
+    def test_a_run_that_goes_on_finishes_its_first_step_too(self) -> None:
+        """The sixth, whose gradients are added up over two batches."""
+        trainer, last = SimpleNamespace(global_step=5, world_size=1), LastCheckpoint()
+        with interruption.handled():
+            last.on_train_start(trainer, None)  # type: ignore[arg-type]
+            signal.raise_signal(signal.SIGTERM)
+            last.on_train_batch_end(trainer, None, None, None, 0)  # type: ignore[arg-type]
+            trainer.global_step = 6
+            with pytest.raises(Interrupted):
+                last.on_train_batch_end(trainer, None, None, None, 1)  # type: ignore[arg-type]
+
     def test_a_second_one_ends_it_at_once(self, start: Start) -> None:
         for signum in (signal.SIGTERM, signal.SIGINT):
             begin = time.monotonic()
             assert start("fit", *SMALL, function=stop_at(30, signum, again=True)).wait().code == -signum
             assert time.monotonic() - begin < 30
+
+    def test_they_are_taken_for_as_long_as_a_command_lasts_and_anew_for_the_next(self) -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # as Python begins
+        before = [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)]
+        with interruption.handled():
+            interruption.defer(True)
+            signal.raise_signal(signal.SIGINT)
+            assert interruption.received() == signal.SIGINT
+            assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+        assert [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)] == before
+        with interruption.handled():
+            assert interruption.received() is None
+            with pytest.raises(Interrupted, match="stopped by SIGTERM"):  # at once
+                signal.raise_signal(signal.SIGTERM)
 
     def test_before_training_there_is_nothing_to_keep(self, start: Start, tmp_path: Path) -> None:
         result = start("fit", *SMALL, function=stop_at(0, where="on_fit_start")).wait()

@@ -126,6 +126,19 @@ def test_the_average_is_where_the_model_will_be() -> None:
     assert net.layer.weight.device.type == "cpu"
 
 
+def test_a_run_that_goes_on_at_the_end_of_an_epoch_keeps_what_it_has_averaged() -> None:
+    net, trainer = L.LightningModule(), SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device("cpu")))
+    net.layer = nn.Linear(2, 2)
+    average = SWA(1)
+    average.setup(trainer, net, "fit")  # type: ignore[arg-type]
+    assert average._average_model is not None
+    average._average_model.n_averaged.fill_(5)
+    assert not average.should_update(epoch_idx=1)
+    assert average._average_model.n_averaged == 5
+    assert not average.should_update(epoch_idx=0)
+    assert average._average_model.n_averaged == 0
+
+
 def test_what_is_kept_before_it_begins_are_the_weights(run: Run) -> None:
     """With the statistics of the training images, which came after the average was made."""
     late = ("--trainer.callbacks+", "EMA", "--trainer.callbacks.from_epoch", 100)

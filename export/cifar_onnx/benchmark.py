@@ -13,7 +13,8 @@ import numpy as np
 from cifar_onnx import contract
 from cifar_onnx.classifier import BATCH, Classifier
 from cifar_onnx.errors import InputError
-from cifar_onnx.images import decode, find
+from cifar_onnx.folders import find
+from cifar_onnx.images import decode
 from cifar_onnx.session import usable_cpus
 
 BATCHES = (1, 8, 32, 256)

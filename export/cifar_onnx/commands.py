@@ -10,9 +10,10 @@ from dataclasses import asdict
 
 import onnxruntime
 
-from cifar_onnx import Classifier, Prediction, contract, images, site
+from cifar_onnx import Classifier, Prediction, contract, site
 from cifar_onnx import benchmark as speed
 from cifar_onnx.errors import InputError
+from cifar_onnx.folders import find
 from cifar_onnx.session import usable_cpus
 
 _TOGETHER = 16  # pictures that run together; as many more are being decoded
@@ -41,7 +42,7 @@ def classify(options: argparse.Namespace) -> int:
     names: list[tuple[str, str]] = []  # path, and why there is nothing to open
     for pattern in options.paths:
         try:
-            names += [(str(path), "") for path in images.find(pattern)]
+            names += [(str(path), "") for path in find(pattern)]
         except InputError as error:
             names.append((pattern, str(error)))
     answers = _answers(classifier, names)

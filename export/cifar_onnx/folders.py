@@ -1,10 +1,13 @@
-"""Labelled pictures on disk: `folder/<class>/*`, as training and evaluation read them."""
+"""Pictures on disk: those that a word of the command line means, and labelled ones, `folder/<class>/*`."""
 
 from collections.abc import Sequence
+from glob import glob, has_magic
+from os import PathLike
 from pathlib import Path
 
 from cifar_onnx.errors import InputError
 
+_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".webp"})
 _JUNK = frozenset({"thumbs.db", "desktop.ini"})
 _PARTS = ("test", "val", "train")
 
@@ -44,3 +47,32 @@ def labelled(folder: Path, classes: Sequence[str]) -> list[tuple[Path, int]]:
     if not pairs:
         raise InputError(f"{folder} holds no pictures: it must hold a folder of pictures for each class")
     return pairs
+
+
+def find(pattern: str | PathLike[str]) -> list[Path]:
+    """Picture files that a word of the command line means: a file, every picture below a folder, or a glob.
+
+    Raises:
+        InputError: nothing is there.
+    """
+    if not str(pattern):  # a variable of a shell that is not set
+        raise InputError("an empty word names no picture")
+    path = Path(pattern)
+    if path.is_dir():
+        found = _pictures(path)
+        if not found:
+            raise InputError(f"{path}: no pictures in this folder (looked for {', '.join(sorted(_SUFFIXES))})")
+        return found
+    if path.exists() or not has_magic(str(pattern)):
+        return [path]
+    matches = sorted(map(Path, glob(str(pattern), recursive=True)))
+    # A pattern that names no suffix means pictures, as a folder does.
+    named = [match for match in matches if match.is_dir() or path.suffix or match.suffix.lower() in _SUFFIXES]
+    found = [file for match in named for file in (_pictures(match) if match.is_dir() else [match])]
+    if not found:
+        raise InputError(f"{pattern}: no {'file' if path.suffix else 'picture'} matches")
+    return list(dict.fromkeys(found))
+
+
+def _pictures(folder: Path) -> list[Path]:
+    return [file for file in files(folder) if file.suffix.lower() in _SUFFIXES]

@@ -7,9 +7,7 @@ import hashlib
 import io
 import struct
 from contextlib import suppress
-from glob import glob, has_magic
 from os import PathLike
-from pathlib import Path
 from typing import IO, Any, Literal, Protocol
 
 import numpy as np
@@ -19,8 +17,7 @@ from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 
 from cifar_onnx import jpeg
-from cifar_onnx.errors import ImageError, InputError
-from cifar_onnx.folders import files
+from cifar_onnx.errors import ImageError
 
 Pixels = NDArray[np.uint8]
 Weights = NDArray[np.float32]
@@ -29,7 +26,6 @@ ResizeMode = Literal["stretch", "crop", "pad"]
 
 # Pillow's rarer decoders are where most of its security advisories come from: they stay off.
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "WEBP")
-SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".webp"})
 _ORIENTATION = 0x0112  # EXIF tag; its values, and what makes each upright
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -224,32 +220,3 @@ def resize_weights(height: int, width: int, size: int, mode: ResizeMode) -> tupl
         return weights / np.float32(WEIGHT_STEPS)
 
     return axis(height), axis(width)
-
-
-def find(pattern: str | PathLike[str]) -> list[Path]:
-    """Picture files that a word of the command line means: a file, every picture below a folder, or a glob.
-
-    Raises:
-        InputError: nothing is there.
-    """
-    if not str(pattern):  # a variable of a shell that is not set
-        raise InputError("an empty word names no picture")
-    path = Path(pattern)
-    if path.is_dir():
-        found = _pictures(path)
-        if not found:
-            raise InputError(f"{path}: no pictures in this folder (looked for {', '.join(sorted(SUFFIXES))})")
-        return found
-    if path.exists() or not has_magic(str(pattern)):
-        return [path]
-    matches = sorted(map(Path, glob(str(pattern), recursive=True)))
-    # A pattern that names no suffix means pictures, as a folder does.
-    named = [match for match in matches if match.is_dir() or path.suffix or match.suffix.lower() in SUFFIXES]
-    found = [file for match in named for file in (_pictures(match) if match.is_dir() else [match])]
-    if not found:
-        raise InputError(f"{pattern}: no {'file' if path.suffix else 'picture'} matches")
-    return list(dict.fromkeys(found))
-
-
-def _pictures(folder: Path) -> list[Path]:
-    return [file for file in files(folder) if file.suffix.lower() in SUFFIXES]

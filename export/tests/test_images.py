@@ -9,7 +9,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from cifar_onnx import ImageError, InputError, images
-from cifar_onnx.folders import labelled
+from cifar_onnx.folders import find, labelled
 
 # Upper half white, lower half black: 20 x 40 pixels.
 HALVES = np.zeros((20, 40, 3), np.uint8)
@@ -246,31 +246,31 @@ def test_find_takes_files_folders_and_globs(tmp_path: Path) -> None:
     for name in ("b.png", "a.JPG", "in/c.webp", "notes.txt"):
         (tmp_path / name).touch()
     (tmp_path / "._b.png").write_bytes(b"what macOS puts beside a picture")
-    assert images.find(tmp_path) == [tmp_path / "a.JPG", tmp_path / "b.png", tmp_path / "in/c.webp"]
-    assert images.find(tmp_path / "*.png") == [tmp_path / "b.png"]
-    assert images.find(tmp_path / "i*") == [tmp_path / "in/c.webp"]
-    assert images.find(tmp_path / "notes.txt") == [tmp_path / "notes.txt"]
-    assert images.find(tmp_path / "*.txt") == [tmp_path / "notes.txt"]
+    assert find(tmp_path) == [tmp_path / "a.JPG", tmp_path / "b.png", tmp_path / "in/c.webp"]
+    assert find(tmp_path / "*.png") == [tmp_path / "b.png"]
+    assert find(tmp_path / "i*") == [tmp_path / "in/c.webp"]
+    assert find(tmp_path / "notes.txt") == [tmp_path / "notes.txt"]
+    assert find(tmp_path / "*.txt") == [tmp_path / "notes.txt"]
     (tmp_path / "in" / "notes.txt").touch()
     (tmp_path / "in").rename(tmp_path / "in.d")
-    assert images.find(tmp_path / "*.d") == [tmp_path / "in.d/c.webp"]
+    assert find(tmp_path / "*.d") == [tmp_path / "in.d/c.webp"]
     (tmp_path / "in.d").rename(tmp_path / "in")
-    everything = images.find(tmp_path)
+    everything = find(tmp_path)
     (tmp_path / "vacant").mkdir()
     for pattern in ("*", "**", "**/*"):  # each picture once, and an empty folder hides no other
-        assert sorted(images.find(tmp_path / pattern)) == everything
+        assert sorted(find(tmp_path / pattern)) == everything
     with pytest.raises(InputError, match="no file matches"):
-        images.find(tmp_path / "*.gif")
+        find(tmp_path / "*.gif")
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="no pictures in this folder"):
-        images.find(tmp_path / "empty")
+        find(tmp_path / "empty")
     with pytest.raises(InputError, match="an empty word names no picture"):
-        images.find("")
+        find("")
 
 
 def test_a_file_whose_name_looks_like_a_pattern_is_found(tmp_path: Path) -> None:
     (tmp_path / "photo[1].png").touch()
-    assert images.find(tmp_path / "photo[1].png") == [tmp_path / "photo[1].png"]
+    assert find(tmp_path / "photo[1].png") == [tmp_path / "photo[1].png"]
 
 
 def test_what_systems_leave_beside_pictures_is_none(tmp_path: Path) -> None:

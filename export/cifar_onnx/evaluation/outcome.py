@@ -15,8 +15,8 @@ from threadpoolctl import threadpool_limits
 
 from cifar_onnx.ahead import ahead, portion
 from cifar_onnx.errors import ImageError, InputError
-from cifar_onnx.folders import labelled
-from cifar_onnx.images import Pictures, Pixels, ResizeMode, decode, find, resize
+from cifar_onnx.folders import find, labelled
+from cifar_onnx.images import Pictures, Pixels, ResizeMode, decode, resize
 from cifar_onnx.progress import track
 from cifar_onnx.session import usable_cpus
 

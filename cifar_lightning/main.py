@@ -2,6 +2,7 @@
 
 import errno
 import logging
+import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -101,6 +102,9 @@ def main(args: Sequence[str] | None = None) -> int:
         missing = isinstance(error, ModuleNotFoundError) and error.name  # Lightning raises it, nameless, with advice
         advice = ": if it is your own, name a config file beside it, or that of the run, with --config"
         return _fail(f"{type(error).__name__}: {error}{advice if missing else ''}", 2)
+    except BrokenPipeError:  # who read what is printed has gone, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python would still write at its end
+        return _fail("standard output was closed before the end", 2)
     except OSError as error:
         if error.errno not in _OUTSIDE:
             raise

@@ -24,6 +24,7 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from onnxruntime.transformers.float16 import convert_float_to_float16
 from onnxruntime.transformers.onnx_model import OnnxModel
 
+from cifar_onnx import InputError
 from cifar_onnx.images import Pictures, Pixels
 from cifar_onnx.progress import track
 
@@ -89,7 +90,10 @@ def variants(net: ModelProto, precision: Precision, pictures: Pixels) -> Iterato
     with tempfile.TemporaryDirectory() as folder:
         plain, ready, small = (Path(folder, f"{name}.onnx") for name in ("plain", "ready", "small"))
         net, expected = _copy(net), runner(net)(pictures)[0]
-        next(node for node in net.graph.node if node.op_type in _QUANTIZED).name = "first"
+        first = next((node for node in net.graph.node if node.op_type in _QUANTIZED), None)
+        if first is None:
+            raise InputError(f"this net has none of the operations that {precision} is for: {', '.join(_QUANTIZED)}")
+        first.name = "first"
         onnx.save(net, plain)
         with _silent():
             quant_pre_process(plain, ready, skip_symbolic_shape=True)

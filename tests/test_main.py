@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import re
 import shlex
 import shutil
@@ -22,6 +23,7 @@ from cifar_lightning.callbacks import BestCheckpoint, LastCheckpoint
 from cifar_lightning.checkpoint import write
 from cifar_lightning.cli import CLI
 from cifar_lightning.data import Digits, ImageData
+from cifar_lightning.main import main
 from cifar_onnx import Classifier
 from tests.conftest import BRIEF, Run
 
@@ -680,6 +682,15 @@ class TestMistakes:
         assert sentence in line
         assert "Traceback" not in result.err
         assert not list(Path().iterdir())
+
+    def test_a_reader_that_has_gone(self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+        reader, writer = os.pipe()
+        os.close(reader)
+        with open(writer, "w") as pipe:
+            monkeypatch.setattr(sys, "stdout", pipe)
+            monkeypatch.setattr("cifar_lightning.main.run", lambda _: print("epoch 1", flush=True))
+            assert main(["fit"]) == 2
+        assert capsys.readouterr().err == "error: standard output was closed before the end\n"
 
     def test_a_logger_that_is_not_installed(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("lightning.pytorch.loggers.wandb._WANDB_AVAILABLE", False)

@@ -11,7 +11,7 @@ from torch import nn
 from cifar_lightning import quantize
 from cifar_lightning.familiarity import Energy, Familiarity, MaxLogit, Scored
 from cifar_lightning.graph import core
-from cifar_onnx import Classifier
+from cifar_onnx import Classifier, InputError
 from cifar_onnx.__main__ import main as receiver
 from tests.conftest import Run
 
@@ -86,6 +86,16 @@ def test_ranges_are_found_by_batches_of_one_size(count: int) -> None:
     shapes = [batch["net_pixels"].shape for batch in iter(reader.get_next, None)]
     size = min(count, 50)
     assert shapes == [(size, 3, 4, 4)] * (count // size)
+
+
+def test_a_net_of_nothing_to_quantise_is_refused() -> None:
+    class Means(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.mean((2, 3))
+
+    net, pixels = core(Scored(Means(), Energy()).eval(), 8), np.zeros((9, 8, 8, 3), np.uint8)
+    with pytest.raises(InputError, match="this net has none of the operations that int8 is for: Conv, Gemm"):
+        list(quantize.variants(net, "int8", pixels))
 
 
 def test_any_number_of_training_pictures_will_do() -> None:

@@ -193,6 +193,9 @@ class TestPlan:
         assert plan.folder == Path("runs/x")
         assert "--trainer.max_epochs=1" in plan.words
 
+    def test_the_file_may_be_given_as_to_fit(self) -> None:
+        assert read(["-c", "lr.yaml"]) == read(["--config", "lr.yaml"])
+
     def test_numbers_may_be_written_as_people_do(self, tmp_path: Path) -> None:
         file = tmp_path / "lr.yaml"
         file.write_text(f"config: small.yaml\nspace: {{{RATE}: {{low: 1e-4, high: 1e-2}}}}\n")

@@ -156,7 +156,7 @@ def _parted(words: Sequence[str]) -> tuple[list[str], list[str]]:
     """The sweep's own options, and those of `fit`."""
     own, rest = list[str](), list[str]()
     part = rest
-    for word in words:
+    for word in ("--config" if word == "-c" else word for word in words):
         if word.startswith("--"):
             part = own if word[2:].partition("=")[0].partition(".")[0] in _OPTIONS else rest
         part.append(word)

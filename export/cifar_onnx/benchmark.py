@@ -89,7 +89,8 @@ def benchmark(path: str, pictures: Sequence[bytes], seconds: float, providers: S
     generator = np.random.default_rng(0)
     for threads in _threads():
         classifier = Classifier(path, providers=providers, threads=threads)
-        size, flops = classifier.contract.size, classifier.contract.info.get("cost", {}).get("flops")
+        size, cost = classifier.contract.size, classifier.contract.info.get("cost")
+        flops = cost.get("flops") if isinstance(cost, dict) else None
         pace = {"pixels": 0.0, "files": 0.0}  # seconds for each picture, as far as it is known
         pixels = generator.integers(256, size=(max(BATCHES), size, size, 3), dtype=np.uint8)
         for batch in BATCHES:
@@ -105,7 +106,16 @@ def benchmark(path: str, pictures: Sequence[bytes], seconds: float, providers: S
                 p50, p90, p99 = 1000 * np.percentile(times, (50, 90, 99))
                 rate = batch * len(times) / times.sum()
                 pace[work] = 1 / rate
-                yield Timing(work, threads, batch, p50, p90, p99, rate, flops and rate * flops / 1e9)
+                yield Timing(
+                    work,
+                    threads,
+                    batch,
+                    p50,
+                    p90,
+                    p99,
+                    rate,
+                    rate * flops / 1e9 if isinstance(flops, int | float) else None,
+                )
 
 
 def advise(timings: Sequence[Timing]) -> Advice:

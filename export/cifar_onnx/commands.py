@@ -7,13 +7,14 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from pathlib import Path
 
 import onnxruntime
 
 from cifar_onnx import Classifier, Prediction, contract, site
 from cifar_onnx import benchmark as speed
 from cifar_onnx.errors import InputError
-from cifar_onnx.folders import find
+from cifar_onnx.folders import find, others
 from cifar_onnx.session import usable_cpus
 
 _TOGETHER = 16  # pictures that run together; as many more are being decoded
@@ -45,6 +46,12 @@ def classify(options: argparse.Namespace) -> int:
             names += [(str(path), "") for path in find(pattern)]
         except InputError as error:
             names.append((pattern, str(error)))
+            continue
+        if Path(pattern).is_dir() and (left := others(Path(pattern))):
+            line = (
+                f"{pattern}: left out {len(left):,} files that are no pictures by their names, {left[0]} is the first"
+            )
+            print(line.translate(_CONTROLS), file=sys.stderr)
     answers = _answers(classifier, names)
     if options.json:
         return _json_lines(answers, options.top_k)

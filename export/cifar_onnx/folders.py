@@ -57,6 +57,8 @@ def find(pattern: str | PathLike[str]) -> list[Path]:
     """
     if not str(pattern):  # a variable of a shell that is not set
         raise InputError("an empty word names no picture")
+    if "://" in str(pattern):
+        raise InputError(f"{pattern}: nothing is fetched from elsewhere: download the picture first")
     path = Path(pattern)
     if path.is_dir():
         found = _pictures(path)
@@ -72,6 +74,11 @@ def find(pattern: str | PathLike[str]) -> list[Path]:
     if not found:
         raise InputError(f"{pattern}: no {'file' if path.suffix else 'picture'} matches")
     return list(dict.fromkeys(found))
+
+
+def others(folder: Path) -> list[Path]:
+    """Files below a folder that `find` leaves out: of formats that are not read, for some."""
+    return [file for file in files(folder) if file.suffix.lower() not in _SUFFIXES]
 
 
 def _pictures(folder: Path) -> list[Path]:

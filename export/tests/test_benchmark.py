@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from cifar_onnx import benchmark
+from cifar_onnx import Classifier, benchmark
 from cifar_onnx.__main__ import main
 from cifar_onnx.benchmark import Timing, advise
 from cifar_onnx.classifier import BATCH
@@ -100,6 +100,16 @@ def test_work_is_held_against_what_the_file_says_it_costs() -> None:
     timings = [Timing("pixels", 1, 1, 1.0, 1.0, 1.0, 1000.0, 50.0)]
     assert benchmark.table(timings, top=200.0).splitlines()[1].split()[-2:] == ["50.0", "25%"]
     assert benchmark.ceiling(seconds=0.01) > 0
+
+
+@pytest.mark.parametrize("cost", [7, {"flops": "many"}, None])
+def test_a_cost_that_is_no_number_is_not_told(cost: object, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    classifier = Classifier(model)
+    classifier.contract.info["cost"] = cost
+    monkeypatch.setattr(benchmark, "BATCHES", (1,))
+    monkeypatch.setattr(benchmark, "Classifier", lambda *_, **__: classifier)
+    timings = list(benchmark.benchmark(str(model), benchmark.encoded(str(model), []), 0, ("cpu",)))
+    assert {each.gflops for each in timings} == {None}
 
 
 def test_less_than_one_picture_a_second_is_not_none() -> None:

@@ -269,6 +269,20 @@ def test_facts_of_any_form_are_told(changed, capsys: pytest.CaptureFixture[str])
     assert "golden    8 samples" in capsys.readouterr().out
 
 
+def test_what_is_left_out_of_a_folder_is_named(model: Path, digits: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("a.HEIC", "notes.txt"):
+        (digits / name).touch()
+    assert main(["classify", "--model", str(model), str(digits)]) == 0
+    out, err = capsys.readouterr()
+    assert len(out.splitlines()) == 8
+    assert err == f"{digits}: left out 2 files that are no pictures by their names, {digits / 'a.HEIC'} is the first\n"
+
+
+def test_nothing_is_fetched(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["classify", "--model", str(model), "https://host/a.jpg"]) == 1
+    assert "https://host/a.jpg  error: nothing is fetched from elsewhere" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("asked", [{}, {"ORT_DISABLE_TELEMETRY": "0"}], ids=["by default", "asked"])
 def test_onnxruntime_sends_nothing_unless_it_is_asked_to(asked: dict[str, str], tmp_path: Path) -> None:
     """Where it does, as version 1.32, it leaves an identifier of the machine in the home folder once it is loaded."""

@@ -128,6 +128,13 @@ def test_known_values() -> None:
     assert "top5_accuracy" not in found
 
 
+def test_of_one_class_the_margin_is_above_nothing() -> None:
+    one = Outcome(
+        ("a",), ["", ""], np.zeros(2, np.int64), np.ones((2, 1), np.float32), np.zeros((2, 1, 1, 3), np.uint8)
+    )
+    assert one.margins.tolist() == [1, 1]
+
+
 def test_draws_are_resamples_that_the_seed_decides() -> None:
     draws = draw(500, 30)
     assert (draws.sum(axis=1) == 500).all()

@@ -89,9 +89,9 @@ class Outcome:
 
     @cached_property
     def margins(self) -> Floats:
-        """`(N,)`: how far it is above the second."""
+        """`(N,)`: how far it is above the second, or above nothing where there is but one class."""
         ranked = np.sort(self.probabilities, axis=1)
-        margins: Floats = ranked[:, -1] - ranked[:, -2]
+        margins: Floats = ranked[:, -1] - ranked[:, -2:-1].sum(axis=1)
         return margins
 
     @cached_property

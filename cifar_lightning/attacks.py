@@ -15,6 +15,7 @@ from cifar_onnx.evaluation.robustness import Robustness
 from cifar_onnx.progress import track
 
 _STEPS = 20  # of PGD
+_SPREAD = 40  # of logits, e^-40 being far above the smallest number of float32
 _TOGETHER = 256  # images
 
 Net = Callable[[Tensor], Tensor]  # pixels 0..255, float (B, 3, S, S), to logits (B, K)
@@ -61,9 +62,14 @@ def pgd(
 
 
 def _ascent(net: Net, images: Tensor, labels: Tensor) -> Tensor:
-    """Sign of the gradient of the loss, image by image."""
+    """Sign of the gradient of the loss, image by image.
+
+    Of a net that is surer than any picture warrants, logits are brought closer: the gradient would be rounded to zero.
+    """
     images = images.detach().requires_grad_()
-    loss = cross_entropy(net(images), labels, reduction="sum")
+    logits = net(images)
+    spread = (logits.amax(1, keepdim=True) - logits.amin(1, keepdim=True)).detach()
+    loss = cross_entropy(logits / (spread / _SPREAD).clamp(min=1), labels, reduction="sum")
     return torch.autograd.grad(loss, images)[0].sign()
 
 

@@ -238,6 +238,16 @@ class TestAttacks:
             assert changed.min() >= 0
             assert changed.max() <= 255
 
+    @pytest.mark.parametrize("sureness", [0.1, 100.0])
+    def test_a_net_does_not_escape_them_by_being_surer(self, sureness: float) -> None:
+        def net(images: torch.Tensor) -> torch.Tensor:
+            brighter = images.mean((1, 2, 3)) - 128
+            return sureness * torch.stack([brighter, -brighter], 1)
+
+        images, labels = torch.full((1, 3, 4, 4), 129.0), torch.tensor([0])
+        for changed in (fgsm(net, images, labels, 2.0), pgd(net, images, labels, 2.0)):
+            assert net(changed).argmax(1).tolist() == [1]
+
     def test_accuracy_falls_with_the_radius_and_more_steps_do_more_harm(
         self, net: nn.Module, pictures: tuple[torch.Tensor, torch.Tensor]
     ) -> None:

@@ -22,8 +22,8 @@ LAW = {
     "cifar_lightning/loss.py": {"torch", "cifar_onnx.errors"},
     "cifar_lightning/optim.py": {"torch"},
     "cifar_lightning/data": {
-        "torch", "lightning", "torchvision", "numpy", "PIL", "sklearn", "scipy", "filelock", "threadpoolctl",
-        "cifar_onnx", OURS + "augment", OURS + "data",
+        "torch", "lightning", "torchvision", "numpy", "PIL", "sklearn", "scipy", "filelock", "psutil",
+        "threadpoolctl", "cifar_onnx", OURS + "augment", OURS + "data",
     },
     "cifar_lightning/module.py": {
         "torch", "lightning", "cifar_onnx", OURS + "finite", OURS + "measured", OURS + "nets.pixels",

@@ -30,8 +30,8 @@ def test_sets_by_sums_of_probabilities() -> None:
 def test_of_equal_probabilities_those_of_earlier_classes_count_as_higher() -> None:
     """In double precision, as JavaScript computes them: at the threshold a label is in the set or not."""
     p = np.tile(np.float32([0.04, 0.01]), 20)[None]
-    sums = np.cumsum([*p[0, ::2], *p[0, 1::2]], dtype=np.float64)
-    assert np.array_equal(nonconformity(p, "aps")[0], np.minimum(sums, 1).reshape(2, 20).T.ravel())
+    higher = np.cumsum([0, *p[0, ::2], *p[0, 1::2]], dtype=np.float64)[:-1]
+    assert np.array_equal(nonconformity(p, "aps")[0], higher.reshape(2, 20).T.ravel())
     assert np.array_equal(nonconformity(p, "lac"), 1 - p.astype(np.float64))
 
 

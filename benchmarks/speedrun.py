@@ -75,7 +75,7 @@ class Clock(L.Callback):
     def __init__(self, taxed: bool) -> None:
         self.taxed = taxed
 
-    def on_fit_start(self, trainer: L.Trainer, module: Classifier) -> None:  # type: ignore[override]
+    def on_train_start(self, trainer: L.Trainer, module: Classifier) -> None:  # type: ignore[override]
         """Before the module computes its whitening."""
         data = trainer.datamodule  # type: ignore[attr-defined]
         test = data.images("test")  # the peers' clock goes on until they have judged these, too

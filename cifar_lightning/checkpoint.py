@@ -124,6 +124,14 @@ def place(checkpoint: dict[str, Any]) -> tuple[int, bool]:
     return checkpoint[data]["batch"], checkpoint["callbacks"]["Resume"]["validated"]
 
 
+def ended(checkpoint: dict[str, Any]) -> dict[str, str] | None:
+    """The last row of metrics.csv of the epoch at whose end a checkpoint was written; None of one within an epoch."""
+    if place(checkpoint)[0]:
+        return None
+    loss = checkpoint["run"]["metrics"]["train/loss"]
+    return {"epoch": str(checkpoint["epoch"]), "step": str(checkpoint["global_step"] - 1), "train/loss": str(loss)}
+
+
 def check_resumable(checkpoint: dict[str, Any], config: Namespace) -> None:
     """Refuse to go on from a checkpoint with settings that it cannot go on with.
 

@@ -159,7 +159,8 @@ class CLI(LightningCLI):
         if self.run and self.going_on and self.checkpoint:
             batch, validated = checkpoints.place(self.checkpoint)
             # Before the logger removes the file.
-            rows = self.run.metrics(self.checkpoint["global_step"], validated or not batch)
+            ended = checkpoints.ended(self.checkpoint)
+            rows = self.run.metrics(self.checkpoint["global_step"], validated or not batch, ended)
             metrics.experiment.metrics.extend(rows)
             metrics.save()
         return super().instantiate_trainer(logger=[metrics, *loggers], **kwargs)

@@ -40,25 +40,28 @@ class Run:
         """The last checkpoint that was kept to go on from."""
         return self.folder / "checkpoints" / "last.ckpt"
 
-    def metrics(self, steps: int, validated: bool) -> list[dict[str, str]]:
+    def metrics(self, steps: int, validated: bool, ended: dict[str, str] | None = None) -> list[dict[str, str]]:
         """The whole rows of metrics.csv that belong to the first `steps` steps.
 
         Args:
             steps: of the checkpoint that the run goes on from.
             validated: whether what is measured after the last of them has been; otherwise it will be again.
+            ended: the row of the epoch that has ended there. It is written after the checkpoint, and may be missing.
         """
-        path = self.folder / "metrics.csv"
-        if not path.exists():
-            return []
-        with path.open(newline="", encoding="utf-8", errors="replace") as file:
-            rows = [row for row in csv.DictReader(file) if None not in row and None not in row.values()]
-        return [
+        path, rows = self.folder / "metrics.csv", list[dict[str, str]]()
+        if path.exists():
+            with path.open(newline="", encoding="utf-8", errors="replace") as file:
+                rows = [row for row in csv.DictReader(file) if None not in row and None not in row.values()]
+        kept = [
             row
             for row in rows
             if (step := row.get("step", "")).isdigit()
             and int(step) < steps
             and (validated or int(step) < steps - 1 or not any(row[key] for key in row if "/" in key))
         ]
+        if ended and not any(ended.items() <= row.items() for row in kept):
+            kept.append(ended)
+        return kept
 
     def release(self, discard: bool = False) -> None:
         """Let others go on with it; or discard it, if it has not come to its first checkpoint."""

@@ -337,6 +337,8 @@ class TestSignals:
         [
             ("on_train_batch_start", 30, 31),
             ("on_train_batch_start", 22, 23),
+            ("on_train_epoch_end", 23, 23),
+            ("on_train_epoch_end", 46, 46),
             ("on_validation_batch_start", 46, 46),
             ("on_train_epoch_start", 46, 47),
         ],

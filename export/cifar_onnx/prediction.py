@@ -1,5 +1,6 @@
 """What a model says of a picture."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,8 +40,13 @@ class Prediction:
         """What commands and servers answer, in JSON's types: the `k` most probable classes with the rest."""
         return {
             "label": self.label,
-            "probability": self.probability,
-            "top": [{"label": label, "probability": probability} for label, probability in self.top(k)],
+            "probability": _json(self.probability),
+            "top": [{"label": label, "probability": _json(probability)} for label, probability in self.top(k)],
             "labels": list(self.labels),
             "unknown": self.unknown,
         }
+
+
+def _json(number: float) -> float | None:
+    """JSON has no NaN, which nets in half precision can give."""
+    return None if math.isnan(number) else number

@@ -59,7 +59,7 @@ class Unknown:
         score: what it is: `energy` (Liu et al. 2020, https://arxiv.org/abs/2010.03759), `max_logit` (Hendrycks et al.
             2022, https://arxiv.org/abs/1911.11132) or `contrasts`, the likelihood of how much the channels of the net
             vary over the picture.
-        threshold: a picture with a lower score is unknown.
+        threshold: a picture with a lower score is unknown, and one whose score is not a number, too.
     """
 
     score: str
@@ -67,5 +67,5 @@ class Unknown:
 
     def of(self, familiarity: NDArray[Any]) -> NDArray[np.bool_]:
         """Whether each picture is unknown, `(N,)`, from its familiarity `(N,)`."""
-        unknown: NDArray[np.bool_] = familiarity < self.threshold
+        unknown: NDArray[np.bool_] = ~(familiarity >= self.threshold)
         return unknown

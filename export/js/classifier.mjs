@@ -78,7 +78,7 @@ export class Classifier {
       probability: probabilities[best],
       top: ranked.slice(0, topK).map((k) => ({ label: classes[k], probability: probabilities[k] })),
       labels: ranked.filter((k) => inside[k]).map((k) => classes[k]),
-      unknown: outputs.familiarity.data[0] < Math.fround(unknown.threshold),
+      unknown: !(outputs.familiarity.data[0] >= Math.fround(unknown.threshold)), // as one that is NaN
       probabilities,
       ...(outputs.cam && { map: activationMap(outputs.cam, best) }),
     };

@@ -7,7 +7,13 @@ import { parseArgs } from "node:util";
 import { Classifier, InputError } from "./classifier.mjs";
 
 const USAGE = "node node.mjs model.onnx photo.png ... [--json] [--top-k N] [--verify]";
+const HELP = `usage: ${USAGE}
+
+  --json     a line of JSON for each photo, as python -m cifar_onnx classify --json
+  --top-k N  how many classes, the most probable first (1)
+  --verify   replay the golden samples in the model instead`;
 const OPTIONS = {
+  help: { type: "boolean", short: "h" },
   json: { type: "boolean" },
   "top-k": { type: "string", default: "1" },
   verify: { type: "boolean" },
@@ -16,6 +22,10 @@ const OPTIONS = {
 /** Returns the exit code, as Python's commands have it: 0 done, 1 a picture or a check failed. */
 async function main(args) {
   const { values, positionals } = words(args);
+  if (values.help) {
+    console.log(HELP);
+    return 0;
+  }
   const [model, ...photos] = positionals;
   const topK = Number(values["top-k"]);
   if (!(Number.isInteger(topK) && topK >= 1)) {

@@ -173,6 +173,19 @@ def test_what_browsers_give_is_taken_as_it_comes(model: Path) -> None:
     assert empty[0].startswith("an empty file")
 
 
+def test_in_javascript_too_a_net_that_overflows_does_not_know(tmp_path: Path) -> None:
+    (tmp_path / "model.onnx").write_bytes(model_of(INFO))
+    code = """
+        const contract = await js.readContract(readFileSync(process.argv[2]));
+        const outputs = { probabilities: { data: [NaN, NaN] }, familiarity: { data: [NaN] } };
+        const classifier = new js.Classifier(contract, { run: async () => outputs }, class {});
+        console.log(JSON.stringify(await classifier.classify({ data: [0, 0, 0], width: 1, height: 1 })));
+    """
+    (answer,) = evaluated(code, tmp_path / "model.onnx")
+    assert answer["unknown"]
+    assert answer["probability"] is None
+
+
 @PACKAGES
 def test_node_replays_golden_samples(model: Path, changed: Callable[..., Path]) -> None:
     result = node(model, "--verify")
@@ -235,6 +248,13 @@ def test_node_ends_where_nothing_more_can_be_written(model: Path, pictures: list
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
     assert line.startswith("error: what was to be written: ENOSPC")
+
+
+def test_node_says_what_it_takes() -> None:
+    asked = node("--help")
+    assert (asked.returncode, asked.stderr) == (0, "")
+    assert asked.stdout.startswith("usage: node node.mjs model.onnx photo.png ...")
+    assert all(option in asked.stdout for option in ("--json", "--top-k N", "--verify"))
 
 
 def test_missing_packages_are_named(model: Path, tmp_path: Path) -> None:

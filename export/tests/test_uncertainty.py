@@ -1,12 +1,13 @@
 """Prediction sets, unknown pictures, and what a replay says of the stage that differs."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 from handmade import INFO, model_of
 
-from cifar_onnx import Classifier, contract, images
+from cifar_onnx import Classifier, Prediction, contract, images
 from cifar_onnx.__main__ import main
 from cifar_onnx.classifier import Scores
 from cifar_onnx.replay import replay
@@ -43,6 +44,14 @@ def test_a_threshold_of_one_lets_every_label_in() -> None:
 
 def test_unknown_is_what_lies_below_the_threshold() -> None:
     assert Unknown("energy", 2.0).of(np.array([1.9, 2.0, 5.0])).tolist() == [True, False, False]
+
+
+def test_a_net_that_overflows_does_not_know() -> None:
+    """Half precision can give NaN: never a known picture, and `null` in JSON, which has no NaN."""
+    assert Unknown("energy", 2.0).of(np.array([np.nan, -np.inf])).all()
+    answer = Prediction("a", np.nan, ("a", "b"), (np.nan, np.nan), (), True).as_dict()
+    assert json.loads(json.dumps(answer, allow_nan=False))["probability"] is None
+    assert [each["probability"] for each in answer["top"]] == [None, None]
 
 
 def test_a_prediction_says_what_it_is_not_sure_of(model: Path, digits: Path) -> None:

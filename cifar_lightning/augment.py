@@ -1,9 +1,10 @@
 """Augmentation of whole batches, on the device they are on: small objects that hold a setting and draw per batch.
 
-Notation: `B` batch, `H W` size, `K` classes. Every augmentation maps uint8 `(B, 3, H, W)` to the same shape and type,
+Notation: `B` batch, `H W` size. Every augmentation maps uint8 `(B, 3, H, W)` to the same shape and type,
 and is a function of these and of the draw that it is given, so that a batch can be drawn again.
 """
 
+import math
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Generator, Tensor
+from torch.nn.functional import affine_grid, grid_sample
 
 from cifar_onnx.errors import InputError
 
@@ -32,7 +34,7 @@ class Draw:
 
 
 @contextmanager
-def _torchvisions(draw: Draw, what: object) -> Iterator[None]:
+def seeded(draw: Draw, what: object) -> Iterator[None]:
     """Within it torch's generator on the CPU, which torchvision draws from, is seeded by the batch and the class."""
     with torch.random.fork_rng([]):
         purpose = zlib.crc32(type(what).__name__.encode())
@@ -107,6 +109,38 @@ class ShiftedCrop(Augmentation):
 
 
 @dataclass(frozen=True)
+class RandomResizedCrop(Augmentation):
+    """Cut out a part of random size, shape and place, and enlarge it to the size of the image.
+
+    As in Szegedy et al. 2014 (https://arxiv.org/abs/1409.4842), for photos whose subject is near or far, here or there.
+
+    Args:
+        scale: smallest and largest share of the area that is cut out.
+        ratio: smallest and largest width of the part, divided by its height.
+    """
+
+    scale: tuple[float, float] = (0.35, 1.0)
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+
+    def __post_init__(self) -> None:
+        for name, most, example in (("scale", 1.0, [0.35, 1]), ("ratio", math.inf, [0.75, 1.33])):
+            low, high = getattr(self, name)
+            if not 0 < low <= high <= most:
+                raise InputError(f"RandomResizedCrop.{name} is [{low:g}, {high:g}]: give a range, such as {example}")
+
+    def __call__(self, images: Tensor, draw: Draw) -> Tensor:
+        chance = torch.rand(4, len(images), device=images.device, generator=draw.generator)
+        area = self.scale[0] + (self.scale[1] - self.scale[0]) * chance[0]
+        ratio = self.ratio[0] * (self.ratio[1] / self.ratio[0]) ** chance[1]
+        sides = torch.stack([(area * ratio).sqrt(), (area / ratio).sqrt()], 1).clamp(max=1)  # (B, 2), of the image's
+        centres = (2 * chance[2:].T - 1) * (1 - sides)  # (B, 2), from -1 to 1
+        maps = torch.cat([torch.diag_embed(sides), centres[:, :, None]], 2)  # (B, 2, 3)
+        grid = affine_grid(maps, list(images.shape), align_corners=False)
+        parts = grid_sample(images.float(), grid, padding_mode="border", align_corners=False)
+        return parts.round().to(images.dtype).contiguous(memory_format=torch.channels_last)
+
+
+@dataclass(frozen=True)
 class Cutout(Augmentation):
     """Grey out a square at a random place (DeVries and Taylor 2017, https://arxiv.org/abs/1708.04552).
 
@@ -143,7 +177,7 @@ class _Policy(Augmentation):
         if self.groups < 1:
             raise InputError(f"{type(self).__name__}.groups is {self.groups}: it must be at least 1")
         transform = self.transform()
-        with _torchvisions(draw, self):
+        with seeded(draw, self):
             changed = torch.cat([transform(part) for part in images.chunk(self.groups)])
         return changed.contiguous(memory_format=torch.channels_last)
 
@@ -184,58 +218,3 @@ class RandAugment(_Policy):
 
         policy: Callable[[Tensor], Tensor] = v2.RandAugment(self.changes, self.magnitude)
         return policy
-
-
-@dataclass(frozen=True)
-class Mixing(ABC):
-    """A random blend of the images of a batch, and of their labels likewise.
-
-    Attributes:
-        alpha: of the Beta distribution that shares are drawn from.
-    """
-
-    alpha: float
-
-    def __post_init__(self) -> None:
-        if self.alpha <= 0:
-            raise InputError(f"data.mix.alpha is {self.alpha:g}: it must be above 0")
-
-    @abstractmethod
-    def __call__(self, images: Tensor, labels: Tensor, classes: int, draw: Draw) -> tuple[Tensor, Tensor]:
-        """Change `images` `(B, 3, H, W)` and class numbers `(B,)` to images and shares of the classes `(B, K)`."""
-
-
-@dataclass(frozen=True)
-class MixUp(Mixing):
-    """Each image laid over another one (Zhang et al. 2017, https://arxiv.org/abs/1710.09412).
-
-    Args:
-        alpha: of the Beta distribution that the share of the one is drawn from, once for a batch.
-    """
-
-    alpha: float = 0.2
-
-    def __call__(self, images: Tensor, labels: Tensor, classes: int, draw: Draw) -> tuple[Tensor, Tensor]:
-        from torchvision.transforms import v2
-
-        with _torchvisions(draw, self):
-            mixed, shares = v2.MixUp(alpha=self.alpha, num_classes=classes)(images.float(), labels)
-        return mixed.round().to(images.dtype), shares
-
-
-@dataclass(frozen=True)
-class CutMix(Mixing):
-    """A rectangle of each image cut out of another one (Yun et al. 2019, https://arxiv.org/abs/1905.04899).
-
-    Args:
-        alpha: of the Beta distribution that the rectangle's area is drawn from, once for a batch.
-    """
-
-    alpha: float = 1.0
-
-    def __call__(self, images: Tensor, labels: Tensor, classes: int, draw: Draw) -> tuple[Tensor, Tensor]:
-        from torchvision.transforms import v2
-
-        with _torchvisions(draw, self):
-            mixed, shares = v2.CutMix(alpha=self.alpha, num_classes=classes)(images, labels)
-        return mixed, shares

@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 
-from cifar_lightning import augment, distill, loss, nets, rehearsal, runs  # noqa: F401  so that a config may name their classes without a module
+from cifar_lightning import augment, distill, loss, mix, nets, rehearsal, runs  # noqa: F401  so that a config may name their classes without a module
 from cifar_lightning import checkpoint as checkpoints
 from cifar_lightning.callbacks import BestCheckpoint, LastCheckpoint, RunConfig
 from cifar_lightning.command import Command, process, without

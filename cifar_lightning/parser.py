@@ -19,8 +19,9 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from cifar_lightning.augment import Augmentation, Mixing
+from cifar_lightning.augment import Augmentation
 from cifar_lightning.data import ImageData
+from cifar_lightning.mix import Mixing
 
 _load = get_loader("yaml")
 _COMMANDS = ("fit", "validate", "test", "predict", "export", "verify")

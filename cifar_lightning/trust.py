@@ -10,9 +10,10 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from cifar_lightning.augment import Augmentation, Mixing
+from cifar_lightning.augment import Augmentation
 from cifar_lightning.checkpoint import PARTS
 from cifar_lightning.data import ImageData
+from cifar_lightning.mix import Mixing
 from cifar_onnx import InputError
 
 _TRUSTED = ("torch.nn", "torch.optim", "torchvision.models", "torchvision.ops", "cifar_lightning")  # modules

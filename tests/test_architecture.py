@@ -19,11 +19,12 @@ LAW = {
     "cifar_lightning/__main__.py": {"cifar_lightning", OURS + "main", OURS + "leaderboard"},
     "cifar_lightning/nets": {"torch", "torchvision", "timm", "safetensors", "cifar_onnx.errors", OURS + "nets"},
     "cifar_lightning/augment.py": {"torch", "torchvision", "cifar_onnx.errors"},
+    "cifar_lightning/mix.py": {"torch", "torchvision", "cifar_onnx.errors", OURS + "augment"},
     "cifar_lightning/loss.py": {"torch", "cifar_onnx.errors"},
     "cifar_lightning/optim.py": {"torch"},
     "cifar_lightning/data": {
         "torch", "lightning", "torchvision", "numpy", "PIL", "sklearn", "scipy", "filelock", "psutil",
-        "threadpoolctl", "cifar_onnx", OURS + "augment", OURS + "data",
+        "threadpoolctl", "cifar_onnx", OURS + "augment", OURS + "mix", OURS + "data",
     },
     "cifar_lightning/module.py": {
         "torch", "lightning", "cifar_onnx", OURS + "finite", OURS + "measured", OURS + "nets.pixels",
@@ -76,7 +77,7 @@ LAW = {
         "torch", "lightning.fabric", "jsonargparse", "cifar_onnx", OURS + "data", OURS + "files",
     },
     "cifar_lightning/trust.py": {
-        "torch", "cifar_onnx", OURS + "augment", OURS + "data", OURS + "checkpoint",
+        "torch", "cifar_onnx", OURS + "augment", OURS + "mix", OURS + "data", OURS + "checkpoint",
     },
     "cifar_lightning/handover.py": {"yaml", "cifar_onnx"},
     "cifar_lightning/reproduce.py": {"torch", "cifar_onnx", "cifar_lightning"},
@@ -85,7 +86,9 @@ LAW = {
     "cifar_lightning/calibration.py": {
         "torch", "numpy", "scipy", "cifar_onnx", OURS + "data.images", OURS + "familiarity",
     },
-    "cifar_lightning/parser.py": {"torch", "lightning", "yaml", "jsonargparse", OURS + "augment", OURS + "data"},
+    "cifar_lightning/parser.py": {
+        "torch", "lightning", "yaml", "jsonargparse", OURS + "augment", OURS + "mix", OURS + "data",
+    },
     "cifar_lightning/judgement.py": {
         "torch", "lightning", "numpy", "cifar_onnx", OURS + "attacks", OURS + "calibration", OURS + "data",
         OURS + "familiarity", OURS + "module", "cifar_lightning",

@@ -5,21 +5,20 @@ from torch import Generator, Tensor
 from cifar_lightning.augment import (
     AlternatingMirror,
     Augmentation,
-    CutMix,
     Cutout,
     Draw,
     Mirror,
-    Mixing,
-    MixUp,
     RandAugment,
+    RandomResizedCrop,
     ShiftedCrop,
     TrivialAugment,
 )
+from cifar_lightning.mix import CutMix, Mixing, MixUp
 from cifar_onnx import InputError
 from tests.conftest import BRIEF, Run
 
 IMAGES = torch.randint(0, 256, (64, 3, 12, 10), dtype=torch.uint8, generator=Generator().manual_seed(0))
-EVERY = [Mirror(), ShiftedCrop(3), Cutout(4), TrivialAugment(4), RandAugment(groups=4)]
+EVERY = [Mirror(), ShiftedCrop(3), RandomResizedCrop(), Cutout(4), TrivialAugment(4), RandAugment(groups=4)]
 LABELS = torch.arange(64) % 5
 
 
@@ -99,6 +98,43 @@ def test_every_shift_comes_up_and_as_often_to_either_side() -> None:
 def test_shifted_crop_refuses_more_than_the_image() -> None:
     with pytest.raises(ValueError, match="cannot shift images of 12 x 10 by 10 pixels"):
         draw(ShiftedCrop(10))
+
+
+def test_a_resized_crop_is_a_part_of_the_image_of_a_size_and_shape_in_the_ranges() -> None:
+    """Each pixel's place as its colour: where the part was cut out can be read off it."""
+    side, count = 64, 400
+    places = torch.arange(0, 256, 4).expand(side, side)
+    images = torch.stack([places, places.T, torch.full_like(places, 9)]).to(torch.uint8).expand(count, -1, -1, -1)
+    crop = RandomResizedCrop(scale=(0.2, 0.8), ratio=(0.5, 1.5))
+    found = crop(images, Draw(Generator().manual_seed(0), torch.arange(count), 0)).float()
+    assert (found[:, 2] == 9).all()
+    across, down = found[:, 0].mean(1) / 4, found[:, 1].mean(2) / 4  # (count, side): the column that each was
+    sides = []
+    for line in (across, down):
+        inner = line[:, 1:-1]  # at the rim of the image colours end
+        assert (inner.diff().diff().abs() <= 0.51).all()  # in a straight line, but for rounding to a quarter
+        sides.append((inner[:, -1] - inner[:, 0]) / (side - 3))
+    width, height = sides
+    area, ratio = width * height, width / height
+    assert area.min() > 0.19
+    assert area.max() < 0.82
+    assert (area.min() < 0.25, area.max() > 0.7) == (True, True)
+    assert ratio.min() > 0.48
+    assert ratio.max() < 1.55
+    assert (ratio.min() < 0.6, ratio.max() > 1.3) == (True, True)
+    for line in (across, down):
+        assert line[:, 0].min() < 2  # parts at either end, and none beyond
+        assert line[:, -1].max() > side - 3
+
+
+def test_a_resized_crop_of_everything_is_the_image() -> None:
+    assert torch.equal(draw(RandomResizedCrop((1, 1), (1, 1))), IMAGES)
+
+
+@pytest.mark.parametrize("wrong", [{"scale": (0, 1)}, {"scale": (0.5, 1.5)}, {"ratio": (2, 1)}])
+def test_a_resized_crop_refuses_what_is_no_range(wrong: dict[str, tuple[float, float]]) -> None:
+    with pytest.raises(InputError, match=rf"RandomResizedCrop\.{next(iter(wrong))} is \[.*: give a range, such as"):
+        RandomResizedCrop(**wrong)
 
 
 def test_cutout_greys_one_square_of_each_image() -> None:

@@ -10,9 +10,10 @@ import lightning.pytorch as L
 import numpy as np
 import torch
 
-from cifar_lightning.augment import Augmentation, Draw, Mixing
+from cifar_lightning.augment import Augmentation, Draw
 from cifar_lightning.data.batches import Batch, Batches
 from cifar_lightning.data.images import Images, Part, Rows, Sample, channel_statistics, slices
+from cifar_lightning.mix import Mixing
 from cifar_onnx import InputError
 from cifar_onnx.images import ResizeMode, encode_png, fingerprint
 

@@ -17,6 +17,7 @@ OURS = "cifar_lightning."
 # Module or folder -> what it may import, of third parties and of this package.
 LAW = {
     "cifar_lightning/__main__.py": {"cifar_lightning", OURS + "main", OURS + "leaderboard"},
+    "cifar_lightning/usage.py": set(),
     "cifar_lightning/nets": {"torch", "torchvision", "timm", "safetensors", "cifar_onnx.errors", OURS + "nets"},
     "cifar_lightning/augment.py": {"torch", "torchvision", "cifar_onnx.errors"},
     "cifar_lightning/mix.py": {"torch", "torchvision", "cifar_onnx.errors", OURS + "augment"},
@@ -131,7 +132,7 @@ def test_modules_import_only_what_the_law_allows(place: str) -> None:
             assert allowed, f"{file.relative_to(ROOT)} must not import {name}"
 
 
-@pytest.mark.parametrize("words", [["--help"], ["--version"]])
+@pytest.mark.parametrize("words", [["--help"], ["--version"], ["fit", "--help"]])
 def test_help_and_version_load_nothing_heavy(words: list[str]) -> None:
     code = (
         "import sys; from cifar_lightning.__main__ import main; "

@@ -19,6 +19,7 @@ import yaml
 from lightning.pytorch.strategies import SingleDeviceStrategy
 from lightning_utilities.core.imports import RequirementCache
 
+from cifar_lightning import usage
 from cifar_lightning.callbacks import BestCheckpoint, LastCheckpoint
 from cifar_lightning.checkpoint import write
 from cifar_lightning.cli import CLI
@@ -846,8 +847,28 @@ class TestMistakes:
         assert result.code == 2
         assert result.err.splitlines()[-1] == f"error: {sentence}"
 
+    def test_what_short_help_names_for_fit_is_taken(self, run: Run) -> None:
+        named = [shlex.split(words) for words in re.findall(r"^  (--(?:\S| \S)+)", usage.OPTIONS["fit"], re.MULTILINE)]
+        other = ("CIFAR100", "last", "gpu", "--help_all", "--data.help", "--print_config")  # in a line of its own
+        words = [word for words in named if not {*other} & {*words} for word in words]
+        assert len(words) >= 30
+        config = config_of(run, "fit", *words, "--model.scheduler.max_lr", 0.01)
+        assert config["data"]["class_path"].endswith("ImageFolder")
+        assert config["model"]["optimizer"]["init_args"]["lr"] == 0.001
+
+    @pytest.mark.parametrize("command", usage.OPTIONS)
+    def test_help_is_short_and_names_what_there_is(self, run: Run, command: str) -> None:
+        short = run(command, "--ckpt_path", "nowhere", "--help")
+        assert short.code == 0
+        assert len(short.out.splitlines()) < 50
+        everything = run(command, "--help_all").out
+        named = {option for option in re.findall(r"--[a-z_.+]*[a-z_+]", short.out) if not option.endswith("help")}
+        of_classes = {"--data.root", "--data.labels", "--data.image_size", "--data.batch_size", "--data.augment+"}
+        of_classes |= {"--model.net.name", "--model.optimizer.lr", "--model.scheduler.max_lr"}
+        assert [each for each in named - of_classes - {"--help_all", "--against"} if each not in everything] == []
+
     def test_help_of_a_command_is_complete(self, run: Run) -> None:
-        result = run("fit", "--help")
+        result = run("fit", "--help_all")
         assert result.code == 0
         for option in ("--model.net", "--model.optimizer", "--data", "--trainer.max_epochs", "--checkpoint.monitor"):
             assert option in result.out

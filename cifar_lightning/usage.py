@@ -1,0 +1,121 @@
+"""What `--help` says: the commands, and the options that people use most. The parser knows all of them."""
+
+COMMANDS = """\
+Train image classifiers and export them as one ONNX file that anybody can run.
+
+  python -m cifar_lightning fit [--config configs/X.yaml]   train; without a config the tutorial's CNN on CIFAR-10
+  python -m cifar_lightning validate --ckpt_path P          metrics on the validation set
+  python -m cifar_lightning test --ckpt_path P              metrics on the test set
+  python -m cifar_lightning predict --ckpt_path P           predictions to a CSV file
+  python -m cifar_lightning export --ckpt_path P            write model.onnx, proven equal to the checkpoint
+  python -m cifar_lightning verify model.onnx --against P   compare the file with the checkpoint on this machine
+  python -m cifar_lightning reproduce runs/X/version_N      train it again: are the weights the same?
+  python -m cifar_lightning runs [DIR]                      which run is best, and what differs between them
+  python -m cifar_lightning sweep --config configs/sweeps/X.yaml   search hyper-parameters, on validation only
+
+  python -m cifar_lightning COMMAND --help                  the options of a command
+  python -m cifar_lightning --version
+
+What receives model.onnx needs no PyTorch: python -m cifar_onnx --help
+"""
+
+_FIT = """\
+python -m cifar_lightning fit [--config C.yaml] [--KEY VALUE ...]
+
+Train; without options the tutorial's CNN on CIFAR-10. Each key of a config file is an option, which beats the file.
+
+  --data ImageFolder --data.root photos     photos in a folder for each class (--data.labels labels.csv: in a list)
+  --data.image_size 64                      side of the square, in pixels, that they are resized to
+  --data CIFAR100                           or CIFAR10, ImageNet, Digits
+  --data.batch_size 64
+  --data.augment+ Mirror                    or ShiftedCrop, RandomResizedCrop, Cutout, TrivialAugment, RandAugment
+
+  --model.net SpeedNet                      or CNN, Torchvision, Timm (--model.net.name resnet18), mynet.Net
+  --model.optimizer AdamW                   any of torch.optim, or MuonSGD
+  --model.optimizer.lr 0.001
+  --model.scheduler OneCycleLR              with --model.scheduler.max_lr 0.01; or WarmupLinear, CosineAnnealingLR, ...
+  --model.init_from P                       start from the weights of another run
+
+  --trainer.max_epochs 50
+  --trainer.accelerator gpu                 or cpu; by default what there is
+  --trainer.precision bf16-mixed
+  --trainer.callbacks+ EMA                  or SWA, Freeze, EarlyStopping, LearningRateFinder, ...
+  --experiment NAME                         the run goes into runs/NAME/version_N
+  --seed_everything 0
+  --ckpt_path last                          resume the newest unfinished run
+
+"""
+_CHECKPOINT = """\
+  --ckpt_path P                             the checkpoint, such as runs/cnn/version_0/checkpoints/best.ckpt
+  --data.root DIR                           where its photos are now, or other photos (--data.labels: in a list)
+  --allow_custom_classes                    the checkpoint may name classes of your own, whose code runs
+"""
+_TEST = f"""\
+python -m cifar_lightning test --ckpt_path P [--KEY VALUE ...]
+
+Judge a checkpoint on the test set: metrics with intervals, tables, and report.html.
+
+{_CHECKPOINT}\
+  --output DIR                              for the files; by default report in the run's folder
+  --groups groups.csv                       results for groups of pictures: the column path, and one for each kind
+  --corruptions                             results under noise, blur, fog and the like
+  --attacks "[1, 2, 4, 8]"                  results under adversarial changes of so many grey levels
+  --resamples 1000                          of the bootstrap, for the intervals
+
+"""
+_PREDICT = f"""\
+python -m cifar_lightning predict --ckpt_path P [--KEY VALUE ...]
+
+Write the predictions of a checkpoint to a CSV file: for the test photos, or for all photos in another --data.root.
+
+{_CHECKPOINT}\
+  --output FILE                             by default predictions.csv in the run's folder
+
+"""
+_EXPORT = f"""\
+python -m cifar_lightning export --ckpt_path P [--KEY VALUE ...]
+
+Write a checkpoint as one ONNX file, calibrated, and proven on real pictures to give the same answers.
+
+{_CHECKPOINT}\
+  --output model.onnx                       or a folder for it; by default model.onnx in the run's folder
+  --precision int8                          or fp16: smaller, and written only if it is as accurate
+  --alpha 0.1                               share of pictures whose prediction set may miss the right label
+  --sets aps                                how labels get into these sets: lac (by probability) or aps (by sums of it)
+  --license apache-2.0                      for the model card
+  --triton DIR                              also write a model repository for NVIDIA Triton
+
+"""
+_VALIDATE = f"""\
+python -m cifar_lightning validate --ckpt_path P [--KEY VALUE ...]
+
+Metrics of a checkpoint on its validation set.
+
+{_CHECKPOINT}
+"""
+_VERIFY = f"""\
+python -m cifar_lightning verify model.onnx --against P [--KEY VALUE ...]
+
+Compare an exported file with its checkpoint, by torch, on this machine. The receiver's check, which needs neither torch
+nor the checkpoint: python -m cifar_onnx verify model.onnx
+
+{_CHECKPOINT.replace("--ckpt_path P", "--against P  ")}\
+  --images 256                              how many pictures to compare on
+
+"""
+_ALL = """\
+  --help_all                                every option
+  --data.help ImageFolder                   those of a class; likewise --model.net.help SpeedNet, ...
+  --print_config                            the whole config, as YAML
+"""
+OPTIONS = {
+    command: text + _ALL
+    for command, text in {
+        "fit": _FIT,
+        "validate": _VALIDATE,
+        "test": _TEST,
+        "predict": _PREDICT,
+        "export": _EXPORT,
+        "verify": _VERIFY,
+    }.items()
+}

@@ -4,7 +4,7 @@ import hashlib
 import io
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -58,7 +58,7 @@ def read(path: str, sha256: str | None) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def take(net: nn.Module, weights: Mapping[str, Tensor], source: str, anew: Callable[[str], bool]) -> None:
+def take(net: nn.Module, weights: Mapping[str, Tensor], source: str, skip: str | None = None) -> None:
     """Copy weights into a net, but for layers that do not fit, and print which these are.
 
     Where no name fits, those of another implementation of the net are taken in their order, if all shapes agree but for
@@ -68,7 +68,7 @@ def take(net: nn.Module, weights: Mapping[str, Tensor], source: str, anew: Calla
         net: the net.
         weights: by name.
         source: what to call them.
-        anew: whether a layer, by its name, is to be left as it is.
+        skip: name of a layer that is left as it is.
 
     Raises:
         InputError: they are those of another net.
@@ -82,7 +82,7 @@ def take(net: nn.Module, weights: Mapping[str, Tensor], source: str, anew: Calla
             weights = renamed
     # What fits of a layer is nothing without the rest: a bias, or that its weights have been computed.
     unfit = {layer[name] for name in own if name not in weights or weights[name].shape != own[name].shape}
-    left = [name for name in own if layer[name] in unfit or anew(layer[name])]
+    left = [name for name in own if layer[name] in unfit or layer[name] == skip]
     taken = own.keys() - set(left)
     if len(taken) < len(own) / 2:
         raise InputError(f"{source} fits {len(taken)} of the net's {len(own)} tensors only: it is of another net")

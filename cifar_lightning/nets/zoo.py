@@ -67,7 +67,7 @@ class Named(nn.Module):
         if self.weights is not None:
             file = _is_file(self.weights)
             state = trained.read(self.weights, self.sha256) if file else self.published(self.weights)
-            trained.take(self.body, self.adapted(state), f"{self.name} with {self.weights}", lambda _: False)
+            trained.take(self.body, self.adapted(state), f"{self.name} with {self.weights}")
 
     @abstractmethod
     def published(self, weights: str) -> dict[str, Tensor]:

@@ -1,6 +1,6 @@
 """Pictures that show nothing a classifier of photos could know: noise, plain colours, textures, digits.
 
-Each is a function of the seed and its number. Notation: `N` pictures, `S` side in pixels.
+Each is a function of its number alone. Notation: `N` pictures, `S` side in pixels.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,21 +11,19 @@ from numpy.typing import NDArray
 
 from cifar_onnx.images import Pixels, resize
 
-COUNT = 100  # of each kind
+_COUNT = 100  # of each kind
 
 
-def make(size: int, classes: Sequence[str], count: int = COUNT, seed: int = 0) -> dict[str, Pixels]:
+def make(size: int, classes: Sequence[str]) -> dict[str, Pixels]:
     """Pictures uint8 `(N, S, S, 3)` of each kind; no digits for a classifier of digits.
 
     Args:
         size: `S`.
         classes: names of what the classifier knows.
-        count: `N`.
-        seed: the same gives the same pictures.
     """
     kinds = {name: kind for name, kind in _KINDS.items() if name != "digits" or not any(map(str.isdigit, classes))}
     return {
-        name: np.stack([kind(np.random.default_rng([seed, number]), size) for number in range(count)])
+        name: np.stack([kind(np.random.default_rng([0, number]), size) for number in range(_COUNT)])
         for name, kind in kinds.items()
     }
 

@@ -33,13 +33,12 @@ class Robustness:
     mean: float | None = None
 
 
-def under_corruptions(outcome: Outcome, logits: Logits, seed: int = 0) -> Robustness:
+def under_corruptions(outcome: Outcome, logits: Logits) -> Robustness:
     """Corrupt the squares that the net sees, by every kind and severity, and classify them again.
 
     Args:
         outcome: the pictures.
         logits: the net.
-        seed: each picture has noise of its own, which this and its place decide.
     """
     count = len(outcome.labels)
     starts = range(0, count, _TOGETHER)
@@ -47,7 +46,7 @@ def under_corruptions(outcome: Outcome, logits: Logits, seed: int = 0) -> Robust
     work = list(product(KINDS, SEVERITIES, starts))
     for kind, severity, start in track(work, "corrupting", len(work)):
         part = slice(start, start + _TOGETHER)
-        seeds = range(seed * count + start, seed * count + min(start + _TOGETHER, count))
+        seeds = range(start, min(start + _TOGETHER, count))  # noise of its own for each picture, by its place
         answers = logits(corrupt(outcome.pixels[part], kind, severity, seeds)).argmax(axis=1)
         hits[kind][SEVERITIES.index(severity)] += (answers == outcome.labels[part]).sum()
     rows = {kind: (right / count).tolist() for kind, right in hits.items()}

@@ -115,11 +115,7 @@ class Bootstrap:
 
     def shares(self, hits: Booleans, groups: Booleans) -> list[Estimate]:
         """Share of hits `(N,)` within each group `(N, G)` of pictures."""
-        drawn = _sums(self.draws, np.column_stack([groups * hits[:, None], groups]))
-        with np.errstate(invalid="ignore"):
-            of_all = (groups * hits[:, None]).sum(axis=0) / groups.sum(axis=0)
-            resampled = drawn[:, : groups.shape[1]] / drawn[:, groups.shape[1] :]
-        found = [estimate(value, values) for value, values in zip(of_all, resampled.T, strict=True)]
+        found = _means(self.draws, groups * hits[:, None], groups)
         return [_widened(each, int(count)) for each, count in zip(found, groups.sum(axis=0), strict=True)]
 
     @cached_property
@@ -135,11 +131,7 @@ class Bootstrap:
 def changes(a: Outcome, b: Outcome, groups: Booleans, draws: Draws) -> list[Estimate]:
     """Change of the accuracy from `a` to `b` within each group `(N, G)` of the same pictures, with paired intervals."""
     gained = groups * (b.correct.astype(np.float64) - a.correct)[:, None]
-    drawn = _sums(draws, np.column_stack([gained, groups]))
-    number = groups.shape[1]
-    with np.errstate(invalid="ignore"):
-        values, resampled = gained.sum(axis=0) / groups.sum(axis=0), drawn[:, :number] / drawn[:, number:]
-    found = [estimate(value, each) for value, each in zip(values, resampled.T, strict=True)]
+    found = _means(draws, gained, groups)
     alike = [len(np.unique(gained[members, k])) == 1 for k, members in enumerate(groups.astype(bool).T)]
     counts = groups.sum(axis=0)
     # Where every picture changes alike, resamples show nothing else.
@@ -147,6 +139,15 @@ def changes(a: Outcome, b: Outcome, groups: Booleans, draws: Draws) -> list[Esti
         Estimate(each.value, max(-1, each.value - rest), min(1, each.value + rest)) if same else each
         for each, same, rest in zip(found, alike, _Z**2 / (counts + _Z**2), strict=True)
     ]
+
+
+def _means(draws: Draws, values: Floats | Booleans, groups: Booleans) -> list[Estimate]:
+    """Means within each group of values `(N, G)` that are 0 outside of it."""
+    number = groups.shape[1]
+    drawn = _sums(draws, np.column_stack([values, groups]))
+    with np.errstate(invalid="ignore"):
+        means, resampled = values.sum(axis=0) / groups.sum(axis=0), drawn[:, :number] / drawn[:, number:]
+    return [estimate(mean, each) for mean, each in zip(means, resampled.T, strict=True)]
 
 
 def estimate(value: float, resampled: Floats) -> Estimate:

@@ -56,7 +56,7 @@ def write(evaluation: Evaluation, path: Path, explain: Maps, by_occlusion: bool)
     mistakes = ranked[~outcome.correct[ranked]][:_MISTAKES]
     hits = ranked[outcome.correct[ranked]][: -_HITS - 1 : -1]
     explained = max(_EXPLAINED, int(_SHARE * len(ranked) / RUNS)) if by_occlusion else _MISTAKES
-    drawn = charts(outcome, evaluation.classes)
+    drawn, confusions = charts(outcome, evaluation.classes), _confusions(evaluation)
     page = render(
         "cifar_onnx.evaluation",
         "report.html.jinja",
@@ -67,8 +67,8 @@ def write(evaluation: Evaluation, path: Path, explain: Maps, by_occlusion: bool)
         estimates=estimates,
         headline=[name for name in _HEADLINE if name in estimates],
         scales=SCALES,
-        findings=_findings(evaluation),
-        confusions=_confusions(evaluation),
+        findings=_findings(evaluation, confusions),
+        confusions=confusions,
         charts=drawn,
         shades="" if drawn.shades is None else _png(drawn.shades),
         doubts=evaluation.reliability,
@@ -97,33 +97,24 @@ def _confusions(evaluation: Evaluation) -> list[tuple[str, str, int, float]]:
     return [(names[i], names[j], int(table[i, j]), float(table[i, j] / support[i])) for i, j in pairs if table[i, j]]
 
 
-def _findings(evaluation: Evaluation) -> list[str]:
+def _findings(evaluation: Evaluation, confusions: list[tuple[str, str, int, float]]) -> list[str]:
     """The three things to know first, in words."""
-    outcome, estimates = evaluation.outcome, evaluation.estimates
+    outcome = evaluation.outcome
     sentences = []
-    wrong = confusion(outcome)
-    np.fill_diagonal(wrong, 0)
-    if wrong.any():
+    if confusions:
         worst = min((each for each in evaluation.classes if each.support), key=lambda each: each.recall)
-        of, taken = np.unravel_index(wrong.argmax(), wrong.shape)
-        names = outcome.classes
+        label, prediction, _, share = confusions[0]
         sentences.append(
             f"The hardest class is {worst.name}: {worst.recall:.1%} of its pictures are recognised. "
-            f"The most frequent mistake is {names[of]} taken for {names[taken]}, as "
-            f"{wrong[of, taken] / evaluation.classes[of].support:.1%} of its pictures are."
+            f"The most frequent mistake is {label} taken for {prediction}, as {share:.1%} of its pictures are."
         )
     gap = outcome.confidences.mean() - outcome.correct.mean()
-    error = estimates["expected_calibration_error"].value
+    apart = "too sure of itself" if gap > 0 else "more often right than it says"
+    verdict = "about as sure as right" if abs(gap) < 0.02 else apart
+    error = evaluation.estimates["expected_calibration_error"].value
     sentences.append(
-        f"On average it says {outcome.confidences.mean():.1%} and is right in {outcome.correct.mean():.1%}: "
-        + (
-            "about as sure as right"
-            if abs(gap) < 0.02
-            else "too sure of itself"
-            if gap > 0
-            else "more often right than it says"
-        )
-        + f" (expected calibration error {error:.1%})."
+        f"On average it says {outcome.confidences.mean():.1%} and is right in {outcome.correct.mean():.1%}: {verdict} "
+        f"(expected calibration error {error:.1%})."
     )
     half = np.argsort(-outcome.confidences, kind="stable")[: max(len(outcome.labels) // 2, 1)]
     sentences.append(f"Of the surer half of the pictures, {outcome.correct[half].mean():.1%} are right.")

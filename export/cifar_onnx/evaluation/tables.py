@@ -31,8 +31,7 @@ def prepare(folder: Path) -> None:
 def write(evaluation: Evaluation, folder: Path) -> None:
     """Write the four files."""
     outcome = evaluation.outcome
-    text = json.dumps(_plain(_summary(evaluation)), indent=2, allow_nan=False)
-    (folder / "metrics.json").write_text(text + "\n", encoding="utf-8")
+    _json(folder / "metrics.json", _summary(evaluation))
     columns = ["class", "support", "precision", "recall", "f1", "most_often_taken_for"]
     rows = ([c.name, c.support, _6(c.precision), _6(c.recall), _6(c.f1), c.taken_for] for c in evaluation.classes)
     _csv(folder / "per_class.csv", columns, rows)
@@ -70,8 +69,7 @@ def write_comparison(
         "recall": {each.name: asdict(each) for each in comparison.classes},
         "broken": list(broken),
     }
-    text = json.dumps(_plain(summary), indent=2, allow_nan=False)
-    (folder / "comparison.json").write_text(text + "\n", encoding="utf-8")
+    _json(folder / "comparison.json", summary)
     rows = (
         [a.names[i], a.classes[a.labels[i]], b.classes[b.predictions[i]], _6(b.confidences[i]), _6(a.confidences[i])]
         for i in comparison.newly_wrong.tolist()
@@ -88,6 +86,10 @@ def _answers(outcome: Outcome) -> Iterable[list[object]]:
         yield [name, classes[label], classes[prediction], _6(probability), _6(margin), ""]
     for each in outcome.unreadable:
         yield [each.name, classes[each.label], "", "", "", each.reason]
+
+
+def _json(path: Path, summary: dict[str, Any]) -> None:
+    path.write_text(json.dumps(_plain(summary), indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def _csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

@@ -15,8 +15,8 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 from torch import nn
 
-from cifar_lightning.data.images import Images
-from cifar_lightning.familiarity import Familiarity, Watched, candidates, held_out, values
+from cifar_lightning.data.images import Images, Labels
+from cifar_lightning.familiarity import Familiarity, Scores, Watched, candidates, held_out, values
 from cifar_onnx import InputError
 from cifar_onnx.evaluation import outliers
 from cifar_onnx.evaluation.metrics import expected_calibration_error
@@ -29,9 +29,6 @@ REFUSED = 0.05  # share of the validation images that may be taken for unknown
 _TELLING = 0.7  # mean AUROC of a score that tells something
 _TEMPERATURES = (0.05, 20.0)
 _TOGETHER = 250  # images in one run of the net
-
-Scores = NDArray[np.float32]
-Labels = NDArray[np.int64]
 
 
 @dataclass(frozen=True)

@@ -195,12 +195,9 @@ def with_softmax(model: ModelProto, temperature: float) -> ModelProto:
     graph.initializer.append(helper.make_tensor("temperature", TensorProto.FLOAT, [], [temperature]))
     graph.node.append(helper.make_node("Div", ["logits", "temperature"], ["calibrated"]))
     graph.node.append(helper.make_node("Softmax", ["calibrated"], ["probabilities"], axis=1))
-    outputs = list(graph.output)  # logits, familiarity
-    probabilities = onnx.ValueInfoProto()
-    probabilities.CopyFrom(outputs[0])
+    probabilities = deepcopy(graph.output[0])  # of logits, which familiarity follows
     probabilities.name = "probabilities"
-    del graph.output[:]
-    graph.output.extend([outputs[0], probabilities, *outputs[1:]])
+    graph.output.insert(1, probabilities)
     return model
 
 

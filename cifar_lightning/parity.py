@@ -17,8 +17,9 @@ from torch import nn
 from cifar_lightning import graph
 from cifar_lightning.data.images import Sample
 from cifar_lightning.familiarity import Scored
-from cifar_lightning.quantize import Run, Scores
+from cifar_lightning.quantize import Run
 from cifar_onnx import Classifier, images
+from cifar_onnx.prediction import Scores
 
 if TYPE_CHECKING:  # it takes seconds to import what it needs
     from cifar_lightning.calibration import Calibration

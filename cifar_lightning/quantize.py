@@ -9,6 +9,7 @@ import logging
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,10 +27,10 @@ from onnxruntime.transformers.onnx_model import OnnxModel
 
 from cifar_onnx import InputError
 from cifar_onnx.images import Pictures, Pixels
+from cifar_onnx.prediction import Scores
 from cifar_onnx.progress import track
 
 Precision = Literal["fp32", "fp16", "int8"]
-Scores = NDArray[np.float32]
 Run = Callable[[Pictures], tuple[Scores, Scores]]  # logits (N, K) and familiarity (N,) of uint8 (N, S, S, 3)
 
 RANGES = 500  # pictures that ranges of 8-bit numbers are found by
@@ -83,13 +84,13 @@ def variants(net: ModelProto, precision: Precision, pictures: Pixels) -> Iterato
         pictures: uint8 `(N, S, S, 3)` of training, by which the ranges of 8-bit numbers are found.
     """
     if precision == "fp16":
-        half = OnnxModel(convert_float_to_float16(_copy(net), keep_io_types=True))
+        half = OnnxModel(convert_float_to_float16(deepcopy(net), keep_io_types=True))
         half.topological_sort()
         yield "", half.model
         return
     with tempfile.TemporaryDirectory() as folder:
         plain, ready, small = (Path(folder, f"{name}.onnx") for name in ("plain", "ready", "small"))
-        net, expected = _copy(net), runner(net)(pictures)[0]
+        net, expected = deepcopy(net), runner(net)(pictures)[0]
         first = next((node for node in net.graph.node if node.op_type in _QUANTIZED), None)
         if first is None:
             raise InputError(f"this net has none of the operations that {precision} is for: {', '.join(_QUANTIZED)}")
@@ -211,12 +212,6 @@ def beside(path: Path, other: Path, size: int) -> str:
 
 def _planes(pixels: Pixels) -> Scores:
     return np.ascontiguousarray(pixels.transpose(0, 3, 1, 2), dtype=np.float32)
-
-
-def _copy(net: ModelProto) -> ModelProto:
-    other = ModelProto()
-    other.CopyFrom(net)
-    return other
 
 
 @contextlib.contextmanager

@@ -61,8 +61,9 @@ def exported(path: Path, net: CNN, pixels: Pixels, watched: bool) -> Path:
         samples.append(Sample(str(number), images.encode_png(picture), images.fingerprint(picture), picture))
     classes, count = list("0123456789"), 64 if watched else 32
     known = Images(np.stack([each.pixels for each in (samples * 4)[:count]]), np.arange(count) % 10, [""] * count)
-    calibration = calibrate(nn.Sequential(pixels, net), known, classes)
-    export(pixels, net, samples, path, classes=classes, size=32, resize="stretch", facts={}, calibration=calibration)
+    model = nn.Sequential(pixels, net)
+    calibration = calibrate(model, known, classes)
+    export(model, samples, path, classes=classes, size=32, resize="stretch", facts={}, calibration=calibration)
     return path
 
 

@@ -23,7 +23,6 @@ from torch.utils.flop_counter import FlopCounterMode
 from cifar_lightning import graph, quantize
 from cifar_lightning.data.images import Images, Sample
 from cifar_lightning.familiarity import Scored
-from cifar_lightning.nets.pixels import Pixels
 from cifar_lightning.parity import ParityError, Report, by_torch, compare
 from cifar_lightning.quantize import Precision, Run
 from cifar_onnx import InputError, contract, images
@@ -36,8 +35,7 @@ _ORIENTATION = 0x0112  # EXIF tag
 
 
 def export(
-    pixels: Pixels,
-    net: nn.Module,
+    model: nn.Module,
     samples: Sequence[Sample],
     output: Path,
     *,
@@ -55,15 +53,14 @@ def export(
     The file appears whole or not at all; an older one at `output` stays until then.
 
     Args:
-        pixels: the normalisation that the net was trained with.
-        net: normalised pixels `(B, 3, S, S)` to logits `(B, K)`.
+        model: pixels 0..255 `(B, 3, S, S)` to logits `(B, K)`: normalisation and net.
         samples: what the gate compares on.
         output: path of the file.
         classes: `K` names.
         size: `S`.
         resize: how a picture becomes a square.
         facts: further entries of the contract.
-        calibration: what the net's logits have shown on the validation set.
+        calibration: what the model's logits have shown on the validation set.
         precision: of the net in the file.
         training: for another precision than fp32, uint8 `(N, S, S, 3)` to find ranges by.
         known: likewise, the validation set, which decides whether the variant holds.
@@ -72,8 +69,7 @@ def export(
         ParityError: a stage of the file differs from torch, or the smaller variant is not as good.
         InputError: the file cannot be written.
     """
-    model = nn.Sequential(pixels, net).cpu().eval()
-    scored = Scored(model, calibration.score.cpu()).eval()
+    scored = Scored(model, calibration.score).cpu().eval()
     run, variant = by_torch(scored), ""
     net_alone = whole = graph.core(scored, size)
     if precision != "fp32":

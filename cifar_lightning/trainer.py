@@ -158,8 +158,7 @@ class Trainer(L.Trainer):
             training = pixels[np.unique(np.linspace(0, len(pixels) - 1, RANGES).astype(int))]
         try:
             report = export(
-                model.pixels,
-                model.net,
+                net,
                 samples,
                 path,
                 classes=model.classes,

@@ -67,7 +67,7 @@ LAW = {
     "cifar_lightning/graph.py": {"torch", "onnx", "onnx_ir", "cifar_onnx", OURS + "cam"},
     "cifar_lightning/cam.py": {"onnx"},
     "cifar_lightning/export.py": {
-        "torch", "onnx", "numpy", "PIL", "cifar_onnx", OURS + "nets.pixels", OURS + "graph", OURS + "parity",
+        "torch", "onnx", "numpy", "PIL", "cifar_onnx", OURS + "graph", OURS + "parity",
         OURS + "familiarity", OURS + "calibration", OURS + "quantize", OURS + "data.images", "cifar_lightning",
     },
     "cifar_lightning/parity.py": {

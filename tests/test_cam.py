@@ -214,7 +214,8 @@ def write(pixels: Pixels, net: nn.Module, output: Path) -> Path:
     pictures = planted(8, seed=2)[0]
     samples = [Sample("picture", images.encode_png(each), images.fingerprint(each), each) for each in pictures]
     known = calibrated(pixels, net, CLASSES)
-    export(pixels, net, samples, output, classes=CLASSES, size=32, resize="stretch", facts={}, calibration=known)
+    model = nn.Sequential(pixels, net)
+    export(model, samples, output, classes=CLASSES, size=32, resize="stretch", facts={}, calibration=known)
     return output
 
 

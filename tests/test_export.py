@@ -94,7 +94,8 @@ def exported(
 ) -> Report:
     settings = {"classes": CLASSES, "size": size, "resize": mode, "facts": {"note": "é"}}
     calibration = calibration or calibrated(pixels, net, CLASSES, size)
-    return export(pixels, net, given or samples(), output, calibration=calibration, **settings)  # type: ignore[arg-type]
+    model = torch.nn.Sequential(pixels, net)
+    return export(model, given or samples(), output, calibration=calibration, **settings)  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")

@@ -81,8 +81,8 @@ def check(tmp_path: Path, net: Named, side: int) -> None:
     model.eval()
     samples = [Sample(str(n), images.encode_png(p), images.fingerprint(p), p) for n, p in enumerate(pictures)]
     report = export(
-        model.pixels, net, samples, tmp_path / "m.onnx", classes=CLASSES, size=side, resize="stretch", facts={},
-        calibration=calibrated(model.pixels, net, CLASSES, side),
+        nn.Sequential(model.pixels, net), samples, tmp_path / "m.onnx", classes=CLASSES, size=side, resize="stretch",
+        facts={}, calibration=calibrated(model.pixels, net, CLASSES, side),
     )  # fmt: skip
     assert report.labels == 8
     receiver = Receiver(tmp_path / "m.onnx")

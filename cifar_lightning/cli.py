@@ -17,7 +17,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from cifar_lightning import augment, distill, loss, mix, nets, rehearsal, runs  # noqa: F401  so that a config may name their classes without a module
 from cifar_lightning import checkpoint as checkpoints
 from cifar_lightning.callbacks import BestCheckpoint, LastCheckpoint, RunConfig
-from cifar_lightning.command import Command, process, without
+from cifar_lightning.command import Command, rank, without
 from cifar_lightning.data import ImageData, ImageFolder
 from cifar_lightning.interruption import Interrupted
 from cifar_lightning.module import Classifier
@@ -149,7 +149,7 @@ class CLI(LightningCLI):
         loggers = list(given) if isinstance(given, Iterable) else [given] if isinstance(given, Logger) else []
         root = runs.folder(config.trainer.default_root_dir)
         version = int(self.going_on.name.removeprefix("version_")) if self.going_on else None
-        if process() == 0 and not config.trainer.fast_dev_run:
+        if rank() == 0 and not config.trainer.fast_dev_run:
             self.run = runs.Run(self.going_on) if self.going_on else runs.start(root, config.experiment)
             version = self.run.version
         for each in loggers:

@@ -77,7 +77,7 @@ def read(words: Sequence[str], options: Iterable[str]) -> Command:
         root, experiment = runs.folder(settings.get("trainer.default_root_dir")), settings["experiment"]
         ckpt_path = None
         runs.check_name(experiment)
-        going_on = runs.unfinished(root, experiment, process())
+        going_on = runs.unfinished(root, experiment, rank())
         _say(f"going on with {going_on}" if going_on else _nothing(root / experiment))
     if going_on:
         ckpt_path, own = going_on / "checkpoints" / "last.ckpt", going_on / "config.yaml"
@@ -94,9 +94,9 @@ def read(words: Sequence[str], options: Iterable[str]) -> Command:
         own = run_folder(str(ckpt_path)) / "config.yaml"
         if own.exists():
             _say(f"a checkpoint holds no trainer and no callbacks: --config {own} takes over those of its run")
-    chosen = ["--ckpt_path", str(ckpt_path or "null")] if "ckpt_path" in settings else []
+    checkpoint = ["--ckpt_path", str(ckpt_path or "null")] if "ckpt_path" in settings else []
     return Command(
-        [*rest[:1], *(word for path in configs for word in ("--config", path)), *rest[1:], *chosen],
+        [*rest[:1], *(word for path in configs for word in ("--config", path)), *rest[1:], *checkpoint],
         [Path(path).parent for path in _origins(sources)],
         line,
         digest,
@@ -190,8 +190,8 @@ def _names_class(option: str, words: Iterable[str], configs: Iterable[str]) -> b
     return False
 
 
-def process() -> int:
-    """Number of this process among those of one run."""
+def rank() -> int:
+    """Rank of this process among those of one run, 0 where it is alone."""
     return int(getattr(rank_zero_only, "rank", 0))
 
 

@@ -53,7 +53,7 @@ class Recipe:
         if negative := [name for name, factor in self.factors.items() if factor < 0]:
             raise InputError(f"model.lr_factors: that of {negative[0]} is {self.factors[negative[0]]:g}: below 0")
         if not self.factors:
-            return _with(self.optimizer(model.parameters()), lr)
+            return _at_rate(self.optimizer(model.parameters()), lr)
         groups: dict[float, list[nn.Parameter]] = {}
         unused = set(self.factors)
         for name, parameter in model.named_parameters():
@@ -64,7 +64,7 @@ class Recipe:
         if unused:
             first = ", ".join(dict.fromkeys(".".join(name.split(".")[:2]) for name, _ in model.named_parameters()))
             raise InputError(f"model.lr_factors: no parameter begins with {min(unused)!r}: there are {first} and so on")
-        optimizer = _with(self.optimizer([{"params": each} for each in groups.values()]), lr)
+        optimizer = _at_rate(self.optimizer([{"params": each} for each in groups.values()]), lr)
         for group, factor in zip(optimizer.param_groups, groups, strict=True):
             group["lr"] *= factor
             group["factor"] = factor
@@ -94,7 +94,7 @@ class Recipe:
         return make(optimizer)
 
 
-def _with(optimizer: Optimizer, lr: float | None) -> Optimizer:
+def _at_rate(optimizer: Optimizer, lr: float | None) -> Optimizer:
     if lr is not None:
         for group, share in zip(optimizer.param_groups, _shares(optimizer), strict=True):
             group["lr"] = lr * share

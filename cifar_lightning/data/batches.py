@@ -102,7 +102,7 @@ class Batches:
         order = torch.arange(len(self.images))
         if self.place:
             # Drawn on the CPU, so that every device sees the same order.
-            generator = torch.Generator().manual_seed(_mix(self.seed, epoch))
+            generator = torch.Generator().manual_seed(_seed(self.seed, epoch))
             order = self._drawn(generator) if self.balanced else torch.randperm(len(order), generator=generator)
         shares = self._shares[first:]
         if isinstance(self.images, Tensor):
@@ -110,7 +110,7 @@ class Batches:
         else:
             batches = self._read(self.images, order, shares)
         for number, (batch, weight) in enumerate(zip(batches, self._weights[first:], strict=True), first + 1):
-            yield Batch(*batch, _mix(self.seed, epoch, number, self.rank), weight, epoch)
+            yield Batch(*batch, _seed(self.seed, epoch, number, self.rank), weight, epoch)
 
     def _slices(self, images: Tensor, order: Tensor, shares: list[slice]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Images, labels and indices of each share of a set in memory."""
@@ -152,6 +152,6 @@ class Batches:
         return torch.cat(drawn)[torch.randperm(len(labels), generator=generator)]
 
 
-def _mix(*words: int) -> int:
+def _seed(*words: int) -> int:
     """A 63-bit seed from small integers, such that neighbours give unrelated streams."""
     return int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0] >> np.uint64(1))

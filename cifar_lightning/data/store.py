@@ -126,10 +126,10 @@ class Store:
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             if report:
                 print(f"{self._index} is damaged ({error}): decoding the pictures again", file=sys.stderr)
-        return _index([], 0)
+        return _indexed([], 0)
 
     def _save(self, file: BinaryIO, index: _Index, new: Sequence[_Fact]) -> _Index:
-        more = _index(new, len(index.keys))
+        more = _indexed(new, len(index.keys))
         index = _Index(*(np.concatenate([old, new]) for old, new in zip(index, more, strict=True)))
         file.flush()
         os.fsync(file.fileno())
@@ -140,7 +140,8 @@ class Store:
         return index
 
 
-def _index(new: Sequence[_Fact], first: int) -> _Index:
+def _indexed(new: Sequence[_Fact], first: int) -> _Index:
+    """The index of pictures that stand in the rows from `first` on."""
     wrong = [(row, reason) for row, (*_, reason) in enumerate(new, first) if reason]
     return _Index(
         np.array([key for key, *_ in new], np.bytes_),

@@ -41,12 +41,12 @@ class Whitening(nn.Module):
     ) -> None:
         super().__init__()
         self.kernel_size, self.stride, self.eps = kernel_size, stride, eps
-        side = 3 * kernel_size**2
-        if components is not None and not 1 <= components <= side:
+        length = 3 * kernel_size**2  # of a patch as a vector
+        if components is not None and not 1 <= components <= length:
             raise InputError(
-                f"a patch of {kernel_size} x {kernel_size} pixels has 1 to {side} components, not {components}"
+                f"a patch of {kernel_size} x {kernel_size} pixels has 1 to {length} components, not {components}"
             )
-        pixels = torch.eye(side)[:components].view(-1, 3, kernel_size, kernel_size)
+        pixels = torch.eye(length)[:components].view(-1, 3, kernel_size, kernel_size)
         self.register_buffer("weight", torch.cat([pixels, -pixels]))
         self.register_buffer("fitted", torch.tensor(False))
         self.bias = nn.Parameter(torch.zeros(len(self.weight))) if bias else None
@@ -59,9 +59,9 @@ class Whitening(nn.Module):
     @torch.no_grad()
     def fit(self, images: Tensor) -> None:
         """Take the filters from training images, normalised `(B, 3, S, S)`."""
-        side = 3 * self.kernel_size**2
+        length = 3 * self.kernel_size**2
         # Summed in double precision: the directions of small eigenvalues are divided by little.
-        covariance, count = torch.zeros(side, side, dtype=torch.float64), 0
+        covariance, count = torch.zeros(length, length, dtype=torch.float64), 0
         for some in torch.split(images, 64):
             patches = unfold(some.float(), self.kernel_size)  # (64, 3 k^2, positions)
             covariance += (patches @ patches.mT).cpu().double().sum(0)
@@ -69,7 +69,7 @@ class Whitening(nn.Module):
         values, vectors = torch.linalg.eigh(covariance / count)
         # The sign of an eigenvector is arbitrary. Its product with one that has no symmetry is far from zero, so that
         # the same images give the same filters, up to rounding, on every machine.
-        vectors = vectors * (torch.arange(1, side + 1, dtype=torch.float64).sqrt() @ vectors).sign()
+        vectors = vectors * (torch.arange(1, length + 1, dtype=torch.float64).sqrt() @ vectors).sign()
         filters = (vectors / (values + self.eps).sqrt()).T.reshape(-1, *self.weight.shape[1:])
         filters = filters[-(self.filters // 2) :]  # the eigenvalues rise
         self.weight.copy_(torch.cat([filters, -filters]))

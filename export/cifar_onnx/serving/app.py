@@ -68,7 +68,7 @@ def build(
         redoc_url=None,
     )
     gate = Gate(app, metrics, hosts, body, capacity)
-    _refusals(app)
+    _answer_errors(app)
 
     @app.get("/healthz", summary="Whether requests are served", response_model=Health, responses=refusals(421, 503))
     async def health() -> Response:
@@ -91,7 +91,7 @@ def build(
     return gate
 
 
-def _refusals(app: FastAPI) -> None:
+def _answer_errors(app: FastAPI) -> None:
     """Answer every error as `{"error": sentence}`."""
 
     @app.exception_handler(RequestError)

@@ -16,7 +16,7 @@ from cifar_onnx.progress import track
 
 _STEPS = 20  # of PGD
 _SPREAD = 40  # of logits, e^-40 being far above the smallest number of float32
-_TOGETHER = 256  # images
+_BATCH = 256  # images
 
 Net = Callable[[Tensor], Tensor]  # pixels 0..255, float (B, 3, S, S), to logits (B, K)
 
@@ -84,9 +84,9 @@ def under_attacks(outcome: Outcome, net: nn.Module, radii: Sequence[float], devi
     """
     count = len(outcome.labels)
     hits = {name: np.zeros(len(radii)) for name in ("FGSM", f"PGD, {_STEPS} steps")}
-    work = [(place, start) for place in range(len(radii)) for start in range(0, count, _TOGETHER)]
+    work = [(place, start) for place in range(len(radii)) for start in range(0, count, _BATCH)]
     for place, start in track(work, "attacking", len(work)):
-        part = slice(start, start + _TOGETHER)
+        part = slice(start, start + _BATCH)
         images = torch.from_numpy(outcome.pixels[part]).to(device).permute(0, 3, 1, 2).float()
         labels = torch.from_numpy(outcome.labels[part]).to(device)
         after_one = fgsm(net, images, labels, radii[place])

@@ -28,7 +28,7 @@ from cifar_onnx.uncertainty import Method, PredictionSets, Unknown, nonconformit
 REFUSED = 0.05  # share of the validation images that may be taken for unknown
 _TELLING = 0.7  # mean AUROC of a score that tells something
 _TEMPERATURES = (0.05, 20.0)
-_TOGETHER = 250  # images in one run of the net
+_BATCH = 250  # images in one run of the net
 
 
 @dataclass(frozen=True)
@@ -166,11 +166,11 @@ def _outliers(known: Images, classes: Sequence[str]) -> dict[str, Pixels]:
 def _run(watched: Watched, pixels: Pictures, title: str | None = None) -> tuple[Scores, Scores]:
     """Logits `(N, K)` and contrasts `(N, D)` of `(N, S, S, 3)`; with a title, progress is shown."""
     device = next(watched.parameters()).device
-    starts = range(0, len(pixels), _TOGETHER)
+    starts = range(0, len(pixels), _BATCH)
     found = []
     with torch.inference_mode():
         for start in track(starts, title, len(starts)) if title else starts:
-            batch = torch.from_numpy(pixels[start : start + _TOGETHER]).to(device).permute(0, 3, 1, 2)
+            batch = torch.from_numpy(pixels[start : start + _BATCH]).to(device).permute(0, 3, 1, 2)
             found.append([each.float().cpu() for each in watched(batch)])
     logits, contrasts = (torch.cat(parts).numpy() for parts in zip(*found, strict=True))
     return logits, contrasts

@@ -35,7 +35,7 @@ Run = Callable[[Pictures], tuple[Scores, Scores]]  # logits (N, K) and familiari
 
 RANGES = 500  # pictures that ranges of 8-bit numbers are found by
 DROP, CLASS_DROP = 0.003, 0.01  # of accuracy, and of the recall of any class
-_TOGETHER = 250  # pictures
+_BATCH = 250  # pictures
 _QUANTIZED = ["Conv", "Gemm"]  # not the product of matrices in the familiarity, whose values have no common scale
 # 8 bits of activations by 8 of weights overflow 16-bit sums on CPUs without VNNI: weights get 7, or no sign.
 _GRID: dict[str, dict[str, Any]] = {
@@ -132,8 +132,8 @@ def runner(net: ModelProto) -> Run:
 
     def run(pixels: Pictures) -> tuple[Scores, Scores]:
         parts = [
-            session.run(["logits", "familiarity"], {"net_pixels": _planes(pixels[start : start + _TOGETHER])})
-            for start in range(0, len(pixels), _TOGETHER)
+            session.run(["logits", "familiarity"], {"net_pixels": _planes(pixels[start : start + _BATCH])})
+            for start in range(0, len(pixels), _BATCH)
         ]
         logits, familiarity = (np.concatenate(each) for each in zip(*parts, strict=True))
         return logits, familiarity

@@ -22,7 +22,7 @@ from cifar_lightning.data.lock import alone
 from cifar_lightning.data.memory import free
 from cifar_lightning.data.store import Decoded, Picture, Store
 from cifar_onnx import ImageError, InputError
-from cifar_onnx.ahead import ahead, portion
+from cifar_onnx.ahead import ahead, chunk_size
 from cifar_onnx.evaluation.outcome import Unreadable
 from cifar_onnx.images import ResizeMode, decode, fingerprint, resize
 from cifar_onnx.progress import track
@@ -198,8 +198,8 @@ class ImageFolder(ImageData):
             return Picture(resize(picture, size, mode), picture.shape[0] * picture.shape[1], fingerprint(picture), "")
 
         threads = usable_cpus()
-        together = portion(len(paths), threads)
-        pictures = ahead(read, paths, threads, 2 * threads * together, together)
+        chunk = chunk_size(len(paths), threads)
+        pictures = ahead(read, paths, threads, 2 * threads * chunk, chunk)
         # Each of these threads with a matrix product in threads of its own would take several times as long.
         with threadpool_limits(1, "blas"):
             yield from track(pictures, f"decoding {folder}", len(paths))

@@ -7,29 +7,29 @@ from itertools import islice
 from threading import Event
 from typing import TypeVar
 
-_TOGETHER = 16  # quick calls that a thread does at once: handing each over takes a quarter of decoding a small picture
+_CHUNK = 16  # quick calls that a thread does at once: handing each over takes a quarter of decoding a small picture
 
 A = TypeVar("A")
 T = TypeVar("T")
 
 
-def portion(calls: int, threads: int) -> int:
+def chunk_size(calls: int, threads: int) -> int:
     """How many of so many calls a thread should do at once, so that all threads have work until the end."""
-    return min(_TOGETHER, max(1, calls // (4 * threads)))
+    return min(_CHUNK, max(1, calls // (4 * threads)))
 
 
 def ahead(
-    function: Callable[[A], T], arguments: Iterable[A], threads: int, waiting: int, together: int = 1
+    function: Callable[[A], T], arguments: Iterable[A], threads: int, waiting: int, chunk: int = 1
 ) -> Iterator[T]:
-    """Yield what a function makes of each argument, in their order.
+    """Yield what a function returns for each argument, in their order.
 
     Args:
         function: lets other threads run while it works, as decoders and copies of arrays do.
         arguments: of the calls.
         threads: how many calls there are at once.
-        waiting: how many results may wait to be taken, which bounds the memory that they need; as many as `together`
-            more may be at work.
-        together: how many arguments a thread is given at once.
+        waiting: how many results may wait to be taken, which bounds the memory that they need; one `chunk` more may be
+            at work.
+        chunk: how many arguments a thread is given at once, as the chunksize of Executor.map.
     """
     remaining, stopped = iter(arguments), Event()
     pending: deque[Future[tuple[list[T], BaseException | None]]] = deque()
@@ -53,9 +53,9 @@ def ahead(
 
     with ThreadPoolExecutor(threads) as pool:
         try:
-            while some := list(islice(remaining, together)):
+            while some := list(islice(remaining, chunk)):
                 pending.append(pool.submit(several, some))
-                if together * len(pending) > waiting:
+                if chunk * len(pending) > waiting:
                     yield from first()
             while pending:
                 yield from first()

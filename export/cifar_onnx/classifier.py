@@ -20,7 +20,7 @@ from cifar_onnx.session import session, usable_cpus
 
 BATCH = 32  # pictures that run together by default
 _LARGE = 1_000_000  # pixels of a picture that is made a square as soon as it is decoded
-_PIXELS_TOGETHER = 16_000_000  # in one run of the graph, whose resize takes about 27 bytes for each
+_BATCH_PIXELS = 16_000_000  # in one run of the graph, whose resize takes about 27 bytes for each
 
 _OUTPUTS = ["logits", "probabilities", "familiarity"]
 # What is one picture or none, whatever else it could be taken apart into: letters, bytes, rows of pixels.
@@ -115,8 +115,8 @@ class Classifier:
         with self._resizing:  # several at a time would fight for the threads of numpy's matrix product
             return images.resize(picture, self.contract.size, self.contract.resize)
 
-    def _decoded(self, sources: Iterable[Source], together: int) -> Iterator[list[Pixels | ImageError]]:
-        """Decode pictures in threads, so many at a time, while the caller is at work on those before; one by one at 1.
+    def _decoded(self, sources: Iterable[Source], batch_size: int) -> Iterator[list[Pixels | ImageError]]:
+        """Decode pictures in threads, batch by batch, while the caller is at work on the one before; one by one at 1.
 
         What cannot be decoded is its error.
         """
@@ -134,14 +134,14 @@ class Classifier:
         with ThreadPoolExecutor(workers) as pool:
 
             def begin() -> list[Future[list[Pixels | ImageError]]]:
-                some = list(islice(remaining, together))
+                some = list(islice(remaining, batch_size))
                 share = -(-len(some) // workers) or 1
                 return [pool.submit(decode, some[start : start + share]) for start in range(0, len(some), share)]
 
             waiting = begin()
             while waiting:
                 pictures = [picture for future in waiting for picture in future.result()]
-                waiting = begin() if together > 1 else []
+                waiting = begin() if batch_size > 1 else []
                 yield pictures
                 waiting = waiting or begin()
 
@@ -152,9 +152,9 @@ class Classifier:
             groups.setdefault(picture.shape, []).append(index)
         predictions: dict[int, Prediction] = {}
         for (height, width, _), members in groups.items():
-            together = max(1, _PIXELS_TOGETHER // (height * width))
-            for start in range(0, len(members), together):
-                indices = members[start : start + together]
+            count = max(1, _BATCH_PIXELS // (height * width))
+            for start in range(0, len(members), count):
+                indices = members[start : start + count]
                 found = self.predictions(*self.run(np.stack([pictures[i] for i in indices]))[1:])
                 predictions |= dict(zip(indices, found, strict=True))
         return [predictions[i] for i in range(len(pictures))]

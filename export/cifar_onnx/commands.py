@@ -17,7 +17,7 @@ from cifar_onnx.errors import InputError
 from cifar_onnx.folders import find, others
 from cifar_onnx.session import usable_cpus
 
-_TOGETHER = 16  # pictures that run together; as many more are being decoded
+_BATCH = 16  # pictures that run together; as many more are being decoded
 _CONTROLS = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0))}
 
 Answer = tuple[str, Prediction | str]  # path, and an error where there is no prediction
@@ -61,7 +61,7 @@ def classify(options: argparse.Namespace) -> int:
 
 
 def _answers(classifier: Classifier, names: Sequence[tuple[str, str]]) -> Iterator[Answer]:
-    answers = classifier.stream((name for name, error in names if not error), _TOGETHER)
+    answers = classifier.stream((name for name, error in names if not error), _BATCH)
     for name, error in names:
         answer = error or next(answers)
         yield name, answer if isinstance(answer, Prediction) else str(answer).removeprefix(f"{name}: ")

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from cifar_onnx.images import Pixels, resize_weights
 
 RUNS = 82  # pictures that the net sees for one map by occlusion
-_TOGETHER = 16  # covered pictures in one run of the net
+_BATCH = 16  # covered pictures in one run of the net
 
 Heat = NDArray[np.float32]
 
@@ -58,7 +58,7 @@ def occlusion(logits: Callable[[Pixels], NDArray[np.float32]], pixels: Pixels, k
     covered = np.repeat(pixels[None], len(windows), axis=0)
     for picture, window in zip(covered, windows, strict=True):
         picture[window] = cover
-    runs = [logits(covered[start : start + _TOGETHER]) for start in range(0, len(covered), _TOGETHER)]
+    runs = [logits(covered[start : start + _BATCH]) for start in range(0, len(covered), _BATCH)]
     falls = _log_odds(logits(pixels[None]), k) - _log_odds(np.concatenate(runs), k)  # one for each window
     total, count = np.zeros((2, size, size))
     for window, fall in zip(windows, falls, strict=True):

@@ -44,7 +44,7 @@ MAX_SIDE = 65_535  # pixels, as JPEG's
 # adds.
 TRIANGLE_STEPS = 2048
 WEIGHT_STEPS = 8192
-_TOGETHER = 256  # pictures, or lines of one
+_CHUNK = 256  # pictures, or lines of one, that are hashed at once
 
 
 class Pictures(Protocol):
@@ -156,8 +156,8 @@ def encode_png(pixels: Pixels) -> bytes:
 def fingerprint(pixels: Pictures) -> str:
     """What tells a decoded picture, or several, from others: 128 bits over shape and pixels, in hexadecimal."""
     digest = hashlib.blake2b(str(pixels.shape).encode(), digest_size=16)
-    for start in range(0, len(pixels), _TOGETHER):
-        digest.update(pixels[start : start + _TOGETHER].tobytes())
+    for start in range(0, len(pixels), _CHUNK):
+        digest.update(pixels[start : start + _CHUNK].tobytes())
     return digest.hexdigest()
 
 

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from cifar_onnx.ahead import ahead, portion
+from cifar_onnx.ahead import ahead, chunk_size
 
 
 def test_results_come_in_order_from_several_threads() -> None:
@@ -16,9 +16,9 @@ def test_results_come_in_order_from_several_threads() -> None:
         time.sleep(0.002 * (number % 3))
         return number
 
-    for together in (1, 7):
+    for chunk in (1, 7):
         threads.clear()
-        assert list(ahead(slow, range(40), 4, 16, together)) == list(range(40))
+        assert list(ahead(slow, range(40), 4, 16, chunk)) == list(range(40))
         assert len(threads) > 1
 
 
@@ -37,9 +37,9 @@ def test_a_thread_takes_several_at_once() -> None:
     assert all(len({*threads[start : start + 5]}) == 1 for start in range(0, 10, 5))
 
 
-@pytest.mark.parametrize("together", [1, 4])
-def test_an_error_comes_where_its_result_would(together: int) -> None:
-    results = ahead(lambda number: 1 // (3 - number), range(9), 2, 4, together)
+@pytest.mark.parametrize("chunk", [1, 4])
+def test_an_error_comes_where_its_result_would(chunk: int) -> None:
+    results = ahead(lambda number: 1 // (3 - number), range(9), 2, 4, chunk)
     assert [next(results) for _ in range(3)] == [0, 0, 1]
     with pytest.raises(ZeroDivisionError):
         next(results)
@@ -60,6 +60,6 @@ def test_who_stops_waits_for_one_call_of_each_thread_at_most() -> None:
 
 
 def test_few_calls_are_shared_out_among_the_threads() -> None:
-    assert portion(30, 8) == 1
-    assert portion(200, 8) == 6
-    assert portion(10_000, 2) == portion(100_000, 8) == 16
+    assert chunk_size(30, 8) == 1
+    assert chunk_size(200, 8) == 6
+    assert chunk_size(10_000, 2) == chunk_size(100_000, 8) == 16

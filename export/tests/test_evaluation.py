@@ -69,16 +69,16 @@ def test_answers_without_their_pixels_are_the_same(photos: Path) -> None:
     assert np.array_equal(whole.labels, light.labels)
 
 
-@pytest.mark.parametrize("together", [67, 100, 199])
+@pytest.mark.parametrize("size", [67, 100, 199])
 @pytest.mark.parametrize("keep", [True, False])
 def test_every_picture_is_answered_however_many_run_together(
-    together: int, keep: bool, photos: Path, monkeypatch: pytest.MonkeyPatch
+    size: int, keep: bool, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The last batch may be full, or but for one, or hold one picture: 200 = 2 x 100 = 2 x 67 + 66 = 199 + 1."""
     model = Classifier(MODEL)
     settings = (photos, model.classes, 32, "stretch", lambda batch: (model.run(batch)[0], None))
     expected = answer(*settings)  # type: ignore[arg-type]
-    monkeypatch.setattr(outcomes, "_TOGETHER", together)
+    monkeypatch.setattr(outcomes, "_BATCH", size)
     found = answer(*settings, keep=keep)  # type: ignore[arg-type]
     assert np.allclose(found.logits, expected.logits, atol=1e-4)
     assert found.names == expected.names

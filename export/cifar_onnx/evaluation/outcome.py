@@ -13,14 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from cifar_onnx.ahead import ahead, portion
+from cifar_onnx.ahead import ahead, chunk_size
 from cifar_onnx.errors import ImageError, InputError
 from cifar_onnx.folders import find, labelled
 from cifar_onnx.images import Pictures, Pixels, ResizeMode, decode, resize
 from cifar_onnx.progress import track
 from cifar_onnx.session import usable_cpus
 
-_TOGETHER = 256  # pictures in one run of the net
+_BATCH = 256  # pictures in one run of the net
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -103,7 +103,7 @@ class Outcome:
 
 def familiarities(run: Answers, pixels: Pixels) -> NDArray[np.float32]:
     """How familiar pictures `(N, S, S, 3)` are, `(N,)`, to a model that says so."""
-    found = [run(pixels[start : start + _TOGETHER])[1] for start in range(0, len(pixels), _TOGETHER)]
+    found = [run(pixels[start : start + _BATCH])[1] for start in range(0, len(pixels), _BATCH)]
     return np.concatenate([each for each in found if each is not None])
 
 
@@ -144,7 +144,7 @@ def answer(
         InputError: the folder holds no pictures, or one of a class that the model does not know.
     """
     files, threads = labelled(folder, classes), usable_cpus()
-    together = portion(len(files), threads)
+    chunk = chunk_size(len(files), threads)
 
     def read(path: Path) -> tuple[Pixels, int] | str:
         try:
@@ -154,11 +154,11 @@ def answer(
         return resize(picture, size, mode), picture.shape[0] * picture.shape[1]
 
     kept: list[tuple[Path, int]] = []
-    pixels = np.empty((len(files) if keep else _TOGETHER, size, size, 3), np.uint8)
+    pixels = np.empty((len(files) if keep else _BATCH, size, size, 3), np.uint8)
     answers, areas, unreadable = [], [], []
     begin = end = 0  # of those in `pixels` that wait for the net
-    waiting = 2 * max(_TOGETHER, threads * together)
-    results = ahead(read, (path for path, _ in files), threads, waiting, together)
+    waiting = 2 * max(_BATCH, threads * chunk)
+    results = ahead(read, (path for path, _ in files), threads, waiting, chunk)
     # Each of the threads with a matrix product in threads of its own would take twice as long.
     with threadpool_limits(1, "blas"):
         for (path, label), result in zip(files, track(results, f"classifying {folder}", len(files)), strict=True):
@@ -169,7 +169,7 @@ def answer(
             end += 1
             kept.append((path, label))
             areas.append(area)
-            if end - begin == _TOGETHER:
+            if end - begin == _BATCH:
                 answers.append(run(pixels[begin:end]))
                 begin = end = end if keep else 0
     if begin < end:

@@ -13,7 +13,7 @@ from cifar_onnx.evaluation.corruptions import KINDS, SEVERITIES, corrupt
 from cifar_onnx.evaluation.outcome import Logits, Outcome
 from cifar_onnx.progress import track
 
-_TOGETHER = 256  # pictures
+_BATCH = 256  # pictures
 
 
 @dataclass(frozen=True)
@@ -41,12 +41,12 @@ def under_corruptions(outcome: Outcome, logits: Logits) -> Robustness:
         logits: the net.
     """
     count = len(outcome.labels)
-    starts = range(0, count, _TOGETHER)
+    starts = range(0, count, _BATCH)
     hits = {kind: np.zeros(len(SEVERITIES), np.int64) for kind in KINDS}
     work = list(product(KINDS, SEVERITIES, starts))
     for kind, severity, start in track(work, "corrupting", len(work)):
-        part = slice(start, start + _TOGETHER)
-        seeds = range(start, min(start + _TOGETHER, count))  # noise of its own for each picture, by its place
+        part = slice(start, start + _BATCH)
+        seeds = range(start, min(start + _BATCH, count))  # noise of its own for each picture, by its place
         answers = logits(corrupt(outcome.pixels[part], kind, severity, seeds)).argmax(axis=1)
         hits[kind][SEVERITIES.index(severity)] += (answers == outcome.labels[part]).sum()
     rows = {kind: (right / count).tolist() for kind, right in hits.items()}

@@ -132,7 +132,7 @@ def check_trainer(config: Namespace) -> None:
             f"add --checkpoint.filename {kept.filename}-{{epoch}}"
         )
     plain = {name: value for name, value in vars(config.trainer).items() if isinstance(value, str | int | float)}
-    with _quiet():
+    with quiet():
         BestCheckpoint(**vars(kept))
         L.Trainer(**{**plain, "logger": False, "callbacks": None, "enable_checkpointing": False})  # type: ignore[arg-type]
 
@@ -217,14 +217,17 @@ def _shape(value: object) -> str:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    log = logging.getLogger("lightning.pytorch")
-    level = log.level
-    log.setLevel(logging.ERROR)
+def quiet() -> Iterator[None]:
+    """Without what Lightning logs of itself, but for errors."""
+    logs = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [log.level for log in logs]
+    for log in logs:
+        log.setLevel(logging.ERROR)
     try:
         yield
     finally:
-        log.setLevel(level)
+        for log, level in zip(logs, levels, strict=True):
+            log.setLevel(level)
 
 
 @contextmanager

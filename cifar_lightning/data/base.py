@@ -63,10 +63,9 @@ class ImageData(L.LightningDataModule, ABC):
             if not 0 < fraction < 0.5:
                 raise InputError(f"data.{name} is {fraction}: it must lie between 0 and 0.5")
         self.save_hyperparameters(logger=False)
-        if augment and self.hparams["augment"] == augment:  # made in Python, not from YAML: no plain values
-            self.remove_ignored_hparams(["augment"])
-        if mix and self.hparams["mix"] == mix:
-            self.remove_ignored_hparams(["mix"])
+        for name, given in (("augment", augment), ("mix", mix)):
+            if given and self.hparams[name] == given:  # made in Python, not from YAML: no plain values
+                self.remove_ignored_hparams([name])
         self.batch_size = batch_size
         self.augment = augment or []
         self.mix = mix

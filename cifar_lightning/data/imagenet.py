@@ -155,15 +155,10 @@ def _read_names(lists: Path) -> dict[str, str]:
             text = file.read_text(encoding="utf-8")
             if file.suffix == ".json":
                 return {str(wnid): str(words) for wnid, words in json.loads(text).values()}
-            return dict(_pair(line) for line in text.splitlines() if line)
+            return {wnid: names for line in text.splitlines() if line for wnid, names in [line.split(maxsplit=1)]}
         except (AttributeError, TypeError, ValueError) as error:
             raise InputError(f"{file} is not a list of wnids with names ({error})") from None
     return {}
-
-
-def _pair(line: str) -> tuple[str, str]:
-    wnid, names = line.split(maxsplit=1)
-    return wnid, names
 
 
 def _synsets(file: Path) -> list[tuple[int, str, str]]:

@@ -22,6 +22,7 @@ from torch import nn
 from cifar_lightning import runs
 from cifar_lightning.cli import CLI
 from cifar_lightning.command import mapping
+from cifar_lightning.leaderboard.differences import short
 from cifar_lightning.main import run
 from cifar_lightning.module import Classifier
 from cifar_lightning.parser import Parser, load_yaml
@@ -66,7 +67,8 @@ class Plan:
     @property
     def names(self) -> dict[str, str]:
         """The keys that vary, and for each of them the shortest end that is the end of no other."""
-        return spaces.names([key for key, part in self.space.items() if len(part.edges) > 1])
+        keys = [key for key, part in self.space.items() if len(part.edges) > 1]
+        return {key: short(key, keys) for key in keys}
 
     def measured(self, trial: FrozenTrial) -> float | None:
         """The best value of a trial, also of one that was pruned; None if there is none."""

@@ -1,7 +1,7 @@
 """What is searched: for each key of a config a range of numbers or a list of values."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from decimal import Decimal
 from typing import Any
@@ -9,7 +9,6 @@ from typing import Any
 from optuna import Trial
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from cifar_lightning.leaderboard.differences import short
 from cifar_lightning.parser import hint
 from cifar_onnx import InputError
 
@@ -151,9 +150,3 @@ def words(values: Mapping[str, Any]) -> list[str]:
 def typed(value: Any) -> str:
     """A value of a YAML file as it is typed behind an option."""
     return value if isinstance(value, str) else json.dumps(value)
-
-
-def names(keys: Iterable[str]) -> dict[str, str]:
-    """For each key the shortest end of it that is the end of no other."""
-    keys = [*keys]
-    return {key: short(key, keys) for key in keys}

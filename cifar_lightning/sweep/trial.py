@@ -1,7 +1,6 @@
 """One trial: a `fit` whose validation is reported, and which ends where it falls behind."""
 
 import io
-import logging
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
@@ -16,6 +15,7 @@ from cifar_lightning import interruption
 from cifar_lightning.finite import NotFiniteError
 from cifar_lightning.interruption import Interrupted
 from cifar_lightning.main import mistake, run
+from cifar_lightning.rehearsal import quiet
 from cifar_lightning.sweep import space as spaces
 from cifar_lightning.sweep.plan import Plan
 from cifar_onnx import InputError
@@ -79,7 +79,7 @@ def value_of(trial: optuna.Trial, plan: Plan, say: Say) -> float:
     watch = Watch(trial, plan.monitor, say)
     say(f"trial {trial.number}: begins")
     torch.compiler.reset()  # or the nets of one class would be compiled eight times, and then no more
-    with _own_failures(trial), _quiet():
+    with _own_failures(trial), quiet(), redirect_stdout(io.StringIO()):
         run([*plan.words, *spaces.words(values)], [watch])
     if not watch.values:
         raise InputError(f"{plan.monitor} is never measured: a sweep needs trainer.limit_val_batches above 0")
@@ -101,18 +101,3 @@ def _own_failures(trial: optuna.Trial) -> Iterator[None]:
         interruption.defer(False)
         if (signum := interruption.received()) is not None:
             raise Interrupted(signum)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep what `fit` says of itself back."""
-    logs = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
-    levels = [log.level for log in logs]
-    for log in logs:
-        log.setLevel(logging.ERROR)
-    try:
-        with redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        for log, level in zip(logs, levels, strict=True):
-            log.setLevel(level)

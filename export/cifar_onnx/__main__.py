@@ -48,17 +48,14 @@ def _parser() -> argparse.ArgumentParser:
     classify.set_defaults(run=commands.classify)
 
     info = group.add_parser("info", help="what a model says of itself", allow_abbrev=False)
-    info.add_argument("model", nargs="?", default="model.onnx", help="the model file (default: %(default)s)")
     info.add_argument("--json", action="store_true", help="the whole contract as JSON")
     info.add_argument("--samples", type=Path, metavar="DIR", help="also write the golden samples to DIR as PNG files")
     info.set_defaults(run=commands.info)
 
     verify = group.add_parser("verify", help="replay a model's golden samples on this machine", allow_abbrev=False)
-    verify.add_argument("model", nargs="?", default="model.onnx", help="the model file (default: %(default)s)")
     verify.set_defaults(run=commands.verify)
 
     speed = group.add_parser("benchmark", help="how fast a model is on this machine", allow_abbrev=False)
-    speed.add_argument("model", nargs="?", default="model.onnx", help="the model file (default: %(default)s)")
     speed.add_argument("--photos", nargs="+", default=[], metavar="PATH", help="pictures instead of the golden samples")
     speed.add_argument(
         "--seconds",
@@ -86,10 +83,10 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("b", metavar="B", help="the one that may take its place")
     compare.add_argument("folder", metavar="DIR", help="pictures as DIR/<class>/*")
     compare.add_argument(
-        "--max-drop", type=_within(0, 100), metavar="POINTS", help="exit with 1 if B's accuracy is so much lower"
+        "--max-drop", type=_within(0, 100), metavar="POINTS", help="exit with 1 if B's accuracy is lower by more"
     )
     compare.add_argument(
-        "--no-class-below", type=_within(0, 1), metavar="RECALL", help="exit with 1 if a class of B's is"
+        "--no-class-below", type=_within(0, 1), metavar="RECALL", help="exit with 1 if B's recall of a class is"
     )
     compare.add_argument("--output", default="comparison", metavar="DIR", help="where files go (default: %(default)s)")
     compare.set_defaults(run=_extra("cifar_onnx.evaluation.commands", "compare", "evaluate"))
@@ -133,11 +130,12 @@ def _parser() -> argparse.ArgumentParser:
     serve.set_defaults(run=_extra("cifar_onnx.serving.command", "serve", "serve"))
 
     web = group.add_parser("web", help="a static site that runs a model in the browser", allow_abbrev=False)
-    web.add_argument("model", nargs="?", default="model.onnx", help="the model file (default: %(default)s)")
     web.add_argument("--output", type=Path, default="site", metavar="DIR", help="where files go (default: %(default)s)")
     web.add_argument("--runtime", metavar="DIR", help="the folder dist of onnxruntime-web (default: that of npm)")
     web.set_defaults(run=commands.web)
 
+    for command in (info, verify, speed, web):
+        command.add_argument("model", nargs="?", default="model.onnx", help="the model file (default: %(default)s)")
     for command in (classify, verify):
         command.add_argument(
             "--untrusted", action="store_true", help="try the file first in a process with little memory and time"

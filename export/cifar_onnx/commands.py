@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import TextIO
 
 import onnxruntime
 
@@ -23,9 +24,9 @@ _CONTROLS = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0
 Answer = tuple[str, Prediction | str]  # path, and an error where there is no prediction
 
 
-def _say(line: str) -> None:
+def _say(line: str, file: TextIO | None = None) -> None:
     """Print a line for people; names in it, from a file of anybody's, do not steer their terminal."""
-    print(line.translate(_CONTROLS), flush=True)
+    print(line.translate(_CONTROLS), file=file, flush=True)
 
 
 def _classifier(options: argparse.Namespace) -> Classifier:
@@ -48,10 +49,8 @@ def classify(options: argparse.Namespace) -> int:
             names.append((pattern, str(error)))
             continue
         if Path(pattern).is_dir() and (left := others(Path(pattern))):
-            line = (
-                f"{pattern}: left out {len(left):,} files that are no pictures by their names, {left[0]} is the first"
-            )
-            print(line.translate(_CONTROLS), file=sys.stderr)
+            words = f"left out {len(left):,} files that are not pictures by their names, {left[0]} is the first"
+            _say(f"{pattern}: {words}", sys.stderr)
     answers = _answers(classifier, names)
     if options.json:
         return _json_lines(answers, options.top_k)

@@ -31,7 +31,7 @@ def cam(maps: NDArray[np.float32], size: int) -> Heat:
     """
     height, width = maps.shape
     rows, columns = resize_weights(height, width, size, "stretch")
-    return _scaled(rows @ np.maximum(maps, 0) @ columns.T)
+    return scaled(rows @ np.maximum(maps, 0) @ columns.T)
 
 
 def occlusion(logits: Callable[[Pixels], NDArray[np.float32]], pixels: Pixels, k: int) -> Heat:
@@ -64,7 +64,7 @@ def occlusion(logits: Callable[[Pixels], NDArray[np.float32]], pixels: Pixels, k
     for window, fall in zip(windows, falls, strict=True):
         total[window] += fall
         count[window] += 1
-    return _scaled(total / count)
+    return scaled(total / count)
 
 
 def _log_odds(logits: NDArray[np.float32], k: int) -> NDArray[np.float64]:
@@ -74,6 +74,7 @@ def _log_odds(logits: NDArray[np.float32], k: int) -> NDArray[np.float64]:
     return odds
 
 
-def _scaled(heat: NDArray[np.floating]) -> Heat:
+def scaled(heat: NDArray[np.floating]) -> Heat:
+    """A map from 0, where it was not above that, to 1 at its highest."""
     heat = np.maximum(heat, 0)
     return (heat / (heat.max() or 1)).astype(np.float32)

@@ -275,7 +275,7 @@ def test_what_is_left_out_of_a_folder_is_named(model: Path, digits: Path, capsys
     assert main(["classify", "--model", str(model), str(digits)]) == 0
     out, err = capsys.readouterr()
     assert len(out.splitlines()) == 8
-    assert err == f"{digits}: left out 2 files that are no pictures by their names, {digits / 'a.HEIC'} is the first\n"
+    assert err == f"{digits}: left out 2 files that are not pictures by their names, {digits / 'a.HEIC'} is the first\n"
 
 
 def test_nothing_is_fetched(model: Path, capsys: pytest.CaptureFixture[str]) -> None:

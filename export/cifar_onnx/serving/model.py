@@ -15,6 +15,7 @@ import numpy as np
 from cifar_onnx import contract, images
 from cifar_onnx.classifier import Classifier
 from cifar_onnx.errors import InputError
+from cifar_onnx.explain import scaled
 from cifar_onnx.images import Pixels
 from cifar_onnx.prediction import Prediction, Scores
 from cifar_onnx.serving.batches import Batches
@@ -105,9 +106,9 @@ class Served:
         """What spoke for a label, in JSON's types; None of a model that cannot tell."""
         if not self.classifier.has_maps:
             return None
-        heat = np.maximum((await self._maps.do(square))[self.classifier.classes.index(label)], 0)
-        shares = (heat / (heat.max() or 1)).ravel().tolist()
-        return {"height": heat.shape[0], "width": heat.shape[1], "values": [round(share, 4) for share in shares]}
+        heat = scaled((await self._maps.do(square))[self.classifier.classes.index(label)])
+        shares = [round(share, 4) for share in heat.ravel().tolist()]
+        return {"height": heat.shape[0], "width": heat.shape[1], "values": shares}
 
     def _pixels(self, picture: bytes) -> int:
         """Pixels that will be decoded of a picture's file: none where there are more than the limit."""

@@ -65,7 +65,7 @@ _BODIES = {
     "multipart/form-data": {
         "schema": {
             "type": "object",
-            "properties": {"files": {"type": "array", "items": {"type": "string", "format": "binary"}, "minItems": 1}},
+            "properties": {"files": {"type": "array", "items": _PICTURE["schema"], "minItems": 1}},
             "required": ["files"],
         }
     },

@@ -65,7 +65,8 @@ class Run:
 
     def release(self, discard: bool = False) -> None:
         """Let others go on with it; or discard it, if it has not come to its first checkpoint."""
-        (self.folder / ".lock").unlink(missing_ok=True)
+        with suppress(PermissionError):  # on Windows, where what is open stays, and filelock removes it
+            (self.folder / ".lock").unlink(missing_ok=True)
         self._lock.release()
         if not discard or any(self.folder.glob("checkpoints/*.ckpt")):
             return

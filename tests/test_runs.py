@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 from pathlib import Path
+from unittest.mock import Mock
 
 import lightning.pytorch as L
 import pytest
@@ -276,6 +277,16 @@ class TestGoingOn:
         result = run("fit", "--ckpt_path", "runs/cnn/version_0/checkpoints/best.ckpt")
         assert result.code == 2
         assert "holds weights only: fit cannot go on from it" in result.err
+
+
+def test_a_lock_that_cannot_be_removed_while_it_is_held_is_released(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = runs.Run(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", Mock(side_effect=PermissionError))  # as Windows has it of a file that is open
+        held.release()
+    assert not runs.held(tmp_path)
 
 
 def test_a_run_that_comes_to_nothing_leaves_nothing(run: Run) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import optuna
 import pytest
@@ -24,7 +25,7 @@ from cifar_lightning.data import ImageData
 from cifar_lightning.leaderboard.differences import short
 from cifar_lightning.sweep.plan import read
 from cifar_lightning.sweep.space import Choice, Range
-from cifar_lightning.sweep.study import Sampler, counted
+from cifar_lightning.sweep.study import Sampler, _storage, counted
 from tests.conftest import BRIEF, Child, Run, Start
 
 SHIPPED = sorted((Path(__file__).parent.parent / "configs" / "sweeps").glob("*.yaml"))
@@ -427,6 +428,10 @@ class TestTogether:
         assert [trial.state for trial in study(Path("runs/sweep-lr")).trials] == [TrialState.RUNNING, TrialState.FAIL]
         assert not [*Path("runs").rglob("version_*")]
 
+    def test_its_lock_is_no_link_which_windows_lets_few_people_make(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(os, "symlink", Mock(side_effect=OSError("a privilege is not held")))
+        assert optuna.create_study(storage=_storage(read(["--config", "lr.yaml"]))).trials == []
+
     def test_a_database_takes_the_place_of_the_file(self, run: Run) -> None:
         words = ("sweep", "--config", "lr.yaml", "--storage", "sqlite:///sweep.db", "--trials")
         assert run(*words, 1).code == 0
@@ -438,7 +443,7 @@ class TestTogether:
 def validated(journal: Path) -> bool:
     """Whether a trial has been validated twice, and nobody is writing: that lock would be waited for for 30 seconds."""
     lock = journal.with_name(f"{journal.name}.lock")
-    return journal.exists() and '"step":2' in journal.read_text() and not lock.is_symlink()
+    return journal.exists() and '"step":2' in journal.read_text() and not lock.exists()
 
 
 def signal_to(child: Child, number: int) -> None:

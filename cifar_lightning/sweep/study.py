@@ -19,7 +19,7 @@ from jsonargparse import Namespace
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, GridSampler, QMCSampler, RandomSampler
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
@@ -191,11 +191,12 @@ def open_study(plan: Plan) -> optuna.Study:
 def _storage(plan: Plan) -> BaseStorage:
     place = plan.storage or str(plan.folder / "journal.log")
     if "://" not in place:
-        path = Path(place).resolve()  # the lock is a link to it, and would else lead nowhere
+        path = Path(place).resolve()  # its lock lies beside it, by whatever name it goes
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            _mend(path)
-            return JournalStorage(JournalFileBackend(str(path)))
+            lock = JournalFileOpenLock(str(path))  # Optuna's own choice is a link, which Windows lets few people make
+            _mend(path, lock)
+            return JournalStorage(JournalFileBackend(str(path), lock))
         except OSError as error:
             raise InputError(f"storage {place} cannot be used ({error.strerror}): name a file or a database") from None
         except ValueError:
@@ -207,11 +208,10 @@ def _storage(plan: Plan) -> BaseStorage:
         raise InputError(f"storage {scheme}://... cannot be used: {' '.join(str(error).split())}") from None
 
 
-def _mend(path: Path) -> None:
+def _mend(path: Path, lock: JournalFileOpenLock) -> None:
     """Cut off a last line that a process was killed in, on which all others would stumble."""
     if not path.exists():
         return
-    lock = JournalFileSymlinkLock(str(path))
     lock.acquire()
     try:
         with path.open("rb+") as file:

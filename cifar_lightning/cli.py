@@ -1,6 +1,5 @@
 """LightningCLI over Classifier and the data sources, with run folders and checkpoints."""
 
-import shlex
 from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
@@ -23,7 +22,7 @@ from cifar_lightning.interruption import Interrupted
 from cifar_lightning.module import Classifier
 from cifar_lightning.trainer import Trainer
 from cifar_lightning.trust import is_custom
-from cifar_onnx import InputError
+from cifar_onnx import InputError, shell
 
 # The tutorial's experiment, and what keeps its best epoch.
 DEFAULTS: dict[str, Any] = {
@@ -227,7 +226,7 @@ class CLI(LightningCLI):
 
 
 def _next(*words: object) -> None:
-    print(f"next: python -m cifar_lightning {shlex.join(map(str, words))}")
+    print("next:", shell.line("python", "-m", "cifar_lightning", *words))
 
 
 def _short(path: str | Path) -> Path:

@@ -2,7 +2,6 @@
 
 import csv
 import math
-import shlex
 from functools import partial
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from cifar_lightning.files import target
 from cifar_lightning.module import Classifier
 from cifar_lightning.parity import ParityError, against
 from cifar_lightning.quantize import RANGES, Precision
-from cifar_onnx import InputError, contract
+from cifar_onnx import InputError, contract, shell
 from cifar_onnx.explain import occlusion
 from cifar_onnx.uncertainty import Method
 
@@ -177,7 +176,7 @@ class Trainer(L.Trainer):
         print(f"{calibration}\n{report}\nwrote {path} and {card}")
         if triton:
             print(f"wrote {write_triton(path, name, Path(triton))}")
-        print(f"next: python -m cifar_onnx classify --model {shlex.quote(str(path))} PHOTO.jpg")
+        print("next:", shell.line("python", "-m", "cifar_onnx", "classify", "--model", path, "PHOTO.jpg"))
 
     def verify(
         self,

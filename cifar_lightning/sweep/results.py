@@ -2,7 +2,6 @@
 
 import csv
 import io
-import shlex
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from cifar_lightning.parser import load_yaml
 from cifar_lightning.sweep.pictures import draw
 from cifar_lightning.sweep.plan import Plan
 from cifar_lightning.sweep.study import counted, failed
-from cifar_onnx import InputError
+from cifar_onnx import InputError, shell
 
 _BEST = 5  # trials in the table
 _WIDTH = 24  # letters of a value there
@@ -45,8 +44,8 @@ def write(study: Study, plan: Plan) -> None:
     if running := len(trials) - len(ended):
         print(f"{running} more {'is' if running == 1 else 'are'} being tried by other processes")
     config, kept = plan.folder / "best.yaml", Path(done[0].user_attrs["run"], "checkpoints", "best.ckpt")
-    print(f"the best again: python -m cifar_lightning fit --config {shlex.quote(str(config))}")
-    print(f"next: python -m cifar_lightning test --ckpt_path {shlex.quote(str(kept))}")
+    print("the best again:", shell.line("python", "-m", "cifar_lightning", "fit", "--config", config))
+    print("next:", shell.line("python", "-m", "cifar_lightning", "test", "--ckpt_path", kept))
 
 
 def line(trial: FrozenTrial, plan: Plan) -> str:

@@ -1,6 +1,5 @@
 """The search: one trial after the other, beside other processes, until there are as many as were asked for."""
 
-import shlex
 import sys
 from collections.abc import Sequence
 
@@ -15,7 +14,7 @@ from cifar_lightning.sweep import results
 from cifar_lightning.sweep.plan import Plan, read
 from cifar_lightning.sweep.study import Process, counted, failed, open_study
 from cifar_lightning.sweep.trial import FailedError, value_of
-from cifar_onnx import InputError
+from cifar_onnx import InputError, shell
 
 USAGE = """\
 Search hyper-parameters, on validation only; every trial is a run of `fit`.
@@ -62,7 +61,7 @@ def search(words: Sequence[str]) -> None:
             if len(counted(study)) < plan.trials:
                 _search(study, plan, process)
     except Interrupted:
-        print(f"next: {shlex.join(['python', '-m', 'cifar_lightning', 'sweep', *words])}")
+        print("next:", shell.line("python", "-m", "cifar_lightning", "sweep", *words))
         raise
     results.write(study, plan)
 

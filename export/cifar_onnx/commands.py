@@ -12,7 +12,7 @@ from typing import TextIO
 
 import onnxruntime
 
-from cifar_onnx import Classifier, Prediction, contract, site
+from cifar_onnx import Classifier, Prediction, contract, shell, site
 from cifar_onnx import benchmark as speed
 from cifar_onnx.errors import InputError
 from cifar_onnx.folders import find, others
@@ -138,7 +138,8 @@ def info(options: argparse.Namespace) -> int:
     for name, value in about.info.get("provenance", {}).items():
         words = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value
         _say(f"from      {name} {words}")
-    _say(f"golden    {len(about.golden)} samples to replay: python -m cifar_onnx verify {options.model}")
+    again = shell.line("python", "-m", "cifar_onnx", "verify", options.model)
+    _say(f"golden    {len(about.golden)} samples to replay: {again}")
     return 0
 
 
@@ -189,5 +190,5 @@ def web(options: argparse.Namespace) -> int:
     """Write a static site."""
     site.write(options.model, options.output, options.runtime)
     print(f"{options.output}: put these files on any static host; to see them here:")
-    print(f"python -m http.server --bind 127.0.0.1 --directory {options.output}")
+    print(shell.line("python", "-m", "http.server", "--bind", "127.0.0.1", "--directory", options.output))
     return 0

@@ -11,12 +11,12 @@ import subprocess
 import sys
 import zlib
 from errno import ENOSPC
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 import pytest
 from handmade import with_info
 
-from cifar_onnx import Prediction, contract
+from cifar_onnx import Prediction, contract, shell
 from cifar_onnx.__main__ import main
 
 SAMPLES = [
@@ -291,6 +291,13 @@ def test_onnxruntime_sends_nothing_unless_it_is_asked_to(asked: dict[str, str], 
     done = subprocess.run(words, capture_output=True, text=True, env={**own, **asked, "HOME": str(tmp_path)})
     assert done.stdout == ("0\n" if asked else "1\n"), done.stderr
     assert asked or not list(tmp_path.rglob("deviceid"))
+
+
+def test_commands_to_paste_are_quoted_as_the_shells_of_the_machine_have_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ("python", PureWindowsPath(r"my runs\a b.onnx"), r"c\d.onnx", '{"a": 1}')
+    assert shlex.split(shell.line(*words)) == ["python", "my runs/a b.onnx", r"c\d.onnx", '{"a": 1}']
+    monkeypatch.setattr(sys, "platform", "win32")
+    assert shell.line(*words[:3]) == r'python "my runs/a b.onnx" c\d.onnx'
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:

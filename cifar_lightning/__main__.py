@@ -2,12 +2,16 @@
 
 import sys
 from collections.abc import Sequence
+from io import TextIOWrapper
 
 from cifar_lightning import __version__, usage
 
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code: see `cifar_lightning.main.main`."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        # Names of folders need not be text, and a file has few letters on Windows.
+        sys.stdout.reconfigure(errors="backslashreplace")
     words = sys.argv[1:] if args is None else args
     if not words or words[0] in ("-h", "--help"):
         print(usage.COMMANDS, end="")

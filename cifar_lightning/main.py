@@ -6,9 +6,11 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import yaml
 from filelock import Timeout
+from jsonargparse import Path as ConfigFile  # type: ignore[attr-defined]
 from jsonargparse import set_loader
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback
@@ -74,6 +76,8 @@ def main(args: Sequence[str] | None = None) -> int:
     for message in _NOISE:
         warnings.filterwarnings("ignore", message)
     set_loader("yaml", load_yaml, (yaml.YAMLError,))
+    # It takes config files for text in the encoding of the locale, which on Windows is not UTF-8.
+    ConfigFile.read_text = lambda self: Path(self.absolute).read_text(encoding="utf-8")  # type: ignore[method-assign]
     # PyYAML knows no kinds of str: a default may be one, as Timer's interval is an enum of words.
     yaml.SafeDumper.add_multi_representer(str, yaml.SafeDumper.represent_str)
     try:

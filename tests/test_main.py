@@ -1,6 +1,7 @@
 """The command line, as people type it."""
 
 import csv
+import io
 import json
 import os
 import re
@@ -8,6 +9,7 @@ import shlex
 import shutil
 import sys
 import warnings
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -26,7 +28,7 @@ from cifar_lightning.cli import CLI
 from cifar_lightning.data import Digits, ImageData
 from cifar_lightning.main import main
 from cifar_onnx import Classifier
-from tests.conftest import BRIEF, Run
+from tests.conftest import BRIEF, Run, command_line
 
 ONE_CYCLE = ["--data", "Digits", "--model.scheduler", "OneCycleLR", "--model.scheduler.max_lr", "0.1"]
 RESNET = ["--model.net", "Torchvision", "--model.net.name", "resnet18"]
@@ -200,6 +202,15 @@ class TestFit:
         states = [torch.load(path, weights_only=True)["state_dict"] for path in Path("runs").rglob("last.ckpt")]
         assert len(states) == 2
         assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+    def test_a_config_is_read_as_utf_8_where_the_locale_is_another(
+        self, run: Run, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(
+            "jsonargparse._paths.open", partial(open, encoding="cp1252"), raising=False
+        )  # as on Windows
+        Path("c.yaml").write_text("experiment: größe 猫", encoding="utf-8")
+        assert config_of(run, "fit", "--config", "c.yaml")["experiment"] == "größe 猫"
 
     def test_it_ends_with_the_result_and_the_next_command(self, run: Run) -> None:
         result = run("fit", *BRIEF, "--experiment", "my cats")
@@ -486,6 +497,15 @@ def test_quickstart_reaches_97_percent_and_its_file_agrees(run: Run) -> None:
     predictions = Classifier("runs/quickstart/version_0/model.onnx")(list(images.pixels))
     right = [prediction.label == str(label) for prediction, label in zip(predictions, images.labels, strict=True)]
     assert sum(right) / len(right) == pytest.approx(accuracy["value"])
+
+
+def test_letters_that_the_output_has_not_end_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    out = io.TextIOWrapper(io.BytesIO(), "cp1252")  # what a file or a pipe is on Windows
+    monkeypatch.setattr(sys, "stdout", out)
+    monkeypatch.setattr("cifar_lightning.main.main", lambda _: print("café 猫"))
+    command_line("fit")
+    out.seek(0)
+    assert out.read() == "café \\u732b\n"
 
 
 class TestPrecedence:
@@ -835,7 +855,10 @@ class TestMistakes:
         (line,) = lines(result.err, "error: ")
         assert "size mismatch for net.head.1.weight" in line
 
-    @pytest.mark.parametrize("sentence", ["No working C++ compiler found", "Failed to find C compiler. Please specify"])
+    @pytest.mark.parametrize(
+        "sentence",
+        ["No working C++ compiler found", "Failed to find C compiler. Please specify"],
+    )
     def test_a_compiler_that_is_missing_is_one_sentence(
         self, run: Run, monkeypatch: pytest.MonkeyPatch, sentence: str
     ) -> None:

@@ -5,7 +5,6 @@ import os
 import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
-from io import TextIOWrapper
 from pathlib import Path
 
 from rich.console import Console
@@ -26,8 +25,6 @@ def main(words: Sequence[str]) -> int:
     Returns:
         The exit code: 0, or 2 where there is nothing to show.
     """
-    if isinstance(sys.stdout, TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # names of folders need not be text
     try:
         print(_shown(_parser().parse_args(words)), end="", flush=True)
     except SystemExit as stop:

@@ -11,7 +11,7 @@ def target(output: str | None, default: Path) -> Path:
     """The file that was asked for, in the folder where it is one, or by default another."""
     if output is None:
         return default
-    return Path(output, default.name) if output.endswith("/") or Path(output).is_dir() else Path(output)
+    return Path(output, default.name) if output.endswith(("/", os.sep)) or Path(output).is_dir() else Path(output)
 
 
 def write_whole(path: Path, *parts: bytes | memoryview) -> None:

@@ -52,6 +52,7 @@ _MISTAKES = (
     "is not in bounds",  # a seed
     "No working C++ compiler",  # for model.compile
     "Failed to find C compiler",  # likewise, on a GPU
+    "Compiler: ",  # likewise, on Windows
 )
 
 # What the machine refuses, and no code can mend.

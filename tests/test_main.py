@@ -8,6 +8,7 @@ import re
 import shlex
 import shutil
 import sys
+import time
 import warnings
 from functools import partial
 from pathlib import Path
@@ -22,10 +23,11 @@ from lightning.pytorch.strategies import SingleDeviceStrategy
 from lightning_utilities.core.imports import RequirementCache
 
 from cifar_lightning import usage
-from cifar_lightning.callbacks import BestCheckpoint, LastCheckpoint
+from cifar_lightning.callbacks import BestCheckpoint, EpochLines, LastCheckpoint
 from cifar_lightning.checkpoint import write
 from cifar_lightning.cli import CLI
 from cifar_lightning.data import Digits, ImageData
+from cifar_lightning.files import target
 from cifar_lightning.main import main
 from cifar_onnx import Classifier
 from tests.conftest import BRIEF, Run, command_line
@@ -144,6 +146,11 @@ class TestFit:
         assert len(kept) == 2
         assert re.fullmatch(r"epoch=0-val-accuracy=0\.\d\d\.ckpt", kept[0])
 
+    def test_nor_do_they_where_folders_end_with_another_sign(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        callback = BestCheckpoint(filename="{val/loss:.1f}")
+        monkeypatch.setattr(os, "sep", "\\")  # as on Windows
+        assert callback.format_checkpoint_name({"val/loss": torch.tensor(0.5)}) == "val-loss=0.5.ckpt"
+
     def test_lightnings_own_names_of_checkpoints_have_room_for_several(self, run: Run) -> None:
         words = ("--trainer.max_epochs", 2, "--checkpoint.save_top_k", -1, "--checkpoint.filename", "null")
         assert run("fit", *BRIEF, *words).code == 0
@@ -217,6 +224,14 @@ class TestFit:
         best = "runs/my cats/version_0/checkpoints/best.ckpt"
         assert re.fullmatch(rf"best val/accuracy 0\.\d{{4}}, kept in {best}", result.out.splitlines()[-2])
         assert result.out.splitlines()[-1] == f"next: python -m cifar_lightning test --ckpt_path '{best}'"
+
+    def test_an_epoch_may_be_shorter_than_the_ticks_of_a_coarse_clock(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(time, "monotonic", lambda: 1.0)  # on Windows it has 64 ticks a second
+        known, module = EpochLines(), SimpleNamespace(device=torch.device("cpu"))
+        known._begin()
+        known.on_train_batch_end(SimpleNamespace(world_size=1), module, None, [None, [0]], 0)  # type: ignore[arg-type]
+        known.on_train_epoch_end(None, module)  # type: ignore[arg-type]
+        assert known._speed
 
     def test_without_a_terminal_there_is_one_plain_line_an_epoch(self, run: Run) -> None:
         result = run("fit", *BRIEF, "--trainer.max_epochs", 3, "--trainer.check_val_every_n_epoch", 2)
@@ -589,6 +604,11 @@ class TestFromACheckpoint:
             assert run(command, "--ckpt_path", checkpoint, "--output", folder).code == 0
             assert Path(folder, name).is_file()
 
+    def test_what_ends_with_a_separator_is_a_folder(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(os, "sep", "\\")  # as on Windows
+        for folder in ("new/", "new\\"):
+            assert target(folder, Path("runs/a.csv")) == Path(folder, "a.csv")
+
     def test_predict_takes_a_folder_of_any_pictures(self, run: Run, photos: Path, tmp_path: Path) -> None:
         assert run("fit", *BRIEF, "--data", "ImageFolder", "--data.root", photos).code == 0
         shutil.copytree(photos / "test" / "red", "new")
@@ -857,7 +877,7 @@ class TestMistakes:
 
     @pytest.mark.parametrize(
         "sentence",
-        ["No working C++ compiler found", "Failed to find C compiler. Please specify"],
+        ["No working C++ compiler found", "Failed to find C compiler. Please specify", "Compiler: cl is not found."],
     )
     def test_a_compiler_that_is_missing_is_one_sentence(
         self, run: Run, monkeypatch: pytest.MonkeyPatch, sentence: str

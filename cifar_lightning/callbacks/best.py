@@ -19,7 +19,7 @@ class BestCheckpoint(ModelCheckpoint):
     def format_checkpoint_name(self, *args: Any, **kwargs: Any) -> str:
         """As Lightning's, but the slash in the names of metrics makes no folders."""
         path, folder = super().format_checkpoint_name(*args, **kwargs), os.path.join(self.dirpath or "", "")
-        return folder + path.removeprefix(folder).replace(os.sep, "-")
+        return folder + path.removeprefix(folder).replace("/", "-")
 
     def check_monitor_top_k(self, trainer: L.Trainer, current: Tensor | None = None) -> bool:
         better = super().check_monitor_top_k(trainer, current)

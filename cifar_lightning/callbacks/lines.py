@@ -22,12 +22,12 @@ class EpochLines(L.Callback):
         count = sum(parameter.numel() for parameter in pl_module.parameters() if parameter.requires_grad)
         processes = f" and {trainer.world_size - 1} more" if trainer.world_size > 1 else ""
         self._print(trainer, f"training {count:,} parameters on {pl_module.device}{processes}")
-        self._start = time.monotonic()
+        self._start = time.perf_counter()
         self._first_epoch = trainer.current_epoch
         self._begin()  # a resumed epoch does not start
 
     def _begin(self) -> None:
-        self._epoch_start = time.monotonic()
+        self._epoch_start = time.perf_counter()
         self._images = 0
         self._validating = 0.0
 
@@ -50,7 +50,7 @@ class EpochLines(L.Callback):
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if not trainer.sanity_checking:
-            self._validating += time.monotonic() - self._pause
+            self._validating += time.perf_counter() - self._pause
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """The line itself waits for the module to log its loss, which comes after this hook."""
@@ -70,7 +70,7 @@ class EpochLines(L.Callback):
         words += [f"{name} {float(metrics[name]):.4f}" for name in shown if name in metrics]
         words.append(f"{self._speed:,.0f} images/s")
         if last:
-            each = (time.monotonic() - self._start) / (done - self._first_epoch)
+            each = (time.perf_counter() - self._start) / (done - self._first_epoch)
             limits = [timer.time_remaining() for timer in trainer.callbacks if isinstance(timer, Timer)]  # type: ignore[attr-defined]
             left = min([each * (last - done), *(limit for limit in limits if limit is not None)])
             words.append(f"{_duration(max(left, 0))} left")
@@ -91,4 +91,4 @@ def _now(module: L.LightningModule) -> float:
     """The moment when the steps that are queued on its device are done."""
     if module.device.type != "cpu":
         torch.accelerator.synchronize()
-    return time.monotonic()
+    return time.perf_counter()

@@ -111,7 +111,7 @@ def explain(message: str, keys: Iterable[str], bases: Sequence[type] = _BASES, t
     if match := re.search(r"Multiple subclasses with name (\w+)\..*: (\S+), ", message):
         return f"{where}several classes are called {match[1]!r}: name one with its module, such as {match[2]}"
     if match := re.search(r"Import path (\S+) does not correspond to a subclass of (\w+)", message):
-        return f"{where}{match[1]} is no class that is a {match[2]}: name one"
+        return f"{where}{match[1]} is not a subclass of {match[2]}: name one"
     if match := re.search(r"module '([^']+)' has no attribute '([^']+)'", message):
         return f"{where}{match[1]} has no {match[2]!r}{hint(match[2], dir(importlib.import_module(match[1])))}"
     if match := re.search(r"No module named '([^']+)'", message):

@@ -50,8 +50,8 @@ class Recipe:
         Raises:
             InputError: a factor is of nothing in the model, or the optimizer makes groups of its own.
         """
-        if negative := [name for name, factor in self.factors.items() if factor < 0]:
-            raise InputError(f"model.lr_factors: that of {negative[0]} is {self.factors[negative[0]]:g}: below 0")
+        if negative := [f"{name} is {factor:g}" for name, factor in self.factors.items() if factor < 0]:
+            raise InputError(f"model.lr_factors of {negative[0]}: it must be at least 0")
         if not self.factors:
             return _at_rate(self.optimizer(model.parameters()), lr)
         groups: dict[float, list[nn.Parameter]] = {}

@@ -68,7 +68,7 @@ class Trainer(L.Trainer):
         assert ckpt_path is not None
         self.check_launcher("test")
         if resamples < 1 or (attacks and min(attacks) < 0):
-            raise InputError("resamples must be 1 at least, and the radii of attacks not below 0")
+            raise InputError("resamples must be at least 1, and no radius of attacks below 0")
         own = "report"
         if isinstance(datamodule, ImageFolder) and datamodule.elsewhere:  # the run's own stays
             own += f"-{datamodule.title}"

@@ -62,7 +62,7 @@ def check_classes(
             raise InputError(f"{path}: {error}; {advice}") from None
     for name in sorted(names):
         if not allow_custom and not _is_ours(name):
-            raise InputError(f"{path}: {name} is no class of this project or its libraries; {advice}")
+            raise InputError(f"{path}: {name} is not a class of this project or its libraries; {advice}")
     modules = {name.rpartition(".")[0] for name in names}
     for module in sorted(modules):
         if module.partition(".")[0] not in ("cifar_lightning", "torch", "torchvision", "lightning"):

@@ -311,7 +311,7 @@ class TestNoCode:
         checkpoints.write(kept, "own.ckpt")
         refused = run("test", "--ckpt_path", "own.ckpt")
         assert refused.code == 2
-        assert "own.ckpt: marker.Net is no class of this project or its libraries" in refused.err
+        assert "own.ckpt: marker.Net is not a class of this project or its libraries" in refused.err
         assert "if you trust that code, add --allow_custom_classes" in refused.err
         assert not marker.exists()
         result = run("test", "--ckpt_path", "own.ckpt", "--allow_custom_classes")

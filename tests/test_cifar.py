@@ -168,7 +168,7 @@ def test_an_archive_that_was_put_there_is_unpacked(archive: bytes, tmp_path: Pat
 @pytest.mark.parametrize(
     ("file", "reason"),
     [
-        ("wrong.tar.gz", "what came has md5"),
+        ("wrong.tar.gz", "the download has md5"),
         ("cut.tar.gz", "the connection ended after|IncompleteRead"),
         ("absent.tar.gz", "404"),
     ],

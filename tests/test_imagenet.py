@@ -148,7 +148,7 @@ class TestImageNet:
         with pytest.raises(InputError, match=r"has 5 lines, but .*val 6 files: it needs one for each"):
             load(root).images("test")
         truth.write_text("\n".join([*lines[:-1], "3"]))
-        with pytest.raises(InputError, match=r"ground_truth.txt, line 6: '3' is no ILSVRC2012_ID of .*meta.mat"):
+        with pytest.raises(InputError, match=r"ground_truth.txt, line 6: '3' is not an ILSVRC2012_ID of .*meta.mat"):
             load(root).images("test")
         (root / "meta.mat").rename(root / "beta.mat")
         with pytest.raises(InputError, match=r"ground_truth.txt needs meta.mat beside it"):

@@ -821,7 +821,7 @@ class TestMistakes:
             (["--model.net", "ownnets.Deep"], "model.net, on images of 32 pixels (data.image_size): RuntimeError: "),
             (["--model.net", "ownnets.Wrong"], "pixels (data.image_size): KeyError: 'no such layer' ("),
             (["--model.net", "ownnets.Lazy"], "model.net has lazy layers, whose sizes are not known"),
-            (["--model.net", "ownnets.build"], "ownnets.build is no class that is a Module: name one"),
+            (["--model.net", "ownnets.build"], "ownnets.build is not a subclass of Module: name one"),
             (["--trainer.enable_checkpointing", "false"], "a run keeps its best epoch and its last"),
             (["--model.net", "torch.nn.Identity"], "model.optimizer: optimizer got an empty parameter list"),
             (

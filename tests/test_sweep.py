@@ -99,7 +99,7 @@ class TestRefused:
             ({RATE: {"low": 1e-2, "high": 1e-4}}, f"space: {RATE}: low is 0.01, and high is 0.0001: it must be above"),
             ({RATE: {"low": 0.0, "high": 1, "log": True}}, "low is 0.0: with log it must be above 0"),
             ({RATE: {"low": 0.1, "high": 1, "log": True, "step": 0.1}}, "has both log and step"),
-            ({RATE: {"low": 0.0, "high": 1, "step": 0.3}}, "from 0.0 no steps of 0.3 lead to high, 1"),
+            ({RATE: {"low": 0.0, "high": 1, "step": 0.3}}, "steps of 0.3 from low, 0.0, do not reach high, 1"),
             ({RATE: {"low": 0.0, "high": 1, "step": 0}}, "step is 0: it must be above 0"),
             ({RATE: {"low": 0.0, "hihg": 1}}, "there is no 'hihg' in a range: did you mean 'high'?"),
             ({RATE: {"low": 0.0}}, "has no high: a range has low and high"),

@@ -127,8 +127,8 @@ class TestBothWays:
                 ["--trainer.devices", 2, "--trainer.strategy", "ddp_spawn"],
                 "test takes no strategy that spawns or forks",
             ),
-            (["--attacks", "[-1]"], "the radii of attacks not below 0"),
-            (["--resamples", 0], "resamples must be 1 at least"),
+            (["--attacks", "[-1]"], "no radius of attacks below 0"),
+            (["--resamples", 0], "resamples must be at least 1"),
             (["--output", "file/out"], "file/out"),
         ],
     )

@@ -222,7 +222,7 @@ class TestLearningRates:
     def test_a_factor_below_0_is_refused(self, run: Run) -> None:
         result = run("fit", *BRIEF, "--model.lr_factors", '{"net": -1}')
         assert result.code == 2
-        assert "model.lr_factors: that of net is -1: below 0" in result.err
+        assert "model.lr_factors of net is -1: it must be at least 0" in result.err
 
     def test_a_factor_of_nothing_and_an_optimizer_with_groups_of_its_own_are_refused(self, run: Run) -> None:
         for words, reason in (

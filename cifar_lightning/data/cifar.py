@@ -142,7 +142,7 @@ class CIFAR10(ImageData):
             if length and target.stat().st_size < length:
                 raise OSError(f"the connection ended after {target.stat().st_size:,} of {length:,} bytes")
             if (found := calculate_md5(target)) != md5:
-                raise OSError(f"what came has md5 {found}, not {md5}")
+                raise OSError(f"the download has md5 {found}, not {md5}")
         except (OSError, ValueError, http.client.HTTPException) as error:  # URLError is an OSError
             if isinstance(error, urllib.error.HTTPError):
                 error.close()  # it holds the connection

@@ -124,7 +124,7 @@ class Synsets(Catalogue):
             known = {str(number): wnid for number, wnid, _ in _synsets(meta)}
             for line, number in enumerate(numbers, 1):
                 if number not in known:
-                    raise InputError(f"{file}, line {line}: {number!r} is no ILSVRC2012_ID of {meta}")
+                    raise InputError(f"{file}, line {line}: {number!r} is not an ILSVRC2012_ID of {meta}")
             return [(path, known[number]) for path, number in zip(paths, numbers, strict=True)]
         raise InputError(
             f"{folder} has no folders by wnid, and {self.lists} has neither {_KAGGLE} nor {_DEVKIT}: "

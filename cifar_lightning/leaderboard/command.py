@@ -44,7 +44,7 @@ def main(words: Sequence[str]) -> int:
 def _shown(options: argparse.Namespace) -> str:
     place = Path(options.folder)
     if not place.is_dir():
-        raise InputError(f"{place} is no folder: name one that holds runs, such as runs or runs/cnn")
+        raise InputError(f"{place} is not a folder: name one that holds runs, such as runs or runs/cnn")
     entries = [read(folder, place) for folder in find(place)]
     if not entries:
         raise InputError(f"{place} holds no run: python -m cifar_lightning fit leaves one in runs")

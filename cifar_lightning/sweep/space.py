@@ -139,7 +139,7 @@ def _check(key: str, span: Range) -> None:
         raise InputError(f"{key}: step is {span.step}: it must be above 0")
     low, high, step = (Decimal(str(number)) for number in (span.low, span.high, span.step or 1))
     if span.step and (high - low) % step:
-        raise InputError(f"{key}: from {low} no steps of {step} lead to high, {high}")
+        raise InputError(f"{key}: steps of {step} from low, {low}, do not reach high, {high}")
 
 
 def words(values: Mapping[str, Any]) -> list[str]:

@@ -62,7 +62,9 @@ class Classifier:
         self.providers: list[str] = self._session.get_providers()
         shape = next((each.shape for each in self._session.get_outputs() if each.name == "probabilities"), None)
         if shape is None or len(shape) != 2 or shape[1] not in (len(self.classes), None):
-            raise ContractError(f"{name}: it names {len(self.classes)} classes, its output probabilities is {shape}")
+            raise ContractError(
+                f"{name}: its contract names {len(self.classes)} classes, but the shape of its probabilities is {shape}"
+            )
 
     @overload
     def __call__(self, image: Source, batch_size: int = BATCH) -> Prediction: ...  # type: ignore[overload-overlap]
@@ -99,7 +101,7 @@ class Classifier:
             InputError: no batch is of that size, or there is one picture where several are meant.
         """
         if isinstance(images, _ONE):
-            raise InputError("a stream is of several pictures: put a single one into a list")
+            raise InputError("a stream takes several pictures: put a single one into a list")
         if batch_size < 1:
             raise InputError(f"batch_size is {batch_size}: it must be at least 1")
         for pictures in self._decoded(images, batch_size):

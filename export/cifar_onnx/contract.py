@@ -130,7 +130,7 @@ def _from_info(info: dict[str, Any]) -> Contract:
     classes, sets, unknown = _names(info["classes"]), info["sets"], info["unknown"]
     for key in ("cost", "metrics", "provenance"):
         if not isinstance(info.get(key, {}), dict):
-            raise ValueError(f"{key} is no object")
+            raise ValueError(f"{key} is not an object")
     return Contract(
         classes=classes,
         size=_side(info["input"]["size"]),
@@ -162,7 +162,7 @@ def _one_of(word: Any, words: Any) -> Any:
 
 def _names(value: Any) -> tuple[str, ...]:
     if not isinstance(value, list) or not value or not all(isinstance(name, str) and name for name in value):
-        raise ValueError("classes is no list of names")
+        raise ValueError("classes is not a list of names")
     if len(set(value)) < len(value):
         raise ValueError("classes names one class twice")
     return tuple(name.encode().decode() for name in value)  # no half of a letter
@@ -176,7 +176,7 @@ def _side(value: Any) -> int:
 
 def _finite(value: Any) -> float:
     if type(value) not in (int, float) or not math.isfinite(value):
-        raise ValueError(f"{value!r} is no finite number")
+        raise ValueError(f"{value!r} is not a finite number")
     return float(value)
 
 

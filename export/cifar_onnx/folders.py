@@ -56,7 +56,7 @@ def find(pattern: str | PathLike[str]) -> list[Path]:
         InputError: nothing is there.
     """
     if not str(pattern):  # a variable of a shell that is not set
-        raise InputError("an empty word names no picture")
+        raise InputError("an empty argument names no picture")
     if "://" in str(pattern):
         raise InputError(f"{pattern}: nothing is fetched from elsewhere: download the picture first")
     path = Path(pattern)

@@ -123,7 +123,7 @@ def check(data: bytes) -> None:
                 _check_tensor(found)
             case "dimension":
                 if any(number == 1 and isinstance(value, int) and value > MAX_ELEMENTS for number, value in found):
-                    raise ContractError("states a size beyond all measure")
+                    raise ContractError("states a size that is too large")
             case "opset":
                 _check_domain(found, 1)
             case "node":
@@ -159,7 +159,7 @@ def _check_tensor(found: Fields) -> None:
         if number == _DIMS:
             dims += [value] if isinstance(value, int) else _packed(value)
     if len(dims) > MAX_SIDES or any(dim > MAX_ELEMENTS for dim in dims) or prod(dims) > MAX_ELEMENTS:
-        raise ContractError("holds a tensor of a size beyond all measure")
+        raise ContractError("holds a tensor that is too large")
     kinds = [value for number, value in found if number == _TYPE and isinstance(value, int)]
     size = _SIZES.get(kinds[-1] % 2**32) if kinds else None
     for number, value in found:

@@ -78,7 +78,7 @@ def decode(source: Source, limit: int = MAX_PIXELS) -> Pixels:
         return _from_array(source)
     if not isinstance(source, str | PathLike | bytes | Image.Image):
         raise ImageError(
-            f"{type(source).__name__} is no picture: give a path, encoded bytes, a Pillow image or a uint8 array "
+            f"{type(source).__name__} is not a picture: give a path, encoded bytes, a Pillow image or a uint8 array "
             "(H, W, 3), or several of these"
         )
     name = "the picture" if isinstance(source, bytes | Image.Image) else str(source)
@@ -96,7 +96,7 @@ def decode(source: Source, limit: int = MAX_PIXELS) -> Pixels:
     except UnidentifiedImageError:
         raise ImageError(f"{name}: not a picture in one of the formats {', '.join(FORMATS)}") from None
     except Image.DecompressionBombError:  # of Pillow's own limit, which is higher
-        raise ImageError(f"{name}: its pixels are more than the limit of {limit:,}") from None
+        raise ImageError(f"{name}: it has more pixels than the limit of {limit:,}") from None
     except ImageError as error:
         raise ImageError(f"{name}: {error}") from None
     except Exception as error:  # Pillow raises nearly anything for cut or rotten files

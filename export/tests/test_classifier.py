@@ -87,11 +87,11 @@ def test_a_large_picture_waits_as_the_square_that_the_net_sees(
 
 @pytest.mark.parametrize("source", [None, 3, bytearray(b"x"), io.BytesIO(b"x")], ids=lambda each: type(each).__name__)
 def test_what_is_no_picture_is_said(classifier: Classifier, source: object) -> None:
-    with pytest.raises(ImageError, match=rf"^{type(source).__name__} is no picture: give a path, encoded bytes"):
+    with pytest.raises(ImageError, match=rf"^{type(source).__name__} is not a picture: give a path, encoded bytes"):
         classifier(source)  # type: ignore[call-overload]
     (answer,) = classifier.stream([source])  # type: ignore[list-item]
     assert isinstance(answer, ImageError)
-    assert "is no picture: give a path" in str(answer)
+    assert "is not a picture: give a path" in str(answer)
 
 
 @pytest.mark.parametrize("source", ["a.jpg", Path("a.jpg"), b"abc", np.zeros((2, 8, 3), np.uint8)], ids=type)
@@ -113,7 +113,7 @@ def test_a_contract_that_names_too_few_classes_is_refused(model: Path, tmp_path:
     info = {**known.info, "digest": contract.BLANK, "classes": known.info["classes"][:9], "golden": golden}
     path = tmp_path / "nine.onnx"
     path.write_bytes(with_info(data, info))
-    with pytest.raises(ContractError, match=r"it names 9 classes, its output probabilities is \['batch', 10\]"):
+    with pytest.raises(ContractError, match=r"names 9 classes, but the shape of its probabilities is \['batch', 10\]"):
         Classifier(path)
 
 

@@ -47,7 +47,7 @@ def test_probabilities_are_told_once_from_logits(foreign: Path, monkeypatch: pyt
         ({"size": None}, "does not say how large its pictures are: give --size"),
         ({"classes": ["a", "b"]}, r"gives \(4, 10\) for 4 pictures: --classes names 2"),
         ({"classes": ["a", "a"]}, "names one class twice"),
-        ({"classes": ["a"]}, "a classifier has two at least"),
+        ({"classes": ["a"]}, "a classifier has at least two"),
         ({"mean": (0.5, 0.5, 0.5)}, "takes pixels as they are"),
         ({"std": (1, 1, float("nan"))}, "those of --std above 0"),
         ({"std": (1, 1, 0)}, "those of --std above 0"),

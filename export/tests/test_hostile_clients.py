@@ -508,7 +508,7 @@ def test_it_ends_in_order() -> None:
         late.sendall(raw(GOLDEN[0].encoded))
         status, refused = answer(late)
         assert status == 503
-        assert b"about to end" in refused
+        assert b"shutting down" in refused
         late.close()
         for client in clients:
             assert answer(client)[0] == 200

@@ -264,7 +264,7 @@ def test_find_takes_files_folders_and_globs(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="no pictures in this folder"):
         find(tmp_path / "empty")
-    with pytest.raises(InputError, match="an empty word names no picture"):
+    with pytest.raises(InputError, match="an empty argument names no picture"):
         find("")
 
 

@@ -229,7 +229,7 @@ def test_of_large_pictures_each_gets_its_sentence_and_pillow_says_nothing(digits
     assert (done.returncode, done.stderr) == (1, "")
     first, second = done.stdout.splitlines()
     assert first.startswith("9900.png   error: cannot be decoded")  # its pixels are not there
-    assert second == "15000.png  error: its pixels are more than the limit of 100,000,000"
+    assert second == "15000.png  error: it has more pixels than the limit of 100,000,000"
 
 
 def test_names_from_anybody_do_not_steer_the_terminal(digits: Path, capsys: pytest.CaptureFixture[str]) -> None:

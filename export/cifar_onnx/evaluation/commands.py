@@ -114,7 +114,7 @@ def evaluate(options: argparse.Namespace) -> int:
     known, others = subject.contract, None
     if options.others:
         if known is None:
-            raise InputError(f"--others asks what {subject.path} does not know: without a contract it does not say so")
+            raise InputError(f"--others needs a model with a contract: {subject.path} has none")
         others = squares(Path(options.others), subject.size, subject.mode)
     outcome = answer(folder, subject.classes, subject.size, subject.mode, subject.run)
     bootstrap = Bootstrap(outcome, draw(len(outcome.labels), options.resamples))

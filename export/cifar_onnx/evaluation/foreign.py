@@ -58,7 +58,7 @@ class ForeignClassifier:
         self.name = str(model)
         self.classes = tuple(classes)
         if len(self.classes) < 2:
-            raise InputError(f"--classes names {len(self.classes)}: a classifier has two at least")
+            raise InputError(f"--classes names {len(self.classes)}: a classifier has at least two")
         given = mean or std
         mean, std = mean or (0.0, 0.0, 0.0), std or (1.0, 1.0, 1.0)
         if len(mean) != 3 or len(std) != 3 or not np.isfinite([*mean, *std]).all() or min(std) <= 0:

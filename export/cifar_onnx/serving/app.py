@@ -73,7 +73,7 @@ def build(
     @app.get("/healthz", summary="Whether requests are served", response_model=Health, responses=refusals(421, 503))
     async def health() -> Response:
         if gate.draining:
-            raise RequestError(503, "the server is about to end")
+            raise RequestError(503, "the server is shutting down")
         model = {"name": file.name, "digest": file.current.digest}
         return JSONResponse({"status": "ok", "model": model})
 
@@ -103,7 +103,7 @@ def _answer_errors(app: FastAPI) -> None:
         path, headers = request.url.path, error.headers or {}
         sentences = {
             404: f"there is no {path}: /docs says what there is",
-            405: f"{path} is not asked by {request.method}, but by {headers.get('Allow')}",
+            405: f"{path} takes {headers.get('Allow')}, not {request.method}",
         }
         return JSONResponse({"error": sentences.get(error.status_code, error.detail)}, error.status_code, headers)
 

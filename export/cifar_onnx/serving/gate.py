@@ -49,13 +49,13 @@ class Error(BaseModel):
 
 _REFUSALS = {
     400: "The request is not what it must be",
-    403: "A page elsewhere has asked",
+    403: "A page of another site has asked",
     404: "There is no such model",
     413: "The request is too large",
     415: "The body is of no type that is taken",
     421: "The server does not go by this name",
     422: "No picture in it can be read",
-    503: "Too many requests, or the server is about to end: ask again",
+    503: "Too many requests, or the server is shutting down: try again",
 }
 
 
@@ -76,7 +76,7 @@ class Gate:
         capacity: requests that are served at a time once they have arrived; others are told to come back.
 
     Attributes:
-        draining: whether new work is refused, because the server is about to end.
+        draining: whether new work is refused, because the server is shutting down.
         working: requests with a body that have arrived and are not yet answered.
     """
 
@@ -118,10 +118,10 @@ class Gate:
             if received > self._body:
                 raise self._too_large()
             if self._held > _BODIES * self._body:
-                raise RequestError(503, "there is no room for more pictures: ask again in a second")
+                raise RequestError(503, "there is no room for more pictures: try again in a second")
             if not message.get("more_body") and not counted:
                 if self.working >= self._capacity:
-                    raise RequestError(503, f"{self._capacity} requests are being served: ask again in a second")
+                    raise RequestError(503, f"{self._capacity} requests are being served: try again in a second")
                 counted = True
                 self.working += 1
             return message
@@ -149,9 +149,9 @@ class Gate:
         if length.isdecimal() and int(length) > self._body:
             raise self._too_large()
         if work and self.draining:
-            raise RequestError(503, "the server is about to end: ask another, or again")
+            raise RequestError(503, "the server is shutting down: try again, or another server")
         if work and self._from_elsewhere(headers, host):
-            raise RequestError(403, "pages elsewhere are not served")
+            raise RequestError(403, "pages of other sites are not served")
 
     def _from_elsewhere(self, headers: Headers, host: str) -> bool:
         """Whether a browser asks for a page of another server; over plain HTTP it names but the page's origin."""

@@ -150,7 +150,7 @@ def router(file: ModelFile, gate: Gate) -> APIRouter:
         "/health/ready",
         summary="Whether requests are served",
         response_model=Ready,
-        responses={503: {"model": Ready, "description": "The server is about to end"}, **refusals(421)},
+        responses={503: {"model": Ready, "description": "The server is shutting down"}, **refusals(421)},
     )
     async def ready() -> Response:
         return JSONResponse({"ready": not gate.draining}, 503 if gate.draining else 200)
@@ -177,7 +177,7 @@ def router(file: ModelFile, gate: Gate) -> APIRouter:
             f"{path}/ready",
             summary="Whether requests to the model are served",
             response_model=ModelReady,
-            responses={503: {"model": ModelReady, "description": "The server is about to end"}, **refusals(404, 421)},
+            responses={503: {"model": ModelReady, "description": "The server is shutting down"}, **refusals(404, 421)},
         )
         async def model_ready(name: Name, version: str | None = None) -> Response:
             named(name, version)

@@ -1,4 +1,4 @@
-"""What devices and other processes know, told without waiting for what they have still to do."""
+"""Numbers from devices and other processes, read without waiting for the work that is queued there."""
 
 import torch
 from torch import Tensor
@@ -23,9 +23,9 @@ class Arrival:
 
 
 def anywhere(flag: Tensor) -> Tensor:
-    """Whether a flag is set in any process, as a number; all have to ask, at the same place of the program.
+    """Whether a flag is set in any process, as a number on its device; every process has to ask.
 
-    Lightning's own way has all of them meet first, and waits for the answer.
+    Lightning's reduce_boolean_decision puts a barrier before it, and waits for the answer.
     """
     number = flag.float()
     torch.distributed.all_reduce(number, torch.distributed.ReduceOp.MAX)

@@ -211,7 +211,7 @@ def conformal_threshold(nonconformity: NDArray[np.float64], alpha: float) -> flo
 
 
 def unknown_threshold(familiarity: Scores) -> float:
-    """Below which a share of pictures `(N,)` lie at most. Rounded down to four digits."""
+    """The familiarity below which at most `REFUSED` of the known pictures `(N,)` lie, rounded down to four digits."""
     return math.floor(float(np.sort(familiarity)[int(REFUSED * len(familiarity))]) * 1e4) / 1e4
 
 

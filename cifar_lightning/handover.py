@@ -66,7 +66,7 @@ def write_card(model: Path, name: str, report: Path, checkpoint: str, license_na
 
 
 def _tested(report: Path, checkpoint: str) -> Mapping[str, Any] | None:
-    """What `test` has found of a checkpoint with this sha256, with its classes from per_class.csv; None if nothing."""
+    """metrics.json of `test`, with the rows of per_class.csv, where it is of the checkpoint with this sha256."""
     try:
         found: dict[str, Any] = json.loads(report.read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -32,7 +32,7 @@ def received() -> int | None:
 
 
 def defer(waiting: bool) -> None:
-    """Whether signals wait for the end of a training step, which then has to ask for `received`."""
+    """Let signals wait for the end of a training step, which then has to ask for `received`; or no longer."""
     global _waiting
     _waiting = waiting
 

@@ -76,7 +76,7 @@ class Measured(Optimized):
         return both[0], both[1]
 
     def log_loss(self, part: Measurement) -> None:
-        """Log the mean over these."""
+        """Log the mean loss of this epoch so far."""
         total, count = self.loss_of_all(part)
         self.log(f"{part}/loss", total / count, sync_dist=True)  # synchronised already; again, it spares a warning
 

@@ -22,9 +22,9 @@ WHOLE = (OneCycleLR, WarmupLinear)  # schedules of the whole training, which nee
 
 @dataclass(frozen=True)
 class Recipe:
-    """What makes optimizer and schedule; a copy of the model, such as an average of its weights, shares it.
+    """What makes optimizer and schedule.
 
-    What jsonargparse puts here cannot be copied.
+    Copies of the model, such as an average of its weights, share it: what jsonargparse puts here cannot be copied.
 
     Attributes:
         optimizer: makes one from parameters or groups of them.

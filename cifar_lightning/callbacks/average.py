@@ -29,7 +29,7 @@ class Average(WeightAveraging, ABC):
 
     @abstractmethod
     def share(self, count: int) -> float:
-        """How far an average of so many is moved towards the next, 0 to 1."""
+        """How far an average of `count` weights is moved towards the next ones, 0 to 1."""
 
     def _move(self, averaged: list[Tensor], current: list[Tensor], _count: Tensor) -> None:
         """All of one kind at once."""

@@ -244,7 +244,7 @@ class ImageData(L.LightningDataModule, ABC):
         return batch._replace(images=images, labels=labels)
 
     def excerpt(self, count: int) -> torch.Tensor:
-        """Training images spread over the set, as many at most, `(n, 3, S, S)`, uint8, where training is done."""
+        """At most `count` training images spread over the set, uint8 `(n, 3, S, S)`, on the device of training."""
         pixels = self.images("train").pixels
         chosen = torch.linspace(0, len(pixels) - 1, min(count, len(pixels))).round().long()
         return torch.from_numpy(pixels[chosen.numpy()]).to(self._tensors["train"][1].device).permute(0, 3, 1, 2)

@@ -61,8 +61,8 @@ def read(path: str, sha256: str | None) -> dict[str, Tensor]:
 def take(net: nn.Module, weights: Mapping[str, Tensor], source: str, skip: str | None = None) -> None:
     """Copy weights into a net, but for layers that do not fit, and print which these are.
 
-    Where no name fits, those of another implementation of the net are taken in their order, if all shapes agree but for
-    those of the last layer.
+    Where no name fits, they may be those of another implementation of the net: they are taken in their order if all
+    shapes but those of the last layer agree.
 
     Args:
         net: the net.

@@ -90,7 +90,7 @@ class Classifier:
         return predictions
 
     def stream(self, images: Iterable[Source], batch_size: int = BATCH) -> Iterator[Prediction | ImageError]:
-        """Classify pictures one batch after the other, without an end if need be; of a bad one the error comes.
+        """Classify pictures batch by batch, from an iterable that may be endless; a bad picture yields its ImageError.
 
         Args:
             images: as for a prediction.
@@ -98,7 +98,7 @@ class Classifier:
                 decoded; 1 gives the answer for a picture before it asks for the next, as a camera needs it.
 
         Raises:
-            InputError: no batch is of that size, or there is one picture where several are meant.
+            InputError: `batch_size` is below 1, or `images` is a single picture.
         """
         if isinstance(images, _ONE):
             raise InputError("a stream takes several pictures: put a single one into a list")

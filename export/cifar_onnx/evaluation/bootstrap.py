@@ -30,7 +30,7 @@ Counts = NDArray[np.int32]
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure of these pictures, and an interval that holds it for all such pictures in 95 of 100 cases.
+    """A figure of these pictures with its 95 % confidence interval.
 
     NaN where it is not defined: ROC-AUC of a single class, for one.
     """
@@ -165,7 +165,7 @@ def estimate(value: float, resampled: Floats) -> Estimate:
 
 
 def _widened(share: Estimate, count: int) -> Estimate:
-    """All or none of a few: resamples show nothing else, and Wilson's interval (1927) takes their place."""
+    """A share of 0 or 1 is the same in every resample: there the open end is that of Wilson's interval (1927)."""
     low = count / (count + _Z**2) if share.value == 1 else share.low
     high = _Z**2 / (count + _Z**2) if share.value == 0 else share.high
     return Estimate(share.value, low, high)

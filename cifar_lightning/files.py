@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import time
 from pathlib import Path
 
 from cifar_onnx import InputError
@@ -29,7 +30,7 @@ def write_whole(path: Path, *parts: bytes | memoryview) -> None:
                     file.write(part)
                 file.flush()
                 os.fsync(file.fileno())
-            new.replace(path)
+            _put(new, path)
         finally:
             new.unlink(missing_ok=True)
         if os.name == "posix":  # elsewhere a folder cannot be opened, and a rename is durable by itself
@@ -46,3 +47,14 @@ def write_whole(path: Path, *parts: bytes | memoryview) -> None:
             f"{path} cannot be saved ({error.strerror}; it takes {size:,.1f} MB, {free:,.1f} MB are free): "
             "what was saved before is as it was"
         ) from None
+
+
+def _put(new: Path, path: Path) -> None:
+    """Rename a file to `path`; on Windows nothing is replaced while somebody reads it, which will not take long."""
+    for seconds in (0.1, 0.3, 1.0, 3.0):
+        try:
+            new.replace(path)
+            return
+        except PermissionError:
+            time.sleep(seconds)
+    new.replace(path)

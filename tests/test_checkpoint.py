@@ -8,6 +8,7 @@ import random
 import resource
 import signal
 import sys
+import time
 import zipfile
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -85,6 +86,7 @@ class TestWhole:
         self, path: Path, monkeypatch: pytest.MonkeyPatch, step: str, code: int
     ) -> None:
         sabotage(monkeypatch, step, lambda: (_ for _ in ()).throw(OSError(code, os.strerror(code))))
+        monkeypatch.setattr(time, "sleep", lambda _: None)
         with pytest.raises(
             InputError, match=r"x\.ckpt cannot be saved .*; it takes 0\.\d MB, [\d,.]+ MB are free"
         ) as error:
@@ -92,6 +94,21 @@ class TestWhole:
         assert os.strerror(code) in str(error.value)
         assert checkpoints.load(path)["new"] == (step == "fsync folder")
         assert alone(path)
+
+    def test_who_reads_the_old_one_where_that_keeps_it_from_being_replaced_is_waited_for(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        replace, left = Path.replace, [PermissionError("it is read"), PermissionError("still")]  # as Windows has it
+
+        def put(self: Path, to: Path) -> None:
+            if left:
+                raise left.pop()
+            replace(self, to)
+
+        monkeypatch.setattr(Path, "replace", put)
+        monkeypatch.setattr(time, "sleep", lambda _: None)
+        checkpoints.write({**KEPT, "new": True}, path)
+        assert checkpoints.load(path)["new"]
 
     @pytest.mark.parametrize("step", ["open", "write", "fsync", "rename", "fsync folder"])
     def test_wherever_it_is_killed_the_old_or_the_new_is_there(self, path: Path, start: Start, step: str) -> None:

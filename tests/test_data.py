@@ -272,7 +272,7 @@ class TestImageFolder:
         assert set(others.labels) == {-1}
 
     def test_fewer_than_two_classes_are_refused(self, photos: Path) -> None:
-        with pytest.raises(InputError, match="holds 0 classes, at least two are needed"):
+        with pytest.raises(InputError, match="holds 0 classes to train on, at least two are needed"):
             ImageFolder(str(photos / "train" / "red"))
 
     @pytest.mark.parametrize("mode", ["stretch", "crop", "pad"])

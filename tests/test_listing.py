@@ -48,10 +48,22 @@ class TestListing:
             (part, list(names.items())) for part, names in after.items()
         ]
 
-    def test_one_that_excel_saved_is_read(self, write: Write) -> None:
+    @pytest.mark.parametrize("between", [",", ";", "\t", ", ", '";"'])
+    def test_one_that_a_spreadsheet_saved_is_read(self, write: Write, between: str) -> None:
+        """With semicolons where commas are in numbers, names of columns in capitals, and rows of blank cells."""
         expected = split_of(ImageFolder(labels=str(path := write())))
-        path.write_text(path.read_text(), encoding="utf-8-sig")
+        quote = '"' if '"' in between else ""
+        lines = [f"{quote}{line.replace(',', between)}{quote}" for line in path.read_text().splitlines()]
+        lines[0] = lines[0].replace("path", "Path").replace("label", "LABEL")
+        text = "\r\n".join([between.strip('"'), *lines, between.strip('"'), ""])
+        path.write_bytes(text.encode("utf-8-sig"))
         assert split_of(ImageFolder(labels=str(path))) == expected
+
+    def test_capitals_do_not_hide_the_parts(self, photos: Path, write: Write) -> None:
+        cells = [line.split(",") for line in write().read_text().split()[1:]]
+        lines = [f"{path},{'test' if '/00.' in path else 'train'},{label}" for path, label in cells]
+        data = ImageFolder(labels=str(write(*lines, columns="path,Split,label")))
+        assert {Path(name).stem for name in data.images("test").names} == {"00"}
 
     def test_paths_are_relative_to_its_folder_or_to_root(self, photos: Path, write: Write, tmp_path: Path) -> None:
         expected = split_of(ImageFolder(labels=str(path := write())))
@@ -112,7 +124,7 @@ class TestListing:
         ("lines", "columns", "message"),
         [
             (["a,b"], "name,label", "line 1: it has the columns name, label, but path must be one"),
-            (["a;b"], "path;label", "line 1: it has the columns path;label, but path must be one"),
+            (["a:b"], "Path:label", "line 1: it has the columns Path:label, but path must be one"),
             (["a,b"], "path,class", "line 1: it has the columns path, class, but label must be one"),
             (["a,b,c"], "path,label,label", "line 1: it has the columns path, label, label, but label must be one"),
             (["{0},red", "gone.jpg,blue"], "path,label", "line 3: there is no file .*gone.jpg"),
@@ -124,7 +136,13 @@ class TestListing:
                 "path,label",
                 "line 4: .* is 'blue' in train, but 'red' in .*line 2",
             ),
+            (
+                ["{0},red", "test/../{0},blue"],
+                "path,label",
+                "line 3: test/../.* is 'blue' in train, but 'red' in train",
+            ),
             (["{0},red,train", "{0},red,test"], "path,label,split", "line 3: .*'red' in test, but 'red' in train in"),
+            (["{0},red,test"], "path,label,split", "labels.csv holds 0 classes to train on"),
             (["{0},red,train", "{1},red,dev"], "path,label,split", "line 3: split is 'dev': it must be train, val or"),
             (["{0},red,train", "{1},red,"], "path,label,split", "line 3: split is ''"),
             (
@@ -132,7 +150,7 @@ class TestListing:
                 "path,label,split",
                 "line 4: 'zebra' is not one of the classes blue, red",
             ),
-            (["{0},red"], "path,label", "labels.csv holds 1 classes, at least two are needed"),
+            (["{0},red"], "path,label", "labels.csv holds 1 classes to train on, at least two are needed"),
         ],
     )
     def test_what_is_wrong_is_named_with_its_line(

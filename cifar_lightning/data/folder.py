@@ -82,7 +82,7 @@ class ImageFolder(ImageData):
         self.hparams["classes"] = self._classes
         if len(self._classes) < 2:
             raise InputError(
-                f"{self.catalogue} holds {len(self._classes)} classes, at least two are needed: "
+                f"{self.catalogue} holds {len(self._classes)} classes to train on, at least two are needed: "
                 "put the photos of each class into a folder with its name, or list them with --data.labels"
             )
         self._fingerprints: dict[str, bytes] = {}

@@ -1,13 +1,13 @@
 """Labels of pictures from a CSV file."""
 
-import csv
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, cast
 
 from cifar_lightning.data.catalogue import Catalogue
 from cifar_lightning.data.images import Part
-from cifar_onnx import InputError
+from cifar_onnx import InputError, sheet
 
 _SPLITS = ("train", "val", "test")
 
@@ -16,6 +16,7 @@ class _Row(NamedTuple):
     """A picture, by its line in the file."""
 
     line: int
+    file: Path
     label: str
     part: Part
 
@@ -37,21 +38,18 @@ class Listing(Catalogue):
     def __init__(self, file: Path, root: Path) -> None:
         super().__init__(root)
         self.file = file
-        self._rows: dict[Path, _Row] = {}
+        self._rows: dict[str, _Row] = {}  # by their paths, which may be written in several ways
         try:
-            with file.open(newline="", encoding="utf-8-sig") as text:
-                reader = csv.reader(text)
-                self._columns = [name.strip() for name in next(reader, [])]
-                self._check_columns()
-                for cells in reader:
-                    if any(cells):
-                        self._add(reader.line_num, cells)
+            rows = sheet.rows(file)
+            line, columns = next(rows, (1, []))
+            self._columns = [name.lower() for name in columns]
+            self._check_columns(line, columns)
+            for line, cells in rows:
+                self._add(line, cells)
         except OSError as error:
             raise InputError(
                 f"data.labels {str(file)!r} cannot be read ({error.strerror}): name a CSV file, or null for folders"
             ) from None
-        except (UnicodeDecodeError, csv.Error) as error:
-            raise InputError(f"{file} cannot be read as a CSV file: {error}") from None
 
     def __str__(self) -> str:
         return str(self.file)
@@ -66,11 +64,12 @@ class Listing(Catalogue):
             parts.add("predict")
         return frozenset(parts)
 
-    def _check_columns(self) -> None:
+    def _check_columns(self, line: int, given: Sequence[str]) -> None:
         if missing := [name for name in ("path", "label") if self._columns.count(name) != 1]:
-            has = f"the columns {', '.join(self._columns)}" if self._columns else "no lines"
+            has = f"the columns {', '.join(given)}" if given else "no lines"
             raise InputError(
-                f"{self.file}, line 1: it has {has}, but {missing[0]} must be one: it needs path, label and maybe split"
+                f"{self.file}, line {line}: it has {has}, but {missing[0]} must be one: "
+                "it needs path, label and maybe split"
             )
 
     def _add(self, line: int, cells: Sequence[str]) -> None:
@@ -79,16 +78,16 @@ class Listing(Catalogue):
             raise InputError(
                 f"{where}: {len(cells)} values for {len(self._columns)} columns: put one that holds a comma in quotes"
             )
-        values = dict(zip(self._columns, map(str.strip, cells), strict=True))
+        values = dict(zip(self._columns, cells, strict=True))
         for name in ("path", "label"):
             if not values[name]:
                 raise InputError(f"{where}: the {name} is empty")
-        path, label, split = Path(values["path"].replace("\\", "/")), values["label"], values.get("split", "train")
+        path, label, split = values["path"].replace("\\", "/"), values["label"], values.get("split", "train")
         if split not in _SPLITS:
             raise InputError(f"{where}: split is {split!r}: it must be {', '.join(_SPLITS[:-1])} or {_SPLITS[-1]}")
-        row = _Row(line, label, cast(Part, split))
-        first = self._rows.setdefault(path, row)
-        if first[1:] != row[1:]:
+        row = _Row(line, self.root / path, label, cast(Part, split))
+        first = self._rows.setdefault(os.path.normpath(row.file), row)
+        if first[2:] != row[2:]:
             raise InputError(
                 f"{where}: {path} is {label!r} in {split}, but {first.label!r} in {first.part} in line {first.line}"
             )
@@ -96,13 +95,13 @@ class Listing(Catalogue):
     def pairs(self, part: Part, classes: Sequence[str]) -> list[tuple[Path, int]]:
         places = {name: place for place, name in enumerate(classes)}
         found = []
-        for path, row in self._rows.items():
+        for row in self._rows.values():
             if part not in (row.part, "predict"):
                 continue
-            where, file = f"{self.file}, line {row.line}", self.root / path
-            if not file.is_file():
-                raise InputError(f"{where}: there is no file {file}")
+            where = f"{self.file}, line {row.line}"
+            if not row.file.is_file():
+                raise InputError(f"{where}: there is no file {row.file}")
             if part != "predict" and row.label not in places:
                 raise InputError(f"{where}: {row.label!r} is not one of the classes {', '.join(classes)}")
-            found.append((file, -1 if part == "predict" else places[row.label]))
+            found.append((row.file, -1 if part == "predict" else places[row.label]))
         return sorted(found)

@@ -397,8 +397,10 @@ class TestSlices:
         table = tmp_path / "groups.csv"
         table.write_text("\npath,id\n\n" + "".join(f"{i}.png,{i}\n\n" for i in range(50)))
         assert Groups(table).of(["7.png"], None) == {"id": ["7"]}
+        table.write_text("ID;Path\n a b ; 7.png\n7 ;8.png\n")
+        assert Groups(table).of(["7.png"], None) == {"ID": ["a b"]}
         table.write_bytes(b"path,place\n1.png,caf\xe9\n")
-        with pytest.raises(InputError, match=r"groups\.csv cannot be read as a CSV file"):
+        with pytest.raises(InputError, match=r"groups\.csv cannot be read as a CSV file: save it as CSV UTF-8"):
             Groups(table)
         with pytest.raises(InputError, match=r"none cannot be read as a CSV file: No such file or directory$"):
             Groups(tmp_path / "none")
@@ -424,6 +426,8 @@ class TestSlices:
             ("path,light\nelsewhere.png,day\n", "lists none of the pictures"),
             ("", "has no rows"),
             ("path\n0/000.png,x\n", "another for each kind of group"),
+            ("path,light\n0/000.png,day,bright\n", "line 2: 3 values for 2 columns"),
+            ("path,light\n0/000.png,day\n./0/000.png,night\n", "line 3: 0/000.png is in other groups in an earlier"),
             ("path,id\n" + "".join(f"{i},{i}\n" for i in range(60)), "column id has 60 groups: 50 at most"),
         ],
     )

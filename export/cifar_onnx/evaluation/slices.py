@@ -3,7 +3,6 @@
 Notation: `N` pictures.
 """
 
-import csv
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from cifar_onnx import sheet
 from cifar_onnx.errors import InputError
 from cifar_onnx.evaluation.bootstrap import Bootstrap, Estimate
 from cifar_onnx.evaluation.outcome import Floats, Integers
@@ -102,27 +102,28 @@ class Groups:
         path: the CSV file.
 
     Raises:
-        InputError: it cannot be read, has no such column, or a property has too many values.
+        InputError: it cannot be read, has no such column, or a property has too many values, of all or of one picture.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            with path.open(newline="", encoding="utf-8-sig") as file:
-                columns, *rows = [row for row in csv.reader(file) if row] or [[]]
-        except (OSError, UnicodeDecodeError, csv.Error) as error:
-            reason = error.strerror if isinstance(error, OSError) else error
-            raise InputError(f"{path} cannot be read as a CSV file: {reason}") from None
-        if "path" not in columns or len(columns) < 2:
+            (_, columns), *rows = [*sheet.rows(path)] or [(1, list[str]())]
+        except OSError as error:
+            raise InputError(f"{path} cannot be read as a CSV file: {error.strerror}") from None
+        places = [place for place, column in enumerate(columns) if column.lower() == "path"]
+        if len(places) != 1 or len(columns) < 2:
             has = f"the columns {', '.join(columns)}" if columns else "no rows"
             raise InputError(f"{path} has {has}: it needs the column path, and another for each kind of group")
-        place = columns.index("path")
-        self.columns = [column for column in columns if column != "path"]
+        self.columns = [column for column in columns if column.lower() != "path"]
         self.rows: dict[Path, list[str]] = {}
-        for row in rows:
-            cells = [*row, *[""] * (len(columns) - len(row))]
-            name = cells.pop(place)
-            self.rows[Path(name.replace("\\", "/"))] = [cell or "(empty)" for cell in cells]
+        for line, row in rows:
+            if len(row) > len(columns):
+                raise InputError(f"{path}, line {line}: {len(row)} values for {len(columns)} columns")
+            cells = [cell or "(empty)" for cell in (*row, *[""] * (len(columns) - len(row)))]
+            name = Path(cells.pop(places[0]).replace("\\", "/"))
+            if self.rows.setdefault(name, cells) != cells:
+                raise InputError(f"{path}, line {line}: {name} is in other groups in an earlier line")
         for number, column in enumerate(self.columns):
             if (count := len({row[number] for row in self.rows.values()})) > _MOST:
                 raise InputError(f"{path}: column {column} has {count} groups: {_MOST} at most can be shown")

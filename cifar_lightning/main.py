@@ -39,6 +39,7 @@ _NOISE = (
     "Experiment logs directory",  # of a run that goes on: its metrics are kept
     "Checkpoint directory",  # likewise
     ".*could not find the monitored key",  # where nothing was validated, which the last line says
+    "Image size .* exceeds limit",  # Pillow's; pictures have a limit of their own here, and it says so
 )
 
 

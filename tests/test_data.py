@@ -1,5 +1,7 @@
+import os
 import re
 import shutil
+import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -299,6 +301,20 @@ class TestImageFolder:
         assert len(lines) == 3
         for name, reason in (("notes.txt", "not a picture"), ("cut.jpg", "truncated"), ("empty.png", "not a picture")):
             assert any(re.search(rf"red/{name}: .*{reason}", line) for line in lines), name
+
+    def test_a_class_of_which_nothing_can_be_read_is_not_trained(self, photos: Path) -> None:
+        """Photos of a phone, for one."""
+        for file in (photos / "train" / "green").iterdir():
+            file.write_bytes(b"\0\0\0\x18ftypheic")
+        with pytest.raises(InputError, match=r"train: none of the files of class 'green' can be read as a picture"):
+            ImageFolder(str(photos)).images("train")
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="names of files are text elsewhere")
+    def test_names_of_classes_must_be_text(self, photos: Path) -> None:
+        """A checkpoint with another one could not be read again."""
+        (photos / "train" / "red").rename(photos / "train" / os.fsdecode(b"caf\xe9"))
+        with pytest.raises(InputError, match=r"the class 'caf\\udce9' has no name in UTF-8: rename its folder"):
+            ImageFolder(str(photos))
 
     def test_modes_and_orientation_become_upright_rgb(self, photos: Path) -> None:
         red = photos / "train" / "red"

@@ -21,6 +21,7 @@ import torch
 import yaml
 from lightning.pytorch.strategies import SingleDeviceStrategy
 from lightning_utilities.core.imports import RequirementCache
+from PIL import Image
 
 from cifar_lightning import usage
 from cifar_lightning.callbacks import BestCheckpoint, EpochLines, LastCheckpoint
@@ -732,6 +733,20 @@ class TestMistakes:
             monkeypatch.setattr("cifar_lightning.main.run", lambda _: print("epoch 1", flush=True))
             assert main(["fit"]) == 2
         assert capsys.readouterr().err == "error: standard output was closed before the end\n"
+
+    def test_names_that_the_output_has_no_letters_for(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A file that a console of Windows writes to, for one."""
+        output = io.TextIOWrapper(io.BytesIO(), "ascii")
+        monkeypatch.setattr(sys, "stdout", output)
+        monkeypatch.setattr("cifar_lightning.main.run", lambda _: print("2 classes (кот, dog)", flush=True))
+        assert main(["fit"]) == 0
+        assert output.buffer.getvalue() == rb"2 classes (\u043a\u043e\u0442, dog)" + os.linesep.encode()  # type: ignore[attr-defined]
+
+    def test_pillow_says_nothing_of_large_pictures(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """From 89 million pixels on it would."""
+        Image.new("1", (9500, 9500)).save("large.png")
+        monkeypatch.setattr("cifar_lightning.main.run", lambda _: Image.open("large.png").close())
+        assert main(["fit"]) == 0
 
     def test_a_logger_that_is_not_installed(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("lightning.pytorch.loggers.wandb._WANDB_AVAILABLE", False)

@@ -85,6 +85,9 @@ class ImageFolder(ImageData):
                 f"{self.catalogue} holds {len(self._classes)} classes to train on, at least two are needed: "
                 "put the photos of each class into a folder with its name, or list them with --data.labels"
             )
+        for name in self._classes:
+            if name.encode(errors="replace").decode() != name:
+                raise InputError(f"{self.catalogue}: the class {name!r} has no name in UTF-8: rename its folder")
         self._fingerprints: dict[str, bytes] = {}
 
     @property
@@ -133,6 +136,11 @@ class ImageFolder(ImageData):
         names = [str(paths[i]) for i in kept]
         self._fingerprints |= dict(zip(names, known.fingerprints[kept].tolist(), strict=True))
         labels = np.array([label for _, label in pairs], np.int64)
+        if part == "train":
+            for label in {*labels.tolist()} - {*labels[kept].tolist()}:
+                raise InputError(
+                    f"{self.catalogue}: none of the files of class {self._classes[label]!r} can be read as a picture"
+                )
         unreadable = (Unreadable(str(paths[place]), pairs[place][1], error) for place, error in known.errors.items())
         return Images(known.pixels.take(kept), labels[kept], names, known.areas[kept], tuple(unreadable))
 

@@ -107,7 +107,11 @@ def explain(message: str, keys: Iterable[str], bases: Sequence[type] = _BASES, t
     if match := re.search(r"dot import path string: (\S+)", message):
         if key == "data" and Path(match[1]).is_dir():
             return f"{where}{match[1]!r} is a folder: --data ImageFolder --data.root {match[1]}"
-        return f"{where}no class is called {match[1]!r}{hint(match[1], (cls.__name__ for cls in _classes(bases)))}"
+        known = {cls.__name__: cls for cls in _classes(bases)}
+        if cls := known.get(match[1]):
+            kind = next(base for base in bases if issubclass(cls, base))
+            return f"{where}{match[1]} is a class of another kind, {kind.__name__}"
+        return f"{where}no class is called {match[1]!r}{hint(match[1], known)}"
     if match := re.search(r"Multiple subclasses with name (\w+)\..*: (\S+), ", message):
         return f"{where}several classes are called {match[1]!r}: name one with its module, such as {match[2]}"
     if match := re.search(r"Import path (\S+) does not correspond to a subclass of (\w+)", message):

@@ -672,6 +672,7 @@ class TestMistakes:
             (["fit", "--model.optimizer", "Adma"], "no class is called 'Adma': did you mean 'Adam'?"),
             (["fit", "--model.optimizer.lrr", "1"], "there is no option 'lrr': did you mean 'lr'?"),
             (["fit", "--trainer.callbacks+", "EarlyStoping"], "'EarlyStoping': did you mean 'EarlyStopping'?"),
+            (["fit", "--data.augment+", "CutMix"], "augment: CutMix is a class of another kind, Mixing"),
             (["fit", "--data.batch_size", "many"], "batch_size: expected int, got 'many'"),
             (["fit", "--trainer.max_epochs", "x"], "trainer.max_epochs: expected int or null, got 'x'"),
             (["fit", "--data", "ImageFolder"], "root"),

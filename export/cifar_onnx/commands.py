@@ -18,13 +18,14 @@ from cifar_onnx.errors import InputError
 from cifar_onnx.folders import find, others
 from cifar_onnx.session import usable_cpus
 
+_NAMED = 4  # classes of a prediction set, as on the page
 _BATCH = 16  # pictures that run together; as many more are being decoded
 _CONTROLS = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0))}
 
 Answer = tuple[str, Prediction | str]  # path, and an error where there is no prediction
 
 
-def _say(line: str, file: TextIO | None = None) -> None:
+def say(line: str, file: TextIO | None = None) -> None:
     """Print a line for people; names in it, from a file of anybody's, do not steer their terminal."""
     print(line.translate(_CONTROLS), file=file, flush=True)
 
@@ -50,7 +51,7 @@ def classify(options: argparse.Namespace) -> int:
             continue
         if Path(pattern).is_dir() and (left := others(Path(pattern))):
             words = f"left out {len(left):,} files that are not pictures by their names, {left[0]} is the first"
-            _say(f"{pattern}: {words}", sys.stderr)
+            say(f"{pattern}: {words}", sys.stderr)
     answers = _answers(classifier, names)
     if options.json:
         return _json_lines(answers, options.top_k)
@@ -76,8 +77,9 @@ def _table(answers: Iterator[Answer], top_k: int, width: int) -> int:
             if answer.unknown:
                 words += "  unknown: unlike the pictures it was trained with"
             elif answer.labels != (answer.label,):
-                words += f"  not sure: {' or '.join(answer.labels)}" if answer.labels else "  not sure: no class fits"
-        _say(f"{name:<{width}}  {words}")
+                more = [f"{len(answer.labels) - _NAMED} more"] if len(answer.labels) > _NAMED else []
+                words += f"  not sure: {' or '.join([*answer.labels[:_NAMED], *more]) or 'no class fits'}"
+        say(f"{name:<{width}}  {words}")
     return code
 
 
@@ -121,25 +123,25 @@ def info(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(about.info))
         return 0
-    _say(f"file      {options.model}, {len(data) / 1e6:.2f} MB, sha256 digest {about.digest[:16]}...")
-    _say(f"classes   {len(about.classes)}: {', '.join(about.classes)}")
-    _say(f"input     any picture, made {about.size} x {about.size} pixels inside the graph ({about.resize})")
+    say(f"file      {options.model}, {len(data) / 1e6:.2f} MB, sha256 digest {about.digest[:16]}...")
+    say(f"classes   {len(about.classes)}: {', '.join(about.classes)}")
+    say(f"input     any picture, made {about.size} x {about.size} pixels inside the graph ({about.resize})")
     sets, unknown = about.sets, about.unknown
-    _say(f"doubts    temperature {about.temperature:g}; unknown where {unknown.score} is below {unknown.threshold:g}")
-    _say(f"          sets hold the right label of {1 - sets.alpha:.0%} of pictures ({sets.method})")
+    say(f"doubts    temperature {about.temperature:g}; unknown where {unknown.score} is below {unknown.threshold:g}")
+    say(f"          sets hold the right label of {1 - sets.alpha:.0%} of pictures ({sets.method})")
     cost = about.info.get("cost", {})
     if all(isinstance(cost.get(key), int | float) for key in ("parameters", "flops")):
-        _say(
+        say(
             f"net       {cost['parameters']:,} parameters, {cost['flops'] / 1e6:,.1f} million operations a picture, "
             f"{about.info.get('precision', 'fp32')}"
         )
     for name, value in about.info.get("metrics", {}).items():
-        _say(f"metric    {name} {value:.4f}" if isinstance(value, float) else f"metric    {name} {value}")
+        say(f"metric    {name} {value:.4f}" if isinstance(value, float) else f"metric    {name} {value}")
     for name, value in about.info.get("provenance", {}).items():
         words = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value
-        _say(f"from      {name} {words}")
+        say(f"from      {name} {words}")
     again = shell.line("python", "-m", "cifar_onnx", "verify", options.model)
-    _say(f"golden    {len(about.golden)} samples to replay: {again}")
+    say(f"golden    {len(about.golden)} samples to replay: {again}")
     return 0
 
 
@@ -151,12 +153,12 @@ def verify(options: argparse.Namespace) -> int:
     for replay in replays:
         expected = replay.golden.label
         verdict = "ok" if replay.ok else f"WRONG, expected {expected}: the stage that differs is {replay.stage}"
-        _say(f"{replay.golden.name:<{width}}  {replay.label}, probabilities within {replay.difference:.1e}: {verdict}")
+        say(f"{replay.golden.name:<{width}}  {replay.label}, probabilities within {replay.difference:.1e}: {verdict}")
     passed = sum(replay.ok for replay in replays)
     versions = classifier.contract.info.get("provenance", {}).get("versions")
     made = versions.get("onnxruntime", "another version") if isinstance(versions, dict) else "another version"
-    _say(f"digest {classifier.contract.digest[:16]}... is that of the file's bytes")
-    _say(
+    say(f"digest {classifier.contract.digest[:16]}... is that of the file's bytes")
+    say(
         f"{passed} of {len(replays)} golden samples give the answer they must, by onnxruntime "
         f"{onnxruntime.__version__} (exported with {made}) on {', '.join(classifier.providers)}"
     )

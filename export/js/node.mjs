@@ -19,6 +19,8 @@ const OPTIONS = {
   verify: { type: "boolean" },
 };
 
+const NAMED = 4; // classes of a prediction set, as on the page
+
 /** Returns the exit code, as Python's commands have it: 0 done, 1 a picture or a check failed. */
 async function main(args) {
   const { values, positionals } = words(args);
@@ -120,7 +122,10 @@ function asText(width) {
     const ranks = top.map((each) => `${each.label} ${`${(100 * each.probability).toFixed(1)}%`.padStart(6)}`);
     const words = [path.padEnd(width), ...ranks];
     if (unknown) words.push("unknown: unlike the pictures it was trained with");
-    else if (labels.length !== 1) words.push(`not sure: ${labels.join(" or ") || "no class fits"}`);
+    else if (labels.length !== 1) {
+      const more = labels.length > NAMED ? [`${labels.length - NAMED} more`] : [];
+      words.push(`not sure: ${[...labels.slice(0, NAMED), ...more].join(" or ") || "no class fits"}`);
+    }
     return plain(words.join("  "));
   };
 }

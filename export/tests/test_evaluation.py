@@ -527,6 +527,17 @@ class TestCompare:
 
         assert latency([(slow, 8)], rounds=3)[0] >= 5
 
+    def test_names_of_classes_do_not_steer_the_terminal(
+        self, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        data, known = contract.read(str(MODEL))
+        info = {**known.info, "digest": contract.BLANK, "classes": ["\x1b[2J", *known.classes[1:]]}
+        (tmp_path / "odd.onnx").write_bytes(with_info(data, info))
+        shutil.rmtree(scans / "0")
+        words = ["compare", *[str(tmp_path / "odd.onnx")] * 2, str(scans), "--output", str(tmp_path / "out")]
+        assert main([*words, "--resamples", "5", "--no-class-below", "0"]) == 1
+        assert r"there are no pictures of \x1b[2J, " in capsys.readouterr().out
+
     def test_in_a_pipeline(self, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         words = ["compare", str(MODEL), str(MODEL), str(scans), "--output", str(tmp_path / "out"), "--resamples", "20"]
         assert main([*words, "--max-drop", "0.3", "--no-class-below", "0.5"]) == 0

@@ -48,6 +48,7 @@ def test_classify_prints_a_row_for_every_picture(digits: Path, capsys: pytest.Ca
     [
         (("0",), False, " 50.0%"),
         (("0", "1"), False, "not sure: 0 or 1"),
+        (tuple("0123456789"), False, "not sure: 0 or 1 or 2 or 3 or 6 more"),
         ((), False, "not sure: no class fits"),
         (("0",), True, "unknown: unlike the pictures it was trained with"),
     ],

@@ -10,6 +10,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from cifar_onnx import Classifier
+from cifar_onnx.commands import say
 from cifar_onnx.contract import Contract
 from cifar_onnx.errors import InputError, NoContractError
 from cifar_onnx.evaluation import report, tables
@@ -154,12 +155,12 @@ def compare(options: argparse.Namespace) -> int:
         f"(McNemar's test: p = {comparison.p_value:.2g})"
     )
     for each in sorted(comparison.classes, key=lambda each: each.change.value):
-        print(f"  {each.name:<20} recall {each.before:.1%} to {each.after:.1%} ({100 * each.change.value:+.1f} points)")
+        say(f"  {each.name:<20} recall {each.before:.1%} to {each.after:.1%} ({100 * each.change.value:+.1f} points)")
     if a.unreadable:
-        print(f"files that could not be read: {len(a.unreadable)}, {a.unreadable[0].name} is the first")
+        say(f"files that could not be read: {len(a.unreadable)}, {a.unreadable[0].name} is the first")
     print(f"wrote {output / 'comparison.json'} and newly_wrong.csv")
     for sentence in broken:
-        print(f"broken: {sentence}")
+        say(f"broken: {sentence}")
     return 1 if broken else 0
 
 

@@ -1,5 +1,6 @@
 """Pictures on disk: those that a word of the command line means, and labelled ones, `folder/<class>/*`."""
 
+import os
 from collections.abc import Sequence
 from glob import glob, has_magic
 from os import PathLike
@@ -18,16 +19,18 @@ def subfolders(folder: Path) -> list[str]:
 
 
 def files(folder: Path) -> list[Path]:
-    """Every file below a folder that may be meant as a picture, sorted."""
-    return sorted(
-        path
-        for path in folder.rglob("*")
-        if path.is_file() and path.name.lower() not in _JUNK and not _hidden(path.relative_to(folder))
-    )
+    """Every file below a folder that may be meant as a picture, sorted; links to folders are followed."""
+    found = list[Path]()
+    for place, inside, names in os.walk(folder, followlinks=True):
+        here = Path(place)
+        inside[:] = [name for name in inside if not name.startswith(".") and not _leads_back(here / name)]
+        found += [here / name for name in names if not name.startswith(".") and name.lower() not in _JUNK]
+    return sorted(path for path in found if path.is_file())
 
 
-def _hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)
+def _leads_back(folder: Path) -> bool:
+    """Whether it is a link to a folder that it lies in."""
+    return folder.is_symlink() and folder.resolve() in map(Path.resolve, folder.absolute().parents)
 
 
 def labelled(folder: Path, classes: Sequence[str]) -> list[tuple[Path, int]]:

@@ -18,6 +18,7 @@ from handmade import with_info
 
 from cifar_onnx import Prediction, contract, shell
 from cifar_onnx.__main__ import main
+from cifar_onnx.folders import files
 
 SAMPLES = [
     *("1-plain.png", "2-wide.png", "3-tall.png", "4-grey.png", "5-16-bit grey.png"),
@@ -277,6 +278,17 @@ def test_what_is_left_out_of_a_folder_is_named(model: Path, digits: Path, capsys
     out, err = capsys.readouterr()
     assert len(out.splitlines()) == 8
     assert err == f"{digits}: left out 2 files that are not pictures by their names, {digits / 'a.HEIC'} is the first\n"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="links need rights on Windows")
+def test_links_to_folders_are_followed_but_not_in_circles(tmp_path: Path) -> None:
+    for name in ("a/1.png", "b/2.png", "b/.hidden/3.png", "elsewhere/4.png", "elsewhere/.5.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    for link, target in (("a/more", "elsewhere"), ("a/up", "."), ("a/b", "b"), ("b/a", "a")):
+        (tmp_path / link).symlink_to(tmp_path / target)
+    found = [str(path.relative_to(tmp_path)) for path in files(tmp_path / "a")]
+    assert found == ["a/1.png", "a/b/2.png", "a/more/4.png"]
 
 
 def test_nothing_is_fetched(model: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -128,8 +128,9 @@ def export(
 
 def _cost(model: nn.Module, size: int) -> dict[str, int]:
     """Parameters of a net, and its floating-point operations for a picture: two for each product that is added."""
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model(torch.zeros(1, 3, size, size))
+    with FlopCounterMode(display=False) as counter:
+        # As if for training: else torch's attention is one operation, of which the counter knows nothing.
+        model(torch.zeros(1, 3, size, size, requires_grad=True))
     return {"parameters": sum(each.numel() for each in model.parameters()), "flops": counter.get_total_flops()}
 
 

@@ -19,12 +19,13 @@ import torch
 import yaml
 from onnx import TensorProto
 from PIL import Image
+from torch import Tensor, nn
 
 import cifar_lightning
 from cifar_lightning import calibration, graph, parity
 from cifar_lightning import checkpoint as checkpoints
 from cifar_lightning.data.images import Sample
-from cifar_lightning.export import export
+from cifar_lightning.export import _cost, export
 from cifar_lightning.familiarity import Energy, Scored
 from cifar_lightning.handover import write_card
 from cifar_lightning.nets import CNN, Pixels, SpeedNet
@@ -167,6 +168,20 @@ class TestContract:
         exported(path, Pixels(), CNN(3))
         products = 1024 * 27 * 32 + 256 * 288 * 64 + 64 * 576 * 128 + 2048 * 128 + 128 * 3
         assert Classifier(path).contract.info["cost"] == {"parameters": 356_810 - 7 * 129, "flops": 2 * products}
+
+    def test_attention_costs_what_its_products_do(self) -> None:
+        class Attention(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.patches = nn.Conv2d(3, 4, 1, bias=False)
+                self.layer = nn.MultiheadAttention(4, 2, batch_first=True)
+
+            def forward(self, x: Tensor) -> Tensor:
+                places = self.patches(x).flatten(2).mT  # (B, 16, 4)
+                return self.layer(places, places, places, need_weights=False)[0].mean(1)  # type: ignore[no-any-return]
+
+        products = 16 * (3 * 4 + 4 * 12 + 4 * 4) + 2 * 16 * 16 * 4
+        assert _cost(Attention().eval(), 4) == {"parameters": 92, "flops": 2 * products}
 
     @pytest.mark.parametrize("views", [1, 2, 6])
     def test_the_file_carries_the_views(self, tmp_path: Path, views: Literal[1, 2, 6]) -> None:

@@ -4,6 +4,7 @@ import hashlib
 import re
 import sys
 import urllib.error
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
@@ -109,6 +110,14 @@ def test_a_head_begins_small_whatever_the_family_does() -> None:
     head = Torchvision("efficientnet_b0", 4).body.get_submodule("classifier.1")
     assert isinstance(head, nn.Linear)
     assert 0 < head.weight.abs().max() <= 1280**-0.5  # torchvision: 4**-0.5
+
+
+def test_mnasnet_takes_averaged_weights() -> None:
+    """Of which Lightning keeps no more than the tensors."""
+    net = deepcopy(Torchvision("mnasnet0_5", 3))
+    averaged = {name: value + 1 for name, value in net.state_dict().items()}
+    net.load_state_dict(averaged)
+    assert all(torch.equal(value, averaged[name]) for name, value in net.state_dict().items())
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from abc import abstractmethod
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
+from types import MethodType
 from typing import Any
 
 from torch import Tensor, nn
@@ -112,6 +113,8 @@ class Torchvision(Named):
             settings = {"init_weights": False, "transform_input": weights is not None} | (settings or {})
         with _settings():
             body = models.get_model(name, num_classes=num_classes, **_allowed(settings))
+        if name.startswith("mnasnet"):  # its own asks of weights how old they are, which averaged ones do not say
+            body._load_from_state_dict = MethodType(nn.Module._load_from_state_dict, body)
         super().__init__(name, body, num_classes, weights, sha256, small_stem)
         self.statistics = IMAGENET if weights else None
 

@@ -15,6 +15,7 @@ _PARTS = 32  # principal directions of the features
 _FLOOR = 0.01  # of a channel's usual contrast: what is less, in a plain picture, counts as this
 _SILENT = 1e-3  # of the usual contrast of all channels: what has less, shows but rounding
 _LEAST = 0.05  # of that contrast, and of its logarithm: how far such a channel must come to count
+_STEADY = 0.01  # of the logarithm: a channel that varies less from picture to picture would show rounding, too
 _FEWEST = 40  # pictures that a distribution of features can be learnt from
 
 Scores = NDArray[np.float32]
@@ -73,7 +74,7 @@ class Contrasts(Familiarity):
         silent = x.mean(axis=0) < _SILENT * x.mean()
         floor = np.where(silent, _LEAST * x.mean(), _FLOOR * x.mean(axis=0)) + 1e-6
         x = np.log(x + floor)
-        mean, scale = x.mean(axis=0), np.where(silent, _LEAST, x.std(axis=0)) + 1e-3
+        mean, scale = x.mean(axis=0), np.where(silent, _LEAST, np.maximum(x.std(axis=0), _STEADY)) + 1e-3
         x = (x - mean) / scale
         _, singular, directions = np.linalg.svd(x, full_matrices=False)
         variances = singular**2 / len(x)

@@ -11,6 +11,7 @@ import torch
 from onnx import ModelProto, TensorProto, helper
 from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from cifar_lightning.cam import with_cam
 from cifar_onnx import images
@@ -43,16 +44,18 @@ def core(model: nn.Module, size: int) -> ModelProto:
     example = torch.zeros(2, 3, size, size)
     # Nets are trained channels last, and the graph would spell out how values lie in memory.
     model = deepcopy(model).to(memory_format=torch.contiguous_format)
-    program = torch.onnx.export(
-        model,
-        (example,),
-        dynamo=True,
-        opset_version=OPSET,
-        input_names=["net_pixels"],
-        output_names=["logits", "familiarity"],
-        dynamic_shapes=({0: "batch"},),
-        verbose=False,
-    )
+    # Of other kernels attention lies otherwise in memory than what the exporter puts in its place.
+    with sdpa_kernel(SDPBackend.MATH):
+        program = torch.onnx.export(
+            model,
+            (example,),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=["net_pixels"],
+            output_names=["logits", "familiarity"],
+            dynamic_shapes=({0: "batch"},),
+            verbose=False,
+        )
     assert program is not None
     ClearMetadataAndDocStringPass()(program.model)
     return program.model_proto

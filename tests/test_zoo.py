@@ -6,6 +6,7 @@ import sys
 import urllib.error
 from copy import deepcopy
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -51,9 +52,13 @@ def test_every_family_learns_and_its_file_answers_as_it_does(tmp_path: Path, nam
 
 
 @pytest.mark.slow
-def test_so_does_a_net_of_timm(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "side", "settings"),
+    [("resnet10t", 32, {"small_stem": True}), ("test_maxvit", 64, {"settings": {"img_size": 64}})],
+)
+def test_so_does_a_net_of_timm(tmp_path: Path, name: str, side: int, settings: dict[str, Any]) -> None:
     torch.manual_seed(0)
-    check(tmp_path, Timm("resnet10t", len(CLASSES), small_stem=True), 32)
+    check(tmp_path, Timm(name, len(CLASSES), **settings), side)
 
 
 def check(tmp_path: Path, net: Named, side: int) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import lightning.pytorch as L
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import OneCycleLR
 
 from cifar_lightning.data import ImageFolder
@@ -79,6 +79,19 @@ class TestInitFrom:
         same = equal(new.state_dict(), old.state_dict())
         assert not {name for name in same if name.startswith("whitening")}
         assert {"groups.2.0.weight", "head.weight"} <= same
+
+    def test_parameters_beside_layers_are_taken_over_one_by_one(self) -> None:
+        """A class token is as good where pictures have another size, and so another number of positions."""
+
+        class Transformer(nn.Module):
+            def __init__(self, places: int) -> None:
+                super().__init__()
+                self.token, self.positions = nn.Parameter(torch.randn(2)), nn.Parameter(torch.randn(places))
+                self.layer = nn.Linear(2, 2)
+
+        old, new = Transformer(4), Transformer(9)
+        take(new, old.state_dict(), "old", lambda _: False)
+        assert equal(new.state_dict(), old.state_dict()) == {"token", "layer.weight", "layer.bias"}
 
     def test_another_net_and_a_missing_file_are_refused(self, run: Run, tmp_path: Path) -> None:
         speed = write_model(tmp_path / "speed.ckpt", Classifier(["a", "b"], SpeedNet(2, **SPEED)), **SPEED)

@@ -74,7 +74,9 @@ def take(net: nn.Module, weights: Mapping[str, Tensor], source: str, skip: str |
         InputError: they are those of another net.
     """
     own = net.state_dict()
-    layer = {name: name.rpartition(".")[0] for name in own}
+    # What lies beside layers, such as a transformer's class token and its positions, stands for itself.
+    whole = {path for path, module in net.named_modules() if not [*module.children()]}
+    layer = {name: path if (path := name.rpartition(".")[0]) in whole else name for name in own}
     if weights.keys().isdisjoint(own) and len(weights) == len(own):
         renamed = dict(zip(own, weights.values(), strict=True))
         body = [name for name in own if layer[name] != layer[[*own][-1]]]

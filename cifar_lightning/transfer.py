@@ -37,9 +37,9 @@ def begin(net: nn.Module, pixels: Pixels, classes: list[str], init_from: str | N
         except InputError as error:
             raise InputError(f"model.init_from: {error}") from None
         saved, known = kept["state_dict"], kept["hyper_parameters"]["classes"]
-        head = None if known == classes else weights.head(net, len(classes))
+        heads = [] if known == classes else weights.heads(net, len(classes))
         state = {name.removeprefix("net."): value for name, value in saved.items() if name.startswith("net.")}
-        weights.take(net, state, init_from, skip=head)
+        weights.take(net, state, init_from, skip=heads)
         pixels.load_state_dict({name: saved[f"pixels.{name}"] for name in pixels.state_dict()})
         normalised = True
     return normalised

@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import OneCycleLR
 from cifar_lightning.data import ImageFolder
 from cifar_lightning.module import Classifier
 from cifar_lightning.nets import CNN, SpeedNet
-from cifar_lightning.nets.weights import take
+from cifar_lightning.nets.weights import heads, take
 from cifar_lightning.optim import MuonSGD
 from cifar_lightning.recipe import Recipe
 from cifar_onnx import InputError
@@ -79,6 +79,12 @@ class TestInitFrom:
         same = equal(new.state_dict(), old.state_dict())
         assert not {name for name in same if name.startswith("whitening")}
         assert {"groups.2.0.weight", "head.weight"} <= same
+
+    def test_both_heads_of_a_net_with_two_are_found(self) -> None:
+        layers = {"first": nn.Linear(3, 3), "body": nn.Linear(3, 4), "head": nn.Linear(4, 3), "dist": nn.Linear(4, 3)}
+        assert heads(nn.ModuleDict(layers), 3) == ["dist", "head"]
+        assert heads(nn.ModuleDict(layers), 4) == ["body"]
+        assert heads(nn.ModuleDict(layers), 5) == []
 
     def test_parameters_beside_layers_are_taken_over_one_by_one(self) -> None:
         """A class token is as good where pictures have another size, and so another number of positions."""

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import lightning.pytorch as L
 from torch import nn
 
-from cifar_lightning.nets.weights import head
+from cifar_lightning.nets.weights import heads
 from cifar_onnx import InputError
 
 
@@ -15,7 +15,8 @@ class Freeze(L.Callback):
     Several of these callbacks, each with an epoch of its own, unfreeze a net in stages.
 
     Args:
-        parts: their names, such as `net.blocks` or `net.body.layer1`; by default all of the net but its last layer.
+        parts: their names, such as `net.blocks` or `net.body.layer1`; by default all of the net but its last layer (or
+            both of two heads).
         until_epoch: from which they are trained; None is never.
     """
 
@@ -80,10 +81,10 @@ class Freeze(L.Callback):
         """Whether what has a name stays as it is."""
         net: nn.Module = model.net  # type: ignore[assignment]
         if self.parts is None:
-            last = head(net, len(model.classes))  # type: ignore[arg-type]
-            if last is None:
+            last = tuple(f"net.{name}." for name in heads(net, len(model.classes)))  # type: ignore[arg-type]
+            if not last:
                 raise InputError("Freeze: the net has no last linear layer: name the parts that stay as they are")
-            return lambda name: name.startswith("net.") and not f"{name}.".startswith(f"net.{last}.")
+            return lambda name: name.startswith("net.") and not f"{name}.".startswith(last)
         parts = tuple(f"{part}." for part in self.parts)
         for part in parts:
             if not any(f"{name}.".startswith(part) for name, _ in model.named_parameters()):

@@ -4,7 +4,8 @@ import hashlib
 import io
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from itertools import takewhile
 from pathlib import Path
 
 import torch
@@ -58,7 +59,7 @@ def read(path: str, sha256: str | None) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def take(net: nn.Module, weights: Mapping[str, Tensor], source: str, skip: str | None = None) -> None:
+def take(net: nn.Module, weights: Mapping[str, Tensor], source: str, skip: Collection[str] = ()) -> None:
     """Copy weights into a net, but for layers that do not fit, and print which these are.
 
     Where no name fits, they may be those of another implementation of the net: they are taken in their order if all
@@ -68,7 +69,7 @@ def take(net: nn.Module, weights: Mapping[str, Tensor], source: str, skip: str |
         net: the net.
         weights: by name.
         source: what to call them.
-        skip: name of a layer that is left as it is.
+        skip: names of layers that are left as they are.
 
     Raises:
         InputError: they are those of another net.
@@ -84,7 +85,7 @@ def take(net: nn.Module, weights: Mapping[str, Tensor], source: str, skip: str |
             weights = renamed
     # What fits of a layer is nothing without the rest: a bias, or that its weights have been computed.
     unfit = {layer[name] for name in own if name not in weights or weights[name].shape != own[name].shape}
-    left = [name for name in own if layer[name] in unfit or layer[name] == skip]
+    left = [name for name in own if layer[name] in unfit or layer[name] in skip]
     taken = own.keys() - set(left)
     if len(taken) < len(own) / 2:
         raise InputError(f"{source} fits {len(taken)} of the net's {len(own)} tensors only: it is of another net")
@@ -96,11 +97,13 @@ def take(net: nn.Module, weights: Mapping[str, Tensor], source: str, skip: str |
         print(f"{source}: {len(taken)} of {len(own)} tensors taken over{words}", file=sys.stderr)
 
 
-def head(net: nn.Module, outputs: int) -> str | None:
-    """The name of the layer that gives the logits: the last linear one or convolution with as many outputs."""
-    layers = [
-        name
-        for name, layer in net.named_modules()
-        if isinstance(layer, nn.Linear | nn.Conv2d) and len(layer.weight) == outputs
-    ]
-    return layers[-1] if layers else None
+def heads(net: nn.Module, outputs: int) -> list[str]:
+    """The names of the layers that give the logits: the last linear one or convolution with as many outputs.
+
+    And those right before it with as many of both: DeiT, LeViT and other nets of two heads answer by their mean.
+    """
+    layers = [(name, each) for name, each in net.named_modules() if isinstance(each, nn.Linear | nn.Conv2d)]
+    while layers and len(layers[-1][1].weight) != outputs:
+        layers.pop()
+    alike = takewhile(lambda each: each[1].weight.shape == layers[-1][1].weight.shape, reversed(layers))
+    return [name for name, _ in alike]

@@ -49,9 +49,9 @@ class Named(nn.Module):
         self.name, self.weights, self.sha256 = name, weights, sha256
         if small_stem:
             _shrink_stem(body, name)
-        head = trained.head(body, num_classes)
-        if head is not None and isinstance(layer := body.get_submodule(head), nn.Linear):
-            layer.reset_parameters()
+        for head in trained.heads(body, num_classes):
+            if isinstance(layer := body.get_submodule(head), nn.Linear):
+                layer.reset_parameters()
         self.body = body
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:

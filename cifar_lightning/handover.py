@@ -4,6 +4,7 @@ https://huggingface.co/docs/hub/model-cards and
 https://docs.nvidia.com/deeplearning/triton-inference-server/user-guide/docs/user_guide/model_repository.html
 """
 
+import csv
 import json
 import shutil
 from collections.abc import Mapping
@@ -73,8 +74,9 @@ def _tested(report: Path, checkpoint: str) -> Mapping[str, Any] | None:
         return None
     if found.get("model", {}).get("digest") != checkpoint:
         return None
-    rows = (report.parent / "per_class.csv").read_text(encoding="utf-8").splitlines()
-    return {**found, "per_class": [row.split(",") for row in rows[1:]] if not any('"' in row for row in rows) else []}
+    with (report.parent / "per_class.csv").open(newline="", encoding="utf-8") as file:
+        rows = [[" ".join(cell.split()).replace("|", r"\|") for cell in row] for row in csv.reader(file)]  # of Markdown
+    return {**found, "per_class": rows[1:]}
 
 
 def write_triton(model: Path, name: str, folder: Path) -> Path:

@@ -521,10 +521,11 @@ class TestHandover:
         unknown = {"roc_auc": {**known, "low": None, "high": None}, "cohen_kappa": dict.fromkeys(known)}
         metrics = {"accuracy": known, "f1_macro": known, **unknown}
         (tmp_path / "metrics.json").write_text(json.dumps({"model": {"digest": "x"}, "images": 2, "metrics": metrics}))
-        (tmp_path / "per_class.csv").write_text("class\n")
+        (tmp_path / "per_class.csv").write_text('class,support\n"a, ""b""\n|c",7\n')  # a name of anybody's
         shutil.copy(model, tmp_path / "model.onnx")
         card = write_card(tmp_path / "model.onnx", "x", tmp_path / "metrics.json", "x", None)
         assert re.findall(r"^\| ([\w ]+) \| 0\.", card.read_text(), re.MULTILINE) == ["accuracy", "f1 macro"]
+        assert '| a, "b" \\|c | 7 |' in card.read_text().splitlines()
 
     def test_a_triton_repository(self, run: Run, checkpoint: Path) -> None:
         Path("file").touch()

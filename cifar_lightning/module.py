@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import UninitializedParameter
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from cifar_lightning.batch import Batch
 from cifar_lightning.familiarity import Watched
 from cifar_lightning.finite import LossWatch
 from cifar_lightning.loss import CrossEntropy
@@ -24,7 +25,6 @@ from cifar_lightning.recipe import Recipe, SchedulerCallable
 from cifar_lightning.transfer import begin
 from cifar_onnx import InputError
 
-Batch = tuple[Tensor, Tensor, Tensor, int, float, int]  # images, labels, indices, seed, weight, epoch: data.batches
 Outputs = Tensor | tuple[Tensor, ...]  # logits `(B, K)`, or these and auxiliary ones
 _AUXILIARY = 0.3  # weight of the losses of the latter
 _EXCERPT = 1000  # training images that whitening layers are computed from: a million patches of 32x32 pixels
@@ -151,18 +151,17 @@ class Classifier(Measured):
 
     def _judged(self, outputs: Outputs, batch: Batch, part: Measurement) -> tuple[Tensor, Tensor]:
         """Loss and logits of a batch; the loss is noted."""
-        images, labels, *_ = batch
-        loss = self.loss_of(outputs, labels, images)
-        self.note_loss(part, loss, len(labels))
+        loss = self.loss_of(outputs, batch.labels, batch.images)
+        self.note_loss(part, loss, len(batch.labels))
         return loss, outputs[0] if isinstance(outputs, tuple) else outputs
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         # Dropout is a function of the seed and the step, whatever was drawn before; augmentation has drawn from the
         # batch's own seed.
-        _seed(batch[3] + 1, self.device)
-        loss, logits = self._judged(self(batch[0]), batch, "train")
-        self._watch.see(self.trainer, loss, batch[2], logits)
-        return loss * batch[4] if self.trainer.world_size > 1 else loss
+        _seed(batch.seed + 1, self.device)
+        loss, logits = self._judged(self(batch.images), batch, "train")
+        self._watch.see(self.trainer, loss, batch.indices, logits)
+        return loss * batch.weight if self.trainer.world_size > 1 else loss
 
     def _eager(self) -> AbstractContextManager[None]:
         """Where pictures are judged, a compiled net is not: another graph would take minutes to compile."""
@@ -170,18 +169,18 @@ class Classifier(Measured):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         with self._eager():
-            outputs = self(batch[0])
-        self.val_metrics.update(self._judged(outputs, batch, "val")[1], batch[1])
+            outputs = self(batch.images)
+        self.val_metrics.update(self._judged(outputs, batch, "val")[1], batch.labels)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         with self._eager():
-            logits, contrasts = Watched(self)(batch[0])
+            logits, contrasts = Watched(self)(batch.images)
         self._judged(logits, batch, "test")
-        self.note_answers(batch[2], logits, contrasts, batch[1])
+        self.note_answers(batch.indices, logits, contrasts, batch.labels)
 
     def predict_step(self, batch: Batch, batch_idx: int) -> tuple[Tensor, Tensor]:
         """Indices `(B,)` and probabilities `(B, K)`."""
-        return batch[2], self(batch[0]).float().softmax(1)
+        return batch.indices, self(batch.images).float().softmax(1)
 
     def on_train_epoch_end(self) -> None:
         """Log the loss, and step a schedule that waits for a plateau, before checkpoints are written.

@@ -18,9 +18,9 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from cifar_lightning.batch import Batch
 from cifar_lightning.callbacks import BestCheckpoint
 from cifar_lightning.data import ImageData
-from cifar_lightning.data.batches import Batch
 from cifar_lightning.module import Classifier
 from cifar_onnx import InputError
 

@@ -21,14 +21,15 @@ LAW = {
     "cifar_lightning/nets": {"torch", "torchvision", "timm", "safetensors", "cifar_onnx.errors", OURS + "nets"},
     "cifar_lightning/augment.py": {"torch", "torchvision", "cifar_onnx.errors"},
     "cifar_lightning/mix.py": {"torch", "torchvision", "cifar_onnx.errors", OURS + "augment"},
+    "cifar_lightning/batch.py": {"torch"},
     "cifar_lightning/loss.py": {"torch", "cifar_onnx.errors"},
     "cifar_lightning/optim.py": {"torch"},
     "cifar_lightning/data": {
         "torch", "lightning", "torchvision", "numpy", "PIL", "sklearn", "scipy", "filelock", "psutil",
-        "threadpoolctl", "cifar_onnx", OURS + "augment", OURS + "mix", OURS + "data",
+        "threadpoolctl", "cifar_onnx", OURS + "augment", OURS + "batch", OURS + "mix", OURS + "data",
     },
     "cifar_lightning/module.py": {
-        "torch", "lightning", "cifar_onnx", OURS + "finite", OURS + "measured", OURS + "nets.pixels",
+        "torch", "lightning", "cifar_onnx", OURS + "batch", OURS + "finite", OURS + "measured", OURS + "nets.pixels",
         OURS + "nets.whitening", OURS + "recipe", OURS + "familiarity", OURS + "loss", OURS + "transfer",
     },
     "cifar_lightning/measured.py": {"torch", "torchmetrics", OURS + "recipe"},
@@ -39,7 +40,8 @@ LAW = {
     },
     "cifar_lightning/distill.py": {"torch", "cifar_onnx", OURS + "loss", OURS + "module", "cifar_lightning"},
     "cifar_lightning/rehearsal.py": {
-        "torch", "lightning", "jsonargparse", "cifar_onnx", OURS + "callbacks", OURS + "data", OURS + "module",
+        "torch", "lightning", "jsonargparse", "cifar_onnx", OURS + "batch", OURS + "callbacks", OURS + "data",
+        OURS + "module",
     },
     "cifar_lightning/finite.py": {"torch", "lightning", OURS + "arrival"},
     "cifar_lightning/arrival.py": {"torch"},
@@ -48,7 +50,7 @@ LAW = {
     },
     "cifar_lightning/callbacks": {
         "lightning", "torch", "torch_pruning", "cifar_onnx", OURS + "interruption", OURS + "arrival",
-        OURS + "callbacks", OURS + "nets.weights", OURS + "command", OURS + "files", "cifar_lightning",
+        OURS + "batch", OURS + "callbacks", OURS + "nets.weights", OURS + "command", OURS + "files", "cifar_lightning",
     },
     "cifar_lightning/sweep": {
         "optuna", "sqlalchemy", "lightning", "torch", "jsonargparse", "yaml", "filelock", "rich", "numpy", "matplotlib",

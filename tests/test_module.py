@@ -12,8 +12,8 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, ExponentialLR, OneCycleL
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from cifar_lightning.augment import AlternatingMirror, Cutout, Mirror, ShiftedCrop
+from cifar_lightning.batch import Batch
 from cifar_lightning.data import Digits
-from cifar_lightning.data.batches import Batch
 from cifar_lightning.finite import LossWatch
 from cifar_lightning.loss import CrossEntropy
 from cifar_lightning.module import Classifier

@@ -1,12 +1,12 @@
 """One plain line an epoch."""
 
 import time
-from collections.abc import Sequence
-from typing import Any
 
 import lightning.pytorch as L
 import torch
 from lightning.pytorch.callbacks import Timer
+
+from cifar_lightning.batch import Batch
 
 
 class EpochLines(L.Callback):
@@ -40,10 +40,10 @@ class EpochLines(L.Callback):
         trainer: L.Trainer,
         pl_module: L.LightningModule,
         outputs: object,
-        batch: Sequence[Any],
+        batch: Batch,
         batch_idx: int,
     ) -> None:
-        self._images += len(batch[1]) * trainer.world_size
+        self._images += len(batch.labels) * trainer.world_size
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._pause = _now(pl_module)

@@ -1,7 +1,6 @@
 """What training takes, noted in run.json."""
 
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +8,7 @@ import lightning.pytorch as L
 import torch
 
 from cifar_lightning import runs
+from cifar_lightning.batch import Batch
 
 
 class Record(L.Callback):
@@ -42,11 +42,11 @@ class Record(L.Callback):
         trainer: L.Trainer,
         pl_module: L.LightningModule,
         outputs: object,
-        batch: Sequence[Any],
+        batch: Batch,
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        self._images += len(batch[1])
+        self._images += len(batch.labels)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if not trainer.sanity_checking:

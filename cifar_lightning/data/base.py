@@ -11,7 +11,8 @@ import numpy as np
 import torch
 
 from cifar_lightning.augment import Augmentation, Draw
-from cifar_lightning.data.batches import Batch, Batches
+from cifar_lightning.batch import Batch
+from cifar_lightning.data.batches import Batches
 from cifar_lightning.data.images import Images, Part, Rows, Sample, channel_statistics, slices
 from cifar_lightning.mix import Mixing
 from cifar_onnx import InputError

@@ -4,36 +4,16 @@ Notation: `N` images, `B` batch, `H W` size.
 """
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from cifar_lightning.batch import Batch
 from cifar_lightning.data.images import Rows
 from cifar_onnx.ahead import ahead
 
 _THREADS, _WAITING = 2, 4  # batches that are read from disk at once, and that are kept ready
-
-
-class Batch(NamedTuple):
-    """What one step sees.
-
-    Attributes:
-        images: uint8 `(B, 3, H, W)`, channels last in memory.
-        labels: int64 `(B,)`.
-        indices: int64 `(B,)`, the images' places in their set.
-        seed: what the augmentation of this batch is drawn from, and, one higher, its dropout.
-        weight: what its mean loss counts for, when the gradients of all processes are averaged.
-        epoch: in which it is seen, counted from 0.
-    """
-
-    images: Tensor
-    labels: Tensor
-    indices: Tensor
-    seed: int
-    weight: float = 1.0
-    epoch: int = 0
 
 
 class Batches:

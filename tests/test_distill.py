@@ -142,7 +142,7 @@ class TestCommands:
             ),
             (
                 lambda kept: kept["hyper_parameters"]["net"].update(class_path="own.Net"),
-                "own.Net is no class of .*; no other can be learnt from",
+                "own.Net is not a class of .*; no other can be learnt from",
             ),
             (
                 lambda kept: kept["hyper_parameters"]["net"]["init_args"].update(dropuot=1),

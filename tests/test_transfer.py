@@ -96,7 +96,7 @@ class TestInitFrom:
                 self.layer = nn.Linear(2, 2)
 
         old, new = Transformer(4), Transformer(9)
-        take(new, old.state_dict(), "old", lambda _: False)
+        take(new, old.state_dict(), "old")
         assert equal(new.state_dict(), old.state_dict()) == {"token", "layer.weight", "layer.bias"}
 
     def test_another_net_and_a_missing_file_are_refused(self, run: Run, tmp_path: Path) -> None:

@@ -341,7 +341,7 @@ class TestForeign:
     ) -> None:
         words = ["evaluate", foreign, str(scans), "--classes", ",".join("0123456789"), "--size", "32"]
         assert main([*words, "--others", str(scans), "--output", str(tmp_path / "out")]) == 2
-        assert "--others asks what" in capsys.readouterr().err
+        assert "--others needs a model with a contract" in capsys.readouterr().err
 
 
 class TestSlices:

@@ -101,9 +101,10 @@ def _answer_errors(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     async def failed(request: Request, error: HTTPException) -> Response:
         path, headers = request.url.path, error.headers or {}
+        methods = sorted(headers.get("Allow", "").split(", "))
         sentences = {
             404: f"there is no {path}: /docs says what there is",
-            405: f"{path} takes {headers.get('Allow')}, not {request.method}",
+            405: f"{path} takes {' or '.join(methods)}, not {request.method}",
         }
         return JSONResponse({"error": sentences.get(error.status_code, error.detail)}, error.status_code, headers)
 

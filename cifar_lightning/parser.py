@@ -107,7 +107,9 @@ def explain(message: str, keys: Iterable[str], bases: Sequence[type] = _BASES, t
     if match := re.search(r"dot import path string: (\S+)", message):
         if key == "data" and Path(match[1]).is_dir():
             return f"{where}{match[1]!r} is a folder: --data ImageFolder --data.root {match[1]}"
-        known = {cls.__name__: cls for cls in _classes(bases)}
+        # Others may have classes of the same names, as torchvision has a CutMix: this project's are meant.
+        own = sorted(_classes(bases), key=lambda cls: cls.__module__.startswith("cifar_lightning."))
+        known = {cls.__name__: cls for cls in own}
         if cls := known.get(match[1]):
             kind = next(base for base in bases if issubclass(cls, base))
             return f"{where}{match[1]} is a class of another kind, {kind.__name__}"

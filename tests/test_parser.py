@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from torch import nn
 
 from cifar_lightning.cli import CLI
 from cifar_lightning.data import Digits
@@ -183,3 +184,10 @@ def unbuilt(cls: type) -> Callable[..., None]:
         raise AssertionError("it is built")
 
     return construct
+
+
+def test_of_classes_of_one_name_that_of_this_project_is_meant(run: Run) -> None:
+    """torchvision has a CutMix of its own, once somebody has imported it; and the order of classes is arbitrary."""
+    others = [type("CutMix", (nn.Module,), {}) for _ in range(50)]
+    result = run("fit", "--data.augment+", others[0].__name__)
+    assert result.err.splitlines()[-1] == "error: augment: CutMix is a class of another kind, Mixing"

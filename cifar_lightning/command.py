@@ -69,6 +69,7 @@ def read(words: Sequence[str], options: Iterable[str]) -> Command:
     shown = [word for word in words if word.startswith("--print_config")]
     _, typed = _taken([word for word in words if word not in shown], "--ckpt_path")
     _, rest = _taken(rest, "--ckpt_path")
+    rest = _classes_first(rest)
     settings = _settings(words, configs)
     ckpt_path, going_on = settings.get("ckpt_path"), None
     line, digest = shlex.join(typed), _digest(configs)
@@ -106,6 +107,18 @@ def read(words: Sequence[str], options: Iterable[str]) -> Command:
         [match[1] for word in rest if (match := re.match(r"--([\w.]+)\+(=|$)", word))],
         frozenset(option for option in options if _names_class(option, rest, configs)),
     )
+
+
+def _classes_first(words: Sequence[str]) -> list[str]:
+    """The words, with each option that names a class before those of the class: the parser reads them in order."""
+    words = [*words]
+    for option in ("data", "data.mix", "model.net", "model.optimizer", "model.scheduler", "model.loss"):
+        own = next((at for at, word in enumerate(words) if word.startswith(f"--{option}.")), len(words))
+        at = next((at for at, word in enumerate(words) if word.partition("=")[0] == f"--{option}"), 0)
+        if own < at:
+            end = at + (1 if "=" in words[at] else 2)
+            words = [*words[:own], *words[at:end], *words[own:at], *words[end:]]
+    return words
 
 
 def _nothing(parent: Path) -> str:

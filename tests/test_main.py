@@ -527,6 +527,16 @@ def test_letters_that_the_output_has_not_end_nothing(monkeypatch: pytest.MonkeyP
 class TestPrecedence:
     """Typed > config file > checkpoint > defaults."""
 
+    def test_options_of_a_class_may_stand_before_its_name(self, run: Run) -> None:
+        words = ("--data.mix.alpha", 0.3, "--data.batch_size=7", "--model.net.dropout", 0.2, "--data.mix=CutMix")
+        config = config_of(run, "fit", *words, "--model.net", "CNN", "--experiment", "a", "--data", "Digits")
+        assert config["data"]["class_path"].endswith("Digits")
+        assert config["data"]["init_args"]["batch_size"] == 7
+        assert config["data"]["init_args"]["mix"]["class_path"].endswith("CutMix")
+        assert config["data"]["init_args"]["mix"]["init_args"] == {"alpha": 0.3}
+        assert config["model"]["net"]["init_args"]["dropout"] == 0.2
+        assert config["experiment"] == "a"
+
     @pytest.fixture
     def made(self, run: Run) -> Path:
         """A checkpoint with a dropout of 0.1 and a batch size of 32."""

@@ -75,7 +75,8 @@ def _tested(report: Path, checkpoint: str) -> Mapping[str, Any] | None:
     if found.get("model", {}).get("digest") != checkpoint:
         return None
     with (report.parent / "per_class.csv").open(newline="", encoding="utf-8") as file:
-        rows = [[" ".join(cell.split()).replace("|", r"\|") for cell in row] for row in csv.reader(file)]  # of Markdown
+        # As cells of a table in Markdown.
+        rows = [[" ".join(cell.split()).replace("|", r"\|") for cell in row] for row in csv.reader(file)]
     return {**found, "per_class": rows[1:]}
 
 

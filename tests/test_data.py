@@ -120,6 +120,18 @@ class TestSplit:
         seen_in_training = {name for name in after - before if not name.startswith("new")}
         assert len(seen_in_training) <= 2
 
+    def test_copies_stay_together(self) -> None:
+        copies = np.arange(143).astype("S3")
+        copies[100:140] = b"a"  # a class of one picture
+        copies[20:40] = copies[:20]
+        parts = stratify(self.LABELS, self.NAMES, {"test": 0.2, "val": 0.1}, 0, copies)
+        groups = [{*copies[indices].tolist()} for indices in parts.values()]
+        assert sum(map(len, groups)) == len({*copies.tolist()})
+        assert [len(indices) for indices in parts.values()] == [21, 11, 111]
+        without = stratify(self.LABELS, self.NAMES, {"test": 0.2, "val": 0.1}, 0)
+        unique = stratify(self.LABELS, self.NAMES, {"test": 0.2, "val": 0.1}, 0, np.arange(143).astype("S3"))
+        assert all(np.array_equal(without[part], unique[part]) for part in parts)
+
     def test_a_lone_image_stays_in_train(self) -> None:
         assert stratify(np.array([0, 0, 0, 1]), "abcd", {"val": 0.49}, 0)["train"].tolist()[-1] == 3
 
@@ -262,6 +274,42 @@ class TestImageFolder:
         (photos / "train").rename(photos / "trainn")
         with pytest.raises(InputError, match=r"has test/ but no train/ beside it"):
             ImageFolder(str(photos))
+
+    def test_pictures_that_are_judged_and_trained_on_are_told(
+        self, photos: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        red, green = photos / "train" / "red", photos / "train" / "green"
+        shutil.copy(red / "03.png", green / "copy.png")
+        shutil.copy(red / "05.png", photos / "test" / "red" / "new.png")
+        make_photos(photos / "val", 2)
+        shutil.copy(red / "07.png", photos / "val" / "red" / "same.png")
+        attach(ImageFolder(str(photos)), "fit")
+        assert [line for line in capsys.readouterr().err.splitlines() if "such as" in line] == [
+            f"pictures to train on with two labels: 1, such as {green / 'copy.png'} (green) and {red / '03.png'} (red)",
+            f"pictures for val that are also among those to train on: 1 of 7, such as {photos / 'val/red/same.png'} "
+            f"({red / '07.png'}); results look better than they are",
+        ]
+        attach(ImageFolder(str(photos)), "test")
+        assert "for test that are also among those to train on: 1 of 10, such as" in capsys.readouterr().err
+        shutil.rmtree(photos / "train")
+        attach(ImageFolder(str(photos), classes=["blue", "green", "red"]), "test")
+        assert "also among" not in capsys.readouterr().err
+
+    @pytest.mark.parametrize("listed", [False, True])
+    def test_unicode_has_several_forms_of_a_name_but_a_class_has_one(self, photos: Path, listed: bool) -> None:
+        decomposed, composed = "Gru\u0308n", "Gr\u00fcn"
+        for part, name in (("train", decomposed), ("test", composed)):
+            (photos / part / "green").rename(photos / part / name)
+        if listed:
+            files = [(part, file) for part in ("train", "test") for file in sorted((photos / part).glob("*/*"))]
+            lines = [f"{file},{file.parent.name},{part}" for part, file in files]
+            (photos / "labels.csv").write_text("\n".join(["path,label,split", *lines]), encoding="utf-8")
+        data = ImageFolder(str(photos), "labels.csv" if listed else None)
+        assert data.classes == [composed, "blue", "red"]
+        assert np.bincount(data.images("test").labels).tolist() == [3, 3, 3]
+        older = ImageFolder(str(photos), "labels.csv" if listed else None, classes=[decomposed, "blue", "red"])
+        assert np.bincount(older.images("test").labels).tolist() == [3, 3, 3]
+        assert older.given == {"train", "test"}
 
     def test_predict_takes_what_training_did_not_see(self, photos: Path) -> None:
         assert len(ImageFolder(str(photos)).predicted) == 9

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from cifar_lightning.data.images import Part
 from cifar_onnx import InputError
-from cifar_onnx.folders import files, labelled, subfolders
+from cifar_onnx.folders import composed, files, labelled, subfolders
 
 _PARTS = {  # names that are used elsewhere for train, val and test
     **dict.fromkeys(("train", "training"), "train"),
@@ -55,11 +55,11 @@ class Folders(Catalogue):
 
     @property
     def labels(self) -> list[str]:
-        return subfolders(self._training_folder())
+        return sorted({*map(composed, subfolders(self._training_folder()))})
 
     def parts(self, classes: Sequence[str]) -> frozenset[Part]:
         parts: set[Part] = {"train", *(part for part in ("val", "test") if (self.root / part).is_dir())}
-        if "test" not in parts and subfolders(self.folder("train")) != list(classes):
+        if "test" not in parts and {*map(composed, subfolders(self.folder("train")))} != {*map(composed, classes)}:
             parts.add("predict")
         return frozenset(parts)
 

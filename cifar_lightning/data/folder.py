@@ -1,6 +1,5 @@
 """Photos in folders, one folder a class or with a list of labels, decoded once into a cache."""
 
-import hashlib
 import math
 import os
 import sys
@@ -14,16 +13,16 @@ import PIL
 import torch
 from threadpoolctl import threadpool_limits
 
+from cifar_lightning.data import copies
 from cifar_lightning.data.base import ImageData
 from cifar_lightning.data.catalogue import Catalogue, Folders
 from cifar_lightning.data.images import Images, Part, Rows
 from cifar_lightning.data.listing import Listing
 from cifar_lightning.data.lock import alone
 from cifar_lightning.data.memory import free
-from cifar_lightning.data.store import Decoded, Picture, Store
+from cifar_lightning.data.store import Decoded, Picture, Store, digest, file_keys
 from cifar_onnx import ImageError, InputError
 from cifar_onnx.ahead import ahead, chunk_size
-from cifar_onnx.evaluation.outcome import Unreadable
 from cifar_onnx.images import ResizeMode, decode, fingerprint, resize
 from cifar_onnx.progress import track
 from cifar_onnx.session import usable_cpus
@@ -88,7 +87,6 @@ class ImageFolder(ImageData):
         for name in self._classes:
             if name.encode(errors="replace").decode() != name:
                 raise InputError(f"{self.catalogue}: the class {name!r} has no name in UTF-8: rename its folder")
-        self._fingerprints: dict[str, bytes] = {}
 
     @property
     def classes(self) -> list[str]:
@@ -130,19 +128,21 @@ class ImageFolder(ImageData):
             print(f"left out: {paths[place]}: {error}", file=sys.stderr)
         if len(known.errors) > _TOLD:
             print(f"left out: {len(known.errors) - _TOLD} more files of {folder}", file=sys.stderr)
-        kept = np.delete(np.arange(len(paths)), list(known.errors))
-        if not len(kept):
+        images = known.images(pairs)
+        if not len(images):
             raise InputError(f"{folder}: none of the {len(paths)} files can be read as a picture")
-        names = [str(paths[i]) for i in kept]
-        self._fingerprints |= dict(zip(names, known.fingerprints[kept].tolist(), strict=True))
-        labels = np.array([label for _, label in pairs], np.int64)
         if part == "train":
-            for label in {*labels.tolist()} - {*labels[kept].tolist()}:
-                raise InputError(
-                    f"{self.catalogue}: none of the files of class {self._classes[label]!r} can be read as a picture"
-                )
-        unreadable = (Unreadable(str(paths[place]), pairs[place][1], error) for place, error in known.errors.items())
-        return Images(known.pixels.take(kept), labels[kept], names, known.areas[kept], tuple(unreadable))
+            for label in {label for _, label in pairs} - {*images.labels.tolist()}:
+                name = self._classes[label]
+                raise InputError(f"{self.catalogue}: none of the files of class {name!r} can be read as a picture")
+        return images
+
+    def setup(self, stage: str) -> None:
+        super().setup(stage)
+        if stage == "fit":
+            copies.tell(self.images("train"), self.classes, self.images("val"), "val")
+        elif stage == "test" and not self.elsewhere and (trained := self._cached("train")):
+            copies.tell(trained, self.classes, self.images("test"), "test")
 
     def streamed(self, parts: Iterable[Part], device: torch.device) -> bool:
         assert self.trainer is not None
@@ -158,8 +158,9 @@ class ImageFolder(ImageData):
         return size > most
 
     def original(self, part: Part, index: int) -> tuple[bytes, str]:
-        name = self.images(part).names[index]
-        return Path(name).read_bytes(), self._fingerprints[name].decode()
+        images = self.images(part)
+        assert images.fingerprints is not None
+        return Path(images.names[index]).read_bytes(), images.fingerprints[index].decode()
 
     def _pairs(self, part: Part) -> list[tuple[Path, int]]:
         """The files of a part with their labels."""
@@ -171,19 +172,26 @@ class ImageFolder(ImageData):
                     raise InputError(f"{self.catalogue}: no pictures of class {name!r} to train on")
         return pairs
 
+    def _cached(self, part: Part) -> Images | None:
+        """A part of the catalogue, as long as its files are there and none has to be decoded for it."""
+        try:
+            pairs = self.catalogue.pairs(part, self._classes)
+        except InputError:
+            return None
+        folder = self.folder(part)
+        found = self._store(folder).find(file_keys(folder, [path for path, _ in pairs]))
+        return found.images(pairs) if found else None
+
+    def _store(self, folder: Path) -> Store:
+        settings = (_VERSION, PIL.__version__, self.image_size, self.resize_mode, folder.resolve())
+        return Store(self.cache_dir.expanduser() / digest("\n".join(map(str, settings))), self.image_size)
+
     def _decoded(self, folder: Path, paths: Sequence[Path]) -> Decoded:
         """What the files hold, from the cache as far as it knows them."""
-        settings = (_VERSION, PIL.__version__, self.image_size, self.resize_mode, folder.resolve())
-        place = self.cache_dir.expanduser() / _digest("\n".join(map(str, settings)))
-        inside = f"{folder}{os.sep}"
-        keys = []
-        for path in paths:
-            stat = path.stat()
-            keys.append(_digest(f"{str(path).removeprefix(inside)}\0{stat.st_size}\0{stat.st_mtime_ns}"))
-        store = Store(place, self.image_size)
+        store, keys = self._store(folder), file_keys(folder, paths)
         if found := store.find(keys):
             return found
-        with alone(place.with_suffix(".lock"), str(folder)):
+        with alone(store.folder.with_suffix(".lock"), str(folder)):
             if new := store.lacks(keys):
                 try:
                     store.add([keys[i] for i in new], self._pictures(folder, [paths[i] for i in new]))
@@ -227,10 +235,6 @@ class ImageFolder(ImageData):
         areas, fingerprints, errors = zip(*facts, strict=True)
         wrong = {place: error for place, error in enumerate(errors) if error}
         return Decoded(Rows(pixels, np.arange(len(paths))), np.array(areas), np.array(fingerprints, "S32"), wrong)
-
-
-def _digest(text: str) -> str:
-    return hashlib.blake2b(os.fsencode(text), digest_size=16).hexdigest()
 
 
 def _places(root: str | None, labels: str | None) -> tuple[Path, Path]:

@@ -18,6 +18,7 @@ from cifar_onnx.images import Pictures, Pixels
 
 Part = Literal["train", "val", "test", "predict"]
 Labels = NDArray[np.int64]
+Fingerprints = NDArray[np.bytes_]
 _ENOUGH = 50_000  # images for statistics
 
 
@@ -71,6 +72,7 @@ class Images:
         labels: int64 `(N,)`, -1 where unknown.
         names: path or index of each.
         areas: `(N,)`, pixels of each before it was resized; None where that is not known.
+        fingerprints: `(N,)`, `cifar_onnx.images.fingerprint` of each before it was resized; None likewise.
         unreadable: files that are no pictures, and are in none of the above.
     """
 
@@ -78,6 +80,7 @@ class Images:
     labels: Labels
     names: Sequence[str]
     areas: Labels | None = None
+    fingerprints: Fingerprints | None = None
     unreadable: tuple[Unreadable, ...] = ()
 
     def __len__(self) -> int:
@@ -86,8 +89,9 @@ class Images:
     def take(self, indices: NDArray[np.int64]) -> "Images":
         """Those at `indices`, in that order."""
         areas = None if self.areas is None else self.areas[indices]
+        fingerprints = None if self.fingerprints is None else self.fingerprints[indices]
         pixels = self.pixels.take(indices) if isinstance(self.pixels, Rows) else self.pixels[indices]
-        return Images(pixels, self.labels[indices], [self.names[i] for i in indices], areas)
+        return Images(pixels, self.labels[indices], [self.names[i] for i in indices], areas, fingerprints)
 
 
 @dataclass(frozen=True)
@@ -113,7 +117,8 @@ def slices(whole: Images, fractions: Mapping[Part, float], seed: int) -> dict[Pa
     Raises:
         InputError: no image is left for one of them.
     """
-    parts = {part: whole.take(chosen) for part, chosen in stratify(whole.labels, whole.names, fractions, seed).items()}
+    chosen = stratify(whole.labels, whole.names, fractions, seed, whole.fingerprints)
+    parts = {part: whole.take(indices) for part, indices in chosen.items()}
     # Files that cannot be read are in no part: the test, where they are looked for, gets them.
     if "test" in parts:
         parts["test"] = replace(parts["test"], unreadable=whole.unreadable)
@@ -125,11 +130,16 @@ def slices(whole: Images, fractions: Mapping[Part, float], seed: int) -> dict[Pa
 
 
 def stratify(
-    labels: Labels, names: Sequence[str], fractions: Mapping[Part, float], seed: int
+    labels: Labels,
+    names: Sequence[str],
+    fractions: Mapping[Part, float],
+    seed: int,
+    fingerprints: Fingerprints | None = None,
 ) -> dict[Part, NDArray[np.int64]]:
     """Split indices by class, in an order that each image's file name decides.
 
     A photo that is added or taken away leaves most others where they were, and so does another place of the folder.
+    Copies stay together: a net is not asked about what it has learnt.
 
     Args:
         labels: `(N,)`.
@@ -137,17 +147,26 @@ def stratify(
         fractions: of each class, rounded, for each part; a class of three images or more has one in each part at
             least, and one stays in train in any case.
         seed: the same gives the same split.
+        fingerprints: `(N,)`, equal for copies; None where there are none.
 
     Returns:
         Sorted, disjoint indices of each part and of `train`; together they are all.
     """
-    ranks = [hashlib.blake2b(f"{seed} {os.path.basename(name)}".encode(errors="replace")).digest() for name in names]
+    copies = range(len(names)) if fingerprints is None else fingerprints.tolist()
+    first: dict[int | bytes, tuple[bytes, int]] = {}
+    for index, (name, copy) in enumerate(zip(names, copies, strict=True)):
+        rank = hashlib.blake2b(f"{seed} {os.path.basename(name)}".encode(errors="replace")).digest(), index
+        first[copy] = min(rank, first.get(copy, rank))
+    ranks = [first[copy] for copy in copies]
     chosen: dict[Part, list[NDArray[np.int64]]] = {part: [] for part in (*fractions, "train")}
     for label in np.unique(labels):
         members = np.array(sorted(np.flatnonzero(labels == label), key=lambda index: ranks[index]), np.int64)
         total = len(members)
         for part, fraction in fractions.items():
             count = min(max(round(fraction * total), int(total >= 3)), len(members) - 1)
+            while 0 < count < len(members) and ranks[members[count]] == ranks[members[count - 1]]:
+                count += 1
+            count %= len(members)  # where all that is left are copies, they are trained on
             chosen[part].append(members[:count])
             members = members[count:]
         chosen["train"].append(members)

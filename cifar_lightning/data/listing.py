@@ -8,6 +8,7 @@ from typing import NamedTuple, cast
 from cifar_lightning.data.catalogue import Catalogue
 from cifar_lightning.data.images import Part
 from cifar_onnx import InputError, sheet
+from cifar_onnx.folders import composed
 
 _SPLITS = ("train", "val", "test")
 
@@ -60,7 +61,7 @@ class Listing(Catalogue):
 
     def parts(self, classes: Sequence[str]) -> frozenset[Part]:
         parts: set[Part] = {"train", *(row.part for row in self._rows.values())}
-        if "test" not in parts and self.labels != sorted(classes):
+        if "test" not in parts and self.labels != sorted(map(composed, classes)):
             parts.add("predict")
         return frozenset(parts)
 
@@ -82,7 +83,8 @@ class Listing(Catalogue):
         for name in ("path", "label"):
             if not values[name]:
                 raise InputError(f"{where}: the {name} is empty")
-        path, label, split = values["path"].replace("\\", "/"), values["label"], values.get("split", "train")
+        path, label = values["path"].replace("\\", "/"), composed(values["label"])
+        split = values.get("split", "train")
         if split not in _SPLITS:
             raise InputError(f"{where}: split is {split!r}: it must be {', '.join(_SPLITS[:-1])} or {_SPLITS[-1]}")
         row = _Row(line, self.root / path, label, cast(Part, split))
@@ -93,7 +95,7 @@ class Listing(Catalogue):
             )
 
     def pairs(self, part: Part, classes: Sequence[str]) -> list[tuple[Path, int]]:
-        places = {name: place for place, name in enumerate(classes)}
+        places = {composed(name): place for place, name in enumerate(classes)}
         found = []
         for row in self._rows.values():
             if part not in (row.part, "predict"):

@@ -3,12 +3,14 @@
 Notation: `N` pictures, `S` side in pixels.
 """
 
+import hashlib
 import os
 import shutil
 import sys
 import time
 import zipfile
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from errno import ENOSPC
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
@@ -17,7 +19,8 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cifar_lightning.data.images import Labels, Rows
+from cifar_lightning.data.images import Fingerprints, Images, Labels, Rows
+from cifar_onnx.evaluation.outcome import Unreadable
 from cifar_onnx.images import Pixels
 
 _EVERY = 60  # seconds between two savings of the index
@@ -37,8 +40,16 @@ class Decoded(NamedTuple):
 
     pixels: Rows
     areas: Labels
-    fingerprints: NDArray[np.bytes_]
+    fingerprints: Fingerprints
     errors: dict[int, str]
+
+    def images(self, pairs: Sequence[tuple[Path, int]]) -> Images:
+        """Those of the files, given with their labels, that could be read; the others are its unreadable ones."""
+        names, labels = [str(path) for path, _ in pairs], np.array([label for _, label in pairs], np.int64)
+        unreadable = [Unreadable(names[place], pairs[place][1], error) for place, error in self.errors.items()]
+        images = Images(self.pixels, labels, names, self.areas, self.fingerprints)
+        kept = images.take(np.delete(np.arange(len(names)), list(self.errors)))
+        return replace(kept, unreadable=tuple(unreadable))
 
 
 _Fact = tuple[str, int, str, str]  # key, area, fingerprint, error
@@ -49,7 +60,7 @@ class _Index(NamedTuple):
 
     keys: NDArray[np.bytes_]
     areas: Labels
-    fingerprints: NDArray[np.bytes_]
+    fingerprints: Fingerprints
     wrong: Labels
     reasons: NDArray[np.str_]
 
@@ -138,6 +149,19 @@ class Store:
             np.savez(out, **index._asdict())
         fresh.replace(self._index)
         return index
+
+
+def file_keys(folder: Path, paths: Sequence[Path]) -> list[str]:
+    """What a store calls files below a folder: a file that is changed has another key."""
+    inside = f"{folder}{os.sep}"
+    stats = [path.stat() for path in paths]
+    names = [str(path).removeprefix(inside) for path in paths]
+    return [digest(f"{name}\0{it.st_size}\0{it.st_mtime_ns}") for name, it in zip(names, stats, strict=True)]
+
+
+def digest(text: str) -> str:
+    """A short name for a long text."""
+    return hashlib.blake2b(os.fsencode(text), digest_size=16).hexdigest()
 
 
 def _indexed(new: Sequence[_Fact], first: int) -> _Index:

@@ -1,6 +1,7 @@
 """Pictures on disk: those that a word of the command line means, and labelled ones, `folder/<class>/*`."""
 
 import os
+import unicodedata
 from collections.abc import Sequence
 from glob import glob, has_magic
 from os import PathLike
@@ -16,6 +17,11 @@ _PARTS = ("test", "val", "train")
 def subfolders(folder: Path) -> list[str]:
     """Names of the class folders, sorted."""
     return sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def composed(name: str) -> str:
+    """A name in the one form (NFC) of those in which Unicode can spell it: macOS has others than keyboards."""
+    return unicodedata.normalize("NFC", name)
 
 
 def files(folder: Path) -> list[Path]:
@@ -41,12 +47,12 @@ def labelled(folder: Path, classes: Sequence[str]) -> list[tuple[Path, int]]:
     """
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder: name one that holds a folder of pictures for each class")
-    found = subfolders(folder)
-    if unknown := [name for name in found if name not in classes]:
+    found, places = subfolders(folder), {composed(name): place for place, name in enumerate(classes)}
+    if unknown := [name for name in found if composed(name) not in places]:
         part = next((part for part in _PARTS if part in unknown), None)
         hint = f": did you mean {folder / part}?" if part else ""
         raise InputError(f"{folder / unknown[0]}: {unknown[0]!r} is not one of the classes {', '.join(classes)}{hint}")
-    pairs = [(path, classes.index(name)) for name in found for path in files(folder / name)]
+    pairs = [(path, places[composed(name)]) for name in found for path in files(folder / name)]
     if not pairs:
         raise InputError(f"{folder} holds no pictures: it must hold a folder of pictures for each class")
     return pairs

@@ -50,7 +50,7 @@ def reproduce(words: Sequence[str], fit: Callable[[Sequence[str]], runs.Run | No
         print("the same, bit for bit")
         return 0
     differing = _differences(facts, runs.facts(again))
-    print("not the same" + (f": {differing}" if differing else ", although seed, threads and versions are"))
+    print("not the same" + (f": {differing}" if differing else ", although seed, threads, images and versions are"))
     return 1
 
 
@@ -66,7 +66,8 @@ def digest(state: dict[str, Any]) -> str:
 
 def _differences(before: dict[str, Any], after: dict[str, Any]) -> str:
     """What differs of what decides the bits, in words."""
-    pairs = [(key, before.get(key), after.get(key)) for key in ("seed", "threads", "devices")]
+    noted = [key for key in ("seed", "threads", "devices", "images") if key in before]  # earlier runs note no images
+    pairs = [(key, before[key], after.get(key)) for key in noted]
     versions = before.get("versions", {}), after.get("versions", {})
     pairs += [(name, versions[0].get(name), versions[1].get(name)) for name in versions[1]]
     return ", ".join(f"{name} was {old} and is {new}" for name, old, new in pairs if old != new)

@@ -336,6 +336,13 @@ class TestReproduce:
         assert result.code == 1
         assert result.out.splitlines()[-1] == "not the same: seed was 0 and is 1"
 
+    def test_other_photos_are_said(self, run: Run, photos: Path) -> None:
+        assert run("fit", *BRIEF, "--data", "ImageFolder", "--data.root", photos).code == 0
+        (photos / "train" / "red" / "00.jpg").unlink()
+        result = run("reproduce", "runs/cnn/version_0")
+        assert result.code == 1, result.err
+        assert re.fullmatch(r"not the same: images was \w{32} and is \w{32}", result.out.splitlines()[-1])
+
     def test_what_cannot_be_reproduced(self, run: Run) -> None:
         for words, sentence in (
             ((), "reproduce takes the folder of a run"),

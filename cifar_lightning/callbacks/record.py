@@ -12,7 +12,7 @@ from cifar_lightning.batch import Batch
 
 
 class Record(L.Callback):
-    """Notes how large the net is, how many images validate it, and how long training has taken, over all sessions.
+    """Notes how large the net is, what it learns from, and how long training has taken, over all sessions.
 
     The time is noted with each checkpoint: a run that goes on from there counts on from there.
     """
@@ -32,7 +32,8 @@ class Record(L.Callback):
         if self._folder:
             self._before = runs.facts(self._folder).get("seconds", 0.0)
             net: torch.nn.Module = pl_module.net  # type: ignore[assignment]
-            runs.record(self._folder, parameters=sum(each.numel() for each in net.parameters()))
+            images = trainer.datamodule.images("train")  # type: ignore[attr-defined]
+            runs.record(self._folder, parameters=sum(each.numel() for each in net.parameters()), images=images.digest)
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._images = 0

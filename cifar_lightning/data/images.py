@@ -86,6 +86,12 @@ class Images:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def digest(self) -> str:
+        """Of labels and fingerprints, in hexadecimal: another one means other images."""
+        fingerprints = b"" if self.fingerprints is None else self.fingerprints.tobytes()
+        return hashlib.blake2b(self.labels.tobytes() + fingerprints, digest_size=16).hexdigest()
+
     def take(self, indices: NDArray[np.int64]) -> "Images":
         """Those at `indices`, in that order."""
         areas = None if self.areas is None else self.areas[indices]

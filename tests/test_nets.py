@@ -3,6 +3,7 @@ import math
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import gelu, max_pool2d
 
 from cifar_lightning.nets import CNN, Pixels, SpeedNet, Whitening
 from cifar_onnx import InputError
@@ -130,6 +131,26 @@ def test_speed_net_is_the_published_one() -> None:
     trained = {name: value for name, value in net.named_parameters() if value.requires_grad}
     assert sum(value.numel() for value in trained.values()) == 1_971_352
     assert {name.rpartition(".")[2] for name, value in trained.items() if value.ndim < 2} == {"bias"}
+
+
+def test_deeper_groups_are_those_of_airbench96() -> None:
+    net = SpeedNet(widths=(128, 384, 512), depth=3)
+    assert sum(value.numel() for value in net.parameters() if value.requires_grad) == 9_915_416
+    net, x = SpeedNet(7, (8, 16), depth=3).eval(), natural(4)
+    for layer in net.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            nn.init.normal_(layer.running_mean)
+    convolutions = [layer for layer in net.groups.modules() if isinstance(layer, nn.Conv2d)]
+    norms = [layer for layer in net.groups.modules() if isinstance(layer, nn.BatchNorm2d)]
+    assert len(convolutions) == len(norms) == 6
+    expected = gelu(net.whitening(x))
+    for first, second, third in ((0, 1, 2), (3, 4, 5)):
+        expected = gelu(norms[first](max_pool2d(convolutions[first](expected), 2)))
+        inner = gelu(norms[second](convolutions[second](expected)))
+        expected = gelu(expected + norms[third](convolutions[third](inner)))
+    assert torch.allclose(net(x), net.head(expected.amax((2, 3))), atol=1e-5)
+    with pytest.raises(InputError, match="depth is 1: a group of SpeedNet has at least 2 convolutions"):
+        SpeedNet(depth=1)
 
 
 def test_speed_net_takes_other_sizes_and_refuses_too_small_ones() -> None:

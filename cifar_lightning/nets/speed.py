@@ -19,6 +19,7 @@ class SpeedNet(nn.Module):
     A whitening layer, then for each width a group of two convolutions 3x3 'same' with batch normalisation and
     activation, the first of them halved by max pooling, then the maximum of each channel, and the logits. With the
     defaults, 1,971,352 parameters are trained. Convolutions start as the identity on their first channels.
+    Deeper groups, as in airbench96, have a residual connection past all convolutions but the first.
 
     Args:
         num_classes: `K`.
@@ -32,6 +33,7 @@ class SpeedNet(nn.Module):
             many times as long.
         components: how many principal components of the patches that layer takes, and their negatives; None is all.
             Grey pictures have but `kernel_size^2`: the others would be rounding, made large.
+        depth: convolutions in each group, at least 2.
     """
 
     def __init__(
@@ -44,21 +46,18 @@ class SpeedNet(nn.Module):
         activation: nn.Module | None = None,
         views: Literal[1, 2, 6] = 1,
         components: int | None = None,
+        depth: int = 2,
     ) -> None:
         super().__init__()
+        if depth < 2:
+            raise InputError(f"depth is {depth}: a group of SpeedNet has at least 2 convolutions")
         activation = activation or nn.GELU()
         self.views = views
         self.smallest = 2 ** len(widths)  # side of the first map that leaves one value to the last
         self.whitening = Whitening(kernel_size, stride, whitening_bias, components=components)
         self.groups = nn.Sequential(
             activation,
-            *(
-                nn.Sequential(
-                    *(_Convolution(i, o), nn.MaxPool2d(2), _Normalisation(o), activation),
-                    *(_Convolution(o, o), _Normalisation(o), activation),
-                )
-                for i, o in pairwise((self.whitening.filters, *widths))
-            ),
+            *(_group(i, o, depth, activation) for i, o in pairwise((self.whitening.filters, *widths))),
         )
         self.head = nn.Linear(widths[-1], num_classes, bias=False)
         nn.init.normal_(self.head.weight, std=1 / widths[-1])
@@ -88,6 +87,22 @@ class SpeedNet(nn.Module):
         x = max_pool2d(x, x.shape[2:]).flatten(1)  # (B, widths[-1])
         logits: Tensor = self.head(x)
         return logits
+
+
+def _group(i: int, o: int, depth: int, activation: nn.Module) -> nn.Sequential:
+    """Pixels `(B, i, S, S)` to `(B, o, S / 2, S / 2)`."""
+    first = (_Convolution(i, o), nn.MaxPool2d(2), _Normalisation(o), activation)
+    between = [layer for _ in range(depth - 2) for layer in (_Convolution(o, o), _Normalisation(o), activation)]
+    last = (*between, _Convolution(o, o), _Normalisation(o))
+    return nn.Sequential(*first, *((_Residual(*last),) if between else last), activation)
+
+
+class _Residual(nn.Sequential):
+    def forward(self, x: Tensor) -> Tensor:
+        y = x
+        for layer in self:
+            y = layer(y)
+        return x + y
 
 
 class _Convolution(nn.Conv2d):

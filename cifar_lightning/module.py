@@ -217,7 +217,7 @@ class Classifier(Measured):
         """Take up an epoch that was interrupted; the first process has the loss of all."""
         run = checkpoint["run"]
         self.validated, self._known = run["validated"], run["metrics"]
-        if self.trainer.is_global_zero:
+        if self._trainer and self._trainer.is_global_zero:  # there is none in load_from_checkpoint
             self.restore_loss(*run["train_loss"])
 
     def on_train_start(self) -> None:

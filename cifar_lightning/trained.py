@@ -1,4 +1,4 @@
-"""A trained model, rebuilt from its checkpoint beside the one that is trained."""
+"""A trained model, rebuilt from its checkpoint."""
 
 from argparse import ArgumentError
 
@@ -12,12 +12,12 @@ from cifar_lightning.trust import check_classes
 from cifar_onnx import InputError
 
 
-def load(path: str, classes: list[str]) -> Classifier:
+def load(path: str, classes: list[str] | None = None) -> Classifier:
     """The model of a checkpoint, on the CPU; no random generator is moved.
 
     Args:
         path: the checkpoint; its net is one of this project or its libraries.
-        classes: those that it must know, in their order.
+        classes: those that it must know, in their order; None is any.
 
     Raises:
         InputError: there is no such checkpoint, it is damaged, of another net, or knows other classes.
@@ -25,7 +25,7 @@ def load(path: str, classes: list[str]) -> Classifier:
     kept = checkpoints.load(path)
     check_classes(kept, path, advice="no other can be learnt from")
     known = kept["hyper_parameters"]
-    if known["classes"] != classes:
+    if classes is not None and known["classes"] != classes:
         raise InputError(f"{path} knows the classes {', '.join(known['classes'])}; the data has {', '.join(classes)}")
     try:
         with torch.random.fork_rng([]):

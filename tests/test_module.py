@@ -1,6 +1,7 @@
 from collections.abc import Callable
 from copy import deepcopy
 from functools import partial
+from pathlib import Path
 
 import lightning.pytorch as L
 import pytest
@@ -11,6 +12,8 @@ from torch import Tensor
 from torch.optim.lr_scheduler import CosineAnnealingLR, ExponentialLR, OneCycleLR, ReduceLROnPlateau
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from cifar_lightning import checkpoint as checkpoints
+from cifar_lightning import trained
 from cifar_lightning.augment import AlternatingMirror, Cutout, Mirror, ShiftedCrop
 from cifar_lightning.batch import Batch
 from cifar_lightning.data import Digits
@@ -239,6 +242,17 @@ def test_what_else_a_loss_calls_weight_is_not_taken_for_class_weights(weight: fl
     loss = torch.nn.L1Loss()
     loss.weight = weight  # type: ignore[assignment]
     assert Classifier(CLASSES, CNN(), loss=loss).loss is loss
+
+
+def test_a_checkpoint_becomes_a_model_again(checkpoint: Path) -> None:
+    """By this package, which lets no class be named that is not of its libraries, and by Lightning's own way."""
+    images = torch.from_numpy(Digits().images("val").pixels[:8]).permute(0, 3, 1, 2)
+    kept = checkpoints.load(checkpoint)["state_dict"]
+    fresh = Classifier(CLASSES, CNN())
+    fresh.load_state_dict(kept)
+    for model in (trained.load(str(checkpoint)), Classifier.load_from_checkpoint(checkpoint)):
+        assert model.classes == CLASSES
+        assert torch.equal(model.eval()(images), fresh.eval()(images))
 
 
 def test_the_rehearsal_changes_nothing() -> None:

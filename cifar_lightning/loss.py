@@ -40,7 +40,7 @@ class CrossEntropy(nn.CrossEntropyLoss):
         """Let the rule, if there is one, decide by the numbers of training images of each class, `(K,)`."""
         if self.rule is None:
             return
-        number = counts.clamp(min=1).double()
+        number = counts.cpu().clamp(min=1).double()  # which not every device knows (MPS)
         weights = 1 / number if self.rule == "inverse" else (1 - _BETA) / (1 - _BETA**number)
         self.register_buffer("weight", (weights / weights.mean()).float().to(counts.device), persistent=False)
 

@@ -14,6 +14,7 @@ import torch
 from jsonargparse import Namespace
 from lightning.fabric.plugins import CheckpointIO
 
+from cifar_lightning import runs
 from cifar_lightning.data import ImageData
 from cifar_lightning.files import write_whole
 from cifar_onnx import InputError, images
@@ -71,7 +72,7 @@ def load(path: str | Path) -> dict[str, Any]:
             # Explicitly, so that no environment variable can undo it.
             checkpoint: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
     except OSError as error:
-        kept = [*Path(path).glob("checkpoints/best.ckpt"), *Path(path).glob("version_*/checkpoints/best.ckpt")]
+        kept = [*Path(path).glob(runs.BEST), *Path(path).glob(f"version_*/{runs.BEST}")]
         newest = max(kept, key=lambda each: each.stat().st_mtime, default=None)
         advice = f": did you mean {newest}?" if newest else ""
         raise InputError(f"{path}: no such checkpoint ({error.strerror}){advice}") from None

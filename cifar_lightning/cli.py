@@ -147,10 +147,10 @@ class CLI(LightningCLI):
         given = config.trainer.logger
         loggers = list(given) if isinstance(given, Iterable) else [given] if isinstance(given, Logger) else []
         root = runs.folder(config.trainer.default_root_dir)
-        version = int(self.going_on.name.removeprefix("version_")) if self.going_on else None
+        version = runs.number(self.going_on) if self.going_on else None
         if rank() == 0 and not config.trainer.fast_dev_run:
             self.run = runs.Run(self.going_on) if self.going_on else runs.start(root, config.experiment)
-            version = self.run.version
+            version = runs.number(self.run.folder)
         for each in loggers:
             if isinstance(each, TensorBoardLogger) and each._version is None:  # of one name and number with the run
                 each._name, each._version = config.experiment if each._name == "lightning_logs" else each._name, version

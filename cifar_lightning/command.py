@@ -81,7 +81,7 @@ def read(words: Sequence[str], options: Iterable[str]) -> Command:
         going_on = runs.unfinished(root, experiment, rank())
         _say(f"going on with {going_on}" if going_on else _nothing(root / experiment))
     if going_on:
-        ckpt_path, own = going_on / "checkpoints" / "last.ckpt", going_on / "config.yaml"
+        ckpt_path, own = going_on / runs.LAST, going_on / "config.yaml"
         mapping(own)
         sources.append(str(own))
         made = commands(own)
@@ -123,10 +123,11 @@ def _classes_first(words: Sequence[str]) -> list[str]:
 
 def _nothing(parent: Path) -> str:
     """Why a new run begins."""
-    newest = parent / f"version_{max(runs.versions(parent), default=0)}"
-    last = newest / "checkpoints" / "last.ckpt"
-    ended = runs.facts(newest).get("finished") and last.exists()
-    longer = f", and to train the newest for longer, name it: --ckpt_path {last}" if ended else ""
+    longer = ""
+    if before := runs.folders(parent):
+        last = before[-1] / runs.LAST
+        if runs.facts(before[-1]).get("finished") and last.exists():
+            longer = f", and to train the newest for longer, name it: --ckpt_path {last}"
     return f"nothing to go on with in {parent}: a new run{longer}"
 
 

@@ -30,7 +30,7 @@ def reproduce(words: Sequence[str], fit: Callable[[Sequence[str]], runs.Run | No
     if len(words) != 1 or words[0].startswith("-"):
         raise InputError(USAGE)
     folder = Path(words[0])
-    config, last = folder / "config.yaml", folder / "checkpoints" / "last.ckpt"
+    config, last = folder / "config.yaml", folder / runs.LAST
     for path in (config, last):
         if not path.exists():
             raise InputError(f"{path} is not there: {USAGE}")
@@ -43,7 +43,7 @@ def reproduce(words: Sequence[str], fit: Callable[[Sequence[str]], runs.Run | No
     if run is None:
         return 0
     again = run.folder
-    after = checkpoints.load(again / "checkpoints" / "last.ckpt")
+    after = checkpoints.load(run.last)
     old, new = (digest(checkpoint["state_dict"]) for checkpoint in (before, after))
     print(f"weights of {folder}: sha256 {old}\nweights of {again}: sha256 {new}")
     if old == new:

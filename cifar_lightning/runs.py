@@ -15,6 +15,8 @@ from filelock import FileLock, Timeout
 from cifar_lightning.files import write_whole
 from cifar_onnx import InputError
 
+BEST, LAST = "checkpoints/best.ckpt", "checkpoints/last.ckpt"  # in a run's folder
+
 
 class Run:
     """The folder of one run of `fit`, held by this process until it ends, however it ends.
@@ -32,13 +34,9 @@ class Run:
         self._lock.acquire(timeout=0)
 
     @property
-    def version(self) -> int:
-        return int(self.folder.name.removeprefix("version_"))
-
-    @property
     def last(self) -> Path:
         """The last checkpoint that was kept to go on from."""
-        return self.folder / "checkpoints" / "last.ckpt"
+        return self.folder / LAST
 
     def metrics(self, steps: int, validated: bool, ended: dict[str, str] | None = None) -> list[dict[str, str]]:
         """The whole rows of metrics.csv that belong to the first `steps` steps.
@@ -114,13 +112,15 @@ def start(root: Path, experiment: str) -> Run:
     parent = root / experiment
     try:
         parent.mkdir(parents=True, exist_ok=True)
-        number = max(versions(parent), default=-1) + 1
+        before = folders(parent)
+        version = number(before[-1]) + 1 if before else 0
         while True:
             try:
-                (parent / f"version_{number}").mkdir()
-                return Run(parent / f"version_{number}")
+                new = parent / f"version_{version}"
+                new.mkdir()
+                return Run(new)
             except FileExistsError:  # another process was faster
-                number += 1
+                version += 1
     except OSError as error:
         where = error.filename or parent
         raise InputError(
@@ -137,10 +137,8 @@ def unfinished(root: Path, experiment: str, rank: int = 0) -> Path | None:
         experiment: name of the experiment.
         rank: of this process among those of one run; the first holds the folder for all.
     """
-    parent = root / experiment
-    for number in sorted(versions(parent), reverse=True):
-        run = parent / f"version_{number}"
-        if facts(run).get("finished") or not (run / "checkpoints" / "last.ckpt").exists():
+    for run in reversed(folders(root / experiment)):
+        if facts(run).get("finished") or not (run / LAST).exists():
             continue
         if rank == 0 and held(run):
             continue
@@ -157,10 +155,20 @@ def held(run: Path) -> bool:
         return True
 
 
-def versions(parent: Path) -> list[int]:
-    """Numbers of the runs of an experiment, whose folder is given."""
+def folders(parent: Path) -> list[Path]:
+    """The folders of the runs in that of an experiment, the newest last."""
     names = os.listdir(parent) if parent.is_dir() else []
-    return [int(name[8:]) for name in names if re.fullmatch(r"version_\d+", name)]
+    return sorted((parent / name for name in names if is_run(name)), key=number)
+
+
+def is_run(name: str) -> bool:
+    """Whether a folder of this name is that of a run."""
+    return re.fullmatch(r"version_\d+", name) is not None
+
+
+def number(run: Path) -> int:
+    """The number of a run, from its folder."""
+    return int(run.name.removeprefix("version_"))
 
 
 def facts(run: Path) -> dict[str, Any]:

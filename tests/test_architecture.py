@@ -77,7 +77,7 @@ LAW = {
         OURS + "calibration", OURS + "quantize", "cifar_lightning",
     },
     "cifar_lightning/checkpoint.py": {
-        "torch", "lightning.fabric", "jsonargparse", "cifar_onnx", OURS + "data", OURS + "files",
+        "torch", "lightning.fabric", "jsonargparse", "cifar_onnx", OURS + "data", OURS + "files", "cifar_lightning",
     },
     "cifar_lightning/trust.py": {
         "torch", "cifar_onnx", OURS + "augment", OURS + "mix", OURS + "data", OURS + "checkpoint",

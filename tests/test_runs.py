@@ -205,14 +205,14 @@ class TestGoingOn:
         held.release()
 
     def test_two_that_start_at_once_have_a_folder_each(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(runs, "versions", lambda _: [])  # both have looked before the first made its own
+        monkeypatch.setattr(runs, "folders", lambda _: [])  # both have looked before the first made its own
         first, second = runs.start(tmp_path, "x"), runs.start(tmp_path, "x")
-        assert (first.version, second.version) == (0, 1)
+        assert (runs.number(first.folder), runs.number(second.folder)) == (0, 1)
 
     def test_a_new_run_comes_after_the_newest_whatever_has_been_removed(self, tmp_path: Path) -> None:
         for name in ("version_7", "version_12.old"):
             (tmp_path / "x" / name).mkdir(parents=True)
-        assert runs.start(tmp_path, "x").version == 8
+        assert runs.number(runs.start(tmp_path, "x").folder) == 8
 
     def test_what_is_discarded_takes_its_empty_folders_along_and_no_others(self, tmp_path: Path) -> None:
         root = tmp_path / "mine" / "runs"

@@ -7,7 +7,7 @@ import lightning.pytorch as L
 import torch
 from lightning.pytorch.callbacks import Checkpoint
 
-from cifar_lightning import interruption
+from cifar_lightning import interruption, runs
 from cifar_lightning.arrival import Arrival, anywhere
 from cifar_lightning.interruption import Interrupted
 from cifar_onnx import InputError
@@ -38,7 +38,7 @@ class LastCheckpoint(Checkpoint):
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         folder = trainer.log_dir
-        self._path = Path(folder, "checkpoints", "last.ckpt") if folder and not trainer.fast_dev_run else None  # type: ignore[attr-defined]
+        self._path = Path(folder, runs.LAST) if folder and not trainer.fast_dev_run else None  # type: ignore[attr-defined]
 
     def _save(self, trainer: L.Trainer) -> None:
         if self._path:

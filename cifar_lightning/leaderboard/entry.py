@@ -5,7 +5,6 @@ import io
 import json
 import math
 import os
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -71,7 +70,7 @@ def find(place: Path) -> Iterator[Path]:
         return
     for folder, names, _ in os.walk(place, followlinks=True):
         here = Path(folder)
-        versions = [name for name in names if re.fullmatch(r"version_\d+", name)]
+        versions = [*filter(runs.is_run, names)]
         yield from (run for name in versions if any(((run := here / name) / file).exists() for file in _FILES))
         deep = len(here.relative_to(place).parts) >= _DEPTH - 1
         names[:] = [] if deep else [name for name in names if name not in versions and not name.startswith(".")]
@@ -123,7 +122,7 @@ def read(folder: Path, place: Path) -> Entry:
         test_accuracy_high=test_high,
         seconds=_number(facts.get("seconds")),
         parameters=_count(facts.get("parameters")),
-        checkpoint_mb=_size(folder / "checkpoints" / "best.ckpt") or _size(folder / "checkpoints" / "last.ckpt"),
+        checkpoint_mb=_size(folder / runs.BEST) or _size(folder / runs.LAST),
         onnx_mb=_size(folder / "model.onnx"),
         seed=_count(facts.get("seed", config.get("seed_everything"))),
         curve=[row["val/accuracy"] for row in rows if "val/accuracy" in row],

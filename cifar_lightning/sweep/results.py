@@ -10,6 +10,7 @@ from filelock import FileLock
 from optuna import Study
 from optuna.trial import FrozenTrial, TrialState
 
+from cifar_lightning import runs
 from cifar_lightning.files import write_whole
 from cifar_lightning.parser import load_yaml
 from cifar_lightning.sweep.pictures import draw
@@ -43,7 +44,7 @@ def write(study: Study, plan: Plan) -> None:
     print(f"wrote best.yaml, trials.csv, {', '.join(pictures)} in {plan.folder}")
     if running := len(trials) - len(ended):
         print(f"{running} more {'is' if running == 1 else 'are'} being tried by other processes")
-    config, kept = plan.folder / "best.yaml", Path(done[0].user_attrs["run"], "checkpoints", "best.ckpt")
+    config, kept = plan.folder / "best.yaml", Path(done[0].user_attrs["run"], runs.BEST)
     print("the best again:", shell.line("python", "-m", "cifar_lightning", "fit", "--config", config))
     print("next:", shell.line("python", "-m", "cifar_lightning", "test", "--ckpt_path", kept))
 

@@ -5,7 +5,6 @@ import inspect
 import re
 import sys
 from collections.abc import Iterable, Sequence
-from difflib import get_close_matches
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn
@@ -22,6 +21,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from cifar_lightning.augment import Augmentation
 from cifar_lightning.data import ImageData
 from cifar_lightning.mix import Mixing
+from cifar_lightning.suggestion import hint, nearest
 
 _load = get_loader("yaml")
 _COMMANDS = ("fit", "validate", "test", "predict", "export", "verify")
@@ -140,12 +140,6 @@ def explain(message: str, keys: Iterable[str], bases: Sequence[type] = _BASES, t
     return re.sub(r"\s*\n\s*(?:- )?", " ", message.replace("Parser key ", "").strip())
 
 
-def hint(name: str, valid: Iterable[str]) -> str:
-    """The end of a sentence: the closest of the valid names, if any is close."""
-    near = _nearest(name, valid)
-    return f": did you mean {near!r}?" if near else ""
-
-
 def _whole(key: str, typed: Sequence[str]) -> str:
     """A key as it was typed, of which a parser of a class says only the end."""
     options = {word[2:].partition("=")[0] for word in typed if word.startswith("--")}
@@ -170,31 +164,12 @@ def _hint_key(name: str, keys: Iterable[str]) -> str:
     if parts[0] in _COMMANDS:
         return f": leave {parts[0]!r} out, options of a command stand at the top of its file"
     for count in range(len(parts), 0, -1):
-        near = _nearest(".".join(parts[:count]), (key for key in keys if key.count(".") == count - 1))
+        near = nearest(".".join(parts[:count]), (key for key in keys if key.count(".") == count - 1))
         if near:
             return f": did you mean {'.'.join([near, *parts[count:]])!r}?"
     # Other programs have their options at the top, and call what is max_epochs here epochs.
     inside = sorted((key for key in keys if key.split(".")[-1] in (name, f"max_{name}")), key=len)
     return f": did you mean {inside[0]!r}?" if inside else ""
-
-
-def _nearest(name: str, valid: Iterable[str]) -> str | None:
-    """The closest of the valid names, if any is close: fewest typing errors first."""
-    close = get_close_matches(name, sorted(set(valid)), n=5)
-    return min(close, key=lambda other: _typing_errors(name, other), default=None)
-
-
-def _typing_errors(a: str, b: str) -> int:
-    """Letters to insert, delete, replace or swap with their neighbour to make `b` of `a` (Damerau 1964)."""
-    rows = [list(range(len(b) + 1))]
-    for i, x in enumerate(a, 1):
-        row = [i]
-        for j, y in enumerate(b, 1):
-            row.append(min(rows[-1][j] + 1, row[-1] + 1, rows[-1][j - 1] + (x != y)))
-            if i > 1 and j > 1 and x == b[j - 2] and a[i - 2] == y:
-                row[-1] = min(row[-1], rows[-2][j - 2] + 1)
-        rows.append(row)
-    return rows[-1][-1]
 
 
 def _names(class_path: str) -> list[str]:

@@ -18,7 +18,10 @@ OURS = "cifar_lightning."
 LAW = {
     "cifar_lightning/__main__.py": {"cifar_lightning", OURS + "main", OURS + "leaderboard"},
     "cifar_lightning/usage.py": set(),
-    "cifar_lightning/nets": {"torch", "torchvision", "timm", "safetensors", "cifar_onnx.errors", OURS + "nets"},
+    "cifar_lightning/suggestion.py": set(),
+    "cifar_lightning/nets": {
+        "torch", "torchvision", "timm", "safetensors", "cifar_onnx.errors", OURS + "nets", OURS + "suggestion",
+    },
     "cifar_lightning/augment.py": {"torch", "torchvision", "cifar_onnx.errors"},
     "cifar_lightning/mix.py": {"torch", "torchvision", "cifar_onnx.errors", OURS + "augment"},
     "cifar_lightning/batch.py": {"torch"},
@@ -64,7 +67,7 @@ LAW = {
     "cifar_lightning/files.py": {"cifar_onnx"},
     "cifar_lightning/runs.py": {"filelock", "cifar_onnx", OURS + "files"},
     "cifar_lightning/leaderboard": {
-        "yaml", "rich", "cifar_onnx", OURS + "files", OURS + "leaderboard", "cifar_lightning",
+        "yaml", "rich", "cifar_onnx", OURS + "files", OURS + "leaderboard", OURS + "suggestion", "cifar_lightning",
     },
     "cifar_lightning/graph.py": {"torch", "onnx", "onnx_ir", "cifar_onnx", OURS + "cam"},
     "cifar_lightning/cam.py": {"onnx"},
@@ -91,6 +94,7 @@ LAW = {
     },
     "cifar_lightning/parser.py": {
         "torch", "lightning", "yaml", "jsonargparse", OURS + "augment", OURS + "mix", OURS + "data",
+        OURS + "suggestion",
     },
     "cifar_lightning/judgement.py": {
         "torch", "lightning", "numpy", "cifar_onnx", OURS + "attacks", OURS + "calibration", OURS + "data",

@@ -4,7 +4,6 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from difflib import get_close_matches
 from pathlib import Path
 
 from rich.console import Console
@@ -13,6 +12,7 @@ from cifar_lightning.files import write_whole
 from cifar_lightning.leaderboard import table
 from cifar_lightning.leaderboard.board import NAMES, Board, ranked
 from cifar_lightning.leaderboard.entry import find, read
+from cifar_lightning.suggestion import nearest
 from cifar_onnx import InputError
 
 
@@ -90,7 +90,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _column(name: str) -> str:
     if name not in NAMES:
-        near = get_close_matches(name, NAMES, n=1)
-        advice = f"did you mean {near[0]!r}?" if near else f"take one of {', '.join(NAMES)}"
+        near = nearest(name, NAMES)
+        advice = f"did you mean {near!r}?" if near else f"take one of {', '.join(NAMES)}"
         raise argparse.ArgumentTypeError(f"there is no column {name!r}: {advice}")
     return name

@@ -2,15 +2,15 @@
 
 import urllib.error
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from difflib import get_close_matches
 from types import MethodType
 from typing import Any
 
 from torch import Tensor, nn
 
 from cifar_lightning.nets import weights as trained
+from cifar_lightning.suggestion import hint
 from cifar_onnx.errors import InputError
 
 _DECIDED = {"num_classes", "weights", "weights_backbone", "progress", "pretrained", "checkpoint_path", "cache_dir"}
@@ -192,12 +192,9 @@ class Timm(Named):
         return state
 
 
-def _check(name: str, known: Iterable[str], where: str, setting: str = "name") -> None:
-    known = list(known)
+def _check(name: str, known: Collection[str], where: str, setting: str = "name") -> None:
     if name not in known:
-        near = get_close_matches(name, known, n=1)
-        hint = f": did you mean {near[0]!r}?" if near else ""
-        raise InputError(f"model.net.{setting} {name!r} is not among {where}{hint}")
+        raise InputError(f"model.net.{setting} {name!r} is not among {where}{hint(name, known)}")
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from typing import Any
 from optuna import Trial
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from cifar_lightning.parser import hint
+from cifar_lightning.suggestion import hint
 from cifar_onnx import InputError
 
 

@@ -13,11 +13,12 @@ from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 
-from cifar_lightning import augment, distill, loss, mix, nets, rehearsal, runs  # noqa: F401  so that a config may name their classes without a module
+from cifar_lightning import augment, distill, loss, mix, nets, runs, settings  # noqa: F401  so that a config may name their classes without a module
 from cifar_lightning import checkpoint as checkpoints
 from cifar_lightning.callbacks import BestCheckpoint, LastCheckpoint, RunConfig
 from cifar_lightning.command import Command, rank, without
 from cifar_lightning.data import ImageData, ImageFolder
+from cifar_lightning.dry_run import dry_run
 from cifar_lightning.interruption import Interrupted
 from cifar_lightning.module import Classifier
 from cifar_lightning.trainer import Trainer
@@ -112,15 +113,15 @@ class CLI(LightningCLI):
         runs.check_name(config.experiment)
         if "init_args" not in config.model.net:  # where Lightning notes the number of classes, taken or not
             config.model.net.init_args = Namespace()  # type: ignore[no-untyped-call]
-        if any("ProgressBar" in each.class_path for each in rehearsal.asked_callbacks(config)):
+        if any("ProgressBar" in each.class_path for each in settings.asked_callbacks(config)):
             config.trainer.enable_progress_bar = True  # asked for, also where there is no terminal
         if self.subcommand == "fit":
             typed = (word[2:].partition("=")[0] for word in self.command.words if word.startswith("--"))
-            rehearsal.check_training(config, typed)
+            settings.check_training(config, typed)
 
     def instantiate_classes(self) -> None:
         try:
-            rehearsal.check_trainer(self.config[self.subcommand])
+            settings.check_trainer(self.config[self.subcommand])
             super().instantiate_classes()
         except Exception as error:  # jsonargparse wraps what a constructor says of its arguments in many messages
             cause = _innermost(error)
@@ -166,12 +167,12 @@ class CLI(LightningCLI):
 
     def before_fit(self) -> None:
         self.trainer.check_launcher("fit")  # type: ignore[attr-defined]
-        rehearsal.check_monitors(self.trainer.callbacks, self.model)  # type: ignore[attr-defined]
+        settings.check_monitors(self.trainer.callbacks, self.model)  # type: ignore[attr-defined]
         device = self.trainer.strategy.root_device
-        rehearsal.check_compilation(self.model.compile_mode, self.trainer)
-        rehearsal.check_precision(self.trainer.precision, device)
+        settings.check_compilation(self.model.compile_mode, self.trainer)
+        settings.check_precision(self.trainer.precision, device)
         self.model.begin(resumed=self.checkpoint is not None)
-        rehearsal.rehearse(self.model, self.datamodule, device)
+        dry_run(self.model, self.datamodule, device)
         if self.trainer.is_global_zero:
             print(self.datamodule, flush=True)
         for callback in self.trainer.checkpoint_callbacks:
@@ -219,8 +220,8 @@ class CLI(LightningCLI):
 
     def _custom(self) -> list[str]:
         """Further options that a command with a checkpoint of this run needs, whose classes may be the user's own."""
-        settings = [dict(each.hparams) for each in (self.model, self.datamodule)]
-        if not self.run or not is_custom(settings):
+        hparams = [dict(each.hparams) for each in (self.model, self.datamodule)]
+        if not self.run or not is_custom(hparams):
             return []
         return ["--allow_custom_classes", "--config", str(_short(self.run.folder / "config.yaml"))]
 

@@ -42,10 +42,10 @@ LAW = {
         "torch", "lightning", "cifar_onnx", OURS + "module", OURS + "parser", OURS + "trust", "cifar_lightning",
     },
     "cifar_lightning/distill.py": {"torch", "cifar_onnx", OURS + "loss", OURS + "module", "cifar_lightning"},
-    "cifar_lightning/rehearsal.py": {
-        "torch", "lightning", "jsonargparse", "cifar_onnx", OURS + "batch", OURS + "callbacks", OURS + "data",
-        OURS + "module",
+    "cifar_lightning/settings.py": {
+        "torch", "lightning", "jsonargparse", "cifar_onnx", OURS + "callbacks", OURS + "module",
     },
+    "cifar_lightning/dry_run.py": {"torch", "cifar_onnx", OURS + "batch", OURS + "data", OURS + "module"},
     "cifar_lightning/finite.py": {"torch", "lightning", OURS + "arrival"},
     "cifar_lightning/arrival.py": {"torch"},
     "cifar_lightning/command.py": {
@@ -57,7 +57,7 @@ LAW = {
     },
     "cifar_lightning/sweep": {
         "optuna", "sqlalchemy", "lightning", "torch", "jsonargparse", "yaml", "filelock", "rich", "numpy", "matplotlib",
-        "cifar_onnx", OURS + "main", OURS + "cli", OURS + "command", OURS + "parser", OURS + "rehearsal",
+        "cifar_onnx", OURS + "main", OURS + "cli", OURS + "command", OURS + "parser", OURS + "settings",
         OURS + "module", OURS + "finite", OURS + "interruption", OURS + "files", OURS + "sweep",
         OURS + "leaderboard.differences",
         "cifar_lightning",

@@ -17,12 +17,12 @@ from cifar_lightning import trained
 from cifar_lightning.augment import AlternatingMirror, Cutout, Mirror, ShiftedCrop
 from cifar_lightning.batch import Batch
 from cifar_lightning.data import Digits
+from cifar_lightning.dry_run import dry_run
 from cifar_lightning.finite import LossWatch
 from cifar_lightning.loss import CrossEntropy
 from cifar_lightning.module import Classifier
 from cifar_lightning.nets import CNN, SpeedNet, Whitening
 from cifar_lightning.optim import MuonSGD, WarmupLinear
-from cifar_lightning.rehearsal import rehearse
 from cifar_onnx import InputError
 
 CLASSES = list("0123456789")
@@ -255,11 +255,11 @@ def test_a_checkpoint_becomes_a_model_again(checkpoint: Path) -> None:
         assert torch.equal(model.eval()(images), fresh.eval()(images))
 
 
-def test_the_rehearsal_changes_nothing() -> None:
+def test_the_dry_run_changes_nothing() -> None:
     model = Classifier(["a", "b"], CNN(2), scheduler=partial(ExponentialLR, gamma=0.5))
     data = Digits(augment=[ShiftedCrop(4)])
     before, drawn = deepcopy(model.state_dict()), torch.get_rng_state()
-    rehearse(model, data, torch.device("cpu"))
+    dry_run(model, data, torch.device("cpu"))
     assert torch.equal(drawn, torch.get_rng_state())
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
     assert model.training

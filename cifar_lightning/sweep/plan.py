@@ -26,7 +26,7 @@ from cifar_lightning.leaderboard.differences import short
 from cifar_lightning.main import run
 from cifar_lightning.module import Classifier
 from cifar_lightning.parser import Parser, load_yaml
-from cifar_lightning.rehearsal import asked_callbacks, check_monitors, check_training
+from cifar_lightning.settings import asked_callbacks, check_monitors, check_training
 from cifar_lightning.sweep import space as spaces
 from cifar_lightning.sweep.space import Choice, Range, Space
 from cifar_onnx import InputError

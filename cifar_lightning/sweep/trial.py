@@ -15,7 +15,7 @@ from cifar_lightning import interruption
 from cifar_lightning.finite import NotFiniteError
 from cifar_lightning.interruption import Interrupted
 from cifar_lightning.main import mistake, run
-from cifar_lightning.rehearsal import quiet
+from cifar_lightning.settings import quiet
 from cifar_lightning.sweep import space as spaces
 from cifar_lightning.sweep.plan import Plan
 from cifar_onnx import InputError

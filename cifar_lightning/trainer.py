@@ -60,7 +60,7 @@ class Trainer(L.Trainer):
             resamples: of the bootstrap.
         """
         # These take seconds to import, and no other command needs them.
-        from cifar_lightning.judgement import judge
+        from cifar_lightning.evaluation import evaluate
         from cifar_onnx.evaluation import tables
         from cifar_onnx.evaluation.commands import publish
         from cifar_onnx.evaluation.slices import Groups
@@ -84,7 +84,16 @@ class Trainer(L.Trainer):
             print(f"the test set is {len(images):,} pictures of {place}, which fit {uses}")
         if (count := len(model.tested[0])) < len(images):
             print(f"only {count:,} of {len(images):,} images are judged")
-        evaluation, run = judge(self, model, datamodule, ckpt_path, listed, corruptions, attacks or [], resamples)
+        evaluation, run = evaluate(
+            self,
+            model,
+            datamodule,
+            ckpt_path,
+            groups=listed,
+            corruptions=corruptions,
+            attacks=attacks or [],
+            resamples=resamples,
+        )
         publish(evaluation, folder, partial(occlusion, lambda batch: run(batch)[0]))
 
     def predict(  # type: ignore[override]
@@ -142,7 +151,8 @@ class Trainer(L.Trainer):
             triton: folder for a Triton model repository with the file.
         """
         from cifar_lightning.calibration import calibrate
-        from cifar_lightning.handover import write_card, write_triton
+        from cifar_lightning.model_card import write_card
+        from cifar_lightning.triton_server import write_triton
 
         assert ckpt_path is not None
         checkpoint = checkpoints.load(ckpt_path)

@@ -85,7 +85,8 @@ LAW = {
     "cifar_lightning/trust.py": {
         "torch", "cifar_onnx", OURS + "augment", OURS + "mix", OURS + "data", OURS + "checkpoint",
     },
-    "cifar_lightning/handover.py": {"yaml", "cifar_onnx"},
+    "cifar_lightning/model_card.py": {"yaml", "cifar_onnx"},
+    "cifar_lightning/triton_server.py": {"cifar_onnx"},
     "cifar_lightning/reproduce.py": {"torch", "cifar_onnx", "cifar_lightning"},
     "cifar_lightning/quantize.py": {"numpy", "onnx", "onnx_ir", "onnxruntime", "cifar_onnx"},
     "cifar_lightning/familiarity.py": {"torch", "numpy"},
@@ -96,7 +97,7 @@ LAW = {
         "torch", "lightning", "yaml", "jsonargparse", OURS + "augment", OURS + "mix", OURS + "data",
         OURS + "suggestion",
     },
-    "cifar_lightning/judgement.py": {
+    "cifar_lightning/evaluation.py": {
         "torch", "lightning", "numpy", "cifar_onnx", OURS + "attacks", OURS + "calibration", OURS + "data",
         OURS + "familiarity", OURS + "module", "cifar_lightning",
     },

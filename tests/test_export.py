@@ -27,7 +27,7 @@ from cifar_lightning import checkpoint as checkpoints
 from cifar_lightning.data.images import Sample
 from cifar_lightning.export import _cost, export
 from cifar_lightning.familiarity import Energy, Scored
-from cifar_lightning.handover import write_card
+from cifar_lightning.model_card import write_card
 from cifar_lightning.nets import CNN, Pixels, SpeedNet
 from cifar_lightning.parity import ParityError, Report, against, by_torch, compare
 from cifar_onnx import Classifier, InputError, contract, guard, images

@@ -1,4 +1,4 @@
-"""What a sweep comes to: a table of its trials, the config of the best one, and pictures."""
+"""What a sweep comes to: a table of its trials, the config of the best one, and charts."""
 
 import csv
 import io
@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 from cifar_lightning import runs
 from cifar_lightning.files import write_whole
 from cifar_lightning.parser import load_yaml
-from cifar_lightning.sweep.pictures import draw
+from cifar_lightning.sweep.charts import draw
 from cifar_lightning.sweep.plan import Plan
 from cifar_lightning.sweep.study import counted, failed
 from cifar_onnx import InputError, shell
@@ -23,7 +23,7 @@ _WIDTH = 24  # letters of a value there
 
 
 def write(study: Study, plan: Plan) -> None:
-    """Write best.yaml, trials.csv and pictures, and print a table.
+    """Write best.yaml, trials.csv and charts, and print a table.
 
     Raises:
         InputError: every trial has failed.
@@ -39,9 +39,9 @@ def write(study: Study, plan: Plan) -> None:
     with FileLock(plan.folder / ".results.lock"):  # two processes may come to the end at the same time
         write_whole(plan.folder / "trials.csv", _csv(ended, plan).encode())
         write_whole(plan.folder / "best.yaml", _config(done[0], len(ended), plan).encode())
-        pictures = draw(study, ended, plan)
+        charts = draw(study, ended, plan)
     print(f"\n{_table(done[:_BEST], plan)}\n")
-    print(f"wrote best.yaml, trials.csv, {', '.join(pictures)} in {plan.folder}")
+    print(f"wrote best.yaml, trials.csv, {', '.join(charts)} in {plan.folder}")
     if running := len(trials) - len(ended):
         print(f"{running} more {'is' if running == 1 else 'are'} being tried by other processes")
     config, kept = plan.folder / "best.yaml", Path(done[0].user_attrs["run"], runs.BEST)

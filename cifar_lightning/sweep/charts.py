@@ -1,4 +1,4 @@
-"""Pictures of a sweep: how it went, which keys mattered, and where the good values are.
+"""Charts of a sweep: how it went, which keys mattered, and where the good values are.
 
 They are SVG files in the text colour of the page that shows them, so that they can be read on light and dark.
 """

@@ -1,23 +1,18 @@
-"""What goes with a model file: a model card for people, and a model repository for Triton.
+"""The model card beside a model file, for people and for the Hugging Face hub.
 
-https://huggingface.co/docs/hub/model-cards and
-https://docs.nvidia.com/deeplearning/triton-inference-server/user-guide/docs/user_guide/model_repository.html
+https://huggingface.co/docs/hub/model-cards
 """
 
 import csv
 import json
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from cifar_onnx import InputError, contract
-from cifar_onnx.contract import Contract
+from cifar_onnx import contract
 from cifar_onnx.evaluation.templates import render
-
-BATCH, DELAY = 32, 2000  # pictures that Triton runs together at most, and microseconds that it waits for more
 
 
 def write_card(model: Path, name: str, report: Path, checkpoint: str, license_name: str | None) -> Path:
@@ -78,39 +73,3 @@ def _tested(report: Path, checkpoint: str) -> Mapping[str, Any] | None:
         # As cells of a table in Markdown.
         rows = [[" ".join(cell.split()).replace("|", r"\|") for cell in row] for row in csv.reader(file)]
     return {**found, "per_class": rows[1:]}
-
-
-def write_triton(model: Path, name: str, folder: Path) -> Path:
-    """Write a model repository for Triton's onnxruntime backend: `<folder>/<name>/1/model.onnx` and `config.pbtxt`.
-
-    Raises:
-        InputError: the folder cannot be written.
-    """
-    known = contract.read(model)[1]
-    place = folder / name
-    try:
-        (place / "1").mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(model, place / "1" / "model.onnx")
-        (place / "labels.txt").write_text("".join(f"{each}\n" for each in known.classes), encoding="utf-8")
-        (place / "config.pbtxt").write_text(_config(name, known), encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{folder} cannot be written ({error.strerror}): name another folder with --triton") from None
-    return place
-
-
-def _config(name: str, known: Contract) -> str:
-    count = len(known.classes)
-    return f"""\
-name: {json.dumps(name)}
-backend: "onnxruntime"
-max_batch_size: {BATCH}
-input [
-  {{ name: "image" data_type: TYPE_UINT8 dims: [ -1, -1, 3 ] }}
-]
-output [
-  {{ name: "logits" data_type: TYPE_FP32 dims: [ {count} ] }},
-  {{ name: "probabilities" data_type: TYPE_FP32 dims: [ {count} ] label_filename: "labels.txt" }},
-  {{ name: "familiarity" data_type: TYPE_FP32 dims: [ 1 ] reshape {{ shape: [ ] }} }}
-]
-dynamic_batching {{ max_queue_delay_microseconds: {DELAY} }}
-"""

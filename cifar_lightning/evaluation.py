@@ -1,4 +1,4 @@
-"""What is known of a model after its test: the evaluation that `python -m cifar_onnx evaluate` makes, of a checkpoint.
+"""The evaluation of a checkpoint after its test, as `python -m cifar_onnx evaluate` makes it of a file.
 
 Notation: `B` batch, `S` side of the images in pixels, `K` classes.
 """
@@ -27,17 +27,18 @@ from cifar_onnx.evaluation.slices import Groups, slicings
 from cifar_onnx.images import Pixels
 
 
-def judge(
+def evaluate(
     trainer: L.Trainer,
     model: Classifier,
     datamodule: ImageData,
     ckpt_path: str,
+    *,
     groups: Groups | None,
     corruptions: bool,
     attacks: Sequence[float],
     resamples: int,
 ) -> tuple[Evaluation, Answers]:
-    """Judge a model that has just been tested.
+    """Evaluate a model that has just been tested.
 
     Args:
         trainer: that has tested it.

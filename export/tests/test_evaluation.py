@@ -19,7 +19,7 @@ from sklearn.datasets import load_digits
 
 from cifar_onnx import Classifier, InputError, contract
 from cifar_onnx.__main__ import main
-from cifar_onnx.evaluation import commands
+from cifar_onnx.evaluation import commands, subject
 from cifar_onnx.evaluation import outcome as outcomes
 from cifar_onnx.evaluation.bootstrap import Bootstrap, draw
 from cifar_onnx.evaluation.compare import Comparison, bounds, latency, same_classes
@@ -330,11 +330,11 @@ class TestForeign:
     def test_a_file_of_names_is_what_people_write(self, tmp_path: Path) -> None:
         path = tmp_path / "names.txt"
         path.write_bytes("cat\r\n dog \r\n\r\n".encode("utf-8-sig"))
-        assert commands._names(str(path)) == ["cat", "dog"]
-        assert commands._names("cat, dog,") == ["cat", "dog"]
+        assert subject._names(str(path)) == ["cat", "dog"]
+        assert subject._names("cat, dog,") == ["cat", "dog"]
         path.write_bytes(b"caf\xe9\n")
         with pytest.raises(InputError, match=r"names\.txt is not text in UTF-8"):
-            commands._names(str(path))
+            subject._names(str(path))
 
     def test_it_is_not_asked_what_it_does_not_know(
         self, foreign: str, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

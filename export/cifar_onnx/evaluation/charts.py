@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cifar_onnx.evaluation.evaluation import OfClass
+from cifar_onnx.evaluation.evaluation import ClassMetrics
 from cifar_onnx.evaluation.metrics import BINS, calibration, confusion
 from cifar_onnx.evaluation.outcome import Floats, Integers, Outcome
 from cifar_onnx.images import Pixels
@@ -65,13 +65,13 @@ class Charts:
 
     cells: list[list[tuple[int, float]]] | None
     shades: Pixels | None
-    classes: list[OfClass]
+    classes: list[ClassMetrics]
     bins: list[Bin]
     most: float
     coverage: Curve
 
 
-def charts(outcome: Outcome, classes: Sequence[OfClass]) -> Charts:
+def charts(outcome: Outcome, classes: Sequence[ClassMetrics]) -> Charts:
     """The charts of an outcome, with how each class fares."""
     table = confusion(outcome)
     shades = np.sqrt(table / np.maximum(table.sum(axis=1, keepdims=True), 1))  # the root shows the few mistakes, too

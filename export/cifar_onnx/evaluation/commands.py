@@ -1,115 +1,28 @@
 """What `python -m cifar_onnx evaluate` and `compare` do, and what `python -m cifar_lightning test` ends with."""
 
 import argparse
-from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
-import numpy as np
-import onnxruntime
-from numpy.typing import NDArray
-
-from cifar_onnx import Classifier
 from cifar_onnx.commands import say
-from cifar_onnx.contract import Contract
-from cifar_onnx.errors import InputError, NoContractError
+from cifar_onnx.errors import InputError
 from cifar_onnx.evaluation import report, tables
 from cifar_onnx.evaluation.bootstrap import Bootstrap, draw
 from cifar_onnx.evaluation.compare import Comparison, bounds, latency, same_classes
 from cifar_onnx.evaluation.evaluation import Evaluation
-from cifar_onnx.evaluation.foreign import ForeignClassifier
 from cifar_onnx.evaluation.metrics import SCALES, words
-from cifar_onnx.evaluation.outcome import Answers, Logits, answer, squares
+from cifar_onnx.evaluation.outcome import answer, squares
 from cifar_onnx.evaluation.reliability import reliability
 from cifar_onnx.evaluation.report import Maps
 from cifar_onnx.evaluation.robustness import under_corruptions
 from cifar_onnx.evaluation.slices import Groups, slicings
-from cifar_onnx.explain import occlusion
-from cifar_onnx.images import Pixels, ResizeMode
+from cifar_onnx.evaluation.subject import subjects
 
 _SHOWN = ("accuracy", "f1_macro", "negative_log_likelihood", "expected_calibration_error")
 
 
-class Subject:
-    """A model to be judged, with a contract or without.
-
-    Args:
-        path: its file.
-        options: of the command line; classes, mean, std, size and resize are those of a file without a contract.
-    """
-
-    def __init__(self, path: str, options: argparse.Namespace) -> None:
-        self.path = Path(path)
-        self.contract: Contract | None = None
-        self.run: Answers
-        self.logits: Logits
-        self.explain: Maps
-        self.mode: ResizeMode
-        providers, threads = options.provider or ("cpu",), options.threads
-        try:
-            classifier = Classifier(path, providers=providers, threads=threads)
-        except NoContractError:
-            if not options.classes:
-                raise InputError(
-                    f"{path} holds no contract: say what it answers and takes with --classes, --mean, --std and --size"
-                ) from None
-            foreign = ForeignClassifier(
-                *(path, _names(options.classes), options.mean, options.std, options.size),
-                providers=providers,
-                threads=threads,
-            )
-            self.foreign, digest = True, ""
-            self.classes, self.size, self.mode = foreign.classes, foreign.size, options.resize or "stretch"
-            self.run, self.logits = lambda batch: (foreign.logits(batch), None), foreign.logits
-            self.explain, self.by_occlusion = partial(occlusion, foreign.logits), True
-        else:
-            self.contract = contract = classifier.contract
-            self.foreign, digest = False, contract.digest
-            self.classes, self.size, self.mode = contract.classes, contract.size, contract.resize
-            temperature = np.float32(contract.temperature)
-
-            def run(batch: Pixels) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-                logits, _, familiarity = classifier.run(batch)
-                return logits / temperature, familiarity
-
-            self.run, self.logits = run, lambda batch: run(batch)[0]
-            self.explain = lambda pixels, k: classifier.explain(pixels, contract.classes[k])
-            self.by_occlusion = not classifier.has_maps
-        self.facts = {
-            "file": str(self.path),
-            "size": f"{self.path.stat().st_size / 1e6:.2f} MB",
-            **({"digest": digest} if digest else {}),
-            "input": f"{self.size} x {self.size} pixels ({self.mode})",
-            "maps by": "occlusion" if self.by_occlusion else "class activation",
-            "run by": f"onnxruntime {onnxruntime.__version__} on {providers[0]}",
-        }
-
-
-def _subjects(paths: Sequence[str], options: argparse.Namespace) -> list[Subject]:
-    subjects = [Subject(path, options) for path in paths]
-    given = [f"--{name}" for name in ("classes", "mean", "std", "size", "resize") if getattr(options, name)]
-    if given and not any(subject.foreign for subject in subjects):
-        raise InputError(f"{given[0]} is for files without a contract: {' and '.join(paths)} came with one")
-    return subjects
-
-
-def _names(text: str) -> list[str]:
-    """Class names: the lines of a file, or words with commas between them."""
-    if "," in text:
-        lines = text.split(",")
-    elif not Path(text).is_file():
-        raise InputError(f"--classes {text}: no such file, and no names with commas between them")
-    else:
-        try:
-            lines = Path(text).read_text(encoding="utf-8-sig").splitlines()
-        except UnicodeDecodeError as error:
-            raise InputError(f"{text} is not text in UTF-8: {error}") from None
-    return [line.strip() for line in lines if line.strip()]
-
-
 def evaluate(options: argparse.Namespace) -> int:
     """Judge a model by the pictures in a folder."""
-    (subject,), folder, output = _subjects([options.model], options), Path(options.folder), Path(options.output)
+    (subject,), folder, output = subjects([options.model], options), Path(options.folder), Path(options.output)
     tables.prepare(output)
     groups = Groups(Path(options.groups)) if options.groups else None
     known, others = subject.contract, None
@@ -133,16 +46,16 @@ def evaluate(options: argparse.Namespace) -> int:
 
 def compare(options: argparse.Namespace) -> int:
     """Hold two models against each other; 1 where a bound is broken."""
-    subjects, folder, output = _subjects([options.a, options.b], options), Path(options.folder), Path(options.output)
+    models, folder, output = subjects([options.a, options.b], options), Path(options.folder), Path(options.output)
     tables.prepare(output)
-    same_classes(*(each.classes for each in subjects))
-    outcomes = [answer(folder, each.classes, each.size, each.mode, each.run, keep=False) for each in subjects]
+    same_classes(*(each.classes for each in models))
+    outcomes = [answer(folder, each.classes, each.size, each.mode, each.run, keep=False) for each in models]
     a, b = outcomes
     comparison = Comparison(a, b, draw(len(a.labels), options.resamples))
-    milliseconds = latency([(each.logits, each.size) for each in subjects])
-    sizes = [each.path.stat().st_size / 1e6 for each in subjects]
+    milliseconds = latency([(each.logits, each.size) for each in models])
+    sizes = [each.path.stat().st_size / 1e6 for each in models]
     broken = bounds(comparison, options.max_drop, options.no_class_below)
-    tables.write_comparison(comparison, [str(each.path) for each in subjects], sizes, milliseconds, broken, output)
+    tables.write_comparison(comparison, [str(each.path) for each in models], sizes, milliseconds, broken, output)
 
     points = [f"{100 * value:+.2f}" for value in vars(comparison.change).values()]
     print(f"{'':<10} {'A':>12} {'B':>12}")

@@ -19,7 +19,7 @@ _LEVEL = 0.05  # of significance
 
 
 @dataclass(frozen=True)
-class OfClass:
+class RecallChange:
     """Recall of a class by both models, and its change with a paired interval."""
 
     name: str
@@ -72,7 +72,7 @@ class Comparison:
         return "B is better" if self.change.value > 0 else "B is worse"
 
     @cached_property
-    def classes(self) -> list[OfClass]:
+    def classes(self) -> list[RecallChange]:
         """Every class that has pictures."""
         present = np.unique(self.a.labels)
         members = self.a.labels[:, None] == present
@@ -80,7 +80,7 @@ class Comparison:
             (members * each.correct[:, None]).sum(axis=0) / members.sum(axis=0) for each in (self.a, self.b)
         )
         return [
-            OfClass(self.a.classes[k], *columns)
+            RecallChange(self.a.classes[k], *columns)
             for k, *columns in zip(
                 present.tolist(),
                 members.sum(axis=0).tolist(),

@@ -16,7 +16,7 @@ from cifar_onnx.evaluation.slices import Slicing
 
 
 @dataclass(frozen=True)
-class OfClass:
+class ClassMetrics:
     """How one class fares.
 
     Attributes:
@@ -69,12 +69,12 @@ class Evaluation:
         return self.bootstrap.estimates
 
     @cached_property
-    def classes(self) -> list[OfClass]:
+    def classes(self) -> list[ClassMetrics]:
         """How each class fares."""
         return by_class(self.outcome, self.bootstrap)
 
 
-def by_class(outcome: Outcome, bootstrap: Bootstrap) -> list[OfClass]:
+def by_class(outcome: Outcome, bootstrap: Bootstrap) -> list[ClassMetrics]:
     """Every class of the model, also those without a picture."""
     classes = np.arange(len(outcome.classes))
     columns = precision_recall_fscore_support(outcome.labels, outcome.predictions, labels=classes, zero_division=0)
@@ -82,7 +82,7 @@ def by_class(outcome: Outcome, bootstrap: Bootstrap) -> list[OfClass]:
     np.fill_diagonal(wrong, 0)
     intervals = bootstrap.shares(outcome.correct, outcome.labels[:, None] == classes)
     return [
-        OfClass(
+        ClassMetrics(
             name,
             int(support),
             float(precision),

@@ -1,0 +1,140 @@
+"""A model to be judged: an exported file, or any other ONNX classifier with what the command line says of it."""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from cifar_onnx import Classifier
+from cifar_onnx.contract import Contract
+from cifar_onnx.errors import InputError, NoContractError
+from cifar_onnx.evaluation.foreign import ForeignClassifier
+from cifar_onnx.evaluation.outcome import Answers
+from cifar_onnx.evaluation.report import Maps
+from cifar_onnx.explain import occlusion
+from cifar_onnx.images import Pixels, ResizeMode
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model to be judged.
+
+    Attributes:
+        path: its file.
+        provider: what onnxruntime runs it on.
+        classes: names, in the order of the logits.
+        size: side in pixels of the square that the net sees.
+        mode: how a picture becomes that square.
+        run: the net.
+        explain: what in a picture spoke for a class.
+        by_occlusion: how it does that; else by class activation maps.
+        contract: what the file says of itself; None of one that does not.
+    """
+
+    path: Path
+    provider: str
+    classes: Sequence[str]
+    size: int
+    mode: ResizeMode
+    run: Answers
+    explain: Maps
+    by_occlusion: bool
+    contract: Contract | None = None
+
+    def logits(self, batch: Pixels) -> NDArray[np.float32]:
+        """The net's logits `(B, K)`, divided by the temperature, of uint8 `(B, S, S, 3)`."""
+        return self.run(batch)[0]
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """What a report says of it."""
+        return {
+            "file": str(self.path),
+            "size": f"{self.path.stat().st_size / 1e6:.2f} MB",
+            **({"digest": self.contract.digest} if self.contract else {}),
+            "input": f"{self.size} x {self.size} pixels ({self.mode})",
+            "maps by": "occlusion" if self.by_occlusion else "class activation",
+            "run by": f"onnxruntime {onnxruntime.__version__} on {self.provider}",
+        }
+
+
+def subjects(paths: Sequence[str], options: argparse.Namespace) -> list[Subject]:
+    """The models in some files.
+
+    Args:
+        paths: of the files.
+        options: of the command line; classes, mean, std, size and resize are those of files without a contract.
+
+    Raises:
+        InputError: one cannot be judged, or these options are given and every file has a contract.
+    """
+    found = [_subject(path, options) for path in paths]
+    given = [f"--{name}" for name in ("classes", "mean", "std", "size", "resize") if getattr(options, name)]
+    if given and all(each.contract for each in found):
+        raise InputError(f"{given[0]} is for files without a contract: {' and '.join(paths)} came with one")
+    return found
+
+
+def _subject(path: str, options: argparse.Namespace) -> Subject:
+    providers = options.provider or ("cpu",)
+    settings: dict[str, Any] = {"providers": providers, "threads": options.threads}
+    try:
+        classifier = Classifier(path, **settings)
+    except NoContractError:
+        return _foreign(path, options, settings)
+    contract = classifier.contract
+    temperature = np.float32(contract.temperature)
+
+    def run(batch: Pixels) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        logits, _, familiarity = classifier.run(batch)
+        return logits / temperature, familiarity
+
+    return Subject(
+        Path(path),
+        providers[0],
+        contract.classes,
+        contract.size,
+        contract.resize,
+        run,
+        lambda pixels, k: classifier.explain(pixels, contract.classes[k]),
+        not classifier.has_maps,
+        contract,
+    )
+
+
+def _foreign(path: str, options: argparse.Namespace, settings: dict[str, Any]) -> Subject:
+    if not options.classes:
+        raise InputError(
+            f"{path} holds no contract: say what it answers and takes with --classes, --mean, --std and --size"
+        )
+    net = ForeignClassifier(path, _names(options.classes), options.mean, options.std, options.size, **settings)
+    return Subject(
+        Path(path),
+        settings["providers"][0],
+        net.classes,
+        net.size,
+        options.resize or "stretch",
+        lambda batch: (net.logits(batch), None),
+        partial(occlusion, net.logits),
+        by_occlusion=True,
+    )
+
+
+def _names(text: str) -> list[str]:
+    """Class names: the lines of a file, or words with commas between them."""
+    if "," in text:
+        lines = text.split(",")
+    elif not Path(text).is_file():
+        raise InputError(f"--classes {text}: no such file, and no names with commas between them")
+    else:
+        try:
+            lines = Path(text).read_text(encoding="utf-8-sig").splitlines()
+        except UnicodeDecodeError as error:
+            raise InputError(f"{text} is not text in UTF-8: {error}") from None
+    return [line.strip() for line in lines if line.strip()]

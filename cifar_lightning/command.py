@@ -73,18 +73,14 @@ def read(words: Sequence[str], options: Iterable[str]) -> Command:
     settings = _settings(words, configs)
     ckpt_path, going_on = settings.get("ckpt_path"), None
     line, digest = shlex.join(typed), _digest(configs)
-    sources = list(configs)
+    sources = configs
     if words[:1] == ["fit"] and ckpt_path == "last":
-        root, experiment = runs.folder(settings.get("trainer.default_root_dir")), settings["experiment"]
-        ckpt_path = None
-        runs.check_name(experiment)
-        going_on = runs.unfinished(root, experiment, rank())
-        _say(f"going on with {going_on}" if going_on else _nothing(root / experiment))
+        going_on = _unfinished(settings)
+        ckpt_path = going_on / runs.LAST if going_on else None
     if going_on:
-        ckpt_path, own = going_on / runs.LAST, going_on / "config.yaml"
+        own = going_on / "config.yaml"
         mapping(own)
-        sources.append(str(own))
-        made = commands(own)
+        sources, made = [*configs, str(own)], commands(own)
         if made.get(line) == digest:  # has been done: lists must not be appended to once more
             configs, rest = [str(own)], [*rest[:1], *shown]
         elif line in made:  # nor to those that are in there
@@ -121,14 +117,18 @@ def _classes_first(words: Sequence[str]) -> list[str]:
     return words
 
 
-def _nothing(parent: Path) -> str:
-    """Why a new run begins."""
-    longer = ""
-    if before := runs.folders(parent):
-        last = before[-1] / runs.LAST
-        if runs.facts(before[-1]).get("finished") and last.exists():
-            longer = f", and to train the newest for longer, name it: --ckpt_path {last}"
-    return f"nothing to go on with in {parent}: a new run{longer}"
+def _unfinished(settings: dict[str, Any]) -> Path | None:
+    """The run that `fit --ckpt_path last` goes on with, or None where a new one begins; says which."""
+    root, experiment = runs.folder(settings.get("trainer.default_root_dir")), settings["experiment"]
+    runs.check_name(experiment)
+    if found := runs.unfinished(root, experiment, rank()):
+        _say(f"going on with {found}")
+        return found
+    newest, longer = next(reversed(runs.folders(root / experiment)), None), ""
+    if newest and runs.facts(newest).get("finished") and (newest / runs.LAST).exists():
+        longer = f", and to train the newest for longer, name it: --ckpt_path {newest / runs.LAST}"
+    _say(f"nothing to go on with in {root / experiment}: a new run{longer}")
+    return None
 
 
 def _long(words: Sequence[str]) -> Sequence[str]:

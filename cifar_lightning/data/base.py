@@ -148,18 +148,17 @@ class ImageData(L.LightningDataModule, ABC):
         return channel_statistics(self.images("train").pixels)
 
     def setup(self, stage: str) -> None:
-        trainer = self.trainer
-        assert trainer is not None
+        assert self.trainer is not None
         needed: dict[str, tuple[Part, ...]] = {
             "fit": ("train", "val"),
             "validate": ("val",),
             "test": ("test",),
             "predict": ("predict",) if "predict" in self.given else ("test",),
         }
-        device = trainer.strategy.root_device
+        device = self.trainer.strategy.root_device
         for part in needed[stage]:
-            if (count := len(self.images(part))) < trainer.world_size:
-                raise InputError(f"{count} images for {part} are too few for {trainer.world_size} processes")
+            if (count := len(self.images(part))) < self.trainer.world_size:
+                raise InputError(f"{count} images for {part} are too few for {self.trainer.world_size} processes")
         streamed = self.streamed(needed[stage], device)
         for part in needed[stage]:
             images = self.images(part)

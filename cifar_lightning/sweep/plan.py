@@ -86,12 +86,7 @@ class _Read(BaseException):
 
 
 class _Reader(CLI):
-    """Reads command lines that differ in a few options at the end, and does nothing.
-
-    Args:
-        endings: these options.
-        found: where the configs of the command lines go.
-    """
+    """Puts the configs of command lines that differ in their endings into `found`, and does nothing else."""
 
     def __init__(self, *args: Any, endings: Sequence[list[str]], found: list[Namespace], **kwargs: Any) -> None:
         self.endings = endings
@@ -117,11 +112,11 @@ def read(words: Sequence[str]) -> Plan:
         SystemExit: likewise; the parser has said why.
     """
     own, rest = _parted(words)
-    settings, configs, stem = _settings(own)
+    settings, configs, file = _settings(own)
     space = spaces.read(settings.space)
     if settings.trials < 1:
         raise InputError(f"trials is {settings.trials}: it must be at least 1")
-    name = settings.experiment or "-".join(["sweep", *stem])
+    name = settings.experiment or (f"sweep-{file.stem}" if file else "sweep")
     runs.check_name(name)
     common = ["fit", *(word for path in configs for word in ("--config", path)), *rest, "--experiment", name]
     [base], tried = _configs(common, [[]]), _configs(common, _edges(space))
@@ -165,8 +160,8 @@ def _parted(words: Sequence[str]) -> tuple[list[str], list[str]]:
     return own, rest
 
 
-def _settings(own: list[str]) -> tuple[Namespace, list[str], list[str]]:
-    """The sweep's settings, the config files of its experiment, and the name of its own file."""
+def _settings(own: list[str]) -> tuple[Namespace, list[str], Path | None]:
+    """The sweep's settings, the config files of its experiment, and its own file."""
     files = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     files.add_argument("--config", type=Path)
     found, own = files.parse_known_args(own)
@@ -174,9 +169,10 @@ def _settings(own: list[str]) -> tuple[Namespace, list[str], list[str]]:
     if file:
         mapping(file)
         known = load_yaml(file.read_text(encoding="utf-8"))  # which takes 1e-4 for a number
-    configs = known.pop("config", [])
-    if not all(isinstance(path, str) for path in (configs if isinstance(configs, list) else [configs])):
-        raise InputError(f"{file}: config is {configs!r}: it must name a file, or be a list of such names")
+    given = known.pop("config", [])
+    configs = given if isinstance(given, list) else [given]
+    if not all(isinstance(path, str) for path in configs):
+        raise InputError(f"{file}: config is {given!r}: it must name a file, or be a list of such names")
     parser = _Settings(prog="python -m cifar_lightning sweep", allow_abbrev=False)
     parser.add_argument("--experiment", type=str | None)
     parser.add_argument("--trials", type=int, default=20)
@@ -189,8 +185,7 @@ def _settings(own: list[str]) -> tuple[Namespace, list[str], list[str]]:
     parser.add_argument("--storage", type=str | None)
     settings = parser.parse_args([*(f"--{key}={spaces.typed(value)}" for key, value in known.items()), *own])
     beside = file.parent if file else Path()
-    paths = [os.path.normpath(beside / path) for path in ([configs] if isinstance(configs, str) else configs)]
-    return settings, paths, [file.stem] if file else []
+    return settings, [os.path.normpath(beside / path) for path in configs], file
 
 
 def _edges(space: Space) -> list[list[str]]:

@@ -105,15 +105,7 @@ def explain(message: str, keys: Iterable[str], bases: Sequence[type] = _BASES, t
             "Timm, and --model.net.name, such as resnet18"
         )
     if match := re.search(r"dot import path string: (\S+)", message):
-        if key == "data" and Path(match[1]).is_dir():
-            return f"{where}{match[1]!r} is a folder: --data ImageFolder --data.root {match[1]}"
-        # Others may have classes of the same names, as torchvision has a CutMix: this project's are meant.
-        own = sorted(_classes(bases), key=lambda cls: cls.__module__.startswith("cifar_lightning."))
-        known = {cls.__name__: cls for cls in own}
-        if cls := known.get(match[1]):
-            kind = next(base for base in bases if issubclass(cls, base))
-            return f"{where}{match[1]} is a class of another kind, {kind.__name__}"
-        return f"{where}no class is called {match[1]!r}{hint(match[1], known)}"
+        return f"{where}{_no_class(match[1], key, bases)}"
     if match := re.search(r"Multiple subclasses with name (\w+)\..*: (\S+), ", message):
         return f"{where}several classes are called {match[1]!r}: name one with its module, such as {match[2]}"
     if match := re.search(r"Import path (\S+) does not correspond to a subclass of (\w+)", message):
@@ -140,6 +132,17 @@ def explain(message: str, keys: Iterable[str], bases: Sequence[type] = _BASES, t
     return re.sub(r"\s*\n\s*(?:- )?", " ", message.replace("Parser key ", "").strip())
 
 
+def _no_class(name: str, key: str, bases: Sequence[type]) -> str:
+    """Why a name is not that of a class that its key takes."""
+    if key == "data" and Path(name).is_dir():
+        return f"{name!r} is a folder: --data ImageFolder --data.root {name}"
+    known = _classes(bases)
+    if cls := known.get(name):
+        kind = next(base for base in bases if issubclass(cls, base))
+        return f"{name} is a class of another kind, {kind.__name__}"
+    return f"no class is called {name!r}{hint(name, known)}"
+
+
 def _whole(key: str, typed: Sequence[str]) -> str:
     """A key as it was typed, of which a parser of a class says only the end."""
     options = {word[2:].partition("=")[0] for word in typed if word.startswith("--")}
@@ -149,7 +152,7 @@ def _whole(key: str, typed: Sequence[str]) -> str:
 
 def _owner(option: str, bases: Sequence[type], typed: Sequence[str]) -> str:
     """The key of a class that was typed and has an option, with a point behind it; empty where there is none."""
-    classes = {cls.__name__: cls for cls in _classes(bases)}
+    classes = _classes(bases)
     words = [part for word in typed for part in (word.split("=", 1) if word.startswith("--") else [word])]
     for key, value in pairwise(words):
         cls = classes.get(value.rpartition(".")[2])
@@ -186,8 +189,11 @@ def _options(class_path: str) -> set[str]:
     return {name for init in inits for name in inspect.signature(init).parameters} - {"self", "args", "kwargs"}
 
 
-def _classes(bases: Sequence[type]) -> set[type]:
-    """Every class that a config may name without its module."""
+def _classes(bases: Sequence[type]) -> dict[str, type]:
+    """Every class that a config may name without its module, by its name.
+
+    Others may have classes of the same names, as torchvision has a CutMix: this project's are meant.
+    """
     found: set[type] = set()
     todo: list[type] = list(bases)
     while todo:
@@ -195,4 +201,5 @@ def _classes(bases: Sequence[type]) -> set[type]:
         if cls not in found:
             found.add(cls)
             todo += cls.__subclasses__()
-    return found
+    ours_last = sorted(found, key=lambda cls: cls.__module__.startswith("cifar_lightning."))
+    return {cls.__name__: cls for cls in ours_last}

@@ -46,8 +46,8 @@ def check_classes(
     model, data = checkpoint["hyper_parameters"], checkpoint["datamodule_hyper_parameters"]
     if "_class_path" not in data:
         raise InputError(f"{path}: does not name its data: it was not written by a command, but by other Python code")
-    parts = {f"model.{part}": model.get(part) for part in PARTS}
-    for key, part in {**parts, "data": {"class_path": data["_class_path"]}}.items():
+    parts = {**{f"model.{part}": model.get(part) for part in PARTS}, "data": {"class_path": data["_class_path"]}}
+    for key, part in parts.items():
         if part is not None and not (isinstance(part, dict) and isinstance(part.get("class_path"), str)):
             raise InputError(f"{path}: {key} is not the name and settings of a class")
     factors = model.get("lr_factors") or {}
@@ -55,7 +55,7 @@ def check_classes(
         raise InputError(f"{path}: model.lr_factors is not a mapping of names to numbers")
     names: set[str] = set()
     try:
-        for part in (*parts.values(), {"class_path": data["_class_path"]}, data.get("augment"), data.get("mix")):
+        for part in (*parts.values(), data.get("augment"), data.get("mix")):
             names |= {*_classes_in(part)}
     except ValueError as error:
         if not allow_custom:

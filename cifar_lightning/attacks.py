@@ -14,7 +14,7 @@ from cifar_onnx.evaluation.outcome import Outcome
 from cifar_onnx.evaluation.robustness import Robustness
 from cifar_onnx.progress import track
 
-_STEPS = 20  # of PGD
+_STEPS = 20  # of PGD, each of 2.5 / 20 of the radius
 _SPREAD = 40  # of logits, e^-40 being far above the smallest number of float32
 _BATCH = 256  # images
 
@@ -36,9 +36,7 @@ def fgsm(net: Net, images: Tensor, labels: Tensor, radius: float) -> Tensor:
     return (images + radius * _ascent(net, images, labels)).clamp(0, 255)
 
 
-def pgd(
-    net: Net, images: Tensor, labels: Tensor, radius: float, start: Tensor | None = None, steps: int = _STEPS
-) -> Tensor:
+def pgd(net: Net, images: Tensor, labels: Tensor, radius: float, start: Tensor | None = None) -> Tensor:
     """Many small steps up the loss, each brought back within the radius.
 
     Madry et al. 2018, https://arxiv.org/abs/1706.06083
@@ -49,14 +47,13 @@ def pgd(
         labels: int64 `(B,)`.
         radius: in grey levels.
         start: where it begins; by default at the images.
-        steps: how many, each of 2.5 / `steps` of the radius.
 
     Returns:
         Images of the same shape within the radius.
     """
     changed = images if start is None else start
-    for _ in range(steps):
-        changed = changed + 2.5 * radius / steps * _ascent(net, changed, labels)
+    for _ in range(_STEPS):
+        changed = changed + 2.5 * radius / _STEPS * _ascent(net, changed, labels)
         changed = changed.clamp(images - radius, images + radius).clamp(0, 255)
     return changed
 

@@ -1,4 +1,4 @@
-"""The command line: what a command may end with, and what is printed then."""
+"""The command line: exit codes, and the sentence that is printed with each of them."""
 
 import errno
 import logging
@@ -78,7 +78,7 @@ def main(args: Sequence[str] | None = None) -> int:
     for message in _NOISE:
         warnings.filterwarnings("ignore", message)
     set_loader("yaml", load_yaml, (yaml.YAMLError,))
-    # It takes config files for text in the encoding of the locale, which on Windows is not UTF-8.
+    # jsonargparse reads config files in the encoding of the locale, on Windows not UTF-8, and has no setting for it.
     ConfigFile.read_text = lambda self: Path(self.absolute).read_text(encoding="utf-8")  # type: ignore[method-assign]
     # PyYAML knows no kinds of str: a default may be one, as Timer's interval is an enum of words.
     yaml.SafeDumper.add_multi_representer(str, yaml.SafeDumper.represent_str)

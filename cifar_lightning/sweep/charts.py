@@ -111,7 +111,7 @@ def _points(axes: Axes, trials: Sequence[FrozenTrial], places: Sequence[float], 
     """A point for each trial: full where it came to its end, hollow where it was pruned; the best stands out."""
     values = [float(plan.measured(trial) or 0) for trial in trials]
     done = [trial.state == TrialState.COMPLETE for trial in trials]
-    best = (max if plan.mode == "max" else min)(value for value, whole in zip(values, done, strict=True) if whole)
+    best = plan.best(value for value, whole in zip(values, done, strict=True) if whole)
     kinds = [
         ("the best" if value == best else "to the end") if whole else "pruned"
         for value, whole in zip(values, done, strict=True)

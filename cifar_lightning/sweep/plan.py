@@ -3,7 +3,7 @@
 import argparse
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -70,9 +70,13 @@ class Plan:
         keys = [key for key, part in self.space.items() if len(part.edges) > 1]
         return {key: short(key, keys) for key in keys}
 
+    def best(self, values: Iterable[float]) -> float | None:
+        """The best of some values; None if there is none."""
+        return (max if self.mode == "max" else min)(values, default=None)
+
     def measured(self, trial: FrozenTrial) -> float | None:
         """The best value of a trial, also of one that was pruned; None if there is none."""
-        return (max if self.mode == "max" else min)(trial.intermediate_values.values(), default=None)
+        return self.best(trial.intermediate_values.values())
 
 
 class _Settings(Parser):

@@ -81,9 +81,10 @@ def value_of(trial: optuna.Trial, plan: Plan, say: Say) -> float:
     torch.compiler.reset()  # or the nets of one class would be compiled eight times, and then no more
     with _own_failures(trial), quiet(), redirect_stdout(io.StringIO()):
         run([*plan.words, *spaces.words(values)], [watch])
-    if not watch.values:
+    best = plan.best(watch.values)
+    if best is None:
         raise InputError(f"{plan.monitor} is never measured: a sweep needs trainer.limit_val_batches above 0")
-    return (max if plan.mode == "max" else min)(watch.values)
+    return best
 
 
 @contextmanager

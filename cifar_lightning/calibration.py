@@ -148,14 +148,14 @@ def _calibration(
     conformity = nonconformity(probabilities, method)[np.arange(len(labels)), labels]
     unknown = Unknown(score.name, unknown_threshold(familiarity))
     return Calibration(
-        len(labels),
-        temperature,
-        _quality(logits, labels, 1),
-        _quality(logits, labels, temperature),
-        PredictionSets(method, alpha, conformal_threshold(conformity, alpha)),
-        unknown,
-        score,
-        rejections(unknown, familiarity, others),
+        images=len(labels),
+        temperature=temperature,
+        before=_quality(logits, labels, 1),
+        after=_quality(logits, labels, temperature),
+        sets=PredictionSets(method, alpha, conformal_threshold(conformity, alpha)),
+        unknown=unknown,
+        score=score,
+        rejections=rejections(unknown, familiarity, others),
     )
 
 

@@ -93,15 +93,15 @@ def read(words: Sequence[str], options: Iterable[str]) -> Command:
             _say(f"a checkpoint holds no trainer and no callbacks: --config {own} takes over those of its run")
     checkpoint = ["--ckpt_path", str(ckpt_path or "null")] if "ckpt_path" in settings else []
     return Command(
-        [*rest[:1], *(word for path in configs for word in ("--config", path)), *rest[1:], *checkpoint],
-        [Path(path).parent for path in _origins(sources)],
-        line,
-        digest,
-        str(ckpt_path) if ckpt_path else None,
-        going_on,
-        settings.get("allow_custom_classes") is True,
-        [match[1] for word in rest if (match := re.match(r"--([\w.]+)\+(=|$)", word))],
-        frozenset(option for option in options if _names_class(option, rest, configs)),
+        words=[*rest[:1], *(word for path in configs for word in ("--config", path)), *rest[1:], *checkpoint],
+        places=[Path(path).parent for path in _origins(sources)],
+        typed=line,
+        digest=digest,
+        ckpt_path=str(ckpt_path) if ckpt_path else None,
+        going_on=going_on,
+        allow_custom=settings.get("allow_custom_classes") is True,
+        appended=[match[1] for word in rest if (match := re.match(r"--([\w.]+)\+(=|$)", word))],
+        chosen=frozenset(option for option in options if _names_class(option, rest, configs)),
     )
 
 

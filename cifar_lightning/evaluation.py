@@ -77,8 +77,14 @@ def evaluate(
         return scaled, None if familiarity is None else familiarity.float().cpu().numpy()
 
     outcome = Outcome(
-        *(tuple(model.classes), judged.names, judged.labels, (answers / temperature).astype(np.float32)),
-        *(judged.pixels, judged.areas, images.unreadable, score),
+        classes=tuple(model.classes),
+        names=judged.names,
+        labels=judged.labels,
+        logits=(answers / temperature).astype(np.float32),
+        pixels=judged.pixels,
+        areas=judged.areas,
+        unreadable=images.unreadable,
+        familiarity=score,
     )
     properties = groups.of(judged.names, datamodule.folder("test")) if groups else None
     harder = [under_corruptions(outcome, lambda batch: run(batch)[0])] if corruptions else []

@@ -79,15 +79,19 @@ def charts(outcome: Outcome, classes: Sequence[ClassMetrics]) -> Charts:
     known = calibration(outcome.confidences, outcome.correct)
     shares = known.counts / known.counts.sum()
     edges = np.linspace(0, 1, BINS + 1).tolist()
-    columns = (shares, known.confidences, known.accuracies)
+    columns = (column.tolist() for column in (shares, known.confidences, known.accuracies))
     return Charts(
-        [list(zip(*rows, strict=True)) for rows in zip(table.tolist(), shades.tolist(), strict=True)] if few else None,
-        None if few else _picture(shades),
-        sorted((each for each in classes if each.support), key=lambda each: each.recall)[:_BARS],
-        [Bin(*each) for each in zip(edges[:-1], edges[1:], *(column.tolist() for column in columns), strict=True)],
-        max(ticks(0, float(shares.max()))),
-        _coverage(outcome),
+        cells=_cells(table, shades) if few else None,
+        shades=None if few else _picture(shades),
+        classes=sorted((each for each in classes if each.support), key=lambda each: each.recall)[:_BARS],
+        bins=[Bin(*each) for each in zip(edges[:-1], edges[1:], *columns, strict=True)],
+        most=max(ticks(0, float(shares.max()))),
+        coverage=_coverage(outcome),
     )
+
+
+def _cells(table: Integers, shades: Floats) -> list[list[tuple[int, float]]]:
+    return [list(zip(*rows, strict=True)) for rows in zip(table.tolist(), shades.tolist(), strict=True)]
 
 
 def _picture(shades: Floats) -> Pixels:

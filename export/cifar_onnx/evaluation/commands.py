@@ -32,14 +32,11 @@ def evaluate(options: argparse.Namespace) -> int:
         others = squares(Path(options.others), subject.size, subject.mode)
     outcome = answer(folder, subject.classes, subject.size, subject.mode, subject.run)
     bootstrap = Bootstrap(outcome, draw(len(outcome.labels), options.resamples))
-    evaluation = Evaluation(
-        subject.path.name,
-        {**subject.facts, "pictures": str(folder)},
-        bootstrap,
-        slicings(bootstrap, groups.of(outcome.names, folder) if groups else None),
-        [under_corruptions(outcome, subject.logits)] if options.corruptions else [],
-        reliability(outcome, known.temperature, known.sets, known.unknown, subject.run, others) if known else None,
-    )
+    slices = slicings(bootstrap, groups.of(outcome.names, folder) if groups else None)
+    harder = [under_corruptions(outcome, subject.logits)] if options.corruptions else []
+    doubts = reliability(outcome, known.temperature, known.sets, known.unknown, subject.run, others) if known else None
+    facts = {**subject.facts, "pictures": str(folder)}
+    evaluation = Evaluation(subject.path.name, facts, bootstrap, slices, harder, doubts)
     publish(evaluation, output, subject.explain, subject.by_occlusion)
     return 0
 

@@ -178,12 +178,12 @@ def answer(
         raise InputError(f"{folder}: none of the {len(files)} files can be read as a picture")
     logits, familiar = zip(*answers, strict=True)
     return Outcome(
-        tuple(classes),
-        [str(path) for path, _ in kept],
-        np.array([label for _, label in kept], np.int64),
-        np.concatenate(logits),
-        pixels[: len(kept) if keep else 0],
-        np.array(areas, np.int64),
-        tuple(unreadable),
-        None if any(each is None for each in familiar) else np.concatenate(familiar),
+        classes=tuple(classes),
+        names=[str(path) for path, _ in kept],
+        labels=np.array([label for _, label in kept], np.int64),
+        logits=np.concatenate(logits),
+        pixels=pixels[: len(kept) if keep else 0],
+        areas=np.array(areas, np.int64),
+        unreadable=tuple(unreadable),
+        familiarity=None if any(each is None for each in familiar) else np.concatenate(familiar),
     )

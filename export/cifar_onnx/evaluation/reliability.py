@@ -127,20 +127,21 @@ def reliability(
         own = hits[outcome.labels == k]
         classes[name] = float(own.mean()) if len(own) else float("nan")
     coverage = Coverage(
-        sets,
-        Estimate(float(hits.mean()), float(interval.low), float(interval.high)),
-        float(sizes.mean()),
-        float((sizes == 0).mean()),
-        float((sizes == 1).mean()),
-        classes,
+        sets=sets,
+        covered=Estimate(float(hits.mean()), float(interval.low), float(interval.high)),
+        size=float(sizes.mean()),
+        empty=float((sizes == 0).mean()),
+        single=float((sizes == 1).mean()),
+        classes=classes,
     )
     uncalibrated = replace(outcome, logits=outcome.logits * np.float32(temperature))
+    others_familiar = {kind: familiarities(run, each) for kind, each in strange.items()}
     return Reliability(
-        temperature,
-        expected_calibration_error(uncalibrated.confidences, outcome.correct),
-        expected_calibration_error(outcome.confidences, outcome.correct),
-        coverage,
-        unknown,
-        float(unknown.of(outcome.familiarity).mean()),
-        rejections(unknown, outcome.familiarity, {kind: familiarities(run, each) for kind, each in strange.items()}),
+        temperature=temperature,
+        uncalibrated=expected_calibration_error(uncalibrated.confidences, outcome.correct),
+        calibrated=expected_calibration_error(outcome.confidences, outcome.correct),
+        coverage=coverage,
+        unknown=unknown,
+        refused=float(unknown.of(outcome.familiarity).mean()),
+        rejections=rejections(unknown, outcome.familiarity, others_familiar),
     )

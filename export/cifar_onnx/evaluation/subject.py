@@ -96,15 +96,15 @@ def _subject(path: str, options: argparse.Namespace) -> Subject:
         return logits / temperature, familiarity
 
     return Subject(
-        Path(path),
-        providers[0],
-        contract.classes,
-        contract.size,
-        contract.resize,
-        run,
-        lambda pixels, k: classifier.explain(pixels, contract.classes[k]),
-        not classifier.has_maps,
-        contract,
+        path=Path(path),
+        provider=providers[0],
+        classes=contract.classes,
+        size=contract.size,
+        mode=contract.resize,
+        run=run,
+        explain=lambda pixels, k: classifier.explain(pixels, contract.classes[k]),
+        by_occlusion=not classifier.has_maps,
+        contract=contract,
     )
 
 
@@ -115,13 +115,13 @@ def _foreign(path: str, options: argparse.Namespace, settings: dict[str, Any]) -
         )
     net = ForeignClassifier(path, _names(options.classes), options.mean, options.std, options.size, **settings)
     return Subject(
-        Path(path),
-        settings["providers"][0],
-        net.classes,
-        net.size,
-        options.resize or "stretch",
-        lambda batch: (net.logits(batch), None),
-        partial(occlusion, net.logits),
+        path=Path(path),
+        provider=settings["providers"][0],
+        classes=net.classes,
+        size=net.size,
+        mode=options.resize or "stretch",
+        run=lambda batch: (net.logits(batch), None),
+        explain=partial(occlusion, net.logits),
         by_occlusion=True,
     )
 

@@ -38,25 +38,16 @@ DROP, CLASS_DROP = 0.003, 0.01  # of accuracy, and of the recall of any class
 _BATCH = 250  # pictures
 _QUANTIZED = ["Conv", "Gemm"]  # not the product of matrices in the familiarity, whose values have no common scale
 # 8 bits of activations by 8 of weights overflow 16-bit sums on CPUs without VNNI: weights get 7, or no sign.
+_CHANNEL, _LAYER = {"per_channel": True}, {"per_channel": False}
+_SEVEN, _UNSIGNED = {"reduce_range": True}, {"weight_type": quantization.QuantType.QUInt8}
+_ALONE, _CLIPPED = {"nodes_to_exclude": ["first"]}, {"calibrate_method": quantization.CalibrationMethod.Percentile}
 _GRID: dict[str, dict[str, Any]] = {
-    "per channel, 7-bit weights": {"per_channel": True, "reduce_range": True},
-    "per channel, 7-bit weights, first layer left alone": {
-        "per_channel": True,
-        "reduce_range": True,
-        "nodes_to_exclude": ["first"],
-    },
-    "per channel, unsigned, first layer left alone": {
-        "per_channel": True,
-        "weight_type": quantization.QuantType.QUInt8,
-        "nodes_to_exclude": ["first"],
-    },
-    "per channel, 7-bit weights, outliers clipped": {
-        "per_channel": True,
-        "reduce_range": True,
-        "calibrate_method": quantization.CalibrationMethod.Percentile,
-    },
-    "per layer, 7-bit weights": {"per_channel": False, "reduce_range": True},
-    "per layer, unsigned": {"per_channel": False, "weight_type": quantization.QuantType.QUInt8},
+    "per channel, 7-bit weights": {**_CHANNEL, **_SEVEN},
+    "per channel, 7-bit weights, first layer left alone": {**_CHANNEL, **_SEVEN, **_ALONE},
+    "per channel, unsigned, first layer left alone": {**_CHANNEL, **_UNSIGNED, **_ALONE},
+    "per channel, 7-bit weights, outliers clipped": {**_CHANNEL, **_SEVEN, **_CLIPPED},
+    "per layer, 7-bit weights": {**_LAYER, **_SEVEN},
+    "per layer, unsigned": {**_LAYER, **_UNSIGNED},
 }
 
 

@@ -106,16 +106,8 @@ def benchmark(path: str, pictures: Sequence[bytes], seconds: float, providers: S
                 p50, p90, p99 = 1000 * np.percentile(times, (50, 90, 99))
                 rate = batch * len(times) / times.sum()
                 pace[work] = 1 / rate
-                yield Timing(
-                    work,
-                    threads,
-                    batch,
-                    p50,
-                    p90,
-                    p99,
-                    rate,
-                    rate * flops / 1e9 if isinstance(flops, int | float) else None,
-                )
+                gflops = rate * flops / 1e9 if isinstance(flops, int | float) else None
+                yield Timing(work, threads, batch, p50, p90, p99, rate, gflops)
 
 
 def advise(timings: Sequence[Timing]) -> Advice:

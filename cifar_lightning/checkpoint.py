@@ -107,12 +107,6 @@ def _check_digest(file: BinaryIO, path: str | Path) -> None:
         raise InputError(f"{path}: damaged: it is not, byte for byte, what was written")
 
 
-def run_folder(ckpt_path: str) -> Path:
-    """The folder of the run that a checkpoint belongs to, or the one it lies in."""
-    folder = Path(ckpt_path).parent
-    return folder.parent if folder.name == "checkpoints" else folder
-
-
 def file_digest(ckpt_path: str) -> str:
     """sha256 of a checkpoint's file, in hexadecimal."""
     with Path(ckpt_path).open("rb") as file:

@@ -147,7 +147,7 @@ class CLI(LightningCLI):
             return super().instantiate_trainer(logger=False, **kwargs)
         given = config.trainer.logger
         loggers = list(given) if isinstance(given, Iterable) else [given] if isinstance(given, Logger) else []
-        root = runs.folder(config.trainer.default_root_dir)
+        root = runs.root(config.trainer.default_root_dir)
         version = runs.number(self.going_on) if self.going_on else None
         if rank() == 0 and not config.trainer.fast_dev_run:
             self.run = runs.Run(self.going_on) if self.going_on else runs.start(root, config.experiment)

@@ -15,7 +15,6 @@ import yaml
 from lightning.pytorch.utilities import rank_zero_only
 
 from cifar_lightning import runs
-from cifar_lightning.checkpoint import run_folder
 from cifar_lightning.parser import refuse_duplicates
 from cifar_onnx import InputError
 
@@ -88,7 +87,7 @@ def read(words: Sequence[str], options: Iterable[str]) -> Command:
         else:
             configs = [str(own), *configs]
     elif words[:1] == ["fit"] and ckpt_path and not configs:
-        own = run_folder(str(ckpt_path)) / "config.yaml"
+        own = runs.folder_of(str(ckpt_path)) / "config.yaml"
         if own.exists():
             _say(f"a checkpoint holds no trainer and no callbacks: --config {own} takes over those of its run")
     checkpoint = ["--ckpt_path", str(ckpt_path or "null")] if "ckpt_path" in settings else []
@@ -119,7 +118,7 @@ def _classes_first(words: Sequence[str]) -> list[str]:
 
 def _unfinished(settings: dict[str, Any]) -> Path | None:
     """The run that `fit --ckpt_path last` goes on with, or None where a new one begins; says which."""
-    root, experiment = runs.folder(settings.get("trainer.default_root_dir")), settings["experiment"]
+    root, experiment = runs.root(settings.get("trainer.default_root_dir")), settings["experiment"]
     runs.check_name(experiment)
     if found := runs.unfinished(root, experiment, rank()):
         _say(f"going on with {found}")

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from cifar_lightning import checkpoint as checkpoints
+from cifar_lightning import runs
 from cifar_lightning.attacks import under_attacks
 from cifar_lightning.calibration import calibrate
 from cifar_lightning.data import ImageData
@@ -100,6 +101,6 @@ def evaluate(
         "maps by": "occlusion",
         "run by": f"PyTorch {torch.__version__}",
     }
-    title = str(checkpoints.run_folder(ckpt_path))
+    title = str(runs.folder_of(ckpt_path))
     doubts = reliability(outcome, known.temperature, known.sets, known.unknown, run) if known else None
     return Evaluation(title, facts, bootstrap, slicings(bootstrap, properties), harder, doubts), run

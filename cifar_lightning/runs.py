@@ -74,9 +74,15 @@ class Run:
                 parent.rmdir()
 
 
-def folder(default_root_dir: str | None) -> Path:
+def root(default_root_dir: str | None) -> Path:
     """Where the runs are, with the trainer's setting for that."""
     return Path(str(default_root_dir or "."), "runs")
+
+
+def folder_of(ckpt_path: str) -> Path:
+    """The folder of the run that a checkpoint belongs to, or the one it lies in."""
+    folder = Path(ckpt_path).parent
+    return folder.parent if folder.name == "checkpoints" else folder
 
 
 def check_name(experiment: object) -> None:

@@ -11,6 +11,7 @@ from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from torch import nn
 
 from cifar_lightning import checkpoint as checkpoints
+from cifar_lightning import runs
 from cifar_lightning.data import ImageData, ImageFolder
 from cifar_lightning.export import export
 from cifar_lightning.files import target
@@ -72,7 +73,7 @@ class Trainer(L.Trainer):
         own = "report"
         if isinstance(datamodule, ImageFolder) and datamodule.elsewhere:  # the run's own stays
             own += f"-{datamodule.title}"
-        folder = Path(output) if output else checkpoints.run_folder(ckpt_path) / own
+        folder = Path(output) if output else runs.folder_of(ckpt_path) / own
         tables.prepare(folder)
         listed = Groups(Path(groups)) if groups else None
         super().test(model, datamodule=datamodule, ckpt_path=ckpt_path, verbose=False)
@@ -112,7 +113,7 @@ class Trainer(L.Trainer):
             output: the file, or a folder for it; by default predictions.csv in the run's folder.
         """
         assert ckpt_path is not None
-        path = target(output, checkpoints.run_folder(ckpt_path) / "predictions.csv")
+        path = target(output, runs.folder_of(ckpt_path) / "predictions.csv")
         batches = super().predict(model, datamodule=datamodule, ckpt_path=ckpt_path)
         assert batches is not None
         images = datamodule.predicted
@@ -157,7 +158,7 @@ class Trainer(L.Trainer):
         assert ckpt_path is not None
         checkpoint = checkpoints.load(ckpt_path)
         model.load_state_dict(checkpoint["state_dict"])
-        path = target(output, checkpoints.run_folder(ckpt_path) / "model.onnx")
+        path = target(output, runs.folder_of(ckpt_path) / "model.onnx")
         samples = list(datamodule.samples(256))
         net = nn.Sequential(model.pixels, model.net).cpu().eval()
         known, training = datamodule.images("val"), None
@@ -181,7 +182,7 @@ class Trainer(L.Trainer):
             )
         except ParityError as error:
             raise ParityError(f"no file was written: {error}") from None
-        name, tested = checkpoint["run"]["experiment"], checkpoints.run_folder(ckpt_path) / "report" / "metrics.json"
+        name, tested = checkpoint["run"]["experiment"], runs.folder_of(ckpt_path) / "report" / "metrics.json"
         card = write_card(path, name, tested, checkpoints.file_digest(ckpt_path), license)
         print(f"{calibration}\n{report}\nwrote {path} and {card}")
         if triton:

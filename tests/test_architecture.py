@@ -49,7 +49,7 @@ LAW = {
     "cifar_lightning/finite.py": {"torch", "lightning", OURS + "arrival"},
     "cifar_lightning/arrival.py": {"torch"},
     "cifar_lightning/command.py": {
-        "lightning", "yaml", "cifar_onnx", OURS + "parser", OURS + "checkpoint", "cifar_lightning",
+        "lightning", "yaml", "cifar_onnx", OURS + "parser", "cifar_lightning",
     },
     "cifar_lightning/callbacks": {
         "lightning", "torch", "torch_pruning", "cifar_onnx", OURS + "interruption", OURS + "arrival",

@@ -139,7 +139,7 @@ def read(words: Sequence[str]) -> Plan:
     set_once = {key: part.edges[0] for key, part in space.items() if len(part.edges) == 1}
     labels = {key: part.label(set_once.get(key, _value(base, key))) for key, part in space.items()}
     return Plan(
-        folder=runs.folder(base.trainer.default_root_dir) / name,
+        folder=runs.root(base.trainer.default_root_dir) / name,
         trials=settings.trials,
         monitor=monitor,
         mode=mode,

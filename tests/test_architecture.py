@@ -16,7 +16,7 @@ OURS = "cifar_lightning."
 
 # Module or folder -> what it may import, of third parties and of this package.
 LAW = {
-    "cifar_lightning/__main__.py": {"cifar_lightning", OURS + "main", OURS + "leaderboard"},
+    "cifar_lightning/__main__.py": {OURS + "__version__", OURS + "usage", OURS + "main", OURS + "leaderboard"},
     "cifar_lightning/usage.py": set(),
     "cifar_lightning/suggestion.py": set(),
     "cifar_lightning/nets": {
@@ -36,58 +36,56 @@ LAW = {
         OURS + "nets.whitening", OURS + "recipe", OURS + "familiarity", OURS + "loss", OURS + "transfer",
     },
     "cifar_lightning/measured.py": {"torch", "torchmetrics", OURS + "recipe"},
-    "cifar_lightning/transfer.py": {"torch", "cifar_onnx.errors", OURS + "nets", "cifar_lightning"},
+    "cifar_lightning/transfer.py": {"torch", "cifar_onnx.errors", OURS + "nets", OURS + "checkpoint"},
     "cifar_lightning/recipe.py": {"torch", "lightning", "cifar_onnx", OURS + "optim"},
     "cifar_lightning/trained.py": {
-        "torch", "lightning", "cifar_onnx", OURS + "module", OURS + "parser", OURS + "trust", "cifar_lightning",
+        "torch", "lightning", "cifar_onnx", OURS + "module", OURS + "parser", OURS + "trust", OURS + "checkpoint",
     },
-    "cifar_lightning/distill.py": {"torch", "cifar_onnx", OURS + "loss", OURS + "module", "cifar_lightning"},
+    "cifar_lightning/distill.py": {"torch", "cifar_onnx", OURS + "loss", OURS + "module", OURS + "trained"},
     "cifar_lightning/settings.py": {
         "torch", "lightning", "jsonargparse", "cifar_onnx", OURS + "callbacks", OURS + "module",
     },
     "cifar_lightning/dry_run.py": {"torch", "cifar_onnx", OURS + "batch", OURS + "data", OURS + "module"},
     "cifar_lightning/finite.py": {"torch", "lightning", OURS + "arrival"},
     "cifar_lightning/arrival.py": {"torch"},
-    "cifar_lightning/command.py": {
-        "lightning", "yaml", "cifar_onnx", OURS + "parser", "cifar_lightning",
-    },
+    "cifar_lightning/command.py": {"lightning", "yaml", "cifar_onnx", OURS + "parser", OURS + "runs"},
     "cifar_lightning/callbacks": {
         "lightning", "torch", "torch_pruning", "cifar_onnx", OURS + "interruption", OURS + "arrival",
-        OURS + "batch", OURS + "callbacks", OURS + "nets.weights", OURS + "command", OURS + "files", "cifar_lightning",
+        OURS + "batch", OURS + "callbacks", OURS + "nets.weights", OURS + "command", OURS + "files", OURS + "runs",
+        OURS + "trained",
     },
     "cifar_lightning/sweep": {
         "optuna", "sqlalchemy", "lightning", "torch", "jsonargparse", "yaml", "filelock", "rich", "numpy", "matplotlib",
         "cifar_onnx", OURS + "main", OURS + "cli", OURS + "command", OURS + "parser", OURS + "settings",
         OURS + "module", OURS + "finite", OURS + "interruption", OURS + "files", OURS + "sweep",
-        OURS + "leaderboard.differences",
-        "cifar_lightning",
+        OURS + "leaderboard.differences", OURS + "runs", OURS + "suggestion",
     },
     "cifar_lightning/interruption.py": set(),
     "cifar_lightning/malloc.py": set(),
     "cifar_lightning/files.py": {"cifar_onnx"},
     "cifar_lightning/runs.py": {"filelock", "cifar_onnx", OURS + "files"},
     "cifar_lightning/leaderboard": {
-        "yaml", "rich", "cifar_onnx", OURS + "files", OURS + "leaderboard", OURS + "suggestion", "cifar_lightning",
+        "yaml", "rich", "cifar_onnx", OURS + "files", OURS + "leaderboard", OURS + "suggestion", OURS + "runs",
     },
     "cifar_lightning/graph.py": {"torch", "onnx", "onnx_ir", "cifar_onnx", OURS + "cam"},
     "cifar_lightning/cam.py": {"onnx"},
     "cifar_lightning/export.py": {
         "torch", "onnx", "numpy", "PIL", "cifar_onnx", OURS + "graph", OURS + "parity",
-        OURS + "familiarity", OURS + "calibration", OURS + "quantize", OURS + "data.images", "cifar_lightning",
+        OURS + "familiarity", OURS + "calibration", OURS + "quantize", OURS + "data.images",
     },
     "cifar_lightning/parity.py": {
         "torch", "onnx", "onnxruntime", "numpy", "cifar_onnx", OURS + "data.images", OURS + "familiarity",
-        OURS + "calibration", OURS + "quantize", "cifar_lightning",
+        OURS + "calibration", OURS + "quantize", OURS + "graph",
     },
     "cifar_lightning/checkpoint.py": {
-        "torch", "lightning.fabric", "jsonargparse", "cifar_onnx", OURS + "data", OURS + "files", "cifar_lightning",
+        "torch", "lightning.fabric", "jsonargparse", "cifar_onnx", OURS + "data", OURS + "files", OURS + "runs",
     },
     "cifar_lightning/trust.py": {
         "torch", "cifar_onnx", OURS + "augment", OURS + "mix", OURS + "data", OURS + "checkpoint",
     },
     "cifar_lightning/model_card.py": {"yaml", "cifar_onnx"},
     "cifar_lightning/triton_server.py": {"cifar_onnx"},
-    "cifar_lightning/reproduce.py": {"torch", "cifar_onnx", "cifar_lightning"},
+    "cifar_lightning/reproduce.py": {"torch", "cifar_onnx", OURS + "checkpoint", OURS + "runs"},
     "cifar_lightning/quantize.py": {"numpy", "onnx", "onnx_ir", "onnxruntime", "cifar_onnx"},
     "cifar_lightning/familiarity.py": {"torch", "numpy"},
     "cifar_lightning/calibration.py": {
@@ -99,7 +97,7 @@ LAW = {
     },
     "cifar_lightning/evaluation.py": {
         "torch", "lightning", "numpy", "cifar_onnx", OURS + "attacks", OURS + "calibration", OURS + "data",
-        OURS + "familiarity", OURS + "module", "cifar_lightning",
+        OURS + "familiarity", OURS + "module", OURS + "checkpoint", OURS + "runs",
     },
     "cifar_lightning/attacks.py": {"torch", "numpy", "cifar_onnx"},
     "export/cifar_onnx": {"numpy", "PIL", "onnxruntime", "cifar_onnx"},
@@ -122,7 +120,8 @@ def imported(file: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{file}: imports are absolute"
             assert node.module
-            names.add(node.module)
+            package = node.module == "cifar_lightning"  # which its modules are imported from
+            names |= {f"{node.module}.{alias.name}" for alias in node.names} if package else {node.module}
     return {name for name in names if name.split(".")[0] not in sys.stdlib_module_names}
 
 

@@ -26,9 +26,7 @@ def closure(names: set[str]) -> set[str]:
     return found
 
 
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("wheel")
+def build(project: Path, folder: Path) -> Path:
     command = [
         sys.executable,
         "-m",
@@ -38,11 +36,16 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "--no-build-isolation",
         "-qw",
         str(folder),
-        str(EXPORT),
+        str(project),
     ]
     subprocess.run(command, check=True, timeout=120)
-    (path,) = folder.glob("cifar_onnx-*-py3-none-any.whl")
+    (path,) = folder.glob("cifar_*-py3-none-any.whl")
     return path
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build(EXPORT, tmp_path_factory.mktemp("wheel"))
 
 
 EXTRAS = {
@@ -84,6 +87,13 @@ def test_the_wheel_carries_types_licence_and_the_page(wheel: Path) -> None:
     assert {"cifar_onnx/py.typed", "cifar_onnx/js/index.html", "cifar_onnx/js/worker.mjs"} <= set(names)
     assert any(name.endswith("/LICENSE") for name in names)
     assert not any("tests" in name or "node_modules" in name for name in names)
+
+
+def test_the_wheel_that_trains_carries_types_licence_and_templates(tmp_path: Path) -> None:
+    names = zipfile.ZipFile(build(EXPORT.parent, tmp_path)).namelist()
+    assert {"cifar_lightning/py.typed", "cifar_lightning/model_card.md.jinja"} <= set(names)
+    assert any(name.endswith("/LICENSE") for name in names)
+    assert {name.partition("/")[0].partition("-")[0] for name in names} == {"cifar_lightning"}
 
 
 def test_the_source_distribution_carries_what_its_tests_need(tmp_path: Path) -> None:

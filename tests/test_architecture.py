@@ -3,9 +3,13 @@
 import ast
 import subprocess
 import sys
+import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parent.parent
 HEAVY = {
@@ -136,6 +140,24 @@ def test_modules_import_only_what_the_law_allows(place: str) -> None:
         for name in imported(file):
             allowed = any(name == law or name.startswith(law + ".") for law in LAW[place])
             assert allowed, f"{file.relative_to(ROOT)} must not import {name}"
+
+
+def declared(project: Path) -> set[str]:
+    settings = tomllib.loads((project / "pyproject.toml").read_text())["project"]
+    lines = sum(settings["optional-dependencies"].values(), settings["dependencies"])
+    return {settings["name"], *(canonicalize_name(Requirement(line).name) for line in lines)}
+
+
+def test_each_package_declares_what_it_imports() -> None:
+    distributions = packages_distributions()
+    asked = {"safetensors"}  # an InputError says how to install it
+    below = declared(ROOT / "export")
+    for package, known in {"export/cifar_onnx": below, "cifar_lightning": declared(ROOT) | below}.items():
+        for file in (ROOT / package).rglob("*.py"):
+            for name in imported(file):
+                top = name.split(".")[0]
+                names = {canonicalize_name(each) for each in distributions.get(top, [top])}
+                assert names & (known | asked), f"{file.relative_to(ROOT)} imports {name}, which is not declared"
 
 
 @pytest.mark.parametrize("words", [["--help"], ["--version"], ["fit", "--help"]])

@@ -51,7 +51,10 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 EXTRAS = {
     "": set(),
     "evaluate": {"scikit-learn", "scipy", "threadpoolctl", "jinja2", "rich"},
-    "serve": {"fastapi", "starlette", "uvicorn", "httptools", "uvloop", "python-multipart", "prometheus-client"},
+    "serve": {
+        *("fastapi", "pydantic", "starlette", "uvicorn", "httptools", "uvloop"),
+        *("python-multipart", "prometheus-client"),
+    },
 }
 
 

@@ -21,6 +21,7 @@ from cifar_lightning.data import ImageData, ImageFolder
 from cifar_lightning.dry_run import dry_run
 from cifar_lightning.interruption import Interrupted
 from cifar_lightning.module import Classifier
+from cifar_lightning.parser import Parser
 from cifar_lightning.trainer import Trainer
 from cifar_lightning.trust import is_custom
 from cifar_onnx import InputError, shell
@@ -97,6 +98,7 @@ class CLI(LightningCLI):
         # The settings of a default class would be handed on to the one that is chosen: Adam's weight decay to AdamW.
         defaults = {key: value for key, value in DEFAULTS.items() if key not in self.command.chosen}
         parser.set_defaults({**defaults, **self.defaults})
+        Parser.usual = {key: value for key, value in DEFAULTS.items() if isinstance(value, dict)}
 
     def _parse_ckpt_path(self) -> None:
         """Lightning lets the checkpoint win over what was typed (PR #21455); here it only changes the defaults."""

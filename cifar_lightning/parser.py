@@ -4,7 +4,7 @@ import importlib
 import inspect
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn
@@ -33,6 +33,7 @@ class Parser(LightningArgumentParser):
 
     bases: ClassVar[Sequence[type]] = _BASES  # of the classes that can be named without their module
     typed: ClassVar[Sequence[str]] = ()  # the command line: parsers of classes know only the ends of its options
+    usual: ClassVar[Mapping[str, Any]] = {}  # classes by their keys, for hints where others are chosen
 
     def parse_args(self, args: Any = None, *others: Any, **settings: Any) -> Any:
         Parser.typed = list(map(str, args or ()))
@@ -50,9 +51,11 @@ class Parser(LightningArgumentParser):
         defaults = {action.dest: action.default for action in parser._actions if not action.dest.endswith("help")}
         # The parser of a class does not know that its options may be given as init_args.
         keys = [*defaults, *(f"init_args.{key}" for key in defaults if "." not in key)]
-        for key, default in defaults.items():
-            if isinstance(default, dict | Namespace) and "class_path" in default:
-                keys += [f"{key}.{name}" for name in _names(default["class_path"])]
+        chosen = {key: default for key, default in defaults.items() if isinstance(default, dict | Namespace)}
+        known = {**Parser.usual, **chosen}.items()
+        classes = {key: _class(default["class_path"]) for key, default in known if "class_path" in default}
+        for key, cls in {**classes, **_typed_classes(self.bases, self.typed)}.items():
+            keys += [f"{key}.{name}" for name in _names(cls)]
         sys.stderr.write(f"error: {explain(message, keys, self.bases, self.typed)}\n")
         raise SystemExit(2)
 
@@ -97,7 +100,7 @@ def explain(message: str, keys: Iterable[str], bases: Sequence[type] = _BASES, t
     if match := re.search(not_known, message):
         name = next(group for group in match.groups() if group)
         owner = re.findall(r"class_path[ =]'([^']+)'", message)
-        near = hint(name, _names(owner[-1])) if owner else _hint_key(name, keys)
+        near = hint(name, _names(_class(owner[-1]))) if owner else _hint_key(name, keys)
         return f"{where}there is no option {name!r}{near}"
     if "unexpected keyword argument 'linked_targets'" in message:
         return (
@@ -152,13 +155,16 @@ def _whole(key: str, typed: Sequence[str]) -> str:
 
 def _owner(option: str, bases: Sequence[type], typed: Sequence[str]) -> str:
     """The key of a class that was typed and has an option, with a point behind it; empty where there is none."""
+    found = _typed_classes(bases, typed).items()
+    return next((f"{key}." for key, cls in found if option in _options(cls)), "")
+
+
+def _typed_classes(bases: Sequence[type], typed: Sequence[str]) -> dict[str, type]:
+    """The classes that were typed, by their keys."""
     classes = _classes(bases)
     words = [part for word in typed for part in (word.split("=", 1) if word.startswith("--") else [word])]
-    for key, value in pairwise(words):
-        cls = classes.get(value.rpartition(".")[2])
-        if key.startswith("--") and cls and option in _options(f"{cls.__module__}.{cls.__qualname__}"):
-            return f"{key[2:]}."
-    return ""
+    names = {key[2:].rstrip("+"): value.rpartition(".")[2] for key, value in pairwise(words) if key.startswith("--")}
+    return {key: classes[name] for key, name in names.items() if name in classes}
 
 
 def _hint_key(name: str, keys: Iterable[str]) -> str:
@@ -166,25 +172,34 @@ def _hint_key(name: str, keys: Iterable[str]) -> str:
     parts, keys = name.split("."), list(keys)
     if parts[0] in _COMMANDS:
         return f": leave {parts[0]!r} out, options of a command stand at the top of its file"
+    if name.endswith((".yaml", ".yml")):
+        return f": did you mean '--config {name}'?"
+    # Other programs have their options at the top, and call what is max_epochs here epochs.
+    leaves = (parts[-1], f"max_{parts[-1]}")
+    inside = sorted((key for key in keys if key.split(".")[-1] in leaves), key=len)
+    if len(parts) > 1 and (below := [key for key in inside if key.startswith(f"{parts[0]}.")]):
+        return f": did you mean {below[0]!r}?"
     for count in range(len(parts), 0, -1):
         near = nearest(".".join(parts[:count]), (key for key in keys if key.count(".") == count - 1))
         if near:
             return f": did you mean {'.'.join([near, *parts[count:]])!r}?"
-    # Other programs have their options at the top, and call what is max_epochs here epochs.
-    inside = sorted((key for key in keys if key.split(".")[-1] in (name, f"max_{name}")), key=len)
     return f": did you mean {inside[0]!r}?" if inside else ""
 
 
-def _names(class_path: str) -> list[str]:
+def _names(cls: type) -> list[str]:
     """What may stand below the key of a class: its options, with and without `init_args`."""
-    options = sorted(_options(class_path))
+    options = sorted(_options(cls))
     return ["class_path", *options, *(f"init_args.{option}" for option in options)]
 
 
-def _options(class_path: str) -> set[str]:
-    """Names of the constructor's parameters, those of its base classes too."""
+def _class(class_path: str) -> type:
     module, _, name = class_path.rpartition(".")
-    cls = getattr(importlib.import_module(module), name)
+    cls: type = getattr(importlib.import_module(module), name)
+    return cls
+
+
+def _options(cls: type) -> set[str]:
+    """Names of the constructor's parameters, those of its base classes too."""
     inits = [vars(base)["__init__"] for base in inspect.getmro(cls) if "__init__" in vars(base)]
     return {name for init in inits for name in inspect.signature(init).parameters} - {"self", "args", "kwargs"}
 

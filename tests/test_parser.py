@@ -114,6 +114,24 @@ class TestRefused:
         assert f"there is no option {words[0][2:]!r}" in result.err
 
     @pytest.mark.parametrize(
+        ("words", "right"),
+        [
+            (["--data", "ImageFolder", "--image_size", "64"], "data.image_size"),
+            (["--config", "c.yaml", "--lr", "0.1"], "model.optimizer.lr"),
+            (["--config", "c.yaml", "--dropout", "0.1"], "model.net.dropout"),
+            (["--model.lr", "0.1"], "model.optimizer.lr"),
+            (["--trainer.epochs", "3"], "trainer.max_epochs"),
+            (["c.yaml"], "--config c.yaml"),
+        ],
+        ids=" ".join,
+    )
+    def test_an_option_out_of_its_place(self, run: Run, words: list[str], right: str) -> None:
+        Path("c.yaml").write_text("data: Digits\nmodel: {net: {class_path: CNN}, optimizer: {class_path: Adam}}")
+        result = run("fit", *words)
+        assert result.code == 2
+        assert result.err.splitlines()[-1].endswith(f": did you mean {right!r}?")
+
+    @pytest.mark.parametrize(
         ("text", "name"),
         [
             ("trainer: {max_epochs: 3}\ntrainer: {max_epochs: 4}\n", "'trainer' is given twice"),

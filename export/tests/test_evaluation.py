@@ -233,7 +233,9 @@ class TestEvaluate:
         assert "&lt;b&gt;&amp;x" in text
         assert "{{ a }}" in text
 
-    def test_a_report_of_odd_names_and_of_a_class_without_pictures(self, tmp_path: Path) -> None:
+    def test_a_report_of_odd_names_and_of_a_class_without_pictures(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
         """A name that is no text is written; the hardest class is one with pictures; hits begin with the least sure."""
         labels = np.arange(30) % 2
         logits = np.zeros((30, 3), np.float32)
@@ -245,6 +247,9 @@ class TestEvaluate:
         commands.publish(evaluation, tmp_path, lambda pixels, k: np.zeros(pixels.shape[:2], np.float32))
         page = (tmp_path / "report.html").read_text(encoding="utf-8")
         assert "The hardest class is a:" in page
+        assert "30 pictures of 3 classes, none of them of c" in page
+        assert "there were no pictures of c\n" in capsys.readouterr().out
+        assert "0.0 points below the best" not in page
         assert re.findall(r"picture-\d+", page.partition("The least sure hits")[2])[0] == "picture-1"
         assert r"caf\udce9.png" in (tmp_path / "predictions.csv").read_text(encoding="utf-8")
 

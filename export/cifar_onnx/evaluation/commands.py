@@ -103,6 +103,8 @@ def publish(evaluation: Evaluation, folder: Path, explain: Maps, by_occlusion: b
                 f"{'others':<27} {rejection.rejected:.1%} of {rejection.count:,} called unknown "
                 f"(AUROC {rejection.auroc:.3f})"
             )
+    if absent := evaluation.outcome.absent:
+        say(f"there were no pictures of {absent}")
     if unreadable := len(evaluation.outcome.unreadable):
         print(f"files that could not be read: {unreadable}, see {folder / 'predictions.csv'}")
     print(f"wrote {folder / 'report.html'}, metrics.json, per_class.csv, confusion.csv and predictions.csv")

@@ -67,6 +67,13 @@ class Outcome:
             bad = int(np.flatnonzero(~(self.logits < np.inf).all(axis=1))[0])
             raise InputError(f"the model's answer to {self.names[bad]} is not finite: {self.logits[bad]}")
 
+    @property
+    def absent(self) -> str:
+        """The classes of which there is no picture, in words; empty where there are pictures of all."""
+        present = set(self.labels.tolist())
+        names = [name for place, name in enumerate(self.classes) if place not in present]
+        return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+
     @cached_property
     def probabilities(self) -> Floats:
         """`(N, K)`; each row sums to 1."""

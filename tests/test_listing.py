@@ -70,8 +70,9 @@ class TestListing:
         assert split_of(ImageFolder(str(photos), labels="labels.csv")) == expected
         elsewhere = path.rename(tmp_path / "elsewhere.csv")
         assert split_of(ImageFolder(str(photos), labels=str(elsewhere))) == expected
-        with pytest.raises(InputError, match=rf"elsewhere.csv, line 2: there is no file {tmp_path}/train/"):
+        with pytest.raises(InputError, match=rf"elsewhere.csv, line 2: there is no file {tmp_path}/train/") as error:
             ImageFolder(labels=str(elsewhere)).images("train")
+        assert str(error.value).endswith(f": paths are relative to data.root, here '{tmp_path}'")
 
     def test_a_column_decides_the_parts(self, photos: Path, write: Write) -> None:
         names = [path.relative_to(photos) for path in sorted((photos / "train").rglob("*.*"))]

@@ -102,7 +102,9 @@ class Listing(Catalogue):
                 continue
             where = f"{self.file}, line {row.line}"
             if not row.file.is_file():
-                raise InputError(f"{where}: there is no file {row.file}")
+                raise InputError(
+                    f"{where}: there is no file {row.file}: paths are relative to data.root, here {str(self.root)!r}"
+                )
             if part != "predict" and row.label not in places:
                 raise InputError(f"{where}: {row.label!r} is not one of the classes {', '.join(classes)}")
             found.append((row.file, -1 if part == "predict" else places[row.label]))

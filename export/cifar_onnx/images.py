@@ -94,7 +94,8 @@ def decode(source: Source, limit: int = MAX_PIXELS) -> Pixels:
     except IsADirectoryError:
         raise ImageError(f"{name}: is a folder, not a picture") from None
     except UnidentifiedImageError:
-        raise ImageError(f"{name}: not a picture in one of the formats {', '.join(FORMATS)}") from None
+        advice = ": convert it to JPEG" if name.lower().endswith((".heic", ".heif")) else ""
+        raise ImageError(f"{name}: not a picture in one of the formats {', '.join(FORMATS)}{advice}") from None
     except Image.DecompressionBombError:  # of Pillow's own limit, which is higher
         raise ImageError(f"{name}: it has more pixels than the limit of {limit:,}") from None
     except ImageError as error:

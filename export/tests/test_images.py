@@ -113,6 +113,12 @@ def test_what_cannot_be_decoded_is_named_with_its_reason(tmp_path: Path, content
     assert str(error.value).startswith(f"{tmp_path / 'a.jpg'}: ")
 
 
+def test_photos_of_phones_are_refused_with_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "a.HEIC").write_bytes(b"\0\0\0\x18ftypheic")
+    with pytest.raises(ImageError, match=r"WEBP: convert it to JPEG$"):
+        images.decode(tmp_path / "a.HEIC")
+
+
 def test_missing_files_and_folders_are_named(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match="no such file"):
         images.decode(tmp_path / "a.jpg")

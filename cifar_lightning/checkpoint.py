@@ -96,7 +96,8 @@ def _check_digest(file: BinaryIO, path: str | Path) -> None:
     file.seek(max(size, 0))
     trailer = _TRAILER.fullmatch(file.read())
     if trailer is None:
-        raise InputError(f"{path}: damaged, or not a checkpoint that this project's fit has written")
+        advice = ": an exported file is judged by python -m cifar_onnx evaluate" if str(path).endswith(".onnx") else ""
+        raise InputError(f"{path}: damaged, or not a checkpoint that this project's fit has written{advice}")
     file.seek(0)
     digest = hashlib.sha256()
     while size > 0:

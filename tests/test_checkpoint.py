@@ -294,6 +294,10 @@ class TestNoCode:
             assert marker.exists()
             marker.unlink()
 
+    def test_an_exported_file_is_no_checkpoint(self, run: Run) -> None:
+        Path("model.onnx").write_bytes(b"\x08\x08")
+        assert run("test", "--ckpt_path", "model.onnx").err.endswith("judged by python -m cifar_onnx evaluate\n")
+
     def test_a_plain_pickle_and_an_old_file_are_refused(self, run: Run, marker: Path) -> None:
         Path("a.ckpt").write_bytes(pickle.dumps(Marks(os.system, f"touch {marker}")))
         torch.save(Marks(os.system, f"touch {marker}"), "b.ckpt", _use_new_zipfile_serialization=False)

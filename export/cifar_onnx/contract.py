@@ -9,7 +9,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, get_args
 
-from cifar_onnx import guard
+from cifar_onnx import guard, shell
 from cifar_onnx.errors import ContractError, NoContractError
 from cifar_onnx.images import ResizeMode
 from cifar_onnx.uncertainty import Method, PredictionSets, Unknown
@@ -82,7 +82,9 @@ def read(path: str | PathLike[str]) -> tuple[bytes, Contract]:
     try:
         return data, parse(data)
     except ContractError as error:
-        raise type(error)(f"{path}: {error}") from None
+        export = shell.line("python", "-m", "cifar_lightning", "export", "--ckpt_path", path)
+        advice = f": export it with {export}" if str(path).endswith(".ckpt") else ""
+        raise type(error)(f"{path}: {error}{advice}") from None
 
 
 def parse(data: bytes) -> Contract:

@@ -25,6 +25,14 @@ def test_a_contract_of_the_known_format_is_taken() -> None:
     assert (known.classes, known.size, known.resize, known.temperature) == (("a", "b"), 8, "crop", 1.5)
 
 
+def test_a_checkpoint_is_to_be_exported_first(tmp_path: Path) -> None:
+    path = tmp_path / "best.ckpt"
+    path.write_bytes(b"PK\3\4")
+    with pytest.raises(ContractError, match="not an ONNX file, or a damaged one: export it with") as error:
+        contract.read(path)
+    assert str(error.value).endswith(f"python -m cifar_lightning export --ckpt_path {path.as_posix()}")
+
+
 @pytest.mark.parametrize(
     ("data", "reason"),
     [

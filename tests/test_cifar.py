@@ -190,6 +190,15 @@ def test_a_damaged_archive_is_named_and_left_to_the_user(archive: bytes, tmp_pat
         CIFAR10(str(tmp_path)).load("train")
 
 
+def test_nothing_is_downloaded_into_a_folder_of_photos(tmp_path: Path) -> None:
+    for name in ("cat/a.JPG", "dog/b.jpeg"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).touch()
+    with pytest.raises(InputError, match="holds folders of photos and no CIFAR-10: take them with --data ImageFolder"):
+        CIFAR10(str(tmp_path), url="http://127.0.0.1:9/").load("train")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cat", "dog"]
+
+
 def test_the_default_command_fails_in_one_sentence_without_a_network(run: Run) -> None:
     result = run("fit", "--data.url", "http://127.0.0.1:1/cifar-10-python.tar.gz")
     assert result.code == 2

@@ -83,6 +83,12 @@ class CIFAR10(ImageData):
         """Make sure that the files are there and whole: extract the archive, or download it first."""
         if self._whole():
             return
+        photos = self.root.glob("*/*.[jJ][pP]*[gG]")
+        if not (self.root / self._published.filename).exists() and len({path.parent for path in photos}) > 1:
+            raise InputError(
+                f"{self.root} holds folders of photos and no {self._title}: take them with --data ImageFolder "
+                f"--data.root {self.root}, or name another --data.root"
+            )
         with alone(self.root / f"{self._hidden}.lock", f"{self._title} in {self.root}"):
             if not self._whole():
                 self._unpack()

@@ -29,6 +29,7 @@ LAW = {
     "cifar_lightning/augment.py": {"torch", "torchvision", "cifar_onnx.errors"},
     "cifar_lightning/mix.py": {"torch", "torchvision", "cifar_onnx.errors", OURS + "augment"},
     "cifar_lightning/batch.py": {"torch"},
+    "cifar_lightning/culprit.py": {"cifar_onnx"},
     "cifar_lightning/loss.py": {"torch", "cifar_onnx.errors"},
     "cifar_lightning/optim.py": {"torch"},
     "cifar_lightning/data": {
@@ -49,7 +50,9 @@ LAW = {
     "cifar_lightning/settings.py": {
         "torch", "lightning", "jsonargparse", "cifar_onnx", OURS + "callbacks", OURS + "module",
     },
-    "cifar_lightning/dry_run.py": {"torch", "cifar_onnx", OURS + "batch", OURS + "data", OURS + "module"},
+    "cifar_lightning/dry_run.py": {
+        "torch", "cifar_onnx", OURS + "batch", OURS + "culprit", OURS + "data", OURS + "module",
+    },
     "cifar_lightning/finite.py": {"torch", "lightning", OURS + "arrival"},
     "cifar_lightning/arrival.py": {"torch"},
     "cifar_lightning/command.py": {"lightning", "yaml", "cifar_onnx", OURS + "parser", OURS + "runs"},

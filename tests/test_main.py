@@ -74,6 +74,19 @@ def build(num_classes: int):
 class Fixed(nn.Sequential):
     def __init__(self) -> None:
         super().__init__(nn.Flatten(), nn.Linear(3072, 10))
+class Twice(Fixed):
+    def forward(self, x):
+        return super().forward(x), super().forward(x)
+class Squeezed(Fixed):
+    def forward(self, x):
+        return super().forward(x).squeeze()
+class Relative(Fixed):
+    def forward(self, x):
+        y = super().forward(x)
+        return y - y.mean(0)
+class Whole(Fixed):
+    def forward(self, x):
+        return super().forward(x).view(2, 10)
 """
 
 # Stops after the first epoch that it may stop after.
@@ -839,6 +852,10 @@ class TestMistakes:
             (["--model.net", "ownnets.Deep"], "model.net, on images of 32 pixels (data.image_size): RuntimeError: "),
             (["--model.net", "ownnets.Wrong"], "pixels (data.image_size): KeyError: 'no such layer' ("),
             (["--model.net", "ownnets.Lazy"], "model.net has lazy layers, whose sizes are not known"),
+            (["--model.net", "ownnets.Twice"], "in evaluation mode, gives a tuple for a batch of 2: then it must give"),
+            (["--model.net", "ownnets.Squeezed"], "in evaluation mode, gives (10,) for a batch of 1: then it must"),
+            (["--model.net", "ownnets.Whole"], "model.net, in evaluation mode, on a batch of 1: RuntimeError: shape"),
+            (["--model.net", "ownnets.Relative"], "answers a picture otherwise beside others than alone: then nothing"),
             (["--model.net", "ownnets.build"], "ownnets.build is not a subclass of Module: name one"),
             (["--trainer.enable_checkpointing", "false"], "a run keeps its best epoch and its last"),
             (["--model.net", "torch.nn.Identity"], "model.optimizer: optimizer got an empty parameter list"),

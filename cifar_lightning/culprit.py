@@ -1,0 +1,36 @@
+"""Where an error comes from: which setting, and which line of the user's own code."""
+
+import sysconfig
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from traceback import extract_tb
+
+from cifar_onnx import InputError
+
+
+@contextmanager
+def named(key: str) -> Iterator[None]:
+    """Let an error say of which setting it is, and of which line.
+
+    Raises:
+        InputError: whatever is raised within.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        kind = "" if isinstance(error, TypeError | ValueError) else f"{type(error).__name__}: "
+        raise InputError(f"{key}: {kind}{' '.join(str(error).split())}{line(error)}") from error
+
+
+def line(error: BaseException) -> str:
+    """The last line that is neither Python's, a library's nor this project's, in brackets; nothing where there is none.
+
+    Args:
+        error: one that was raised.
+    """
+    known = {*map(Path, sysconfig.get_paths().values()), Path(__file__).parent}
+    frames = [each for each in extract_tb(error.__traceback__) if known.isdisjoint(Path(each.filename).parents)]
+    return f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""

@@ -68,11 +68,11 @@ def export(
 
     Raises:
         ParityError: a stage of the file differs from torch, or the smaller variant is not as good.
-        InputError: the file cannot be written.
+        InputError: torch cannot export the net, or the file cannot be written.
     """
     scored = Scored(model, calibration.score).cpu().eval()
     run, variant = by_torch(scored), ""
-    net_alone = whole = graph.core(scored, size)
+    net_alone = whole = graph.core(scored, size, type([*model.children()][-1]).__name__)
     if precision != "fp32":
         assert training is not None
         assert known is not None

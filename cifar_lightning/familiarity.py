@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 LAYERS, CHANNELS = 8, 64  # of a net are looked at, at most: convolutions, and channels of each
 _PARTS = 32  # principal directions of the features
@@ -102,7 +103,7 @@ class Watched(nn.Module):
     """A net that is watched: logits `(B, K)` and contrasts `(B, D)` of what its convolutions are given.
 
     What they give is as telling, but larger where pooling follows: looking at it would take the tutorial's net as long
-    again.
+    again. A convolution that is not given a map for each picture, but one for each of its parts, is not looked at.
 
     Args:
         model: pixels 0..255 `(B, 3, S, S)` to logits `(B, K)`.
@@ -114,21 +115,32 @@ class Watched(nn.Module):
         layers = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
         places = np.unique(np.linspace(0, len(layers) - 1, min(LAYERS, len(layers))).round().astype(int))
         self.layers = [layers[place] for place in places]
+        self._seen: dict[int, Tensor] = {}
+        self._lasting = False
+
+    def keep_watching(self) -> None:
+        """Watch from now on, as torch.export asks for, which refuses to begin and end within a run of the net."""
+        self._watch()
+        self._lasting = True
+
+    def _watch(self) -> list[RemovableHandle]:
+        return [layer.register_forward_pre_hook(partial(self._look, place)) for place, layer in enumerate(self.layers)]
+
+    def _look(self, place: int, _: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        if place not in self._seen and inputs[0].ndim == 4:  # a net of several views looks again
+            self._seen[place] = inputs[0][:, :CHANNELS].std((2, 3), correction=0)
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        seen: dict[int, Tensor] = {}
-
-        def look(place: int, _: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            if place not in seen:  # a net of several views looks again
-                seen[place] = inputs[0][:, :CHANNELS].std((2, 3), correction=0)
-
-        hooks = [layer.register_forward_pre_hook(partial(look, place)) for place, layer in enumerate(self.layers)]
+        self._seen.clear()
+        hooks = [] if self._lasting else self._watch()
         try:
             logits: Tensor = self.model(pixels)
         finally:
             for hook in hooks:
                 hook.remove()
-        return logits, torch.cat([logits[:, :0], *(seen[place] for place in sorted(seen))], 1)
+        seen = [each for _, each in sorted(self._seen.items()) if each.shape[0] == logits.shape[0]]
+        self._seen.clear()
+        return logits, torch.cat([logits[:, :0], *seen], 1)
 
 
 class Scored(nn.Module):

@@ -7,13 +7,12 @@ from copy import deepcopy
 from importlib.metadata import version
 
 import onnx
-import torch
 from onnx import ModelProto, TensorProto, helper
 from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 from torch import nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from cifar_lightning.cam import with_cam
+from cifar_lightning.capture import capture
 from cifar_onnx import images
 
 OPSET, IR = 18, 8  # old enough for every onnxruntime since 1.18, which cifar-onnx asks for
@@ -33,30 +32,18 @@ def complete(net: ModelProto, size: int, mode: images.ResizeMode, temperature: f
     return with_cam(with_softmax(with_resize(net, size, mode), temperature))
 
 
-def core(model: nn.Module, size: int) -> ModelProto:
+def core(model: nn.Module, size: int, name: str = "the net") -> ModelProto:
     """The net as torch exports it, without source paths.
 
     Args:
         model: pixels 0..255 `(B, 3, S, S)` to logits `(B, K)` and familiarity `(B,)`, in evaluation mode.
         size: `S`.
+        name: of the net, for messages.
+
+    Raises:
+        InputError: torch cannot export it.
     """
-    # Two images, because torch takes a batch of one for a constant.
-    example = torch.zeros(2, 3, size, size)
-    # Nets are trained channels last, and the graph would spell out how values lie in memory.
-    model = deepcopy(model).to(memory_format=torch.contiguous_format)
-    # Of other kernels attention lies otherwise in memory than what the exporter puts in its place.
-    with sdpa_kernel(SDPBackend.MATH):
-        program = torch.onnx.export(
-            model,
-            (example,),
-            dynamo=True,
-            opset_version=OPSET,
-            input_names=["net_pixels"],
-            output_names=["logits", "familiarity"],
-            dynamic_shapes=({0: "batch"},),
-            verbose=False,
-        )
-    assert program is not None
+    program = capture(model, size, OPSET, name)
     ClearMetadataAndDocStringPass()(program.model)
     return program.model_proto
 

@@ -74,7 +74,8 @@ LAW = {
     "cifar_lightning/leaderboard": {
         "yaml", "rich", "cifar_onnx", OURS + "files", OURS + "leaderboard", OURS + "suggestion", OURS + "runs",
     },
-    "cifar_lightning/graph.py": {"torch", "onnx", "onnx_ir", "cifar_onnx", OURS + "cam"},
+    "cifar_lightning/graph.py": {"torch", "onnx", "onnx_ir", "cifar_onnx", OURS + "cam", OURS + "capture"},
+    "cifar_lightning/capture.py": {"torch", "cifar_onnx", OURS + "familiarity", "cifar_lightning"},
     "cifar_lightning/cam.py": {"onnx"},
     "cifar_lightning/export.py": {
         "torch", "onnx", "numpy", "PIL", "cifar_onnx", OURS + "graph", OURS + "parity",

@@ -326,8 +326,8 @@ class TestGate:
         shape = {"mean or std": (1, 3, 1, 1), "convolution": (8, 3, 3, 3)}[which]
         core = graph.core
 
-        def wrong(model: torch.nn.Module, size: int) -> onnx.ModelProto:
-            proto = core(model, size)
+        def wrong(model: torch.nn.Module, size: int, name: str) -> onnx.ModelProto:
+            proto = core(model, size, name)
             weight = next(weight for weight in proto.graph.initializer if tuple(weight.dims) == shape)
             changed = onnx.numpy_helper.to_array(weight).copy()
             changed.flat[0] += 0.01
@@ -345,9 +345,9 @@ class TestGate:
     def test_familiarity(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         values = graph.core
 
-        def wrong(model: torch.nn.Module, size: int) -> onnx.ModelProto:
+        def wrong(model: torch.nn.Module, size: int, name: str) -> onnx.ModelProto:
             model.score.mean += 0.1  # type: ignore[union-attr,operator]
-            proto = values(model, size)
+            proto = values(model, size, name)
             model.score.mean -= 0.1  # type: ignore[union-attr,operator]
             return proto
 

@@ -1,0 +1,92 @@
+"""A net as torch.onnx writes it down, or one sentence that says why it cannot.
+
+Notation: `B` batch, `K` classes, `S` side of the square that the net sees.
+"""
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from copy import deepcopy
+
+import torch
+from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.onnx import ONNXProgram
+from torch.onnx.errors import OnnxExporterError
+
+from cifar_lightning import culprit
+from cifar_lightning.familiarity import Watched
+from cifar_onnx import InputError
+
+_ADVICE = {  # by what torch says
+    "data-dependent": "no step may hang on values: torch.where in the place of if, a tensor in that of a number",
+    "static shape": "it must take any number of pictures: x.shape[0] in the place of a number or of a loop over them",
+    "No ONNX function": "ONNX has no such operation: take others",
+}
+_OTHERS = "its forward must consist of operations of torch alone"
+
+
+def capture(model: nn.Module, size: int, opset: int, name: str) -> ONNXProgram:
+    """The net as a graph from `net_pixels` to `logits` and `familiarity`.
+
+    Args:
+        model: pixels 0..255 `(B, 3, S, S)` to logits `(B, K)` and familiarity `(B,)`, in evaluation mode.
+        size: `S`.
+        opset: version of the operators.
+        name: of the net, for messages.
+
+    Raises:
+        InputError: torch cannot write it down.
+    """
+    # Nets are trained channels last, and the graph would spell out how values lie in memory.
+    model = deepcopy(model).to(memory_format=torch.contiguous_format)
+    for part in model.modules():
+        if isinstance(part, Watched):
+            part.keep_watching()
+    try:
+        # Of other kernels attention lies otherwise in memory than what the exporter puts in its place.
+        with sdpa_kernel(SDPBackend.MATH), _silent():
+            program = torch.onnx.export(
+                model,
+                # Two images, because torch takes a batch of one for a constant.
+                (torch.zeros(2, 3, size, size),),
+                dynamo=True,
+                opset_version=opset,
+                input_names=["net_pixels"],
+                output_names=["logits", "familiarity"],
+                dynamic_shapes=({0: "batch"},),
+                verbose=False,
+            )
+    except OnnxExporterError as error:
+        raise InputError(f"model.net ({name}) cannot be exported: {_reason(error)}") from error
+    assert program is not None
+    return program
+
+
+def _reason(error: BaseException) -> str:
+    """The first telling line of what torch says, the user's own line that it is of, and what would be right."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    said = str(error)
+    first, *rest = [line.strip() for line in said.splitlines() if line.strip()] or [type(error).__name__]
+    if first.endswith(":") and rest:
+        first += f" {rest[0].removeprefix('- ')}"
+    advice = next((words for sign, words in _ADVICE.items() if sign in said), _OTHERS)
+    return f"torch says: {first.rstrip('.')}{culprit.line(error)}: {advice}"
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """Without what torch prints, logs and warns of on its way: the gate judges what has come of it."""
+    logging.disable(logging.CRITICAL)
+    try:
+        with (
+            warnings.catch_warnings(action="ignore"),
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(io.StringIO()),
+        ):
+            yield
+    finally:
+        logging.disable(logging.NOTSET)

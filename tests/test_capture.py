@@ -1,0 +1,85 @@
+"""Nets as users write them: what can be exported is, and for what cannot one sentence says why."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from cifar_lightning.familiarity import Watched
+from cifar_lightning.nets import Pixels
+from cifar_onnx import InputError
+from tests.test_export import exported, samples
+
+
+class Own(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.map = nn.Conv2d(3, 8, 3, 2, 1)
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.map(x).relu().mean((2, 3)))  # type: ignore[no-any-return]
+
+
+class Counted(Own):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).view(len(x), -1)
+
+
+class Cropped(Own):
+    def forward(self, x: Tensor) -> Tensor:
+        parts = x.unfold(3, 16, 16).permute(0, 3, 1, 2, 4).reshape(-1, 3, 32, 16)
+        return super().forward(parts).view(x.shape[0], 2, -1).mean(1)
+
+
+class Branching(Own):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(-x if x.mean() > 0 else x)
+
+
+class Looping(Own):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([super(Looping, self).forward(each[None]) for each in x])
+
+
+class Bessel(Own):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.special.bessel_j0(super().forward(x))
+
+
+@pytest.mark.parametrize("kind", [Counted, Cropped])
+def test_usual_ways_to_write_a_net_can_be_exported(tmp_path: Path, kind: type[Own]) -> None:
+    torch.manual_seed(0)
+    given = samples()
+    assert exported(tmp_path / "own.onnx", Pixels(), kind(), given).labels == len(given)
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        (
+            Branching,
+            r"data-dependent expression .*test_capture\.py, line \d+\): no step may hang on values: torch\.where",
+        ),
+        (Looping, "a static shape of 2 .*: it must take any number of pictures: x.shape"),
+        (Bessel, "No ONNX function found for .*bessel_j0.*: ONNX has no such operation: take others"),
+    ],
+)
+def test_why_a_net_cannot_be_exported_is_one_sentence(
+    tmp_path: Path, kind: type[Own], reason: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(InputError) as error:
+        exported(tmp_path / "own.onnx", Pixels(), kind())
+    found = re.fullmatch(rf"model\.net \({kind.__name__}\) cannot be exported: torch says: (.*)", str(error.value))
+    assert found
+    assert re.search(reason, found[1])
+    assert not [*tmp_path.iterdir()]
+    assert "def forward" not in "".join(capfd.readouterr())
+
+
+def test_what_sees_parts_of_the_pictures_is_not_looked_at() -> None:
+    images = torch.zeros(4, 3, 32, 32)
+    assert Watched(Cropped())(images)[1].shape == (4, 0)
+    assert Watched(nn.Sequential(nn.Conv2d(3, 3, 1), Cropped()))(images)[1].shape == (4, 3)

@@ -3,6 +3,7 @@
 Notation: `B` pictures, `S` side of the square that the net sees, `K` classes.
 """
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from torch import nn
 from cifar_lightning import graph
 from cifar_lightning.data.images import Sample
 from cifar_lightning.familiarity import Scored
+from cifar_lightning.nets.zoo import Named
 from cifar_lightning.quantize import Run
 from cifar_onnx import Classifier, images
 from cifar_onnx.prediction import Scores
@@ -51,6 +53,35 @@ class Report:
             f"logits within {self.logits:.1e}, probabilities within {self.probabilities:.1e}, "
             f"labels {self.labels} of {self.count}"
         )
+
+
+def fused(net: nn.Sequential, samples: Sequence[Sample]) -> nn.Sequential:
+    """The net without the branches that are there for training, where it can do without and gives the same logits.
+
+    Args:
+        net: normalisation and net, in evaluation mode.
+        samples: pictures to compare on.
+    """
+    pixels, own = net
+    if not isinstance(own, Named) or (found := own.fused()).state_dict().keys() == own.state_dict().keys():
+        return net
+    fewer = nn.Sequential(pixels, found)
+    batch = torch.from_numpy(np.stack([sample.pixels for sample in samples])).permute(0, 3, 1, 2)  # (B, 3, S, S)
+    with torch.inference_mode():
+        logits, others = net(batch), fewer(batch)
+    off, allowed = float((logits - others).abs().max()), _allowed(logits.numpy())
+    if not off <= allowed:
+        print(
+            f"{own.name} keeps its branches: fused, its logits would be off by {off:.3g}, more than {allowed:.3g}",
+            file=sys.stderr,
+        )
+        return net
+    return fewer
+
+
+def _allowed(logits: Scores) -> float:
+    """By how much logits `(B, K)` may be off."""
+    return TOLERANCE * max(1, float(np.abs(logits).max()) / _LARGE)
 
 
 def by_torch(model: nn.Module) -> Run:
@@ -108,7 +139,7 @@ def compare(path: Path, samples: Sequence[Sample], answers: tuple[Scores, Scores
     logits, familiarity = answers
     got_logits, got_probabilities, got_familiarity = classifier.run(trained)
     logits_off = float(np.abs(got_logits - logits).max())
-    allowed = TOLERANCE * max(1, float(np.abs(logits).max()) / _LARGE)
+    allowed = _allowed(logits)
     if not logits_off <= allowed:
         raise ParityError(f"logits: differ from torch's by up to {logits_off:.3g}, more than {allowed:.3g}")
     expected = torch.from_numpy(logits / classifier.contract.temperature).softmax(1).numpy()

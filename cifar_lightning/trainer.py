@@ -16,7 +16,7 @@ from cifar_lightning.data import ImageData, ImageFolder
 from cifar_lightning.export import export
 from cifar_lightning.files import target
 from cifar_lightning.module import Classifier
-from cifar_lightning.parity import ParityError, against
+from cifar_lightning.parity import ParityError, against, fused
 from cifar_lightning.quantize import RANGES, Precision
 from cifar_onnx import InputError, contract, shell
 from cifar_onnx.explain import occlusion
@@ -160,7 +160,7 @@ class Trainer(L.Trainer):
         model.load_state_dict(checkpoint["state_dict"])
         path = target(output, runs.folder_of(ckpt_path) / "model.onnx")
         samples = list(datamodule.samples(256))
-        net = nn.Sequential(model.pixels, model.net).cpu().eval()
+        net = fused(nn.Sequential(model.pixels, model.net).cpu().eval(), samples)
         known, training = datamodule.images("val"), None
         calibration = calibrate(net, known, model.classes, alpha, sets)
         if precision != "fp32":
@@ -217,9 +217,9 @@ class Trainer(L.Trainer):
         if known.classes != tuple(model.classes):
             raise ParityError(f"labels: {file} knows {', '.join(known.classes)}, not {', '.join(model.classes)}")
         model.load_state_dict(checkpoints.load(ckpt_path)["state_dict"])
-        net = nn.Sequential(model.pixels, model.net).cpu().eval()
-        calibration = calibrate(net, datamodule.images("val"), model.classes, known.sets.alpha, known.sets.method)
         samples = list(datamodule.samples(images))
+        net = fused(nn.Sequential(model.pixels, model.net).cpu().eval(), samples)
+        calibration = calibrate(net, datamodule.images("val"), model.classes, known.sets.alpha, known.sets.method)
         print(against(Path(file), net, calibration, samples, model.classes))
         pairs = (
             (calibration.temperature, known.temperature),

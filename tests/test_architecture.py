@@ -83,7 +83,7 @@ LAW = {
     },
     "cifar_lightning/parity.py": {
         "torch", "onnx", "onnxruntime", "numpy", "cifar_onnx", OURS + "data.images", OURS + "familiarity",
-        OURS + "calibration", OURS + "quantize", OURS + "graph",
+        OURS + "calibration", OURS + "quantize", OURS + "graph", OURS + "nets.zoo",
     },
     "cifar_lightning/checkpoint.py": {
         "torch", "lightning.fabric", "jsonargparse", "cifar_onnx", OURS + "data", OURS + "files", OURS + "runs",

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 import yaml
@@ -16,6 +17,7 @@ from safetensors.torch import save_file
 from torch import nn
 from torchvision.ops import StochasticDepth
 
+from cifar_lightning import parity
 from cifar_lightning.data.images import Sample
 from cifar_lightning.export import export
 from cifar_lightning.module import Classifier
@@ -123,6 +125,32 @@ def test_mnasnet_takes_averaged_weights() -> None:
     averaged = {name: value + 1 for name, value in net.state_dict().items()}
     net.load_state_dict(averaged)
     assert all(torch.equal(value, averaged[name]) for name, value in net.state_dict().items())
+
+
+def test_branches_for_training_are_not_exported(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    import timm
+    from timm.models.byobnet import RepVggBlock
+
+    def tiny(name: str, num_classes: int) -> nn.Module:
+        head = (nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, num_classes))
+        net = nn.Sequential(RepVggBlock(3, 4, stride=4), *head)
+        net.pretrained_cfg = {"mean": IMAGENET[0], "std": IMAGENET[1]}  # type: ignore[assignment]
+        return net
+
+    monkeypatch.setattr(timm, "list_models", lambda: ["tiny"])
+    monkeypatch.setattr(timm, "create_model", tiny)
+    assert run("fit", *BRIEF, "--model.net", "Timm", "--model.net.name", "tiny").code == 0
+    best = "runs/cnn/version_0/checkpoints/best.ckpt"
+    result = run("export", "--ckpt_path", best, "--output", "m.onnx")
+    assert result.code == 0, result.err
+    operators = [node.op_type for node in onnx.load("m.onnx").graph.node]
+    assert operators.count("Conv") == 2  # and one for the activation maps
+    result = run("verify", "m.onnx", "--against", best)
+    assert result.code == 0, result.err
+    assert Receiver("m.onnx").contract.info["cost"]["parameters"] == 4 * 27 + 4 + 40 + 10
+
+    monkeypatch.setattr(parity, "TOLERANCE", 0)
+    assert "tiny keeps its branches: fused, its logits would be off by" in run("export", "--ckpt_path", best).err
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import urllib.error
 from abc import abstractmethod
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from types import MethodType
 from typing import Any
 
@@ -69,6 +70,10 @@ class Named(nn.Module):
             file = _is_file(self.weights)
             state = trained.read(self.weights, self.sha256) if file else self.published(self.weights)
             trained.take(self.body, self.adapted(state), f"{self.name} with {self.weights}")
+
+    def fused(self) -> "Named":
+        """A copy with the same answers but for rounding, whose branches of training are single layers."""
+        return self
 
     @abstractmethod
     def published(self, weights: str) -> dict[str, Tensor]:
@@ -190,6 +195,13 @@ class Timm(Named):
                 "them elsewhere, and name the file with --model.net.weights and --model.net.sha256"
             ) from None
         return state
+
+    def fused(self) -> "Timm":
+        from timm.utils.model import reparameterize_model
+
+        copy = deepcopy(self)
+        copy.body = reparameterize_model(copy.body, inplace=True)
+        return copy
 
 
 def _check(name: str, known: Collection[str], where: str, setting: str = "name") -> None:

@@ -4,7 +4,9 @@ import hashlib
 import re
 import sys
 import urllib.error
+from collections.abc import Callable
 from copy import deepcopy
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ import torch
 import yaml
 from safetensors.torch import save_file
 from torch import nn
+from torchvision.models.mobilenetv3 import InvertedResidual
 from torchvision.ops import StochasticDepth
 
 from cifar_lightning import parity
@@ -111,6 +114,22 @@ def test_a_small_stem_keeps_the_size_of_the_picture() -> None:
     assert (sizes(False), sizes(True)) == ([8], [32])
     with pytest.raises(InputError, match="vgg11 does not begin with a convolution of stride"):
         Torchvision("vgg11", 3, small_stem=True)
+    with pytest.raises(InputError, match="repvgg_a0 begins with convolutions side by side"):
+        Timm("repvgg_a0", 3, small_stem=True)
+
+
+@pytest.mark.parametrize(
+    ("net", "pool", "left"),
+    [
+        (partial(Torchvision, "squeezenet1_1"), "features.2", nn.Identity),
+        (partial(Timm, "resnetv2_18"), "stem.pool", nn.Identity),
+        (partial(Torchvision, "mobilenet_v3_small"), "features.2", InvertedResidual),
+    ],
+)
+def test_it_leaves_out_the_pooling_of_the_stem_whatever_its_name(
+    net: Callable[..., Named], pool: str, left: type[nn.Module]
+) -> None:
+    assert type(net(num_classes=3, small_stem=True).body.get_submodule(pool)) is left
 
 
 def test_a_head_begins_small_whatever_the_family_does() -> None:

@@ -268,6 +268,21 @@ def test_weights_of_a_file_are_taken_over_but_for_the_head(
     assert "taken over" not in result.err
 
 
+def test_positions_of_another_size_are_resampled_as_timm_does(tmp_path: Path) -> None:
+    import timm
+
+    torch.manual_seed(1)
+    path = tmp_path / "vit.safetensors"
+    save_file(timm.create_model("test_vit", img_size=64).state_dict(), path)
+    digest, smaller = hashlib.sha256(path.read_bytes()).hexdigest(), {"img_size": 32}
+    net = Timm("test_vit", 3, str(path), digest, settings=smaller)
+    net.load_pretrained()
+    loaded = timm.create_model("test_vit", pretrained=True, pretrained_cfg_overlay={"file": path}, **smaller)
+    expected = loaded.state_dict()
+    for name, value in net.body.state_dict().items():
+        assert torch.equal(value, expected[name]) == (not name.startswith("head.")), name
+
+
 def test_weights_that_are_not_what_they_should_be_are_refused(run: Run, small: list[str], tmp_path: Path) -> None:
     path, digest, _ = weights(tmp_path / "w.pth")
     code = tmp_path / "code.pth"

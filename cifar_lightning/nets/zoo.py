@@ -1,5 +1,6 @@
 """Nets of torchvision and timm by their names there, begun at random or with weights that others have trained."""
 
+import sys
 import urllib.error
 from abc import abstractmethod
 from collections.abc import Collection, Iterator
@@ -11,15 +12,12 @@ from typing import Any
 from torch import Tensor, nn
 
 from cifar_lightning.nets import weights as trained
+from cifar_lightning.nets.stem import shrink
 from cifar_lightning.suggestion import hint
 from cifar_onnx.errors import InputError
 
 _DECIDED = {"num_classes", "weights", "weights_backbone", "progress", "pretrained", "checkpoint_path", "cache_dir"}
 _DECIDED |= {"pretrained_cfg", "pretrained_cfg_overlay"}  # by other arguments than `settings`
-_POOLS = {"maxpool", "maxpool1", "maxpool_3a", "Pool1", "pool0", "stem.pool", "features.pool0", "features.conv1_pool"}
-_POOLS |= {"features.2"}  # the second halving of a stem, by the names of several families
-_LARGEST_STRIDE = 4  # of a stem; what takes larger steps cuts the picture into patches
-
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 IMAGENET: Statistics = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
@@ -50,7 +48,7 @@ class Named(nn.Module):
             )
         self.name, self.weights, self.sha256 = name, weights, sha256
         if small_stem:
-            _shrink_stem(body, name)
+            shrink(body, name)
         for head in trained.heads(body, num_classes):
             if isinstance(layer := body.get_submodule(head), nn.Linear):
                 layer.reset_parameters()
@@ -197,6 +195,17 @@ class Timm(Named):
             ) from None
         return state
 
+    def adapted(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        adapt = vars(sys.modules[type(self.body).__module__]).get("checkpoint_filter_fn")  # many families have one
+        if adapt is None or not _is_file(self.weights or ""):  # what timm has loaded itself, it has adapted
+            return state
+        try:
+            found: dict[str, Tensor] = adapt(state, self.body)
+        except Exception as error:  # whatever the names in it lead to
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            raise InputError(f"weights {self.weights}: timm does not take them for {self.name} ({reason})") from None
+        return found
+
     def fused(self) -> "Timm":
         from timm.utils.model import reparameterize_model
 
@@ -223,24 +232,3 @@ def _allowed(settings: dict[str, Any] | None) -> dict[str, Any]:
     if refused := _DECIDED & (settings or {}).keys():
         raise InputError(f"model.net.settings cannot hold {', '.join(sorted(refused))}")
     return settings or {}
-
-
-def _shrink_stem(body: nn.Module, name: str) -> None:
-    """Let the first convolution keep the size of the picture, and take out the pooling that follows it."""
-    layers = {path: layer for path, layer in body.named_modules() if isinstance(layer, nn.Conv2d)}
-    path, first = next(iter(layers.items()))
-    if not 1 < first.stride[0] <= _LARGEST_STRIDE:
-        raise InputError(f"model.net.small_stem: {name} does not begin with a convolution of stride 2 to 4")
-    if sum(each.in_channels == first.in_channels and each.stride[0] > 1 for each in layers.values()) > 1:
-        raise InputError(
-            f"model.net.small_stem: {name} begins with convolutions side by side, of which none can be replaced alone: "
-            "leave it out, and take larger pictures with data.image_size"
-        )
-    stem = nn.Conv2d(first.in_channels, first.out_channels, 3, padding=1, bias=first.bias is not None)
-    nn.init.kaiming_normal_(stem.weight, mode="fan_out", nonlinearity="relu")
-    body.set_submodule(path, stem)
-    for pool, layer in [*body.named_modules()]:
-        # Blurred pooling is several layers; what has the name in another family has weights.
-        pools = any(isinstance(each, nn.MaxPool2d) for each in layer.modules()) and not [*layer.parameters()]
-        if pool in _POOLS and pools:
-            body.set_submodule(pool, nn.Identity())

@@ -9,7 +9,7 @@ from torchvision.models import MobileNetV2
 from cifar_lightning import checkpoint as checkpoints
 from cifar_lightning.callbacks.prune import prune
 from cifar_lightning.module import Classifier
-from cifar_lightning.nets import CNN, SpeedNet
+from cifar_lightning.nets import CNN, SpeedNet, Timm
 from cifar_onnx import InputError
 from tests.conftest import BRIEF, Run, write_model
 
@@ -59,6 +59,7 @@ def test_channels_that_do_nothing_are_what_is_removed() -> None:
         (CNN(), CNN(widths=(16, 32, 64), hidden=64)),
         (speed(64, 128, 128), speed(48, 64, 96)),
         (MobileNetV2(10), MobileNetV2(10, width_mult=0.5)),  # residual and depthwise
+        (Timm("mobilenetv3_small_100", 10), Timm("mobilenetv3_small_075", 10)),  # squeezed and excited
     ],
     ids=lambda net: type(net).__name__,
 )
@@ -73,6 +74,13 @@ def test_nets_of_any_shape_become_ordinary_narrow_ones(wide: nn.Module, net: nn.
 def test_a_net_that_is_wider_somewhere_is_refused() -> None:
     with pytest.raises(InputError, match=r"not narrower: its layer groups\.2\.0 has 32 channels, the wide net's 16"):
         prune(speed(16, 16), speed(8, 32), IMAGES[:1])
+
+
+def test_a_net_whose_layers_hang_together_otherwise_is_refused() -> None:
+    """Heads of attention share what is pruned alone."""
+    wide, net = (Timm("test_vit", 10, settings={"img_size": 32, "embed_dim": width}) for width in (64, 32))
+    with pytest.raises(InputError, match=r"model\.net cannot be filled: body\..* is \(.*left of the wide net's \("):
+        prune(wide, net, IMAGES[:1])
 
 
 class TestCommands:
@@ -124,7 +132,7 @@ class TestCommands:
                 ["--model.net.hidden", 256],
                 "model.net is not narrower: its layer head.1 has 256 channels, the wide net's 128",
             ),
-            (["--model.net.widths", "[32, 64]"], "Error(s) in loading state_dict"),
+            (["--model.net.widths", "[32, 64]"], "differ in more than channels (2 tensors, such as blocks.2.0.bias)"),
             (["--data", "ImageFolder", "--data.root", "photos"], "knows the classes 0, 1, 2"),
             (["--trainer.callbacks.checkpoint", "nowhere.ckpt"], "nowhere.ckpt: no such checkpoint"),
         ],

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from cifar_lightning import trained
+from cifar_lightning.culprit import named
 from cifar_onnx import InputError
 
 
@@ -50,12 +51,18 @@ def prune(wide: nn.Module, net: nn.Module, images: Tensor) -> None:
         images: `(1, 3, S, S)` for a look at how the layers of `wide` hang together.
 
     Raises:
-        InputError: `net` has a layer that is wider than in `wide`.
+        InputError: `net` has other layers, or one that is wider than in `wide`, or it cannot be pruned to its widths.
         ModuleNotFoundError: torch_pruning is not installed.
     """
     import torch_pruning
 
-    with warnings.catch_warnings():
+    others = wide.state_dict().keys() ^ net.state_dict().keys()
+    if others:
+        raise InputError(
+            f"model.net and the wide net differ in more than channels ({len(others)} tensors, such as {min(others)}): "
+            "it takes the same net with other widths"
+        )
+    with named("Pruned"), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Unwrapped parameters detected")  # of layers that keep their width
         graph = torch_pruning.DependencyGraph().build_dependency(wide, images)
     # By the L2 norm cpu_best.yaml's net, pruned to prune.yaml's, had 44 % of 2,000 validation images right with batch
@@ -71,6 +78,14 @@ def prune(wide: nn.Module, net: nn.Module, images: Tensor) -> None:
             raise InputError(f"model.net is not narrower: its layer {name} has {asked} channels, the wide net's {has}")
         if asked < has:  # and has not been narrowed together with a layer before it
             remove = graph.get_pruner_of_module(layer).prune_out_channels
-            strength = importance(graph.get_pruning_group(layer, remove, list(range(has))))
-            graph.get_pruning_group(layer, remove, strength.argsort()[: has - asked].tolist()).prune()
-    net.load_state_dict(wide.state_dict())
+            with named(f"Pruned, its layer {name}"):
+                strength = importance(graph.get_pruning_group(layer, remove, list(range(has))))
+                graph.get_pruning_group(layer, remove, strength.argsort()[: has - asked].tolist()).prune()
+    left = wide.state_dict()
+    for name, value in net.state_dict().items():
+        if left[name].shape != value.shape:
+            raise InputError(
+                f"model.net cannot be filled: {name} is {tuple(value.shape)}, what is left of the wide net's "
+                f"{tuple(left[name].shape)}"
+            )
+    net.load_state_dict(left)

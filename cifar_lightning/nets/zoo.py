@@ -224,7 +224,7 @@ def _settings() -> Iterator[None]:
     """Say of what an argument is that a net does not take."""
     try:
         yield
-    except TypeError as error:
+    except (TypeError, ValueError, AssertionError) as error:
         raise InputError(f"model.net.settings: {error}") from None
 
 

@@ -128,11 +128,21 @@ def export(
 
 
 def _cost(model: nn.Module, size: int) -> dict[str, int]:
-    """Parameters of a net, and its floating-point operations for a picture: two for each product that is added."""
+    """Parameters of a net, and its floating-point operations for a picture: two for each product that is added.
+
+    Auxiliary heads, which only training asks, and other parameters that the logits do not hang on are not in the file.
+    """
+    parameters = [each for each in model.parameters() if each.requires_grad]
+    fixed = sum(each.numel() for each in model.parameters() if not each.requires_grad)
     # As if for training, by plain products: else attention may be one operation, of which the counter knows nothing.
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        model(torch.zeros(1, 3, size, size, requires_grad=True))
-    return {"parameters": sum(each.numel() for each in model.parameters()), "flops": counter.get_total_flops()}
+        logits = model(image := torch.zeros(1, 3, size, size, requires_grad=True))
+        flops = counter.get_total_flops()
+    found: Sequence[torch.Tensor | None] = parameters
+    if logits.requires_grad:
+        found = torch.autograd.grad(logits.sum(), [*parameters, image], allow_unused=True)[:-1]
+    used = sum(each.numel() for each, slope in zip(parameters, found, strict=True) if slope is not None)
+    return {"parameters": fixed + used, "flops": flops}
 
 
 def _golden(

@@ -169,6 +169,17 @@ class TestContract:
         products = 1024 * 27 * 32 + 256 * 288 * 64 + 64 * 576 * 128 + 2048 * 128 + 128 * 3
         assert Classifier(path).contract.info["cost"] == {"parameters": 356_810 - 7 * 129, "flops": 2 * products}
 
+    def test_heads_for_training_alone_cost_nothing(self) -> None:
+        class Auxiliary(nn.Sequential):
+            def __init__(self) -> None:
+                super().__init__(nn.Flatten(), nn.Linear(48, 3))
+                self.auxiliary = nn.Linear(48, 3)
+
+            def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+                return (self[1](x.flatten(1)), self.auxiliary(x.flatten(1))) if self.training else self[1](self[0](x))
+
+        assert _cost(Auxiliary().eval(), 4) == {"parameters": 147, "flops": 2 * 144}
+
     def test_attention_costs_what_its_products_do(self) -> None:
         class Attention(nn.Module):
             def __init__(self) -> None:

@@ -13,7 +13,7 @@ from torch import nn
 
 from cifar_lightning.cam import with_cam
 from cifar_lightning.capture import capture
-from cifar_onnx import images
+from cifar_onnx import InputError, images
 
 OPSET, IR = 18, 8  # old enough for every onnxruntime since 1.18, which cifar-onnx asks for
 
@@ -41,11 +41,19 @@ def core(model: nn.Module, size: int, name: str = "the net") -> ModelProto:
         name: of the net, for messages.
 
     Raises:
-        InputError: torch cannot export it.
+        InputError: torch cannot export it, or only with operators that are newer than `OPSET`.
     """
     program = capture(model, size, OPSET, name)
     ClearMetadataAndDocStringPass()(program.model)
-    return program.model_proto
+    net = program.model_proto
+    try:
+        onnx.checker.check_model(net)
+    except onnx.checker.ValidationError as error:  # the exporter leaves what it has no older form of
+        reason = str(error).strip().partition("\n")[0]
+        raise InputError(
+            f"model.net ({name}) cannot be exported: onnx says: {reason}: take operations of opset {OPSET}"
+        ) from error
+    return net
 
 
 def with_resize(net: ModelProto, size: int, mode: images.ResizeMode) -> ModelProto:

@@ -70,11 +70,11 @@ def read(words: Sequence[str], options: Iterable[str]) -> Command:
     _, rest = _taken(rest, "--ckpt_path")
     rest = _classes_first(rest)
     settings = _settings(words, configs)
-    ckpt_path, going_on = settings.get("ckpt_path"), None
+    ckpt_path, going_on, sources = settings.get("ckpt_path"), None, configs
     line, digest = shlex.join(typed), _digest(configs)
-    sources = configs
     if words[:1] == ["fit"] and ckpt_path == "last":
-        going_on = _unfinished(settings)
+        further = [word for word in rest if word.startswith("--") and word.partition("=")[0] != "--experiment"]
+        going_on = _unfinished(settings, bare=not configs and not further)
         ckpt_path = going_on / runs.LAST if going_on else None
     if going_on:
         own = going_on / "config.yaml"
@@ -116,17 +116,22 @@ def _classes_first(words: Sequence[str]) -> list[str]:
     return words
 
 
-def _unfinished(settings: dict[str, Any]) -> Path | None:
-    """The run that `fit --ckpt_path last` goes on with, or None where a new one begins; says which."""
+def _unfinished(settings: dict[str, Any], bare: bool) -> Path | None:
+    """The run that `fit --ckpt_path last` goes on with, or None where a new one begins; says which.
+
+    Where one has ended, a bare command, of which a new run would be the default whatever that was, is refused.
+    """
     root, experiment = runs.root(settings.get("trainer.default_root_dir")), settings["experiment"]
     runs.check_name(experiment)
     if found := runs.unfinished(root, experiment, rank()):
         _say(f"going on with {found}")
         return found
-    newest, longer = next(reversed(runs.folders(root / experiment)), None), ""
-    if newest and runs.facts(newest).get("finished") and (newest / runs.LAST).exists():
-        longer = f", and to train the newest for longer, name it: --ckpt_path {newest / runs.LAST}"
-    _say(f"nothing to go on with in {root / experiment}: a new run{longer}")
+    nothing, longer = f"nothing to go on with in {root / experiment}", ""
+    if ended := runs.ended(root / experiment):
+        longer = f", and to train the newest for longer, name it: --ckpt_path {ended / runs.LAST}"
+        if bare:
+            raise InputError(f"{nothing}: {ended} has come to its end{longer}")
+    _say(f"{nothing}: a new run{longer}")
     return None
 
 

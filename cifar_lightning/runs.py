@@ -152,6 +152,12 @@ def unfinished(root: Path, experiment: str, rank: int = 0) -> Path | None:
     return None
 
 
+def ended(parent: Path) -> Path | None:
+    """The newest run in the folder of an experiment, if it has come to its end."""
+    newest = next(reversed(folders(parent)), None)
+    return newest if newest and facts(newest).get("finished") and (newest / LAST).exists() else None
+
+
 def held(run: Path) -> bool:
     """Whether another process holds a run's folder, or this one cannot."""
     try:

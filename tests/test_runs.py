@@ -94,6 +94,17 @@ class TestGoingOn:
         ) in again.err
         assert sorted(path.name for path in Path("runs/cnn").iterdir()) == ["version_0", "version_1"]
 
+    def test_a_bare_command_does_not_begin_another_kind_of_run(self, run: Run) -> None:
+        """Such as the one that is printed after Ctrl-C, typed again when the run has ended."""
+        assert run("fit", *BRIEF, "--experiment", "digits").code == 0
+        result = run("fit", "--ckpt_path", "last", "--experiment", "digits")
+        assert result.code == 2
+        assert result.err.endswith(
+            "nothing to go on with in runs/digits: runs/digits/version_0 has come to its end, and to train the newest "
+            "for longer, name it: --ckpt_path runs/digits/version_0/checkpoints/last.ckpt\n"
+        )
+        assert len([*Path("runs/digits").iterdir()]) == 1
+
     def test_it_is_the_newest_unfinished_run_of_the_experiment_that_no_one_holds(self, run: Run) -> None:
         assert run("fit", *BRIEF, "--experiment", "a").code == 0
         for copy in ("a/version_1", "a/version_2", "a/version_3", "b/version_0"):

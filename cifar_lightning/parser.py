@@ -24,6 +24,19 @@ from cifar_lightning.mix import Mixing
 from cifar_lightning.suggestion import hint, nearest
 
 _load = get_loader("yaml")
+_RECEIVING = ("classify", "evaluate", "compare", "benchmark", "serve", "web", "info")  # commands of cifar_onnx
+_ELSEWHERE = {  # what options are called in other programs
+    **dict.fromkeys(("seed", "random_state"), "seed_everything"),
+    **dict.fromkeys(("learning_rate", "lr0"), "model.optimizer.lr"),
+    **dict.fromkeys(("imgsz", "img_size", "input_size"), "data.image_size"),
+    **dict.fromkeys(("batch", "train_batch_size"), "data.batch_size"),
+    **dict.fromkeys(("device", "gpu"), "trainer.accelerator"),
+    **dict.fromkeys(("gpus", "num_gpus"), "trainer.devices"),
+    **dict.fromkeys(("name", "project"), "experiment"),
+    **dict.fromkeys(("data_dir", "dataset"), "data.root"),
+    **dict.fromkeys(("output_dir", "save_dir"), "trainer.default_root_dir"),
+    **dict.fromkeys(("checkpoint", "resume"), "ckpt_path"),
+}
 _COMMANDS = ("fit", "validate", "test", "predict", "export", "verify")
 _BASES = (nn.Module, Optimizer, LRScheduler, L.Callback, Logger, ImageData, Augmentation, Mixing)
 
@@ -107,6 +120,12 @@ def explain(message: str, keys: Iterable[str], bases: Sequence[type] = _BASES, t
             f"{where}that is a function, not a class: nets of torchvision and timm go by --model.net Torchvision or "
             "Timm, and --model.net.name, such as resnet18"
         )
+    if match := re.search(r"Expected a path but (\S+\.py) ", message):
+        return f"{where}{match[1]} is a file: name a class in it, such as {Path(match[1]).stem}.Net"
+    if match := re.search(r"Unable to load config '([^']+)'", message):
+        group = key.partition(".")[0]
+        near = f": did you mean --model.net {match[1]}?" if group == "model" else ""
+        return f"{group}: there is no file {match[1]!r} with settings{near}"
     if match := re.search(r"dot import path string: (\S+)", message):
         return f"{where}{_no_class(match[1], key, bases)}"
     if match := re.search(r"Multiple subclasses with name (\w+)\..*: (\S+), ", message):
@@ -118,6 +137,8 @@ def explain(message: str, keys: Iterable[str], bases: Sequence[type] = _BASES, t
     if match := re.search(r"No module named '([^']+)'", message):
         return f"{where}there is no module {match[1]!r}{hint(match[1], sys.modules)}"
     if match := re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message):
+        if match[1] in _RECEIVING:
+            return f"{match[1]} is a command of the other package: python -m cifar_onnx {match[1]}"
         return f"there is no command {match[1]!r}{hint(match[1], re.findall(r'[a-z]+', match[2]))}"
     if match := re.search(r"the following arguments are required: ([\w.]+)", message):
         place = _owner(match[1], bases, typed)
@@ -143,7 +164,8 @@ def _no_class(name: str, key: str, bases: Sequence[type]) -> str:
     if cls := known.get(name):
         kind = next(base for base in bases if issubclass(cls, base))
         return f"{name} is a class of another kind, {kind.__name__}"
-    return f"no class is called {name!r}{hint(name, known)}"
+    own = [file.stem for file in sorted(Path().glob("*.py")) if f"class {name}(" in file.read_text("utf-8", "replace")]
+    return f"no class is called {name!r}" + (f": did you mean '{own[0]}.{name}'?" if own else hint(name, known))
 
 
 def _whole(key: str, typed: Sequence[str]) -> str:
@@ -174,6 +196,8 @@ def _hint_key(name: str, keys: Iterable[str]) -> str:
         return f": leave {parts[0]!r} out, options of a command stand at the top of its file"
     if name.endswith((".yaml", ".yml")):
         return f": did you mean '--config {name}'?"
+    if name in _ELSEWHERE:
+        return f": did you mean {_ELSEWHERE[name]!r}?"
     # Other programs have their options at the top, and call what is max_epochs here epochs.
     leaves = (parts[-1], f"max_{parts[-1]}")
     inside = sorted((key for key in keys if key.split(".")[-1] in leaves), key=len)

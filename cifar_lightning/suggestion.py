@@ -11,9 +11,15 @@ def hint(name: str, valid: Iterable[str]) -> str:
 
 
 def nearest(name: str, valid: Iterable[str]) -> str | None:
-    """The closest of the valid names, if any is close: fewest typing errors first."""
-    close = get_close_matches(name, sorted(set(valid)), n=5)
-    return min(close, key=lambda other: _typing_errors(name, other), default=None)
+    """The closest of the valid names, if any is close: fewest typing errors first, then fewest wrong capitals."""
+    known = sorted(set(valid))
+    close = get_close_matches(name.lower(), sorted({each.lower() for each in known}), n=5)
+    errors = {
+        each: (_typing_errors(name.lower(), each.lower()), _typing_errors(name, each))
+        for each in known
+        if each.lower() in close
+    }
+    return min(errors, key=lambda each: errors[each], default=None)
 
 
 def _typing_errors(a: str, b: str) -> int:

@@ -179,7 +179,7 @@ def test_what_cannot_be_had_is_one_sentence_and_leaves_nothing(
     root = tmp_path / "data"
     with pytest.raises(InputError, match=reason) as error:
         CIFAR10(str(root), url=f"{url}/{file}").load("train")
-    for word in (f"{url}/{file}", f"put cifar-10-python.tar.gz into {root}", "--data.url", "configs/quickstart.yaml"):
+    for word in (f"{url}/{file}", f"put cifar-10-python.tar.gz into {root}", "--data.url", "--data Digits"):
         assert word in str(error.value)
     assert [path.name for path in root.iterdir()] == [".cifar-10.lock"]
 

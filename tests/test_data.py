@@ -267,6 +267,8 @@ class TestImageFolder:
     def test_what_there_is_to_train_on_is_a_line(self, photos: Path) -> None:
         held = "3 classes (blue, green, red): 33 images to train on, 3 held out to validate by"
         assert str(ImageFolder(str(photos))) == held
+        flat = "3 classes (blue, green, red): 30 images to train on, 3 held out to validate by, 3 kept for the test"
+        assert str(ImageFolder(str(photos / "train"))) == flat
         shutil.copytree(photos / "test", photos / "val")
         assert str(ImageFolder(str(photos))).endswith(": 36 images to train on, 9 to validate by")
 

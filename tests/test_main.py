@@ -711,6 +711,15 @@ class TestMistakes:
             (["test", "--ckpt_path", "last"], "last: no such checkpoint"),
             (["verify", "m.onnx"], "verify needs a checkpoint: name its file with --against"),
             (["fit", "--epochs", "3"], "there is no option 'epochs': did you mean 'trainer.max_epochs'?"),
+            (["fit", "--seed", "3"], "there is no option 'seed': did you mean 'seed_everything'?"),
+            (
+                ["fit", "--data", "Digits", "--imgsz", "3"],
+                "there is no option 'imgsz': did you mean 'data.image_size'?",
+            ),
+            (["fit", "--model.net", "cnn"], "model.net: no class is called 'cnn': did you mean 'CNN'?"),
+            (["fit", "--model.optimizer", "adamw"], "no class is called 'adamw': did you mean 'AdamW'?"),
+            (["fit", "--model", "CNN"], "model: there is no file 'CNN' with settings: did you mean --model.net CNN?"),
+            (["classify", "a.jpg"], "classify is a command of the other package: python -m cifar_onnx classify"),
             (["fit", "--data", "/"], "data: '/' is a folder: --data ImageFolder --data.root /"),
             (["fit", "--ckpt_path", "best"], "best: no such checkpoint"),
             (["predict"], "predict needs a checkpoint: name its file with --ckpt_path"),
@@ -770,6 +779,16 @@ class TestMistakes:
         assert result.code == 2
         assert len(lines(result.err, "error: ")) == 1
         assert "Traceback" not in result.err
+
+    def test_a_net_of_ones_own_is_named_with_its_module(self, run: Run) -> None:
+        Path("mynet.py").write_text("from torch import nn\n\n\nclass Net(nn.Module): ...\n")
+        for name, sentence in (
+            ("Net", "model.net: no class is called 'Net': did you mean 'mynet.Net'?"),
+            ("mynet.py", "model.net: mynet.py is a file: name a class in it, such as mynet.Net"),
+        ):
+            result = run("fit", "--data", "Digits", "--model.net", name)
+            assert result.code == 2
+            assert sentence in result.err
 
     def test_what_a_callback_of_lightning_needs_is_not_the_users_own(
         self, run: Run, monkeypatch: pytest.MonkeyPatch

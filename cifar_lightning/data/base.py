@@ -95,11 +95,11 @@ class ImageData(L.LightningDataModule, ABC):
 
     def __str__(self) -> str:
         """What there is to train on, in a line."""
-        first, count = self.classes[:_NAMED], len(self.classes)
-        names = ", ".join(first) + (f" and {count - len(first)} more" if count > len(first) else "")
+        count, train, val = len(self.classes), len(self.images("train")), len(self.images("val"))
+        names = ", ".join(self.classes[:_NAMED]) + (f" and {count - _NAMED} more" if count > _NAMED else "")
         held = "" if "val" in self.given else "held out "
-        train, val = (len(self.images(part)) for part in ("train", "val"))
-        return f"{count} classes ({names}): {train:,} images to train on, {val:,} {held}to validate by"
+        test = "" if "test" in self.given else f", {len(self.images('test')):,} kept for the test"
+        return f"{count} classes ({names}): {train:,} images to train on, {val:,} {held}to validate by{test}"
 
     def folder(self, part: Part) -> Path | None:
         """The folder that the pictures of a part are in, where they are files."""

@@ -156,7 +156,7 @@ class CIFAR10(ImageData):
             raise InputError(
                 f"{self._title} is not in {self.root} and could not be downloaded from {url} ({reason}): put "
                 f"{target.name} into {self.root}, name a mirror with --data.url, "
-                "or train on the digits offline with --config configs/quickstart.yaml"
+                "or train on handwritten digits, which need no network, with --data Digits"
             ) from None
 
 

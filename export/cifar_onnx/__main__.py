@@ -16,9 +16,15 @@ from PIL import Image
 from cifar_onnx import __version__, commands, images
 from cifar_onnx.errors import InputError
 
+_TRAINING = ("fit", "validate", "test", "predict", "export", "runs", "reproduce", "sweep")
+
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run a command; returns its exit code: 0 done, 1 a picture or a check failed, 2 a mistake in what was given."""
+    words = sys.argv[1:] if args is None else args
+    if words and words[0] in _TRAINING:
+        print(f"error: {words[0]} is a command of the package that trains: python -m cifar_lightning", file=sys.stderr)
+        return 2
     options = _parser().parse_args(args)
     try:
         code: int = options.run(options)

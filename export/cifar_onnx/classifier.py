@@ -66,6 +66,10 @@ class Classifier:
                 f"{name}: its contract names {len(self.classes)} classes, but the shape of its probabilities is {shape}"
             )
 
+    def __repr__(self) -> str:
+        more = ", ..." if len(self.classes) > 3 else ""
+        return f"<Classifier of {len(self.classes)} classes: {', '.join(self.classes[:3])}{more}>"
+
     @overload
     def __call__(self, image: Source, batch_size: int = BATCH) -> Prediction: ...  # type: ignore[overload-overlap]
     @overload

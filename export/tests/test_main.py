@@ -166,6 +166,7 @@ def test_verify_refuses_a_changed_byte(changed, capsys: pytest.CaptureFixture[st
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
+        (["fit", "--data", "x"], "fit is a command of the package that trains: python -m cifar_lightning"),
         (["classify", "x.png", "--model", "nowhere.onnx"], "error: nowhere.onnx: cannot be read"),
         (["classify", "x.png", "--provider", "warp"], "error: unknown execution provider 'warp'"),
         (["classify", "x.png", "--threads", "0"], "'0' is not a whole number from 1 up"),

@@ -56,7 +56,11 @@ class CLI(LightningCLI):
         self.going_on = command.going_on
         self.defaults: dict[str, Any] = {}
         if checkpoint:
-            self.defaults = without(checkpoints.parser_defaults(checkpoint), command.appended)
+            asked = {word.partition("=")[0] for word in command.words}
+            # A list of photos elsewhere names none in the folder whose photos are to be predicted.
+            listed = command.words[0] == "predict" and "--data.root" in asked and "--data.labels" not in asked
+            dropped = [*command.appended, "data.labels"] if listed else command.appended
+            self.defaults = without(checkpoints.parser_defaults(checkpoint), dropped)
         self.run: runs.Run | None = None
         try:
             super().__init__(

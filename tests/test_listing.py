@@ -199,8 +199,8 @@ class TestListing:
         assert run("predict", "--ckpt_path", path).code == 0
         rows = Path("runs/cnn/version_0/predictions.csv").read_text().splitlines()
         assert len(rows) == 1 + 3
-        new = ("--data.root", photos / "test" / "red", "--data.labels")
-        assert run("predict", "--ckpt_path", path, *new, "null", "--output", "new.csv").code == 0
+        new = ("--data.root", photos / "test" / "red")  # whose photos are not in the list
+        assert run("predict", "--ckpt_path", path, *new, "--output", "new.csv").code == 0
         assert len(Path("new.csv").read_text().splitlines()) == 1 + 3
         others = ("--data.root", photos / "train", "--data.labels", "null", "--output", "others.csv")
         assert run("predict", "--ckpt_path", path, *others).code == 0

@@ -53,8 +53,8 @@ def write(checkpoint: dict[str, Any], path: str | Path) -> None:
     """
     buffer = io.BytesIO()
     torch.save(checkpoint, buffer)
-    data = buffer.getbuffer()
-    write_whole(Path(path), data, b"sha256:%s\n" % hashlib.sha256(data).hexdigest().encode())
+    with buffer.getbuffer() as data:
+        write_whole(Path(path), data, b"sha256:%s\n" % hashlib.sha256(data).hexdigest().encode())
 
 
 def load(path: str | Path) -> dict[str, Any]:

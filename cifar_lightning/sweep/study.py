@@ -23,6 +23,7 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.pool import NullPool
 
 from cifar_lightning.sweep.plan import Plan
 from cifar_onnx import InputError
@@ -202,7 +203,9 @@ def _storage(plan: Plan) -> BaseStorage:
         except ValueError:
             raise InputError(f"storage {place} is not a journal of Optuna: name another file") from None
     try:
-        return RDBStorage(place, heartbeat_interval=_BEAT, heartbeat_stale_trial_callback=again)
+        # Trials take long: a connection for each question, of which none is left open.
+        engine = {"poolclass": NullPool}
+        return RDBStorage(place, engine, heartbeat_interval=_BEAT, heartbeat_stale_trial_callback=again)
     except (SQLAlchemyError, ImportError) as error:
         scheme = place.partition("://")[0]  # the rest may hold a password
         raise InputError(f"storage {scheme}://... cannot be used: {' '.join(str(error).split())}") from None

@@ -98,7 +98,7 @@ class ImageData(L.LightningDataModule, ABC):
         count, train, val = len(self.classes), len(self.images("train")), len(self.images("val"))
         names = ", ".join(self.classes[:_NAMED]) + (f" and {count - _NAMED} more" if count > _NAMED else "")
         held = "" if "val" in self.given else "held out "
-        test = "" if "test" in self.given else f", {len(self.images('test')):,} kept for the test"
+        test = "" if "test" in self.given else f", {len(self._parts['test']):,} kept for the test"
         return f"{count} classes ({names}): {train:,} images to train on, {val:,} {held}to validate by{test}"
 
     def folder(self, part: Part) -> Path | None:

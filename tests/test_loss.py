@@ -140,6 +140,7 @@ def skewed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.mark.slow
 def test_on_a_set_of_100_to_1_each_remedy_raises_the_recall_of_the_rare_class(run: Run, skewed: Path) -> None:
     def recall(name: str, *words: object) -> float:
         source = ("--data", "ImageFolder", "--data.root", skewed, "--data.image_size", 8, "--experiment", name)

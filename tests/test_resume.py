@@ -330,17 +330,23 @@ def stop_at(step: int, signum: int = signal.SIGTERM, again: bool = False, where:
     return Stop(step, signum, again, where)
 
 
+MOMENTS = [  # where a signal comes, after how many steps, and how many are kept then
+    ("on_train_batch_start", 30, 31),
+    ("on_train_batch_start", 22, 23),
+    ("on_train_epoch_end", 23, 23),
+    ("on_train_epoch_end", 46, 46),
+    ("on_validation_batch_start", 46, 46),
+    ("on_train_epoch_start", 46, 47),
+]
+
+
 class TestSignals:
-    @pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
     @pytest.mark.parametrize(
-        ("where", "step", "kept"),
+        ("signum", "code", "where", "step", "kept"),
         [
-            ("on_train_batch_start", 30, 31),
-            ("on_train_batch_start", 22, 23),
-            ("on_train_epoch_end", 23, 23),
-            ("on_train_epoch_end", 46, 46),
-            ("on_validation_batch_start", 46, 46),
-            ("on_train_epoch_start", 46, 47),
+            *((signal.SIGTERM, 143, *moment) for moment in MOMENTS),
+            (signal.SIGINT, 130, *MOMENTS[0]),
+            *(pytest.param(signal.SIGINT, 130, *moment, marks=pytest.mark.slow) for moment in MOMENTS[1:]),
         ],
     )
     def test_the_step_is_finished_and_kept_and_the_rest_is_as_if_nothing_had_happened(
@@ -379,7 +385,9 @@ class TestSignals:
         kept = {path.name: checkpoints.load(path)["epoch"] for path in folder.iterdir()}
         assert kept == {"best.ckpt": 0, "last.ckpt": 2}
 
-    @pytest.mark.parametrize("average", [["EMA"], ["SWA", "--trainer.callbacks.from_epoch", 1]])
+    @pytest.mark.parametrize(
+        "average", [["EMA"], pytest.param(["SWA", "--trainer.callbacks.from_epoch", 1], marks=pytest.mark.slow)]
+    )
     def test_averaged_weights_survive_too(self, start: Start, tmp_path: Path, average: list[object]) -> None:
         whole, words = place(tmp_path, "whole"), (*SMALL, "--trainer.max_epochs", 4, "--trainer.callbacks+", *average)
         assert start("fit", *words, folder=whole).wait().code == 0

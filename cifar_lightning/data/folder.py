@@ -139,6 +139,9 @@ class ImageFolder(ImageData):
 
     def setup(self, stage: str) -> None:
         super().setup(stage)
+        assert self.trainer is not None
+        if not self.trainer.is_global_zero:
+            return
         if stage == "fit":
             copies.tell(self.images("train"), self.classes, self.images("val"), "val")
         elif stage == "test" and not self.elsewhere and (trained := self._cached("train")):

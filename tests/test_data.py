@@ -293,6 +293,8 @@ class TestImageFolder:
         ]
         attach(ImageFolder(str(photos)), "test")
         assert "for test that are also among those to train on: 1 of 10, such as" in capsys.readouterr().err
+        attach(ImageFolder(str(photos / "train")), "test")  # of which it is a slice
+        assert "also among" not in capsys.readouterr().err
         shutil.rmtree(photos / "train")
         attach(ImageFolder(str(photos), classes=["blue", "green", "red"]), "test")
         assert "also among" not in capsys.readouterr().err

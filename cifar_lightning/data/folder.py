@@ -144,8 +144,10 @@ class ImageFolder(ImageData):
             return
         if stage == "fit":
             copies.tell(self.images("train"), self.classes, self.images("val"), "val")
-        elif stage == "test" and not self.elsewhere and (trained := self._cached("train")):
-            copies.tell(trained, self.classes, self.images("test"), "test")
+        elif stage == "test" and not self.elsewhere:  # a slice has no copies in the rest, but maybe in other classes
+            trained = self._cached("train") if "test" in self.given else self.images("train")
+            if trained:
+                copies.tell(trained, self.classes, self.images("test"), "test")
 
     def streamed(self, parts: Iterable[Part], device: torch.device) -> bool:
         assert self.trainer is not None
@@ -181,8 +183,7 @@ class ImageFolder(ImageData):
             pairs = self.catalogue.pairs(part, self._classes)
         except InputError:
             return None
-        folder = self.folder(part)
-        found = self._store(folder).find(file_keys(folder, [path for path, _ in pairs]))
+        found = self._store(self.folder(part)).find(file_keys(self.folder(part), [path for path, _ in pairs]))
         return found.images(pairs) if found else None
 
     def _store(self, folder: Path) -> Store:

@@ -291,6 +291,10 @@ class TestImageFolder:
             f"pictures for val that are also among those to train on: 1 of 7, such as {photos / 'val/red/same.png'} "
             f"({red / '07.png'}); results look better than they are",
         ]
+        with pytest.MonkeyPatch.context() as second:  # of several processes says nothing
+            second.setattr(L.Trainer, "is_global_zero", False)
+            attach(ImageFolder(str(photos)), "fit")
+            assert "such as" not in capsys.readouterr().err
         attach(ImageFolder(str(photos)), "test")
         assert "for test that are also among those to train on: 1 of 10, such as" in capsys.readouterr().err
         attach(ImageFolder(str(photos / "train")), "test")  # of which it is a slice

@@ -28,6 +28,10 @@ def test_a_picture_gives_a_frozen_prediction(classifier: Classifier, digits: Pat
             prediction.label = "0"  # type: ignore[misc]
 
 
+def test_it_says_in_short_what_it_tells_apart(classifier: Classifier) -> None:
+    assert repr(classifier) == "<Classifier of 10 classes: 0, 1, 2, ...>"
+
+
 def test_top_is_ranked(classifier: Classifier, digits: Path) -> None:
     prediction = classifier(next(digits.iterdir()))
     assert prediction.top(1) == [(prediction.label, prediction.probability)]

@@ -1,4 +1,4 @@
-"""Numbers from devices and other processes, read without waiting for the work that is queued there."""
+"""Asynchronous copies of numbers from a device, and a flag of all processes: no step waits for them."""
 
 import torch
 from torch import Tensor

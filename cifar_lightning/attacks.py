@@ -1,4 +1,4 @@
-"""Adversarial attacks within a radius: what the smallest changes that a person would not see do to a net.
+"""Adversarial attacks within a radius, FGSM and PGD: changes so small that a person would not see them.
 
 Notation: `B` batch, `K` classes, `S` side of the images; radii are of the maximum norm, in grey levels from 0 to 255.
 """

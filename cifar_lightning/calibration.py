@@ -1,4 +1,4 @@
-"""What a validation set tells of a model's doubts: temperature, threshold of prediction sets, threshold of the unknown.
+"""Calibration on a validation set: temperature, conformal prediction sets, and a threshold for unknown pictures.
 
 Notation: `N` pictures, `K` classes.
 """

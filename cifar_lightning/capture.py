@@ -1,4 +1,4 @@
-"""A net as torch.onnx writes it down, or one sentence that says why it cannot.
+"""A net captured by torch.onnx, or one sentence that says why it cannot be.
 
 Notation: `B` batch, `K` classes, `S` side of the square that the net sees.
 """

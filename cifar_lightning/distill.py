@@ -1,4 +1,4 @@
-"""A loss with a teacher: a small net learns what a large one makes of the same images."""
+"""Knowledge distillation: a loss by which a small net learns from the predictions of a large one."""
 
 from torch import Tensor, no_grad
 from torch.nn.functional import kl_div

@@ -1,4 +1,4 @@
-"""How familiar a picture is to a net: a score that is low for pictures unlike those it has learnt from.
+"""Out-of-distribution scores: how familiar a picture is to a net, low for those unlike its training images.
 
 Notation: `B` batch, `N` pictures, `K` classes, `D` channels that are looked at, `S` side of the pictures.
 """

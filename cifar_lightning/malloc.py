@@ -1,4 +1,4 @@
-"""Memory that stays with the process from one step to the next."""
+"""glibc's allocator, told to keep a step's memory for the next one."""
 
 import ctypes
 import platform

@@ -1,4 +1,4 @@
-"""What a LightningModule measures: losses and metrics of an epoch, and its answers to the test set.
+"""Losses and metrics of an epoch, and the answers to the test set: what the LightningModule measures.
 
 Notation: `B` batch, `N` images, `K` classes, `D` contrasts.
 """

@@ -1,4 +1,4 @@
-"""Blends of the images of a batch, and of their labels likewise, on the device they are on.
+"""Mixup and CutMix: blends of the images of a batch and of their labels, on the device they are on.
 
 Notation: `B` batch, `H W` size, `K` classes.
 """

@@ -1,4 +1,4 @@
-"""Smaller files: a net in half precision or in 8-bit integers, taken only if it answers about as well.
+"""Quantisation: a net in half precision or in 8-bit integers, taken only if it answers about as well.
 
 Notation: `N` pictures, `K` classes, `S` side of the square that the net sees.
 """

@@ -1,4 +1,4 @@
-"""What makes an optimizer and its schedule, and what a LightningModule does with them."""
+"""The recipe of a run: optimizer, schedule and learning rates by part, as the LightningModule uses them."""
 
 import math
 from collections.abc import Callable, Mapping

@@ -1,4 +1,4 @@
-"""Runs: the folders `runs/<experiment>/version_N`, what they record, and which of them can be gone on with."""
+"""Runs: the folders `runs/<experiment>/version_N`, what they record, and which of them can be resumed."""
 
 import csv
 import json

@@ -1,4 +1,4 @@
-"""The valid name that was meant by a misspelt one."""
+"""The valid name that is meant by a misspelt one: `did you mean`."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches

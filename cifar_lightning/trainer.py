@@ -1,4 +1,4 @@
-"""Lightning's Trainer with what a command does besides training: judging, predictions to a file, and export."""
+"""Lightning's Trainer with a report from `test`, a file from `predict`, and the commands `export` and `verify`."""
 
 import csv
 import math

@@ -1,4 +1,4 @@
-"""What a net begins with: weights that others have trained, or those of another run."""
+"""Initial weights of a net: pretrained ones, or those of another run."""
 
 from torch import nn
 

@@ -1,4 +1,4 @@
-"""What `--help` says: the commands, and the options that people use most. The parser knows all of them."""
+"""Texts of `--help`: the commands, and the options that people use most. The parser knows all of them."""
 
 COMMANDS = """\
 Train image classifiers and export them as one ONNX file that anybody can run.

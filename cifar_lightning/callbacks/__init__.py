@@ -1,4 +1,4 @@
-"""Callbacks: what a run says of itself, what it keeps, how it goes on, and how a net begins, stays or is averaged."""
+"""Callbacks: progress, checkpoints, resuming, and averaged, frozen or pruned weights."""
 
 from cifar_lightning.callbacks.average import EMA, SWA
 from cifar_lightning.callbacks.best import BestCheckpoint

@@ -1,4 +1,4 @@
-"""Averaged weights: the mean of the last epochs, or one in which the last steps count most."""
+"""Averaged weights: stochastic weight averaging (SWA), and an exponential moving average (EMA)."""
 
 from abc import ABC, abstractmethod
 from typing import Any

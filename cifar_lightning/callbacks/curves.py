@@ -1,4 +1,4 @@
-"""curves.svg: how loss and accuracy went, epoch by epoch, from metrics.csv."""
+"""curves.svg: loss and accuracy, epoch by epoch, from metrics.csv."""
 
 import csv
 import math

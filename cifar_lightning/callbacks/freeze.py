@@ -1,4 +1,4 @@
-"""Parts of a net that stay as they are: a linear probe, or layers that are trained later than others."""
+"""Frozen parts of a net: a linear probe, or layers that are unfrozen later than others."""
 
 from collections.abc import Callable
 

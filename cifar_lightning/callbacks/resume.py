@@ -1,4 +1,4 @@
-"""Going on from a checkpoint as if the run had never stopped."""
+"""Resuming from a checkpoint, bit for bit as if the run had never stopped."""
 
 import os
 from functools import partial

@@ -1,4 +1,4 @@
-"""Where images come from, and how they become batches."""
+"""Data modules: where images come from, and how they become batches."""
 
 from cifar_lightning.data.base import ImageData
 from cifar_lightning.data.cifar import CIFAR10, CIFAR100

@@ -1,4 +1,4 @@
-"""Pictures that are there twice, pixel for pixel."""
+"""Duplicates: pictures that are equal pixel for pixel."""
 
 import sys
 

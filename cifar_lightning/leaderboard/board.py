@@ -1,4 +1,4 @@
-"""Runs in an order, the best of them, and what there is to say of each and of all."""
+"""Runs in order, the best of them, and remarks on each and on all."""
 
 import re
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""What the configs of several runs differ in."""
+"""Differences between the configs of several runs."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""From uint8 pixels to the numbers that a net works on, as a layer: checkpoints and ONNX files carry it."""
+"""Normalisation of uint8 pixels, as a layer: checkpoints and ONNX files carry it."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""The first layers of a net, made for pictures of 32 pixels or so."""
+"""Stems, the first layers of a net, for pictures of 32 pixels or so."""
 
 from torch import nn
 

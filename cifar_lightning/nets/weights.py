@@ -1,4 +1,4 @@
-"""Weights that others have trained: read from files, and taken over as far as they fit."""
+"""Pretrained weights: read from files, and taken over as far as they fit."""
 
 import hashlib
 import io

@@ -1,4 +1,4 @@
-"""Nets of torchvision and timm by their names there, begun at random or with weights that others have trained."""
+"""Nets of torchvision and timm by name, with random or pretrained weights."""
 
 import sys
 import urllib.error

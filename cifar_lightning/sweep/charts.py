@@ -1,4 +1,4 @@
-"""Charts of a sweep: how it went, which keys mattered, and where the good values are.
+"""Charts of a sweep: its history, the importance of its keys, and where the good values are.
 
 They are SVG files in the text colour of the page that shows them, so that they can be read on light and dark.
 """

@@ -1,4 +1,4 @@
-"""What a sweep comes to: a table of its trials, the config of the best one, and charts."""
+"""Results of a sweep: a table of its trials, the config of the best one, and charts."""
 
 import csv
 import io

@@ -1,4 +1,4 @@
-"""What is searched: for each key of a config a range of numbers or a list of values."""
+"""The search space: for each key of a config a range of numbers or a list of values."""
 
 import json
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Work that threads do ahead of who asks for it."""
+"""Prefetching: threads work ahead of the consumer."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator

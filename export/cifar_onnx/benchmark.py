@@ -1,4 +1,4 @@
-"""How fast a model is on this machine: latency and throughput by batch and threads, beside what the machine can do.
+"""Latency and throughput of a model on this machine, by batch and threads, beside the machine's ceiling.
 
 Notation: `B` batch, `S` side in pixels of the square that the net sees.
 """

@@ -1,4 +1,4 @@
-"""The receiver's side: an ONNX file with a contract becomes a function from pictures to predictions."""
+"""Classifier: an ONNX file with a contract as a function from pictures to predictions."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor

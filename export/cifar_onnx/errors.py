@@ -1,4 +1,4 @@
-"""What can be wrong with what a user gave. Each message is one sentence: what is wrong, and what would be right."""
+"""Errors in what a user gave. Each message is one sentence: what is wrong, and what would be right."""
 
 
 class InputError(ValueError):

@@ -1,4 +1,4 @@
-"""What in a picture spoke for a class, without gradients.
+"""Maps of what in a picture spoke for a class, by occlusion or class activation: without gradients.
 
 Notation: `B` batch, `K` classes, `S` side in pixels of the square that the net sees, `h w` size of a map of features.
 """

@@ -1,4 +1,4 @@
-"""What a model says of a picture."""
+"""Prediction: what a model says of a picture."""
 
 import math
 from dataclasses import dataclass

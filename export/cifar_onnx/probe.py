@@ -1,4 +1,4 @@
-"""A trial of a model file in a process of its own, which may die of it: what passes the guard can still be a bomb."""
+"""A sandbox for untrusted model files: a process with limits, which may die of what passes the guard."""
 
 import os
 import subprocess

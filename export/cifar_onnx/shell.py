@@ -1,4 +1,4 @@
-"""Commands that are printed for people to paste into their shell."""
+"""Commands to print, quoted so that people can paste them into their shell."""
 
 import shlex
 import subprocess

@@ -1,4 +1,4 @@
-"""When a model is not sure: sets of labels that hold the right one, and pictures unlike those it has learnt from.
+"""Uncertainty: conformal prediction sets, and pictures that are unknown (out of distribution).
 
 Notation: `N` pictures, `K` classes.
 """

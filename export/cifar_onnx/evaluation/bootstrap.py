@@ -1,4 +1,4 @@
-"""How far a figure might be off: 95 % intervals by the bootstrap (Efron 1979).
+"""95 % confidence intervals of metrics, by the bootstrap (Efron 1979).
 
 The metrics are computed of all resamples at once, from how often each picture was drawn; the tests hold them against
 scikit-learn's, resample by resample.

@@ -1,4 +1,4 @@
-"""What the charts of a report show, as numbers; `charts.html.jinja` draws them.
+"""The charts of a report, as numbers; `charts.html.jinja` draws them.
 
 Notation: `N` pictures, `K` classes.
 """

@@ -1,4 +1,4 @@
-"""Pictures made worse by kind and severity, to measure how much of its accuracy a classifier keeps.
+"""Corruptions of pictures by kind and severity, to measure how much of its accuracy a classifier keeps.
 
 After Hendrycks and Dietterich 2019, https://arxiv.org/abs/1903.12261, with the constants of CIFAR-10-C from
 https://github.com/hendrycks/robustness (`make_cifar_c.py`), in NumPy and Pillow alone. Accuracies compare with each

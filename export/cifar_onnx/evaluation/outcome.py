@@ -1,4 +1,4 @@
-"""What a classifier answered for labelled pictures.
+"""The outcome of running a classifier on labelled pictures: its answers beside the labels.
 
 Notation: `N` pictures, `K` classes, `S` side in pixels of the square that the net sees.
 """

@@ -1,4 +1,4 @@
-"""Pictures that show nothing a classifier of photos could know: noise, plain colours, textures, digits.
+"""Out-of-distribution pictures, of which no classifier of photos knows anything: noise, colours, textures, digits.
 
 Each is a function of its number alone. Notation: `N` pictures, `S` side in pixels.
 """

@@ -1,4 +1,4 @@
-"""How far a model's doubts can be relied on: temperature, prediction sets, and what it says of pictures it cannot know.
+"""Reliability of a model's uncertainty: calibration, coverage of prediction sets, detection of unknown pictures.
 
 Notation: `N` pictures, `K` classes.
 """

@@ -1,4 +1,4 @@
-"""Accuracy on pictures that were made harder, by corruptions after Hendrycks and Dietterich 2019.
+"""Robustness: accuracy under corruptions, after Hendrycks and Dietterich 2019.
 
 https://arxiv.org/abs/1903.12261
 """

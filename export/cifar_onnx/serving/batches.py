@@ -1,4 +1,4 @@
-"""Work that arrives together is done together, in threads."""
+"""Dynamic batching: requests that arrive together are run together, in threads."""
 
 import asyncio
 from collections import deque

@@ -1,4 +1,4 @@
-"""Work is given up when its client has gone: neither uvicorn nor Starlette cancels it."""
+"""Requests are cancelled when their client has gone: neither uvicorn nor Starlette does it."""
 
 import asyncio
 from collections.abc import Coroutine

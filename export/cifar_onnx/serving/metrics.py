@@ -1,4 +1,4 @@
-"""What is counted, in Prometheus' format."""
+"""Metrics of the server, in Prometheus' format."""
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, generate_latest
 

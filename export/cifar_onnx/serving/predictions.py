@@ -1,4 +1,4 @@
-"""POST /predict: what is in pictures, how sure the model is of it, and when it does not know."""
+"""POST /predict: labels, probabilities and prediction sets of pictures, and which are unknown."""
 
 import asyncio
 from collections.abc import Callable, Coroutine

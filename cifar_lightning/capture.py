@@ -21,8 +21,8 @@ from cifar_lightning.familiarity import Watched
 from cifar_onnx import InputError
 
 _ADVICE = {  # by what torch says
-    "data-dependent": "no step may hang on values: torch.where in the place of if, a tensor in that of a number",
-    "static shape": "it must take any number of pictures: x.shape[0] in the place of a number or of a loop over them",
+    "data-dependent": "no step may depend on values: use torch.where, not if, and tensors, not numbers",
+    "static shape": "it must take any number of pictures: x.shape[0] instead of a number or of a loop over them",
     "No ONNX function": "ONNX has no such operation: take others",
 }
 _OTHERS = "its forward must consist of operations of torch alone"

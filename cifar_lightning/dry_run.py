@@ -75,7 +75,7 @@ def _check_logits(outputs: object, classes: int) -> None:
 
 @torch.no_grad()
 def _check_evaluation(model: Classifier, images: Tensor) -> None:
-    """Refuse a net that gives something else in evaluation than in training, or whose answers hang on each other."""
+    """Refuse a net whose outputs in evaluation mode are no logits alone, or depend on the rest of the batch."""
     answers = []
     for given in (images, images[:1]):
         with named(f"model.net, in evaluation mode, on a batch of {len(given)}"):
@@ -89,8 +89,8 @@ def _check_evaluation(model: Classifier, images: Tensor) -> None:
     beside, alone = answers
     if beside.isfinite().all() and not (beside - alone).abs().max() <= _ALIKE * beside.abs().max():
         raise InputError(
-            "model.net, in evaluation mode, answers a picture otherwise beside others than alone: then nothing in it "
-            "may be random or hang on the batch (self.training says when)"
+            "model.net, in evaluation mode, answers a picture differently alone than in a batch: nothing in it may "
+            "then be random or depend on the batch (self.training says when)"
         )
 
 

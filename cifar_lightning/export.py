@@ -130,7 +130,7 @@ def export(
 def _cost(model: nn.Module, size: int) -> dict[str, int]:
     """Parameters of a net, and its floating-point operations for a picture: two for each product that is added.
 
-    Auxiliary heads, which only training asks, and other parameters that the logits do not hang on are not in the file.
+    Auxiliary heads, which only training asks, and other parameters that the logits do not depend on do not count.
     """
     parameters = [each for each in model.parameters() if each.requires_grad]
     fixed = sum(each.numel() for each in model.parameters() if not each.requires_grad)

@@ -874,7 +874,7 @@ class TestMistakes:
             (["--model.net", "ownnets.Twice"], "in evaluation mode, gives a tuple for a batch of 2: then it must give"),
             (["--model.net", "ownnets.Squeezed"], "in evaluation mode, gives (10,) for a batch of 1: then it must"),
             (["--model.net", "ownnets.Whole"], "model.net, in evaluation mode, on a batch of 1: RuntimeError: shape"),
-            (["--model.net", "ownnets.Relative"], "answers a picture otherwise beside others than alone: then nothing"),
+            (["--model.net", "ownnets.Relative"], "answers a picture differently alone than in a batch: nothing"),
             (["--model.net", "ownnets.build"], "ownnets.build is not a subclass of Module: name one"),
             (["--trainer.enable_checkpointing", "false"], "a run keeps its best epoch and its last"),
             (["--model.net", "torch.nn.Identity"], "model.optimizer: optimizer got an empty parameter list"),

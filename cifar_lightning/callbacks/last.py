@@ -68,7 +68,7 @@ class LastCheckpoint(Checkpoint):
     ) -> None:
         self._accumulating = trainer.global_step == self._steps
         if self._accumulating:
-            return  # there is nothing yet that could be gone on with
+            return  # there is nothing yet to resume from
         self._steps = trainer.global_step
         self._kept = False
         if self._stopping(trainer):

@@ -17,7 +17,7 @@ from lightning.pytorch import Callback
 
 from cifar_lightning import checkpoint as checkpoints
 from cifar_lightning import interruption, malloc
-from cifar_lightning.callbacks import Curves, EpochLines, Record, Resume
+from cifar_lightning.callbacks import Curves, EpochLines, FirstBatch, Record, Resume
 from cifar_lightning.cli import CLI, DEFAULTS
 from cifar_lightning.command import read
 from cifar_lightning.finite import NotFiniteError
@@ -160,7 +160,7 @@ def run(args: Sequence[str], callbacks: Sequence[Callback] | None = None, cli: C
             "devices": 1,
             "enable_progress_bar": terminal,
             "enable_model_summary": terminal,
-            "callbacks": [Resume(), Record(), Curves(), *callbacks],
+            "callbacks": [Resume(), Record(), FirstBatch(), Curves(), *callbacks],
         },
     )
 

@@ -211,7 +211,7 @@ class TestFit:
             assert run("fit", *BRIEF).code == 0
         for version in ("version_0", "version_1"):
             files = {str(path.relative_to(f"runs/cnn/{version}")) for path in Path("runs/cnn", version).rglob("*.*")}
-            kept = {"config.yaml", "metrics.csv", "curves.svg", "run.json"}
+            kept = {"config.yaml", "metrics.csv", "batch.svg", "curves.svg", "run.json"}
             assert files == {*kept, "checkpoints/best.ckpt", "checkpoints/last.ckpt"}
         with Path("runs/cnn/version_0/metrics.csv").open() as file:
             names = next(csv.reader(file))

@@ -1,8 +1,10 @@
 """`test`: one evaluation with and without PyTorch, and attacks on what can be differentiated."""
 
+import base64
 import csv
 import json
 import shutil
+import signal
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,17 +20,20 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from cifar_lightning.attacks import fgsm, pgd, under_attacks
-from cifar_lightning.callbacks import curves
+from cifar_lightning.batch import Batch
+from cifar_lightning.callbacks import curves, first_batch
 from cifar_lightning.data import Digits
 from cifar_lightning.graph import core
 from cifar_lightning.module import Classifier
 from cifar_lightning.nets import CNN, Pixels
-from cifar_onnx import contract
+from cifar_onnx import contract, images
 from cifar_onnx.__main__ import main as receiver
 from cifar_onnx.errors import NoContractError
 from cifar_onnx.evaluation.foreign import ForeignClassifier
 from cifar_onnx.evaluation.outcome import Outcome
 from tests.conftest import BRIEF, Run, make_photos
+
+SVG = "{http://www.w3.org/2000/svg}"
 
 
 def figures(path: Path) -> dict[str, Any]:
@@ -327,6 +332,47 @@ def test_files_of_a_flat_folder_that_cannot_be_read_are_rows_of_the_test(run: Ru
     assert row["path"].endswith("broken.png")
 
 
+class TestFirstBatch:
+    def test_it_is_drawn_as_the_net_sees_it(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        seen: list[Batch] = []
+
+        def train(self: Classifier, batch: Batch, batch_idx: int) -> torch.Tensor:
+            seen.append(batch)
+            return step(self, batch, batch_idx)
+
+        step = Classifier.training_step
+        monkeypatch.setattr(Classifier, "training_step", train)
+        assert run("fit", *BRIEF, "--data.batch_size", 40, "--data.augment+", "ShiftedCrop").code == 0
+        first = seen[-4]  # the dry run comes before
+        root = ET.fromstring(Path("runs/cnn/version_0/batch.svg").read_text())
+        sources = [image.get("href") or "" for image in root.iter(f"{SVG}image")]
+        drawn = [images.decode(base64.b64decode(source.partition(",")[2])) for source in sources]
+        assert torch.equal(torch.from_numpy(np.stack(drawn)).permute(0, 3, 1, 2), first.images[:32])
+        words = [text.text for cell in root.iter(f"{SVG}svg") for text in cell.findall(f"{SVG}text")]
+        assert words == [
+            "The first training batch, as the net sees it: 32 of 40 images",
+            *map(str, first.labels[:32].tolist()),
+        ]
+
+    def test_mixed_images_have_both_labels_and_names_are_no_markup(self, tmp_path: Path) -> None:
+        labels = torch.tensor([[0.7, 0.3, 0.0], [0.0, 0.0, 1.0]])
+        batch = Batch(torch.zeros(2, 3, 200, 100, dtype=torch.uint8), labels, torch.arange(2), 0)
+        first_batch.draw(batch, ["<b>", "\udcff", "c"], tmp_path / "batch.svg")
+        root = ET.fromstring((tmp_path / "batch.svg").read_text())
+        cells = [[text.text for text in cell.iter(f"{SVG}text")] for cell in root.findall(f"{SVG}svg")]
+        assert cells == [["70% <b>", "30% \\udcff"], ["100% c"]]
+
+    def test_a_run_that_goes_on_keeps_its_own(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(Classifier, "on_train_batch_end", lambda *_: signal.raise_signal(signal.SIGTERM))
+            assert run("fit", *BRIEF).code == 143
+        path = Path("runs/cnn/version_0/batch.svg")
+        path.write_text("as it was")
+        assert run("fit", *BRIEF, "--ckpt_path", "last").code == 0
+        assert path.read_text() == "as it was"
+        assert not Path("runs/cnn/version_1").exists()
+
+
 class TestCurves:
     def test_fit_leaves_curves_beside_the_metrics(self, run: Run) -> None:
         """Whatever else is logged: a learning rate has rows without an epoch."""
@@ -342,7 +388,7 @@ class TestCurves:
         (tmp_path / "metrics.csv").write_text(rows)
         curves.draw(tmp_path / "metrics.csv", tmp_path / "curves.svg")
         root = ET.fromstring((tmp_path / "curves.svg").read_text())
-        lines = list(root.iter("{http://www.w3.org/2000/svg}polyline"))
+        lines = list(root.iter(f"{SVG}polyline"))
         assert [len((line.get("points") or "").split()) for line in lines] == [1, 1]
 
     @pytest.mark.parametrize("epochs", [1, 2, 40])
@@ -352,7 +398,7 @@ class TestCurves:
         (tmp_path / "metrics.csv").write_text("\n".join(["epoch,train/loss,val/loss,val/accuracy", *rows]))
         curves.draw(tmp_path / "metrics.csv", tmp_path / "curves.svg")
         root = ET.fromstring((tmp_path / "curves.svg").read_text())
-        lines = list(root.iter("{http://www.w3.org/2000/svg}polyline"))
+        lines = list(root.iter(f"{SVG}polyline"))
         assert [line.get("class") for line in lines] == ["train", "val", "val"]
         train, val, accuracy = (
             [tuple(map(float, point.split(","))) for point in (line.get("points") or "").split()] for line in lines

@@ -4,6 +4,7 @@ from cifar_lightning.callbacks.average import EMA, SWA
 from cifar_lightning.callbacks.best import BestCheckpoint
 from cifar_lightning.callbacks.config import RunConfig
 from cifar_lightning.callbacks.curves import Curves
+from cifar_lightning.callbacks.first_batch import FirstBatch
 from cifar_lightning.callbacks.freeze import Freeze
 from cifar_lightning.callbacks.last import LastCheckpoint
 from cifar_lightning.callbacks.lines import EpochLines
@@ -17,6 +18,7 @@ __all__ = [
     "BestCheckpoint",
     "Curves",
     "EpochLines",
+    "FirstBatch",
     "Freeze",
     "LastCheckpoint",
     "Pruned",

@@ -1,28 +1,24 @@
 """report.html: one page, nothing loaded from elsewhere, that shows a model's figures and where it fails."""
 
-import base64
-import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from cifar_onnx.evaluation.charts import charts
 from cifar_onnx.evaluation.evaluation import Evaluation
 from cifar_onnx.evaluation.metrics import SCALES, confusion, words
 from cifar_onnx.evaluation.outcome import Integers
-from cifar_onnx.evaluation.templates import render
+from cifar_onnx.evaluation.templates import picture, png, render
 from cifar_onnx.explain import RUNS
-from cifar_onnx.images import Pixels, encode_png
+from cifar_onnx.images import Pixels
 
 _HEADLINE = (
     *("accuracy", "top5_accuracy", "f1_macro", "roc_auc"),
     *("negative_log_likelihood", "brier_score", "expected_calibration_error"),
 )
-_THUMBNAIL = 96  # pixels a side at most
 _MISTAKES, _HITS = 24, 12  # pictures shown
 _CONFUSIONS = 8  # pairs of classes shown
 _EXPLAINED, _SHARE = 4, 0.03  # mistakes with a map at least, and what these may cost of running the net on all
@@ -70,7 +66,7 @@ def write(evaluation: Evaluation, path: Path, explain: Maps, by_occlusion: bool)
         findings=_findings(evaluation, confusions),
         confusions=confusions,
         charts=drawn,
-        shades="" if drawn.shades is None else _png(drawn.shades),
+        shades="" if drawn.shades is None else png(drawn.shades),
         doubts=evaluation.reliability,
         robustness=evaluation.robustness,
         slicings=evaluation.slicings,
@@ -129,8 +125,8 @@ def _pictures(evaluation: Evaluation, chosen: Integers, explain: Maps, explained
             outcome.classes[outcome.labels[i]],
             outcome.classes[outcome.predictions[i]],
             float(outcome.confidences[i]),
-            _address(outcome.pixels[i]),
-            _address(overlay(outcome.pixels[i], explain(outcome.pixels[i], int(outcome.predictions[i]))))
+            picture(outcome.pixels[i]),
+            picture(overlay(outcome.pixels[i], explain(outcome.pixels[i], int(outcome.predictions[i]))))
             if place < explained
             else "",
         )
@@ -144,18 +140,3 @@ def overlay(pixels: Pixels, heat: NDArray[np.float32]) -> Pixels:
     colour = np.array([255, 90, 0]) * heat[..., None] ** 1.5
     mixed: Pixels = np.clip(grey + colour, 0, 255).astype(np.uint8)
     return mixed
-
-
-def _address(pixels: Pixels) -> str:
-    """A picture as a data address: small ones without loss, larger ones as small JPEG."""
-    if max(pixels.shape[:2]) <= _THUMBNAIL // 2:
-        return _png(pixels)
-    image, buffer = Image.fromarray(pixels), io.BytesIO()
-    image.thumbnail((_THUMBNAIL, _THUMBNAIL))
-    image.save(buffer, "JPEG", quality=80)
-    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
-
-
-def _png(pixels: Pixels) -> str:
-    """A picture as a data address, without loss."""
-    return f"data:image/png;base64,{base64.b64encode(encode_png(pixels)).decode()}"

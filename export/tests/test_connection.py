@@ -42,12 +42,16 @@ class Client(asyncio.SelectorEventLoop):
     """A connection, and the loop that it runs in, whose seconds pass when told."""
 
     now = 0.0
+    early = False  # whether requests are answered before their body has come
 
     def time(self) -> float:
         return self.now
 
     def begin(self) -> None:
-        async def app(_scope: Any, receive: Any, _send: Any) -> None:
+        async def app(_scope: Any, receive: Any, send: Any) -> None:
+            if self.early:
+                await send({"type": "http.response.start", "status": 413, "headers": [(b"content-length", b"0")]})
+                await send({"type": "http.response.body"})
             while (await receive())["type"] != "http.disconnect":
                 pass
 
@@ -102,3 +106,16 @@ def test_a_client_may_pause_between_bursts(client: Client) -> None:
         client.wait(SECONDS - 1)
         client.send(bytes(int(SECONDS * RATE)))
     assert not client.transport.closed
+
+
+@pytest.mark.parametrize("closing", [b"HTTP/1.0\r\n", b"HTTP/1.1\r\nconnection: close\r\n"])
+def test_who_is_answered_early_and_wants_to_close_may_send_on(client: Client, closing: bytes) -> None:
+    """As nginx does: closed while it sends, it would be reset, and answer 502 to its own client."""
+    client.early = True
+    client.send(HEAD.replace(b"HTTP/1.1\r\n", closing))
+    assert client.transport.written.startswith(b"HTTP/1.1 413")
+    client.send(bytes(19_999_999))
+    assert not client.transport.closed
+    client.send(b"x")
+    assert client.transport.closed
+    assert client.transport.written.count(b"HTTP/1.1") == 1

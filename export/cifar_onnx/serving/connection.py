@@ -17,7 +17,7 @@ class DeadlineProtocol(HttpToolsProtocol):
         super().__init__(*args, **kwargs)
         self._arriving: asyncio.TimerHandle | None = None
         self._leaving: asyncio.TimerHandle | None = None
-        self._deadline, self._received, self._in_head = 0.0, 0, True
+        self._deadline, self._received, self._in_head, self._last = 0.0, 0, True, False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -51,12 +51,18 @@ class DeadlineProtocol(HttpToolsProtocol):
             self._refuse(501, "Not Implemented", "ask without Upgrade: this server speaks HTTP/1.1 only")
         else:
             super().on_headers_complete()
+            # uvicorn would close once it has answered: who still sends is then reset, and a proxy makes a 502 of that.
+            self._last, self.cycle.keep_alive = not self.cycle.keep_alive, True
 
     def on_message_complete(self) -> None:
         self._in_head = False
         self._done()
         if not self.transport.is_closing():
             super().on_message_complete()
+            if self._last:
+                self.cycle.keep_alive = False
+                if self.cycle.response_complete:
+                    self.transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._done()

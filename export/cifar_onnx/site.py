@@ -1,6 +1,5 @@
 """The page for people: the files of which it is made, and a static site of them that runs a model in the browser."""
 
-import shutil
 from collections.abc import Iterator
 from html import escape
 from os import PathLike
@@ -35,6 +34,7 @@ _PAGE = (
     *("server.mjs", "browser.mjs", "worker.mjs", "classifier.mjs"),
 )
 _API = ("api.html", "api.mjs")
+_SUFFIXES = (".mjs", ".js")  # of modules here and on static sites: nginx and others have no media type for the former
 _RUNTIME = ("ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm")
 
 
@@ -51,11 +51,11 @@ def index(runs: Runs, name: str = "") -> str:
         name: of the model; a page with a server asks that for it.
     """
     html = (JS / _INDEX).read_text(encoding="utf-8")
-    html = html.replace('data-runs="server"', f'data-runs="{runs}" data-name="{escape(name)}"', 1)
     if runs == "browser":
         policy = f'<meta http-equiv="Content-Security-Policy" content="{CSP}">'
         html = html.replace('<meta charset="utf-8">', f'<meta charset="utf-8">\n    {policy}', 1)
-    return html
+        html = html.replace(*_SUFFIXES)
+    return html.replace('data-runs="server"', f'data-runs="{runs}" data-name="{escape(name)}"', 1)
 
 
 def runtime(folder: str | PathLike[str] | None = None) -> dict[str, Path]:
@@ -93,11 +93,12 @@ def write(model: str | PathLike[str], output: Path, folder: str | PathLike[str] 
     """
     data, _ = contract.read(model)
     files = {name: JS / name for name in _PAGE} | runtime(folder)
-    if output.is_dir() and any(output.iterdir()) and not (output / "worker.mjs").is_file():
+    if output.is_dir() and any(output.iterdir()) and not (output / "worker.js").is_file():
         raise InputError(f"{output}: holds other files: name a new folder")
+    old, new = _SUFFIXES
     for name, path in files.items():
-        target = output / name
+        target, content = output / name.replace(old, new), path.read_bytes()
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, target)
+        target.write_bytes(content.replace(old.encode(), new.encode()) if name in _PAGE else content)
     (output / "model.onnx").write_bytes(data)
     (output / _INDEX).write_text(index("browser", Path(model).stem), encoding="utf-8")

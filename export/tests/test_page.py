@@ -237,10 +237,10 @@ def test_a_photo_tries_again_what_could_not_be_reached(
 ) -> None:
     (tmp_path / "m.onnx").write_bytes(colours())
     site.write(tmp_path / "m.onnx", tmp_path / "site", runtime)
-    handler = Host if runs == "browser" else type("Own", (Stub,), {"runs": runs, "posts": 1})
+    at_server = served(tmp_path / "served", b""), type("Own", (Stub,), {"runs": runs, "posts": 1})
     missing = "**/model.onnx" if runs == "browser" else "**/contract"
     page.route(missing, lambda route: route.abort())
-    page.goto(f"{host(tmp_path / 'site', handler).address}/")
+    page.goto(f"{host(*((tmp_path / 'site', Host) if runs == 'browser' else at_server)).address}/")
     said = page.get_by_role("alert").text_content()
     assert heading(pick(page, photo("a.png", noise(9, 9)))[0]) == said
     assert page.locator("#facts").is_hidden()

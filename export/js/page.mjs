@@ -104,4 +104,5 @@ document.ondrop = (event) => {
   add(event.dataTransfer.files);
 };
 
+find("idle").remove();
 use(first);

@@ -270,6 +270,20 @@ def test_photos_that_wait_for_a_worker_which_breaks_down_fail_and_the_next_gets_
     troubles.clear()
 
 
+def test_a_page_that_cannot_run_says_what_it_needs(
+    page: Any, runtime: Path, tmp_path: Path, troubles: list[str]
+) -> None:
+    """One that is opened as a file, for which browsers load no modules."""
+    (tmp_path / "m.onnx").write_bytes(colours())
+    site.write(tmp_path / "m.onnx", tmp_path / "site", runtime)
+    page.goto((tmp_path / "site" / "index.html").as_uri())
+    notice = page.get_by_text("to come from a web server")
+    assert notice.is_hidden()  # at first: it would flicker where all is well
+    page.evaluate("document.getAnimations().forEach((each) => each.finish())")
+    assert notice.is_visible()
+    troubles.clear()
+
+
 def test_a_server_without_the_runtime_leaves_no_choice(page: Any, host: Callable[..., Any], tmp_path: Path) -> None:
     handler = type("Own", (Stub,), {"runs": "server-only", "posts": 1})
     page.goto(host(served(tmp_path / "served", b""), handler).address)

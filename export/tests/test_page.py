@@ -284,6 +284,20 @@ def test_a_page_that_cannot_run_says_what_it_needs(
     troubles.clear()
 
 
+def test_forced_colours_leave_switches_and_shares_visible(page: Any, host: Callable[..., Any], tmp_path: Path) -> None:
+    """They paint over all backgrounds."""
+    page.emulate_media(forced_colors="active")
+    page.goto(host(served(tmp_path / "served", b""), type("Own", (Stub,), {"posts": 1})).address)
+    pick(page, photo("a.png", noise(9, 9)))
+    assert page.locator("#idle").count() == 0
+    painted = """element => {
+        const { borderTopWidth, borderTopColor } = getComputedStyle(element, "::before");
+        return borderTopWidth === "6px" && borderTopColor !== getComputedStyle(document.body).backgroundColor;
+    }"""
+    assert page.locator("#switch").evaluate(painted)
+    assert page.locator(".bar").first.evaluate(painted)
+
+
 def test_a_server_without_the_runtime_leaves_no_choice(page: Any, host: Callable[..., Any], tmp_path: Path) -> None:
     handler = type("Own", (Stub,), {"runs": "server-only", "posts": 1})
     page.goto(host(served(tmp_path / "served", b""), handler).address)

@@ -14,13 +14,15 @@ export function camera(button, dialog, take, fail) {
 
   button.onclick = async () => {
     try {
-      video.srcObject = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment" } });
+      const stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment" } });
+      if (dialog.open) return stop(stream); // pressed twice: of this one nobody would let go
+      video.srcObject = stream;
       dialog.showModal();
     } catch (error) {
       fail(new Error(TROUBLE[error.name] ?? error.message));
     }
   };
-  dialog.onclose = () => video.srcObject.getTracks().forEach((track) => track.stop());
+  dialog.onclose = () => stop(video.srcObject);
   dialog.querySelector("#shutter").onclick = async () => {
     if (!video.videoWidth) return; // it has not seen anything yet
     const canvas = new OffscreenCanvas(video.videoWidth, video.videoHeight);
@@ -29,3 +31,5 @@ export function camera(button, dialog, take, fail) {
     take(new File([await canvas.convertToBlob()], `picture ${++pictures}.png`, { type: "image/png" }));
   };
 }
+
+const stop = (stream) => stream.getTracks().forEach((track) => track.stop());

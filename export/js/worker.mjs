@@ -66,5 +66,8 @@ async function decode(photo) {
   context.fillRect(0, 0, width, height);
   context.drawImage(bitmap, 0, 0);
   bitmap.close();
-  return rgbOf(context.getImageData(0, 0, width, height));
+  const pixels = context.getImageData(0, 0, width, height);
+  // Safari's canvas stays blank, without an error, where it would be larger than that browser allows.
+  if (!pixels.data[3]) throw new Error(`${width} x ${height} pixels are too many for this browser`);
+  return rgbOf(pixels);
 }

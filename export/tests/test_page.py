@@ -294,6 +294,21 @@ def test_a_page_that_cannot_run_says_what_it_needs(
     troubles.clear()
 
 
+def test_a_photo_that_is_too_large_for_the_canvas_is_refused(
+    page: Any, host: Callable[..., Any], runtime: Path, tmp_path: Path
+) -> None:
+    """In Safari such a canvas stays blank without an error, and would be classified."""
+    (tmp_path / "m.onnx").write_bytes(colours())
+    site.write(tmp_path / "m.onnx", tmp_path / "site", runtime)
+    page.goto(f"{host(tmp_path / 'site').address}/")
+    page.locator("#facts").wait_for()
+    page.workers[0].evaluate("""() => {
+        const context = OffscreenCanvasRenderingContext2D.prototype;
+        context.getImageData = (x, y, width, height) => new ImageData(width, height);
+    }""")
+    assert heading(pick(page, photo("a.png", noise(20, 30)))[0]) == "30 x 20 pixels are too many for this browser."
+
+
 def test_forced_colours_leave_switches_and_shares_visible(page: Any, host: Callable[..., Any], tmp_path: Path) -> None:
     """They paint over all backgrounds."""
     page.emulate_media(forced_colors="active")

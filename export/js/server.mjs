@@ -9,8 +9,11 @@ export async function connect() {
 }
 
 async function classify(photo) {
+  const bytes = await photo.arrayBuffer().catch(() => {
+    throw new Error("the file cannot be read: it is a folder, or no longer what was chosen");
+  });
   const form = new FormData();
-  form.append("files", photo, photo.name);
+  form.append("files", new Blob([bytes]), photo.name);
   const address = "predict?top_k=5&map=true";
   const { predictions, milliseconds } = await answerOf(() => fetch(address, { method: "POST", body: form }));
   return { ...predictions[0], milliseconds };
@@ -22,7 +25,7 @@ async function answerOf(request) {
     try {
       response = await request();
     } catch {
-      throw new Error("the server cannot be reached: is it still running?");
+      throw new Error("the server cannot be reached: it may have been stopped");
     }
     const body = await response.json().catch(() => ({}));
     if (response.ok) return body;

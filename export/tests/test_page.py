@@ -309,6 +309,21 @@ def test_a_photo_that_is_too_large_for_the_canvas_is_refused(
     assert heading(pick(page, photo("a.png", noise(20, 30)))[0]) == "30 x 20 pixels are too many for this browser."
 
 
+def test_a_file_that_cannot_be_read_is_no_trouble_of_the_server(
+    page: Any, host: Callable[..., Any], tmp_path: Path, troubles: list[str]
+) -> None:
+    page.goto(host(served(tmp_path / "served", b""), type("Own", (Stub,), {"runs": "server-only", "posts": 1})).address)
+    page.locator("#facts").wait_for()
+    gone = tmp_path / "gone.png"
+    gone.write_bytes(noise(9, 9))
+    page.locator("#files").evaluate("input => { window.add = input.onchange; input.onchange = null; }")
+    page.locator("#files").set_input_files(str(gone))
+    gone.unlink()
+    page.locator("#files").evaluate("input => add({ target: input })")
+    assert heading(cards(page, 1)[0]) == "The file cannot be read: it is a folder, or no longer what was chosen."
+    troubles.clear()  # the picture cannot be shown either
+
+
 def test_forced_colours_leave_switches_and_shares_visible(page: Any, host: Callable[..., Any], tmp_path: Path) -> None:
     """They paint over all backgrounds."""
     page.emulate_media(forced_colors="active")

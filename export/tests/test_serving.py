@@ -363,6 +363,7 @@ class TestAround:
             ("GET", "/predict", {}, 405, "/predict takes POST, not GET"),
             ("PUT", "/page.mjs", {}, 405, "/page.mjs takes GET or HEAD, not PUT"),
             ("GET", "/v2/x", {}, 404, "there is no /v2/x"),
+            ("POST", "/predict/", {}, 404, "there is no /predict/"),
             ("POST", "/predict", {"sec-fetch-site": "cross-site"}, 403, "pages of other sites"),
             ("POST", "/predict", {"upgrade": "h2c", "connection": "upgrade", "content-length": "0"}, 501, "HTTP/1.1"),
         ],

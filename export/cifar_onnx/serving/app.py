@@ -66,6 +66,7 @@ def build(
         lifespan=watching,
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,  # to http:// and the name that a proxy calls this server by
     )
     gate = Gate(app, metrics, hosts, body, capacity)
     _answer_errors(app)

@@ -364,6 +364,7 @@ class TestAround:
             ("PUT", "/page.mjs", {}, 405, "/page.mjs takes GET or HEAD, not PUT"),
             ("GET", "/v2/x", {}, 404, "there is no /v2/x"),
             ("POST", "/predict/", {}, 404, "there is no /predict/"),
+            ("POST", "/predict", {"content-encoding": "gzip"}, 415, "without Content-Encoding"),
             ("POST", "/predict", {"sec-fetch-site": "cross-site"}, 403, "pages of other sites"),
             ("POST", "/predict", {"upgrade": "h2c", "connection": "upgrade", "content-length": "0"}, 501, "HTTP/1.1"),
         ],

@@ -150,6 +150,8 @@ class Gate:
             raise self._too_large()
         if work and self.draining:
             raise RequestError(503, "the server is shutting down: try again, or another server")
+        if work and headers.get("content-encoding", "identity").lower() != "identity":
+            raise RequestError(415, "send the body as it is, without Content-Encoding")
         if work and self._from_elsewhere(headers, host):
             raise RequestError(403, "pages of other sites are not served")
 

@@ -26,6 +26,7 @@ ResizeMode = Literal["stretch", "crop", "pad"]
 
 # Pillow's rarer decoders are where most of its security advisories come from: they stay off.
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "WEBP")
+_PHONES = (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftypavif")  # how HEIC and AVIF begin, after four bytes
 _ORIENTATION = 0x0112  # EXIF tag; its values, and what makes each upright
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -93,9 +94,6 @@ def decode(source: Source, limit: int = MAX_PIXELS) -> Pixels:
         raise ImageError(f"{name}: no such file") from None
     except IsADirectoryError:
         raise ImageError(f"{name}: is a folder, not a picture") from None
-    except UnidentifiedImageError:
-        advice = ": convert it to JPEG" if name.lower().endswith((".heic", ".heif")) else ""
-        raise ImageError(f"{name}: not a picture in one of the formats {', '.join(FORMATS)}{advice}") from None
     except Image.DecompressionBombError:  # of Pillow's own limit, which is higher
         raise ImageError(f"{name}: it has more pixels than the limit of {limit:,}") from None
     except ImageError as error:
@@ -108,7 +106,12 @@ def decode(source: Source, limit: int = MAX_PIXELS) -> Pixels:
 def opened(file: IO[bytes]) -> ImageFile:
     """A picture whose pixels are not decoded yet."""
     jpeg.check(file)
-    return Image.open(file, formats=FORMATS)
+    try:
+        return Image.open(file, formats=FORMATS)
+    except UnidentifiedImageError:
+        file.seek(0)
+        advice = ": convert it to JPEG" if file.read(12)[4:] in _PHONES else ""
+        raise ImageError(f"not a picture in one of the formats {', '.join(FORMATS)}{advice}") from None
 
 
 def _from_array(array: NDArray[np.uint8]) -> Pixels:

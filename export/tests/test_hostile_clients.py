@@ -615,6 +615,13 @@ def test_a_model_is_replaced_while_it_is_asked(tmp_path: Path) -> None:
     assert said.count("is served on") == 1
 
 
+class Unread(io.StringIO):
+    """A pipe whose reader has gone."""
+
+    def write(self, _text: str) -> int:
+        raise BrokenPipeError
+
+
 @pytest.mark.parametrize("trouble", [InputError("no"), OSError("gone"), MemoryError()])
 def test_whatever_is_wrong_with_a_new_file_the_next_is_looked_at(
     trouble: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -639,6 +646,7 @@ def test_whatever_is_wrong_with_a_new_file_the_next_is_looked_at(
 
     monkeypatch.setattr(model, "_LOOK", 0.01)
     monkeypatch.setattr(model, "Served", fails)
+    monkeypatch.setattr(sys, "stderr", Unread())
     asyncio.run(asyncio.wait_for(watched(), 10))
 
 

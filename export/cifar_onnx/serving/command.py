@@ -56,6 +56,7 @@ def serve(options: argparse.Namespace) -> int:
     gate = build(options.model, settings, hosts, int(options.max_body * 1e6), options.max_waiting, options.runtime)
     listener = _listen(options.host, options.port)
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
+    logging.getLogger("cifar_onnx").setLevel(logging.INFO)
     logging.getLogger("uvicorn").setLevel(logging.ERROR)
     logging.getLogger("uvicorn.access").setLevel(logging.INFO)
     config = uvicorn.Config(

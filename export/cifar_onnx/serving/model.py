@@ -3,7 +3,7 @@
 import asyncio
 import gc
 import io
-import sys
+import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -26,6 +26,7 @@ TOGETHER = 10  # pictures of the largest size: a request's pictures have as many
 _DECODED = 8  # pictures by one thread before it gives them on,
 _SECONDS = 0.05  # or after so long
 _LOOK = 1.0  # seconds between two looks at the file
+_LOG = logging.getLogger(__name__)  # which, unlike print, goes on where nobody reads any more
 Stamp = tuple[int, int, int, int]
 
 
@@ -179,12 +180,12 @@ class ModelFile:
             try:
                 found = await asyncio.to_thread(Served, self._path, self._settings, self._seen)
             except (InputError, OSError, MemoryError) as error:
-                print(f"{error}; {self.current.digest[:12]} is served on", file=sys.stderr, flush=True)
+                _LOG.warning("%s; %s is served on", error, self.current.digest[:12])
                 continue
             if found.digest != self.current.digest:
                 self.current, replaced = found, True
                 self._changed(found)
-                print(f"{self._path}: {found.digest[:12]} is served from now on", file=sys.stderr, flush=True)
+                _LOG.info("%s: %s is served from now on", self._path, found.digest[:12])
 
     def _look(self) -> Stamp | None:
         try:

@@ -8,14 +8,15 @@ import * as server from "./server.mjs";
 const find = (id) => document.getElementById(id);
 const { runs } = document.documentElement.dataset;
 
+const TOGETHER = 4; // photos that are classified at a time
 const start = { server: server.connect, browser: load };
 const first = runs === "browser" ? "browser" : "server";
 const started = {}; // promises of what classifies: {place, contract, classify}
 let chosen = first; // where the next photos go; if that fails they go nowhere, least of all to the server instead
 
-/** What classifies the next photos: where that failed before, it is tried again. */
-function model() {
-  return (started[chosen] ??= connect(chosen));
+/** What classifies photos there: where that failed before, it is tried again. */
+function model(place) {
+  return (started[place] ??= connect(place));
 }
 
 async function connect(place) {
@@ -32,7 +33,7 @@ async function connect(place) {
 async function use(place) {
   chosen = place;
   try {
-    return await model();
+    return await model(place);
   } catch (error) {
     tell(error);
   }
@@ -62,20 +63,36 @@ function add(photos) {
   if (!photos.length) return;
   find("trouble").hidden = true;
   find("results").hidden = false;
-  const cards = Array.from(photos, (photo) => ({ photo, ...card(photo) }));
+  const cards = Array.from(photos, (photo) => ({ photo, chosen, ...card(photo) }));
   find("cards").prepend(...cards.map(({ element }) => element));
   for (const each of cards) answer(each);
 }
 
-async function answer({ photo, show, fail }) {
+const answer = limited(async ({ element, photo, chosen, show, fail }) => {
+  if (!element.isConnected) return; // it has been cleared away while it waited
   try {
-    const { place, contract, classify } = await model();
+    const { place, contract, classify } = await model(chosen);
     const prediction = await classify(photo);
     if (prediction.map) find("mapping").hidden = false;
     find("status").textContent = show(prediction, contract.input.resize, place);
   } catch (error) {
     find("status").textContent = fail(error);
   }
+});
+
+/** The same function; of its calls no more than so many run, and the others wait for their turn. */
+function limited(work) {
+  const waiting = [];
+  let running = 0;
+  const next = () => {
+    running--;
+    waiting.shift()?.();
+  };
+  return async (...words) => {
+    if (running >= TOGETHER) await new Promise((turn) => waiting.push(turn));
+    running++;
+    return work(...words).finally(next);
+  };
 }
 
 find("files").onchange = ({ target }) => {

@@ -1,11 +1,10 @@
 // Has photos classified by the server that sent the page.
 
-const TOGETHER = 4; // requests in flight
 const TRIES = 4;
 const LONGEST = 30; // seconds to wait before one
 
 export async function connect() {
-  return { place: "on the server", contract: await answerOf(() => fetch("contract")), classify: limited(classify) };
+  return { place: "on the server", contract: await answerOf(() => fetch("contract")), classify };
 }
 
 async function classify(photo) {
@@ -35,19 +34,4 @@ async function answerOf(request) {
     const seconds = Number(response.headers.get("retry-after")) || 1;
     await new Promise((resume) => setTimeout(resume, 1000 * Math.min(seconds, LONGEST)));
   }
-}
-
-/** The same function; of its calls no more than so many run, and the others wait for their turn. */
-function limited(work) {
-  const waiting = [];
-  let running = 0;
-  const next = () => {
-    running--;
-    waiting.shift()?.();
-  };
-  return async (...words) => {
-    if (running >= TOGETHER) await new Promise((turn) => waiting.push(turn));
-    running++;
-    return work(...words).finally(next);
-  };
 }

@@ -338,6 +338,22 @@ def test_forced_colours_leave_switches_and_shares_visible(page: Any, host: Calla
     assert page.locator(".bar").first.evaluate(painted)
 
 
+def test_photos_that_are_cleared_away_are_waited_for_no_more(
+    page: Any, host: Callable[..., Any], tmp_path: Path
+) -> None:
+    handler = type("Own", (Stub,), {"posts": 1})
+    page.goto(host(served(tmp_path / "served", b""), handler).address)
+    page.locator("#facts").wait_for()
+    page.evaluate("""() => {
+        const given = new DataTransfer();
+        for (let n = 0; n < 20; n++) given.items.add(new File(["x"], `${n}.png`, { type: "image/png" }));
+        document.dispatchEvent(new DragEvent("drop", { cancelable: true, dataTransfer: given }));
+        document.getElementById("clear").click();
+    }""")
+    assert heading(pick(page, photo("a.png", noise(9, 9)))[0]) == "red"
+    assert handler.posts == 1 + 4 + 1
+
+
 def test_a_server_without_the_runtime_leaves_no_choice(page: Any, host: Callable[..., Any], tmp_path: Path) -> None:
     handler = type("Own", (Stub,), {"runs": "server-only", "posts": 1})
     page.goto(host(served(tmp_path / "served", b""), handler).address)

@@ -386,6 +386,17 @@ class TestAround:
         status, _, body = server.ask("GET", "/page.mjs", headers={"if-none-match": mark})
         assert (status, body) == (304, b"")
 
+    def test_monitors_may_ask_for_the_head_alone(self, server: Server) -> None:
+        """By `wget --spider`, for one."""
+        for path in ("/healthz", "/v2/health/ready", "/v2/models/digits", "/contract", "/", "/page.mjs"):
+            with server.connect() as connection:
+                head = f"HEAD {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"
+                connection.sendall(head.encode())
+                with connection.makefile("rb") as said:
+                    answered, _, body = said.read().partition(b"\r\n\r\n")
+            assert (answered[:15], body) == (b"HTTP/1.1 200 OK", b""), path
+            assert b"content-length: %d\r\n" % len(server.ask("GET", path)[2]) in answered
+
     def test_half_a_letter_breaks_nothing(self, server: Server) -> None:
         tensor = {"name": "image", "datatype": "UINT8", "shape": [1, 1, 1, 3], "data": [1, 2, 3]}
         body = json.dumps({"id": "\ud800", "inputs": [tensor]}).encode()

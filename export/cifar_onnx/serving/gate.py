@@ -91,6 +91,8 @@ class Gate:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        if scope["method"] == "HEAD":  # answered like GET; uvicorn, whose scope says HEAD, leaves the body out
+            scope = {**scope, "method": "GET"}
         headers, began = Headers(scope=scope), time.perf_counter()
         asked = headers.get("x-request-id", "")
         request_id = asked if _ID.fullmatch(asked) else uuid.uuid4().hex

@@ -46,12 +46,11 @@ def router(file: ModelFile, runtime: str | None) -> APIRouter:
         mark = f"{status.st_mtime_ns:x}-{status.st_size:x}"
         return _once(request, mark, lambda: FileResponse(path, media_type=site.MEDIA_TYPES[path.suffix]))
 
-    methods = ["GET", "HEAD"]
-    routes.add_route("/", page, methods)
+    routes.add_route("/", page)
     for name, path in {**files, "docs": files["api.html"]}.items():
-        routes.add_route(f"/{name}", partial(part, path), methods)
+        routes.add_route(f"/{name}", partial(part, path))
     if in_browser:
-        routes.add_route("/model.onnx", model, methods)
+        routes.add_route("/model.onnx", model)
     return routes
 
 

@@ -14,6 +14,7 @@ from PIL import Image
 
 from cifar_onnx.errors import InputError
 from cifar_onnx.evaluation.outcome import Unreadable
+from cifar_onnx.folders import composed
 from cifar_onnx.images import Pictures, Pixels
 
 Part = Literal["train", "val", "test", "predict"]
@@ -159,11 +160,15 @@ def stratify(
         Sorted, disjoint indices of each part and of `train`; together they are all.
     """
     copies = range(len(names)) if fingerprints is None else fingerprints.tolist()
-    first: dict[int | bytes, tuple[bytes, int]] = {}
+    first: dict[int | bytes, tuple[str, int]] = {}
     for index, (name, copy) in enumerate(zip(names, copies, strict=True)):
-        rank = hashlib.blake2b(f"{seed} {os.path.basename(name)}".encode(errors="replace")).digest(), index
-        first[copy] = min(rank, first.get(copy, rank))
-    ranks = [first[copy] for copy in copies]
+        own = composed(os.path.basename(name)), index
+        first[copy] = min(own, first.get(copy, own))  # the least of their hashes would be as small as they are many
+
+    def rank(name: str, index: int) -> tuple[bytes, int]:
+        return hashlib.blake2b(f"{seed} {name}".encode(errors="replace")).digest(), index
+
+    ranks = [rank(*first[copy]) for copy in copies]
     chosen: dict[Part, list[NDArray[np.int64]]] = {part: [] for part in (*fractions, "train")}
     for label in np.unique(labels):
         members = np.array(sorted(np.flatnonzero(labels == label), key=lambda index: ranks[index]), np.int64)

@@ -342,6 +342,9 @@ class TestImageFolder:
         others = ImageFolder(str(photos / "train" / "red"), classes=["blue", "green", "red"]).predicted
         assert len(others) == 12
         assert set(others.labels) == {-1}
+        grown = ImageFolder(str(photos / "train"), classes=["blue", "red"])  # of which there were two when it was fit
+        with pytest.raises(InputError, match="'green' is not one of the classes blue, red"):
+            _ = grown.predicted
 
     def test_fewer_than_two_classes_are_refused(self, photos: Path) -> None:
         with pytest.raises(InputError, match="holds 0 classes to train on, at least two are needed"):

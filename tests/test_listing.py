@@ -121,6 +121,19 @@ class TestListing:
         path.write_text(path.read_text() + path.read_text().splitlines()[1] + "\n\n")
         assert len(ImageFolder(labels=str(path)).load("train")) == 36
 
+    def test_a_path_may_be_whole_or_relative_but_is_one(self, write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+        path = write()
+        monkeypatch.chdir(path.parent)
+        first, label = path.read_text().splitlines()[1].split(",")
+        path.write_text(f"{path.read_text()}{path.parent / first},not-{label}\n")
+        with pytest.raises(InputError, match=f"'not-{label}' in train, but '{label}' in train in line 2"):
+            ImageFolder(".", "labels.csv")
+
+    def test_predict_takes_no_photos_of_train_where_a_class_was_added(self, photos: Path, write: Write) -> None:
+        write()
+        with pytest.raises(InputError, match="'green' is not one of the classes blue, red"):
+            _ = ImageFolder(str(photos), "labels.csv", classes=["blue", "red"]).predicted
+
     @pytest.mark.parametrize(
         ("lines", "columns", "message"),
         [

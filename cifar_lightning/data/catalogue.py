@@ -35,7 +35,7 @@ class Catalogue(ABC):
 
     @abstractmethod
     def parts(self, classes: Sequence[str]) -> frozenset[Part]:
-        """The parts that it has; also `predict`, all of its pictures, where its labels are others than `classes`."""
+        """The parts that it has; also `predict`, all of its pictures, where it has none of `classes`."""
 
     def folder(self, part: Part) -> Path:
         """The folder that the pictures of a part are in."""
@@ -59,7 +59,8 @@ class Folders(Catalogue):
 
     def parts(self, classes: Sequence[str]) -> frozenset[Part]:
         parts: set[Part] = {"train", *(part for part in ("val", "test") if (self.root / part).is_dir())}
-        if "test" not in parts and {*map(composed, subfolders(self.folder("train")))} != {*map(composed, classes)}:
+        found = {*map(composed, subfolders(self.folder("train")))}
+        if "test" not in parts and found.isdisjoint(map(composed, classes)):
             parts.add("predict")
         return frozenset(parts)
 

@@ -61,7 +61,7 @@ class Listing(Catalogue):
 
     def parts(self, classes: Sequence[str]) -> frozenset[Part]:
         parts: set[Part] = {"train", *(row.part for row in self._rows.values())}
-        if "test" not in parts and self.labels != sorted(map(composed, classes)):
+        if "test" not in parts and {*self.labels}.isdisjoint(map(composed, classes)):
             parts.add("predict")
         return frozenset(parts)
 
@@ -88,7 +88,7 @@ class Listing(Catalogue):
         if split not in _SPLITS:
             raise InputError(f"{where}: split is {split!r}: it must be {', '.join(_SPLITS[:-1])} or {_SPLITS[-1]}")
         row = _Row(line, self.root / path, label, cast(Part, split))
-        first = self._rows.setdefault(os.path.normpath(row.file), row)
+        first = self._rows.setdefault(os.path.abspath(row.file), row)
         if first[2:] != row[2:]:
             raise InputError(
                 f"{where}: {path} is {label!r} in {split}, but {first.label!r} in {first.part} in line {first.line}"

@@ -192,6 +192,11 @@ def facts(run: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
+def learnt_others(ckpt_path: str, images: str) -> bool:
+    """Whether the run of a checkpoint notes that it has learnt from other images than those of this digest."""
+    return bool(facts(folder_of(ckpt_path)).get("images", images) != images)
+
+
 def record(run: Path, **more: Any) -> None:
     """Add facts to run.json in a run's folder.
 

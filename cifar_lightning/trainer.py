@@ -80,8 +80,12 @@ class Trainer(L.Trainer):
         if not self.is_global_zero:
             return
         images = datamodule.images("test")
-        if (place := datamodule.folder("test")) and "test" not in datamodule.given:
-            uses = "would not use: python -m cifar_onnx evaluate judges all" if datamodule.elsewhere else "never uses"
+        if "test" not in datamodule.given:
+            place, uses = datamodule.folder("test") or "the data", "never uses"
+            if datamodule.elsewhere:
+                uses = "would not use: python -m cifar_onnx evaluate judges all"
+            elif runs.learnt_others(ckpt_path, datamodule.images("train").digest):
+                uses = "may have used in part: they, or how they are split, have changed since"
             print(f"the test set is {len(images):,} pictures of {place}, which fit {uses}")
         if (count := len(model.tested[0])) < len(images):
             print(f"only {count:,} of {len(images):,} images are judged")

@@ -649,6 +649,15 @@ class TestFromACheckpoint:
         assert (broken["image"], broken["label"]) == ("new/broken.jpg", "")
         assert "not a picture" in broken["error"]
 
+    def test_held_out_photos_that_may_have_been_trained_on_are_told(self, run: Run, photos: Path) -> None:
+        assert run("fit", *BRIEF, "--data", "ImageFolder", "--data.root", photos / "train").code == 0
+        kept = Path("runs/cnn/version_0/checkpoints")
+        shutil.copy(photos / "test" / "red" / "00.jpg", photos / "train" / "red" / "new.jpg")
+        tested = run("test", "--ckpt_path", kept / "best.ckpt", "--resamples", 2)
+        assert "which fit may have used in part: they, or how they are split, have changed since" in tested.out
+        resumed = run("fit", "--trainer.max_epochs", 2, "--ckpt_path", kept / "last.ckpt")
+        assert "it may know some of those that are held out now" in resumed.out
+
     def test_class_names_travel_with_the_checkpoint(self, run: Run, photos: Path) -> None:
         """A test set that lacks a class keeps the order of the training folder."""
         assert run("fit", *BRIEF, "--data", "ImageFolder", "--data.root", photos).code == 0

@@ -32,8 +32,15 @@ class Record(L.Callback):
         if self._folder:
             self._before = runs.facts(self._folder).get("seconds", 0.0)
             net: torch.nn.Module = pl_module.net  # type: ignore[assignment]
-            images = trainer.datamodule.images("train")  # type: ignore[attr-defined]
-            runs.record(self._folder, parameters=sum(each.numel() for each in net.parameters()), images=images.digest)
+            data = trainer.datamodule  # type: ignore[attr-defined]
+            images = data.images("train").digest
+            of_its_own = trainer.ckpt_path and not data.elsewhere and not data.given >= {"val", "test"}
+            if of_its_own and runs.learnt_others(str(trainer.ckpt_path), images):
+                print(
+                    "the images, or how they are split, are not those that the run has learnt from: it may know some "
+                    "of those that are held out now"
+                )
+            runs.record(self._folder, parameters=sum(each.numel() for each in net.parameters()), images=images)
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._images = 0

@@ -23,6 +23,7 @@ from cifar_lightning.data.images import Rows, channel_statistics
 from cifar_lightning.module import Classifier
 from cifar_lightning.nets import SpeedNet
 from cifar_onnx import InputError
+from cifar_onnx.errors import ReadError
 from cifar_onnx.images import Pixels, decode, fingerprint, resize
 from tests.conftest import BRIEF, Run
 from tests.test_resume import digest
@@ -175,6 +176,27 @@ class TestStore:
         for name, pixels in zip(second.names, second.pixels, strict=True):
             assert np.array_equal(pixels, resize(decode(name), 32)), name
         assert np.array_equal(first.pixels, before)
+
+    def test_what_could_not_be_read_is_tried_again(self, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A user without permission, who gets it: neither size nor time of the file change."""
+
+        forbidden = {"blue", "green", "red"}
+
+        def refused(path: Path) -> Pixels:
+            if path.parent.name in forbidden:
+                raise ReadError(f"{path}: cannot be read (Permission denied)")
+            return decode(path)
+
+        with monkeypatch.context() as patch:
+            patch.setattr("cifar_lightning.data.folder.decode", refused)
+            with pytest.raises(InputError, match="none of the 36 files can be read as a picture"):
+                ImageFolder(str(photos)).load("train")
+            forbidden -= {"blue", "green"}
+            with pytest.raises(InputError, match="none of the files of class 'red' can be read as a picture"):
+                ImageFolder(str(photos)).load("train")
+        assert len(ImageFolder(str(photos)).load("train")) == 36
+        (pixels,) = Path("cache").rglob("pixels")
+        assert pixels.stat().st_size == 36 * 3072
 
     def test_what_was_decoded_before_an_interruption_stays(
         self, photos: Path, decoded: list[str], monkeypatch: pytest.MonkeyPatch

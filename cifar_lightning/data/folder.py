@@ -23,6 +23,7 @@ from cifar_lightning.data.memory import free
 from cifar_lightning.data.store import Decoded, Picture, Store, digest, file_keys
 from cifar_onnx import ImageError, InputError
 from cifar_onnx.ahead import ahead, chunk_size
+from cifar_onnx.errors import ReadError
 from cifar_onnx.images import ResizeMode, decode, fingerprint, resize
 from cifar_onnx.progress import track
 from cifar_onnx.session import usable_cpus
@@ -196,16 +197,14 @@ class ImageFolder(ImageData):
         if found := store.find(keys):
             return found
         with alone(store.folder.with_suffix(".lock"), str(folder)):
-            if new := store.lacks(keys):
-                try:
-                    store.add([keys[i] for i in new], self._pictures(folder, [paths[i] for i in new]))
-                except OSError as error:
-                    reason = f"{error} (see --data.cache_dir)"
-                    print(f"decoded images are not kept for the next run: {reason}", file=sys.stderr)
-                    return self._in_memory(folder, paths)
-            found = store.find(keys)
-        assert found
-        return found
+            new, unread = store.lacks(keys), dict[str, str]()
+            try:
+                if new:
+                    unread = store.add([keys[i] for i in new], self._pictures(folder, [paths[i] for i in new]))
+            except OSError as error:
+                print(f"decoded images are not kept for the next run: {error} (see --data.cache_dir)", file=sys.stderr)
+                return self._in_memory(folder, paths)
+            return store.find(keys, unread) or self._in_memory(folder, paths)
 
     def _pictures(self, folder: Path, paths: Sequence[Path]) -> Iterator[Picture]:
         size, mode = self.image_size, self.resize_mode
@@ -214,7 +213,8 @@ class ImageFolder(ImageData):
             try:
                 picture = decode(path)
             except ImageError as error:
-                return Picture(np.zeros((size, size, 3), np.uint8), 0, "", str(error).removeprefix(f"{path}: "))
+                why, unread = str(error).removeprefix(f"{path}: "), isinstance(error, ReadError)
+                return Picture(np.zeros((size, size, 3), np.uint8), 0, "", why, unread)
             return Picture(resize(picture, size, mode), picture.shape[0] * picture.shape[1], fingerprint(picture), "")
 
         threads = usable_cpus()
@@ -235,7 +235,7 @@ class ImageFolder(ImageData):
         facts = []
         for place, picture in enumerate(self._pictures(folder, paths)):
             pixels[place] = picture.pixels
-            facts.append(picture[1:])
+            facts.append((picture.area, picture.fingerprint, picture.error))
         areas, fingerprints, errors = zip(*facts, strict=True)
         wrong = {place: error for place, error in enumerate(errors) if error}
         return Decoded(Rows(pixels, np.arange(len(paths))), np.array(areas), np.array(fingerprints, "S32"), wrong)

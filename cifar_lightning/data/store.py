@@ -9,11 +9,12 @@ import shutil
 import sys
 import time
 import zipfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from errno import ENOSPC
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
+from types import MappingProxyType
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
@@ -27,12 +28,16 @@ _EVERY = 60  # seconds between two savings of the index
 
 
 class Picture(NamedTuple):
-    """What a file was decoded to: uint8 `(S, S, 3)`, its area before that, its fingerprint, or why it was not."""
+    """What a file was decoded to: uint8 `(S, S, 3)`, its area before that, its fingerprint, or why it was not.
+
+    Of one that could not be read (`unread`) nothing is kept: it may be another time.
+    """
 
     pixels: Pixels
     area: int
     fingerprint: str
     error: str
+    unread: bool = False
 
 
 class Decoded(NamedTuple):
@@ -82,18 +87,20 @@ class Store:
         self._row = 3 * size * size  # bytes of a picture
         self._pixels, self._index = folder / "pixels", folder / "index.npz"
 
-    def find(self, keys: Sequence[str]) -> Decoded | None:
-        """The pictures with these keys, or None where any is missing."""
+    def find(self, keys: Sequence[str], unread: Mapping[str, str] = MappingProxyType({})) -> Decoded | None:
+        """The pictures with these keys, or None where any is missing but those that `add` could not read, or all."""
         index = self._load()
         rows = {key: row for row, key in enumerate(index.keys.tolist())}
         places = np.array([rows.get(key.encode(), -1) for key in keys], np.int64)
-        if (places < 0).any():
+        errors = {place: unread[key] for place, key in enumerate(keys) if key in unread}
+        if not len(index.keys) or np.count_nonzero(places < 0) > len(errors):
             return None
         with self._pixels.open("rb") as file:
             mapped = mmap(file.fileno(), 0, access=ACCESS_READ)
         pixels = np.frombuffer(mapped, np.uint8, len(index.keys) * self._row).reshape(-1, *self.shape)
         reasons = dict(zip(index.wrong.tolist(), index.reasons.tolist(), strict=True))
-        errors = {place: reasons[row] for place, row in enumerate(places.tolist()) if row in reasons}
+        errors |= {place: reasons[row] for place, row in enumerate(places.tolist()) if row in reasons}
+        errors = dict(sorted(errors.items()))
         return Decoded(Rows(pixels, places, mapped), index.areas[places], index.fingerprints[places], errors)
 
     def lacks(self, keys: Sequence[str]) -> list[int]:
@@ -101,13 +108,16 @@ class Store:
         known = {*self._load(report=True).keys.tolist()}
         return [place for place, key in enumerate(keys) if key.encode() not in known]
 
-    def add(self, keys: Sequence[str], pictures: Iterable[Picture]) -> None:
+    def add(self, keys: Sequence[str], pictures: Iterable[Picture]) -> dict[str, str]:
         """Write more pictures; those that are written when it is interrupted stay.
+
+        Returns:
+            keys of files that could not be read, and why.
 
         Raises:
             OSError: they cannot be written, or there is no room for them.
         """
-        index, new = self._load(), list[_Fact]()
+        index, new, unread = self._load(), list[_Fact](), dict[str, str]()
         self.folder.mkdir(parents=True, exist_ok=True)
         if shutil.disk_usage(self.folder).free < (needed := len(keys) * self._row):
             raise OSError(ENOSPC, f"{needed / 1e9:,.1f} GB are needed in {self.folder}")
@@ -118,12 +128,16 @@ class Store:
             saved = time.monotonic()
             try:
                 for key, picture in zip(keys, pictures, strict=True):
+                    if picture.unread:
+                        unread[key] = picture.error
+                        continue
                     file.write(picture.pixels.data)
-                    new.append((key, *picture[1:]))
+                    new.append((key, picture.area, picture.fingerprint, picture.error))
                     if time.monotonic() - saved > _EVERY:
                         index, new, saved = self._save(file, index, new), [], time.monotonic()
             finally:
                 self._save(file, index, new)
+        return unread
 
     def _load(self, report: bool = False) -> _Index:
         try:

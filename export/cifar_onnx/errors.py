@@ -9,6 +9,10 @@ class ImageError(InputError):
     """A picture cannot be decoded, or is of a kind that is not accepted."""
 
 
+class ReadError(ImageError):
+    """A picture's file cannot be read, or not now: nothing is known of what it holds."""
+
+
 class ContractError(InputError):
     """An ONNX file holds no contract, one of an unknown format, or is damaged."""
 

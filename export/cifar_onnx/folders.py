@@ -25,13 +25,21 @@ def composed(name: str) -> str:
 
 
 def files(folder: Path) -> list[Path]:
-    """Every file below a folder that may be meant as a picture, sorted; links to folders are followed."""
+    """Every file below a folder that may be meant as a picture, sorted; links to folders are followed.
+
+    Raises:
+        InputError: a folder in it cannot be read.
+    """
     found = list[Path]()
-    for place, inside, names in os.walk(folder, followlinks=True):
+    for place, inside, names in os.walk(folder, onerror=_refuse, followlinks=True):
         here = Path(place)
         inside[:] = [name for name in inside if not name.startswith(".") and not _leads_back(here / name)]
         found += [here / name for name in names if not name.startswith(".") and name.lower() not in _JUNK]
     return sorted(path for path in found if path.is_file())
+
+
+def _refuse(error: OSError) -> None:
+    raise InputError(f"{error.filename} cannot be read ({error.strerror})") from None
 
 
 def _leads_back(folder: Path) -> bool:

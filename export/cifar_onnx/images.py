@@ -17,7 +17,7 @@ from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 
 from cifar_onnx import jpeg
-from cifar_onnx.errors import ImageError
+from cifar_onnx.errors import ImageError, ReadError
 
 Pixels = NDArray[np.uint8]
 Weights = NDArray[np.float32]
@@ -74,6 +74,7 @@ def decode(source: Source, limit: int = MAX_PIXELS) -> Pixels:
 
     Raises:
         ImageError: the picture cannot be decoded; the message names the file, where there is one, and the reason.
+        ReadError: of these, its file cannot be read.
     """
     if isinstance(source, np.ndarray):
         return _from_array(source)
@@ -91,16 +92,19 @@ def decode(source: Source, limit: int = MAX_PIXELS) -> Pixels:
         with io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb") as file, opened(file) as image:
             return _upright_rgb(image, limit)
     except FileNotFoundError:
-        raise ImageError(f"{name}: no such file") from None
+        raise ReadError(f"{name}: no such file") from None
     except IsADirectoryError:
         raise ImageError(f"{name}: is a folder, not a picture") from None
     except Image.DecompressionBombError:  # of Pillow's own limit, which is higher
         raise ImageError(f"{name}: it has more pixels than the limit of {limit:,}") from None
     except ImageError as error:
         raise ImageError(f"{name}: {error}") from None
+    except MemoryError:
+        raise ReadError(f"{name}: there is not enough memory to decode it") from None
     except Exception as error:  # Pillow raises nearly anything for cut or rotten files
-        reason = (isinstance(error, OSError) and error.strerror) or error  # permission denied, for one
-        raise ImageError(f"{name}: cannot be decoded ({reason})") from None
+        if isinstance(error, OSError) and error.strerror:  # permission denied, for one
+            raise ReadError(f"{name}: cannot be read ({error.strerror})") from None
+        raise ImageError(f"{name}: cannot be decoded ({error})") from None
 
 
 def opened(file: IO[bytes]) -> ImageFile:

@@ -9,6 +9,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from cifar_onnx import ImageError, InputError, images
+from cifar_onnx.errors import ReadError
 from cifar_onnx.folders import find, labelled
 
 # Upper half white, lower half black: 20 x 40 pixels.
@@ -123,7 +124,7 @@ def test_photos_of_phones_are_refused_with_what_to_do(tmp_path: Path) -> None:
 
 
 def test_missing_files_and_folders_are_named(tmp_path: Path) -> None:
-    with pytest.raises(ImageError, match="no such file"):
+    with pytest.raises(ReadError, match="no such file"):
         images.decode(tmp_path / "a.jpg")
     with pytest.raises(ImageError, match="is a folder, not a picture"):
         images.decode(tmp_path)
@@ -132,7 +133,17 @@ def test_missing_files_and_folders_are_named(tmp_path: Path) -> None:
 @pytest.mark.skipif(os.name != "posix", reason="links to themselves")
 def test_what_the_system_says_of_a_file_is_said_without_its_number(tmp_path: Path) -> None:
     (tmp_path / "a.png").symlink_to("a.png")
-    with pytest.raises(ImageError, match=r"a\.png: cannot be decoded \(Too many levels of symbolic links\)$"):
+    with pytest.raises(ReadError, match=r"a\.png: cannot be read \(Too many levels of symbolic links\)$"):
+        images.decode(tmp_path / "a.png")
+
+
+def test_without_memory_a_file_is_not_called_rotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(file: object) -> None:
+        raise MemoryError
+
+    Image.new("L", (2, 2)).save(tmp_path / "a.png")
+    monkeypatch.setattr(images, "opened", full)
+    with pytest.raises(ReadError, match=r"a\.png: there is not enough memory to decode it$"):
         images.decode(tmp_path / "a.png")
 
 
@@ -280,6 +291,22 @@ def test_find_takes_files_folders_and_globs(tmp_path: Path) -> None:
 def test_a_file_whose_name_looks_like_a_pattern_is_found(tmp_path: Path) -> None:
     (tmp_path / "photo[1].png").touch()
     assert find(tmp_path / "photo[1].png") == [tmp_path / "photo[1].png"]
+
+
+def test_a_folder_that_cannot_be_read_is_not_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a" / "private").mkdir(parents=True)
+    (tmp_path / "a" / "1.png").touch()
+    scan = os.scandir
+
+    def refusing(path: str) -> object:
+        if Path(path).name == "private":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    for look in (lambda: find(tmp_path), lambda: labelled(tmp_path, ["a"])):
+        with pytest.raises(InputError, match=r"private cannot be read \(Permission denied\)$"):
+            look()
 
 
 def test_what_systems_leave_beside_pictures_is_none(tmp_path: Path) -> None:

@@ -117,10 +117,14 @@ class TestImageNet:
                 "imagenet_class_index.json",
                 json.dumps({str(place): [key, SYNSETS[key][1]] for place, key in enumerate(WNIDS)}),
             ),
+            (  # as an editor on Windows saves it
+                "LOC_synset_mapping.txt",
+                "\ufeff" + "".join(f"{key} {names}\n" for key, (_, names) in SYNSETS.items()) + " \n",
+            ),
         ],
     )
     def test_names_come_from_any_of_the_known_lists(self, root: Path, file: str, content: str) -> None:
-        (root / file).write_text(content)
+        (root / file).write_text(content, encoding="utf-8")
         assert load(root).classes == NAMES
 
     def test_a_checkpoint_needs_no_training_photos_to_be_tested(self, root: Path, run: Run) -> None:

@@ -113,7 +113,7 @@ class Synsets(Catalogue):
                 raise InputError(f"{file} has no line for {missing[0]}")
             return [(path, wnids[path.stem]) for path in paths]
         if (file := self.lists / _DEVKIT).is_file():
-            numbers = file.read_text(encoding="utf-8", errors="replace").rstrip().splitlines()
+            numbers = file.read_text(encoding="utf-8-sig", errors="replace").rstrip().splitlines()
             if len(numbers) != len(paths):
                 raise InputError(
                     f"{file} has {len(numbers):,} lines, but {folder} {len(paths):,} files: it needs one for each, "
@@ -152,10 +152,10 @@ def _read_names(lists: Path) -> dict[str, str]:
         try:
             if name == _META:
                 return {wnid: words for _, wnid, words in _synsets(file)}
-            text = file.read_text(encoding="utf-8")
+            text = file.read_text(encoding="utf-8-sig")
             if file.suffix == ".json":
                 return {str(wnid): str(words) for wnid, words in json.loads(text).values()}
-            return {wnid: names for line in text.splitlines() if line for wnid, names in [line.split(maxsplit=1)]}
+            return dict(line.split(maxsplit=1) for line in text.splitlines() if line.strip())
         except (AttributeError, TypeError, ValueError) as error:
             raise InputError(f"{file} is not a list of wnids with names ({error})") from None
     return {}

@@ -2,10 +2,12 @@
 
 import errno
 import os
+import shutil
 import time
 from collections import namedtuple
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import lightning.pytorch as L
 import numpy as np
@@ -231,6 +233,26 @@ class TestStore:
             with pytest.raises(InputError, match=r"36 images of 32 x 32 pixels are too many .* by --data.cache_dir"):
                 data.load("train")
         assert f"[Errno {errno.ENOSPC}] 0.0 GB are needed in " in capsys.readouterr().err
+
+    def test_a_disk_that_becomes_full_is_left_with_what_it_had(
+        self, photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """Or a quota, of which a disk says nothing: what cannot be found again would leave no room for the run."""
+
+        def full(out: BinaryIO, **arrays: object) -> None:
+            out.write(b"half of it")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        shutil.copytree(photos / "train", "first")
+        ImageFolder("first").load("train")
+        shutil.copy(photos / "test/red/01.png", "first/red/99.png")
+        with monkeypatch.context() as patch:
+            patch.setattr(np, "savez", full)
+            assert len(ImageFolder("first").load("train")) == 37
+        assert "No space left on device" in capsys.readouterr().err
+        (pixels,) = Path("cache").rglob("pixels")
+        assert pixels.stat().st_size == 36 * 3072
+        assert sorted(path.name for path in pixels.parent.iterdir()) == ["index.npz", "pixels"]
 
 
 class TestMemory:

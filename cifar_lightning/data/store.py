@@ -136,7 +136,11 @@ class Store:
                     if time.monotonic() - saved > _EVERY:
                         index, new, saved = self._save(file, index, new), [], time.monotonic()
             finally:
-                self._save(file, index, new)
+                try:
+                    self._save(file, index, new)
+                except OSError:  # what nobody will know of must not fill a disk that the run is to be written to
+                    os.truncate(self._pixels, len(index.keys) * self._row)
+                    raise
         return unread
 
     def _load(self, report: bool = False) -> _Index:
@@ -159,9 +163,12 @@ class Store:
         file.flush()
         os.fsync(file.fileno())
         fresh = self.folder / "index.new"
-        with fresh.open("wb") as out:
-            np.savez(out, **index._asdict())
-        fresh.replace(self._index)
+        try:
+            with fresh.open("wb") as out:
+                np.savez(out, **index._asdict())
+            fresh.replace(self._index)
+        finally:
+            fresh.unlink(missing_ok=True)
         return index
 
 

@@ -136,6 +136,9 @@ def run(args: Sequence[str], callbacks: Sequence[Callback] | None = None, cli: C
         cli: takes what CLI takes.
     """
     malloc.keep()
+    for word in args:
+        if word.encode(errors="replace").decode() != word:
+            raise InputError(f"{word!r} is no text in UTF-8, and settings are: rename the file or folder")
     command = read(args, DEFAULTS)
     for place in command.places:  # nets of the user's own may lie there
         if (folder := str(place.resolve())) not in sys.path:

@@ -731,6 +731,7 @@ class TestMistakes:
             (["classify", "a.jpg"], "classify is a command of the other package: python -m cifar_onnx classify"),
             (["fit", "--data", "/"], "data: '/' is a folder: --data ImageFolder --data.root /"),
             (["fit", "--ckpt_path", "best"], "best: no such checkpoint"),
+            (["fit", "--data", "ImageFolder", "--data.root", "caf\udce9"], "'caf\\udce9' is no text in UTF-8"),
             (["predict"], "predict needs a checkpoint: name its file with --ckpt_path"),
             (["fit", "--data", "Digits", "--trainer.accumulate_grad_batches", "0"], "must be at least 1"),
             (["fit", "--model.net.widths", "32"], "model.net.widths: expected tuple, got '32': write [32]"),

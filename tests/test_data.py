@@ -339,6 +339,7 @@ class TestImageFolder:
         new = ImageFolder(str(photos / "train"))
         new.elsewhere = True
         assert len(new.predicted) == 36
+        (photos / "train" / "red" / "predict").mkdir()  # a folder like any other
         others = ImageFolder(str(photos / "train" / "red"), classes=["blue", "green", "red"]).predicted
         assert len(others) == 12
         assert set(others.labels) == {-1}

@@ -65,7 +65,8 @@ class Folders(Catalogue):
         return frozenset(parts)
 
     def folder(self, part: Part) -> Path:
-        return self.root / part if (self.root / part).is_dir() else self.root
+        own = self.root / part
+        return own if part != "predict" and own.is_dir() else self.root
 
     def _training_folder(self) -> Path:
         names = subfolders(self.root) if self.root.is_dir() else []

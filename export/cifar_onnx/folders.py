@@ -62,7 +62,7 @@ def labelled(folder: Path, classes: Sequence[str]) -> list[tuple[Path, int]]:
         raise InputError(f"{folder / unknown[0]}: {unknown[0]!r} is not one of the classes {', '.join(classes)}{hint}")
     pairs = [(path, places[composed(name)]) for name in found for path in files(folder / name)]
     if not pairs:
-        raise InputError(f"{folder} holds no pictures: it must hold a folder of pictures for each class")
+        raise InputError(f"{folder} holds no folder with pictures: it must hold one for each class")
     return pairs
 
 

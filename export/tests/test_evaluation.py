@@ -266,7 +266,7 @@ class TestEvaluate:
             (lambda scans: scans.rename(scans.parent / "away"), "scans is not a folder: name one that holds"),
             (
                 lambda scans: [p.unlink() for p in scans.rglob("*.png")],
-                "scans holds no pictures: it must hold a folder",
+                "scans holds no folder with pictures: it must hold one for each class",
             ),
             (
                 lambda scans: [p.write_text("x") for p in scans.rglob("*.png")],

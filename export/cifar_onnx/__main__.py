@@ -82,6 +82,9 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--groups", metavar="CSV", help="groups of pictures: the column path, and one for each kind")
     evaluate.add_argument("--corruptions", action="store_true", help="also with noise, blur, fog and the like")
     evaluate.add_argument("--others", metavar="DIR", help="pictures of none of its classes: how many does it refuse?")
+    evaluate.add_argument(
+        "--resamples", type=_positive, default=1000, metavar="N", help="of the bootstrap (default: %(default)s)"
+    )
     evaluate.set_defaults(run=_extra("cifar_onnx.evaluation.commands", "evaluate", "evaluate"))
 
     compare = group.add_parser("compare", help="hold two models against each other", allow_abbrev=False)
@@ -98,9 +101,6 @@ def _parser() -> argparse.ArgumentParser:
     compare.set_defaults(run=_extra("cifar_onnx.evaluation.commands", "compare", "evaluate"))
 
     for command in (evaluate, compare):
-        command.add_argument(
-            "--resamples", type=_positive, default=1000, metavar="N", help="of the bootstrap (default: %(default)s)"
-        )
         foreign = command.add_argument_group("an ONNX file without a contract")
         foreign.add_argument("--classes", help="a,b,c in the order of the outputs, or a file with one name a line")
         foreign.add_argument("--mean", type=_three, metavar="R,G,B", help="of pixels from 0 to 1 (default: 0,0,0)")

@@ -6,6 +6,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -454,7 +455,7 @@ class TestCompare:
     )
     def test_the_verdict_on_known_pairs(self, before: float, after: float, verdict: str) -> None:
         a, b = outcome(self.labels, before, 1), outcome(self.labels, after, 2)
-        comparison = Comparison(a, b, draw(2000, 400))
+        comparison = Comparison(a, b)
         assert comparison.verdict == verdict
         change = comparison.change
         assert change.value == pytest.approx(b.correct.mean() - a.correct.mean())
@@ -463,22 +464,50 @@ class TestCompare:
         assert (change.high < 0) == (verdict == "B is worse")
         assert set(comparison.newly_wrong) == set(np.flatnonzero(a.correct & ~b.correct))
 
+    @staticmethod
+    def pair(newly_right: int, newly_wrong: int, others: int) -> Comparison:
+        """Two models that agree on the other pictures, of which every second is right."""
+        hits = [
+            np.array([*[first] * newly_right, *[not first] * newly_wrong, *[k % 2 for k in range(others)]], bool)
+            for first in (False, True)
+        ]
+        labels = np.zeros(len(hits[0]), np.int64)
+        blank = outcome(labels, 1.0)
+        return Comparison(*(replace(blank, logits=np.eye(2, dtype=np.float32)[np.where(each, 0, 1)]) for each in hits))
+
+    def test_an_interval_is_that_of_bonett_and_price(self) -> None:
+        """R: statpsych's ci.prop.ps(.05, 12, 4, 26, 6)."""
+        change = self.pair(26, 4, 18).change
+        assert (change.low, change.value, change.high) == pytest.approx((0.2548067, 22 / 48, 0.6251933), abs=1e-6)
+
+    def test_an_interval_and_the_verdict_say_the_same(self) -> None:
+        """Also where few pictures change: of resamples of four that are newly right, 98 % see an improvement."""
+        for newly_right in range(12):
+            for newly_wrong in (0, 1):
+                comparison = self.pair(newly_right, newly_wrong, 1000)
+                excluded = comparison.change.low > 0 or comparison.change.high < 0
+                assert excluded == (comparison.verdict != "no difference can be shown"), (newly_right, newly_wrong)
+
+    def test_no_change_is_beyond_all_pictures(self) -> None:
+        for count in (1, 3, 500):
+            change = self.pair(0, count, 0).change
+            assert -1 == change.low == change.value < change.high
+
     def test_models_that_answer_alike_do_not_differ(self) -> None:
         a = outcome(self.labels, 0.8)
-        comparison = Comparison(a, a, draw(2000, 50))
+        comparison = Comparison(a, a)
         assert (comparison.verdict, comparison.p_value) == ("no difference can be shown", 1.0)
-        # Resamples show no change; of all such pictures a few may change (Wilson 1927).
-        assert -comparison.change.low == comparison.change.high == pytest.approx(1.96**2 / (2000 + 1.96**2), rel=1e-3)
+        # No picture changes; of all such pictures a few may.
+        assert -comparison.change.low == comparison.change.high == pytest.approx(1.96 * 2**0.5 / 2002, rel=1e-3)
 
     def test_an_interval_of_pairs_is_narrower_than_of_two_sets(self) -> None:
         a, b = outcome(self.labels, 0.8, 1), outcome(self.labels, 0.81, 1)
-        draws = draw(2000, 400)
-        change = Comparison(a, b, draws).change
-        alone = [Bootstrap(each, draws).estimates["accuracy"] for each in (a, b)]
+        change = Comparison(a, b).change
+        alone = [Bootstrap(each, draw(2000, 400)).estimates["accuracy"] for each in (a, b)]
         assert change.high - change.low < 0.5 * sum(each.high - each.low for each in alone)
 
     def test_bounds(self) -> None:
-        comparison = Comparison(outcome(self.labels, 0.86, 1), outcome(self.labels, 0.8, 2), draw(2000, 50))
+        comparison = Comparison(outcome(self.labels, 0.86, 1), outcome(self.labels, 0.8, 2))
         drop = -100 * comparison.change.value
         assert bounds(comparison, drop, None) == []
         assert bounds(comparison, drop - 0.01, None) == [
@@ -492,13 +521,13 @@ class TestCompare:
         a = outcome(labels, 1.0)
         logits = a.logits.copy()
         logits[:4] = logits[:4, ::-1]  # 8 of 10 of each class are right
-        comparison = Comparison(a, Outcome(a.classes, a.names, labels, logits, a.pixels), draw(20, 5))
+        comparison = Comparison(a, Outcome(a.classes, a.names, labels, logits, a.pixels))
         assert bounds(comparison, None, 0.8) == []
         assert len(bounds(comparison, None, 0.8001)) == 2
 
     def test_a_class_without_pictures_does_not_pass(self) -> None:
         a = outcome(np.zeros(50, np.int64), 1.0)
-        (sentence,) = bounds(Comparison(a, a, draw(50, 5)), None, 0.5)
+        (sentence,) = bounds(Comparison(a, a), None, 0.5)
         assert "there are no pictures of b" in sentence
 
     @pytest.mark.parametrize("bound", [["--max-drop", "nan"], ["--max-drop", "-1"], ["--no-class-below", "90"]])
@@ -515,7 +544,7 @@ class TestCompare:
     def test_classes_may_be_in_another_order(self, scans: Path) -> None:
         a, b = outcome(self.labels, 0.8, 1), outcome(self.labels, 0.7, 2)
         swapped = Outcome(("b", "a"), b.names, 1 - b.labels, b.logits[:, ::-1], b.pixels)
-        expected, found = (Comparison(a, each, draw(2000, 50)) for each in (b, swapped))
+        expected, found = (Comparison(a, each) for each in (b, swapped))
         assert found.classes == expected.classes
         assert np.array_equal(found.newly_wrong, expected.newly_wrong)
         digits = "0123456789"
@@ -540,11 +569,11 @@ class TestCompare:
         (tmp_path / "odd.onnx").write_bytes(with_info(data, info))
         shutil.rmtree(scans / "0")
         words = ["compare", *[str(tmp_path / "odd.onnx")] * 2, str(scans), "--output", str(tmp_path / "out")]
-        assert main([*words, "--resamples", "5", "--no-class-below", "0"]) == 1
+        assert main([*words, "--no-class-below", "0"]) == 1
         assert r"there are no pictures of \x1b[2J, " in capsys.readouterr().out
 
     def test_in_a_pipeline(self, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        words = ["compare", str(MODEL), str(MODEL), str(scans), "--output", str(tmp_path / "out"), "--resamples", "20"]
+        words = ["compare", str(MODEL), str(MODEL), str(scans), "--output", str(tmp_path / "out")]
         assert main([*words, "--max-drop", "0.3", "--no-class-below", "0.5"]) == 0
         out = capsys.readouterr().out
         assert "no difference" in out

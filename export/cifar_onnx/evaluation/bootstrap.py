@@ -21,7 +21,7 @@ from cifar_onnx.evaluation.outcome import Booleans, Floats, Integers, Outcome
 
 _SMALLEST = np.finfo(np.float64).eps  # probabilities below it count as it: scikit-learn's log_loss
 _CHUNK = 4_000_000  # draws in double precision at once
-_Z = float(norm.ppf(0.975))
+Z = float(norm.ppf(0.975))  # of 95 % intervals
 _SHARES = ("accuracy", "top5_accuracy", "precision_micro", "recall_micro", "f1_micro")  # of all pictures
 
 Draws = NDArray[np.uint8]
@@ -128,19 +128,6 @@ class Bootstrap:
         return {name: _widened(each, count) if name in _SHARES else each for name, each in found.items()}
 
 
-def changes(a: Outcome, b: Outcome, groups: Booleans, draws: Draws) -> list[Estimate]:
-    """Change of the accuracy from `a` to `b` within each group `(N, G)` of the same pictures, with paired intervals."""
-    gained = groups * (b.correct.astype(np.float64) - a.correct)[:, None]
-    found = _means(draws, gained, groups)
-    alike = [len(np.unique(gained[members, k])) == 1 for k, members in enumerate(groups.astype(bool).T)]
-    counts = groups.sum(axis=0)
-    # Where every picture changes alike, resamples show nothing else.
-    return [
-        Estimate(each.value, max(-1, each.value - rest), min(1, each.value + rest)) if same else each
-        for each, same, rest in zip(found, alike, _Z**2 / (counts + _Z**2), strict=True)
-    ]
-
-
 def _means(draws: Draws, values: Floats | Booleans, groups: Booleans) -> list[Estimate]:
     """Means within each group of values `(N, G)` that are 0 outside of it."""
     number = groups.shape[1]
@@ -160,14 +147,14 @@ def estimate(value: float, resampled: Floats) -> Estimate:
         return Estimate(float(value), np.nan, np.nan)
     below = ((known < value).sum() + 0.5 * (known == value).sum() + 0.5) / (len(known) + 1)
     shift = 2 * norm.ppf(below)
-    low, high = np.quantile(known, norm.cdf([shift - _Z, shift + _Z]))
+    low, high = np.quantile(known, norm.cdf([shift - Z, shift + Z]))
     return Estimate(float(value), float(min(low, value)), float(max(high, value)))
 
 
 def _widened(share: Estimate, count: int) -> Estimate:
     """A share of 0 or 1 is the same in every resample: there the open end is that of Wilson's interval (1927)."""
-    low = count / (count + _Z**2) if share.value == 1 else share.low
-    high = _Z**2 / (count + _Z**2) if share.value == 0 else share.high
+    low = count / (count + Z**2) if share.value == 1 else share.low
+    high = Z**2 / (count + Z**2) if share.value == 0 else share.high
     return Estimate(share.value, low, high)
 
 

@@ -48,7 +48,7 @@ def compare(options: argparse.Namespace) -> int:
     same_classes(*(each.classes for each in models))
     outcomes = [answer(folder, each.classes, each.size, each.mode, each.run, keep=False) for each in models]
     a, b = outcomes
-    comparison = Comparison(a, b, draw(len(a.labels), options.resamples))
+    comparison = Comparison(a, b)
     milliseconds = latency([(each.logits, each.size) for each in models])
     sizes = [each.path.stat().st_size / 1e6 for each in models]
     broken = bounds(comparison, options.max_drop, options.no_class_below)

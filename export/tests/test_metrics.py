@@ -11,7 +11,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from cifar_onnx.evaluation.bootstrap import Bootstrap, draw, estimate, ranking
 from cifar_onnx.evaluation.evaluation import by_class
-from cifar_onnx.evaluation.metrics import BINS, bins, calibration, calibration_interval, confusion, gaps, scores
+from cifar_onnx.evaluation.metrics import BINS, bins, calibration, calibration_interval, confusion, scores
 from cifar_onnx.evaluation.outcome import Outcome
 
 
@@ -152,16 +152,23 @@ def test_the_interval_of_the_calibration_error_holds_the_true_one(sureness: floa
         answers = (sureness * logits).astype(np.float32)
         return Outcome(tuple("abcd"), [""] * count, labels, answers, np.zeros((count, 1, 1, 3), np.uint8))
 
-    true, draws, held = scores(sample(100_000, 0))["expected_calibration_error"], draw(300, 100), 0
+    true, held = scores(sample(100_000, 0))["expected_calibration_error"], 0
     for seed in range(1, 21):
         each = sample(300, seed)
-        of_each = gaps(each.confidences, each.correct)
-        low, high = calibration_interval(of_each.mean(axis=0), draws @ of_each / 300)
+        low, high = calibration_interval(each.confidences, each.correct)
         held += low <= true <= high
     assert held >= 17
-    found = Bootstrap(each, draws).estimates["expected_calibration_error"]
-    assert (found.low, found.high) == pytest.approx((low, high))
+    found = Bootstrap(each, draw(300, 2)).estimates["expected_calibration_error"]
+    assert (found.low, found.high) == (low, high)
     assert low <= found.value <= high
+
+
+@pytest.mark.parametrize(("confidence", "accuracy"), [(0.99, 0.99), (0.999, 0.999), (0.99, 0.97), (1.0, 0.95)])
+def test_so_it_does_where_mistakes_are_few(confidence: float, accuracy: float) -> None:
+    """Most samples show no mistake at all."""
+    generator, sure = np.random.default_rng(0), np.full(30, confidence)
+    found = [calibration_interval(sure, generator.random(30) < accuracy) for _ in range(60)]
+    assert sum(low <= confidence - accuracy + 1e-9 <= high + 2e-9 for low, high in found) >= 54
 
 
 def test_an_interval_holds_what_many_samples_show() -> None:

@@ -88,14 +88,10 @@ class Bootstrap:
         if classes > TOP:
             found["top5_accuracy"] = top
         found |= {"negative_log_likelihood": loss, "brier_score": brier}
-        found["expected_calibration_error"] = np.abs(self._gaps).sum(axis=1)
+        apart = _sums(self.draws, gaps(outcome.confidences, outcome.correct)) / count
+        found["expected_calibration_error"] = np.abs(apart).sum(axis=1)
         found["roc_auc"], found["average_precision"] = self._rankings()
         return found
-
-    @cached_property
-    def _gaps(self) -> Floats:
-        """`gaps` of each resample, `(R, BINS)`."""
-        return _sums(self.draws, gaps(self.outcome.confidences, self.outcome.correct)) / len(self.outcome.labels)
 
     def _rankings(self) -> tuple[Floats, Floats]:
         """Mean ROC-AUC and average precision, one class against the rest, of the classes in each resample."""
@@ -122,9 +118,9 @@ class Bootstrap:
     def estimates(self) -> dict[str, Estimate]:
         """Every metric with its interval, in the order in which people ask for them."""
         found = {name: estimate(value, self.scores[name]) for name, value in scores(self.outcome).items()}
-        own = gaps(self.outcome.confidences, self.outcome.correct).mean(axis=0)
-        found["expected_calibration_error"] = Estimate(float(np.abs(own).sum()), *calibration_interval(own, self._gaps))
-        count = len(self.outcome.labels)
+        error, count = "expected_calibration_error", len(self.outcome.labels)
+        own = calibration_interval(self.outcome.confidences, self.outcome.correct)
+        found[error] = Estimate(found[error].value, *own)
         return {name: _widened(each, count) if name in _SHARES else each for name, each in found.items()}
 
 

@@ -13,6 +13,7 @@ from cifar_onnx.evaluation.outcome import Booleans, Floats, Integers, Outcome
 
 BINS = 15  # of the confidence, for the expected calibration error
 TOP = 5
+_DRAWS = 400  # of pictures, for the interval of that error
 # Metrics that are no share of anything; the others are shown as percentages.
 SCALES = frozenset({"negative_log_likelihood", "brier_score", "matthews_correlation", "cohen_kappa"})
 
@@ -69,24 +70,26 @@ def expected_calibration_error(confidences: Floats, correct: Booleans) -> float:
     return float(np.abs(gaps(confidences, correct).mean(axis=0)).sum())
 
 
-def calibration_interval(found: Floats, resampled: Floats) -> tuple[float, float]:
-    """95 % interval of the expected calibration error, by inverting a test.
+def calibration_interval(confidences: Floats, correct: Booleans) -> tuple[float, float]:
+    """95 % interval of the expected calibration error, by inverting a test, of confidences `(N,)` and hits `(N,)`.
 
-    Chance makes gaps where there are none, and resamples add to them: their errors lie above the one that was found,
-    which lies above the true one. The true gaps are taken for a share, from 0 to 2, of those found; a share is possible
-    where the error that was found is among 95 % of what it gives together with the chance in the resamples.
-
-    Args:
-        found: `(BINS,)`, means of `gaps`.
-        resampled: `(R, BINS)`, those of each resample.
+    Chance makes gaps between confidence and accuracy where there are none, and few mistakes hide them. Accuracies of
+    the bins are supposed whose gaps are 0 to 2 times those found, and others that lie above or below those found. They
+    are possible where the error that was found is among 95 % of those of pictures that are right as often (Bröcker and
+    Smith 2007, https://doi.org/10.1175/WAF993.1, who suppose that there are no gaps).
     """
-    error, chance = float(np.abs(found).sum()), resampled - found
-    possible = [1.0]
-    for share in np.linspace(0, 2, 81).tolist():
-        low, high = np.quantile(np.abs(share * found + chance).sum(axis=1), [0.025, 0.975])
-        if low <= error <= high:
-            possible.append(share)
-    return error * min(possible), min(1.0, error * max(possible))
+    known = calibration(confidences, correct)
+    some = known.counts > 0
+    counts, sure, right = known.counts[some], known.confidences[some], known.accuracies[some]  # (bins,)
+    weights, accuracy = counts / counts.sum(), correct.mean()
+    reach = 3 * np.sqrt(accuracy * (1 - accuracy) / len(correct)) + 5 / len(correct)
+    shares, shifts = np.linspace(0, 2, 41)[:, None], np.linspace(-reach, reach, 41)[:, None]
+    supposed = np.clip(np.concatenate([sure - shares * (sure - right), right + shifts]), 0, 1)  # (82, bins)
+    hits = np.random.default_rng(0).binomial(counts, supposed, (_DRAWS, *supposed.shape))
+    low, high = np.quantile(np.abs(sure - hits / counts) @ weights, [0.025, 0.975], axis=0)
+    error = expected_calibration_error(confidences, correct)
+    possible = (np.abs(sure - supposed) @ weights)[(low <= error + 1e-9) & (error - 1e-9 <= high)]
+    return float(possible.min(initial=error)), float(possible.max(initial=error))
 
 
 def in_top(outcome: Outcome) -> Booleans:

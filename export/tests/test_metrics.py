@@ -213,6 +213,24 @@ def test_of_what_is_always_right_resamples_know_too_little() -> None:
         assert found[name].low == pytest.approx(24 / (24 + 1.96**2), abs=1e-3)
 
 
+def test_nor_do_they_know_what_a_mean_over_classes_could_be() -> None:
+    """Of easy pictures, of which one class is rare, most samples show no mistake."""
+
+    def sample(count: int, seed: int) -> Outcome:
+        generator = np.random.default_rng(seed)
+        labels = generator.choice(3, size=count, p=[0.6, 0.3, 0.1])
+        logits = generator.normal(size=(count, 3)) + 4.5 * np.eye(3)[labels]
+        return Outcome(tuple("abc"), [""] * count, labels, logits, np.zeros((count, 1, 1, 3), np.uint8))
+
+    true, draws = scores(sample(20_000, 0)), draw(60, 20)
+    samples = [Bootstrap(sample(60, seed), draws) for seed in range(1, 21)]
+    assert sum(each.outcome.correct.all() for each in samples) > 10
+    for name in true.keys() - {"negative_log_likelihood", "brier_score", "expected_calibration_error"}:
+        found = [each.estimates[name] for each in samples]
+        assert sum(each.low <= true[name] <= each.high for each in found) >= 18, name
+        assert all(each.low <= each.value <= each.high for each in found)
+
+
 def test_shares_of_groups() -> None:
     whole = outcome()
     groups = np.column_stack([whole.labels == 0, whole.labels != 0, np.zeros(200, bool)])

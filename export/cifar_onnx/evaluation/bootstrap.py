@@ -22,7 +22,11 @@ from cifar_onnx.evaluation.outcome import Booleans, Floats, Integers, Outcome
 _SMALLEST = np.finfo(np.float64).eps  # probabilities below it count as it: scikit-learn's log_loss
 _CHUNK = 4_000_000  # draws in double precision at once
 Z = float(norm.ppf(0.975))  # of 95 % intervals
-_SHARES = ("accuracy", "top5_accuracy", "precision_micro", "recall_micro", "f1_micro")  # of all pictures
+# Metrics of what is right and wrong, for which one must know more than how many pictures there are: means over classes,
+# as all whose names end with macro, and those that take off what chance gives; and others, of probabilities.
+_OF_CLASSES = ("balanced_accuracy", "roc_auc", "average_precision")
+_BEYOND_CHANCE = ("matthews_correlation", "cohen_kappa")
+_LOSSES = ("negative_log_likelihood", "brier_score", "expected_calibration_error")
 
 Draws = NDArray[np.uint8]
 Counts = NDArray[np.int32]
@@ -112,16 +116,27 @@ class Bootstrap:
     def shares(self, hits: Booleans, groups: Booleans) -> list[Estimate]:
         """Share of hits `(N,)` within each group `(N, G)` of pictures."""
         found = _means(self.draws, groups * hits[:, None], groups)
-        return [_widened(each, int(count)) for each, count in zip(found, groups.sum(axis=0), strict=True)]
+        return [_widened(each, float(count)) for each, count in zip(found, groups.sum(axis=0), strict=True)]
 
     @cached_property
     def estimates(self) -> dict[str, Estimate]:
         """Every metric with its interval, in the order in which people ask for them."""
         found = {name: estimate(value, self.scores[name]) for name, value in scores(self.outcome).items()}
-        error, count = "expected_calibration_error", len(self.outcome.labels)
+        error = "expected_calibration_error"
         own = calibration_interval(self.outcome.confidences, self.outcome.correct)
         found[error] = Estimate(found[error].value, *own)
-        return {name: _widened(each, count) if name in _SHARES else each for name, each in found.items()}
+        return {name: each if name in _LOSSES else _widened(each, self._pictures(name)) for name, each in found.items()}
+
+    def _pictures(self, name: str) -> float:
+        """Of how many pictures, all of them right, a metric would be as uncertain if it were the share that is right.
+
+        It hangs on the rarest class if each of its classes counts for as much.
+        """
+        support = np.unique(self.outcome.labels, return_counts=True)[1]
+        if name.endswith("_macro") or name in _OF_CLASSES:
+            return float(len(support) * support.min())
+        total = support.sum()
+        return float(total - (support**2).sum() / total if name in _BEYOND_CHANCE else total)
 
 
 def _means(draws: Draws, values: Floats | Booleans, groups: Booleans) -> list[Estimate]:
@@ -147,10 +162,11 @@ def estimate(value: float, resampled: Floats) -> Estimate:
     return Estimate(float(value), float(min(low, value)), float(max(high, value)))
 
 
-def _widened(share: Estimate, count: int) -> Estimate:
-    """A share of 0 or 1 is the same in every resample: there the open end is that of Wilson's interval (1927)."""
-    low = count / (count + Z**2) if share.value == 1 else share.low
-    high = Z**2 / (count + Z**2) if share.value == 0 else share.high
+def _widened(share: Estimate, count: float) -> Estimate:
+    """What is 0 or 1 is the same in every resample: there the open end is that of Wilson's interval (1927)."""
+    most = Z**2 / (count + Z**2)
+    low = min(share.low, 1 - most) if share.value > 1 - 1e-9 else share.low
+    high = max(share.high, most) if share.value == 0 else share.high
     return Estimate(share.value, low, high)
 
 

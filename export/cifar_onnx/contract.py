@@ -102,7 +102,7 @@ def parse(data: bytes) -> Contract:
     except (IndexError, UnicodeDecodeError):
         raise ContractError("not an ONNX file, or a damaged one") from None
     try:
-        info = json.loads(metadata[KEY])
+        info = json.loads(metadata[KEY], parse_int=_whole)
         if info["format"] != FORMAT:
             raise ContractError(f"contract format {info['format']!r} is unknown: this version reads format {FORMAT}")
         contract = _from_info(info)
@@ -154,6 +154,11 @@ def _from_info(info: dict[str, Any]) -> Contract:
         ),
         info=info,
     )
+
+
+def _whole(digits: str) -> int | float:
+    """A number as JavaScript has it, in which large ones are rounded, and the largest infinite."""
+    return int(digits) if len(digits) < 16 else float(digits)
 
 
 def _one_of(word: Any, words: Any) -> Any:

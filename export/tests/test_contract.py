@@ -6,6 +6,7 @@ import pytest
 from handmade import INFO, field, model_of
 
 from cifar_onnx import Classifier, ContractError, contract, guard
+from cifar_onnx.__main__ import main
 
 SAMPLE = {"name": "a", "file": "", "fingerprint": "", "label": "a", "logits": [0.5], "probabilities": [1.0]}
 
@@ -89,6 +90,14 @@ def test_no_part_of_it_may_be_anything(facts: dict[str, object]) -> None:
     """A threshold of NaN would leave every set empty, and no picture unknown."""
     with pytest.raises(ContractError, match="its contract cannot be read"):
         contract.parse(model_of({**INFO, **facts}))
+
+
+def test_numbers_of_thousands_of_digits_are_numbers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Python's whole numbers have no end, and those that have no place in floating point ended `info`."""
+    path = tmp_path / "m.onnx"
+    path.write_bytes(model_of({**INFO, "cost": {"parameters": 10**15 - 1, "flops": -(10**400)}}))
+    assert main(["info", str(path)]) == 0
+    assert "999,999,999,999,999 parameters, -inf million operations" in capsys.readouterr().out
 
 
 def test_a_net_may_see_one_pixel_and_know_one_picture() -> None:

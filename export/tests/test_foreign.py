@@ -59,6 +59,14 @@ def test_what_does_not_fit(settings: dict[str, object], sentence: str, foreign: 
         ForeignClassifier(foreign, **known).logits(np.zeros((2, 32, 32, 3), np.uint8))  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("count", [0, 2])
+def test_it_has_one_input(count: int, foreign: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    inputs = Classifier(MODEL)._session.get_inputs() * count
+    monkeypatch.setattr(onnxruntime.InferenceSession, "get_inputs", lambda self: inputs)
+    with pytest.raises(InputError, match="a classifier takes one batch of pictures"):
+        ForeignClassifier(foreign, DIGITS, size=32)
+
+
 def test_onnxruntime_says_what_is_no_model(tmp_path: Path) -> None:
     path = tmp_path / "x.onnx"
     path.write_bytes(b"nothing")

@@ -54,6 +54,15 @@ def test_a_net_that_overflows_does_not_know() -> None:
     assert [each["probability"] for each in answer["top"]] == [None, None]
 
 
+def test_nor_do_its_pictures_end_an_evaluation() -> None:
+    pytest.importorskip("sklearn")
+    from cifar_onnx.evaluation.reliability import rejections
+
+    known, strange = np.array([3, np.inf, np.nan, 5], np.float32), np.array([np.nan, -np.inf, 1], np.float32)
+    (found,) = rejections(Unknown("energy", 2.0), known, {"noise": strange})
+    assert (found.rejected, found.auroc) == (1, pytest.approx((9 + 2 / 2) / 12))
+
+
 def test_a_prediction_says_what_it_is_not_sure_of(model: Path, digits: Path) -> None:
     classifier = Classifier(model)
     sets, unknown = classifier.contract.sets, classifier.contract.unknown

@@ -68,8 +68,8 @@ class ForeignClassifier:
         self._mean, self._std = (255 * np.array(numbers, np.float32) for numbers in (mean, std))
         self._session = session(model, str(model), providers, threads)
         inputs = self._session.get_inputs()
-        shape = inputs[0].shape
-        if len(inputs) != 1 or len(shape) != 4 or 3 not in (shape[1], shape[3]):
+        shape = inputs[0].shape if len(inputs) == 1 else []
+        if len(shape) != 4 or 3 not in (shape[1], shape[3]):
             takes = "; ".join(f"{each.name} {each.shape}" for each in inputs)
             raise InputError(f"{model} takes {takes}: a classifier takes one batch of pictures of three channels")
         self._input = inputs[0]

@@ -38,10 +38,11 @@ class Rejection:
 
 def rejections(unknown: Unknown, known: Scores, others: Mapping[str, Scores]) -> tuple[Rejection, ...]:
     """How a rule tells pictures of its classes from others, by kind, all by their familiarity `(N,)`."""
-    found = []
+    found, least = [], float(np.finfo(np.float32).min)
     for kind, strange in others.items():
         truth = np.repeat([1, 0], [len(known), len(strange)])
-        auroc = float(roc_auc_score(truth, np.concatenate([known, strange])))
+        scores = np.nan_to_num(np.concatenate([known, strange]), nan=least)  # NaN is unknown
+        auroc = float(roc_auc_score(truth, scores))
         found.append(Rejection(kind, len(strange), auroc, float(unknown.of(strange).mean())))
     return tuple(found)
 

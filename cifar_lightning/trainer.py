@@ -74,7 +74,7 @@ class Trainer(L.Trainer):
         if isinstance(datamodule, ImageFolder) and datamodule.elsewhere:  # the run's own stays
             own += f"-{datamodule.title}"
         folder = Path(output) if output else runs.folder_of(ckpt_path) / own
-        tables.prepare(folder)
+        tables.check_folder(folder)
         listed = Groups(Path(groups)) if groups else None
         super().test(model, datamodule=datamodule, ckpt_path=ckpt_path, verbose=False)
         if not self.is_global_zero:

@@ -289,11 +289,12 @@ class TestEvaluate:
         change(scans)
         assert main(["evaluate", str(MODEL), str(scans), "--output", str(scans.parent / "out")]) == 2
         assert sentence in capsys.readouterr().err
+        assert not (scans.parent / "out").exists()
 
     def test_a_folder_that_cannot_be_written(self, scans: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (scans.parent / "file").write_text("")
         assert main(["evaluate", str(MODEL), str(scans), "--output", str(scans.parent / "file" / "out")]) == 2
-        assert f"error: {scans.parent / 'file' / 'out'}" in capsys.readouterr().err
+        assert f"error: {scans.parent / 'file' / 'out'} cannot be written to" in capsys.readouterr().err
 
     def test_nor_is_one_that_may_not_be_written_to(
         self, scans: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -23,7 +23,7 @@ _SHOWN = ("accuracy", "f1_macro", "negative_log_likelihood", "expected_calibrati
 def evaluate(options: argparse.Namespace) -> int:
     """Judge a model by the pictures in a folder."""
     (subject,), folder, output = subjects([options.model], options), Path(options.folder), Path(options.output)
-    tables.prepare(output)
+    tables.check_folder(output)
     groups = Groups(Path(options.groups)) if options.groups else None
     known, others = subject.contract, None
     if options.others:
@@ -44,7 +44,7 @@ def evaluate(options: argparse.Namespace) -> int:
 def compare(options: argparse.Namespace) -> int:
     """Hold two models against each other; 1 where a bound is broken."""
     models, folder, output = subjects([options.a, options.b], options), Path(options.folder), Path(options.output)
-    tables.prepare(output)
+    tables.check_folder(output)
     same_classes(*(each.classes for each in models))
     outcomes = [answer(folder, each.classes, each.size, each.mode, each.run, keep=False) for each in models]
     a, b = outcomes

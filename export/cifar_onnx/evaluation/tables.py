@@ -16,20 +16,20 @@ from cifar_onnx.evaluation.metrics import confusion
 from cifar_onnx.evaluation.outcome import Outcome
 
 
-def prepare(folder: Path) -> None:
-    """Make a folder that files can be written to, before the work is done that they will hold.
+def check_folder(folder: Path) -> None:
+    """Make sure that files can be written to a folder, which need not be there, before the work that they will hold.
 
     Raises:
-        InputError: it cannot be written to.
-        OSError: it cannot be made.
+        InputError: they cannot.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    if not os.access(folder, os.W_OK | os.X_OK):
+    there = next(each for each in (folder, *folder.absolute().parents) if each.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
         raise InputError(f"{folder} cannot be written to: name another folder with --output")
 
 
 def write(evaluation: Evaluation, folder: Path) -> None:
     """Write the four files."""
+    folder.mkdir(parents=True, exist_ok=True)
     outcome = evaluation.outcome
     _json(folder / "metrics.json", _summary(evaluation))
     columns = ["class", "support", "precision", "recall", "f1", "most_often_taken_for"]
@@ -52,6 +52,7 @@ def write_comparison(
     folder: Path,
 ) -> None:
     """Write comparison.json, and newly_wrong.csv with the pictures that only the first model gets right."""
+    folder.mkdir(parents=True, exist_ok=True)
     a, b = comparison.a, comparison.b
     described = [
         {"file": file, "accuracy": float(outcome.correct.mean()), "megabytes": size, "milliseconds": time}

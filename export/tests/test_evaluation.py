@@ -406,6 +406,11 @@ class TestSlices:
         assert Groups(table).of(["7.png"], None) == {"id": ["7"]}
         table.write_text("ID;Path\n a b ; 7.png\n7 ;8.png\n")
         assert Groups(table).of(["7.png"], None) == {"ID": ["a b"]}
+        table.write_bytes(b"\xef\xbb\xbfsep=;\r\npath;size\r\n7.png;1,5\r\n8.png;2,5,1;x\r\n")
+        with pytest.raises(InputError, match=r"groups\.csv, line 4: 3 values for 2 columns"):
+            Groups(table)
+        table.write_text("SEP=|\npath|size,mm\n7.png|1,5\n")
+        assert Groups(table).of(["7.png"], None) == {"size,mm": ["1,5"]}
         table.write_bytes(b"path,place\n1.png,caf\xe9\n")
         with pytest.raises(InputError, match=r"groups\.csv cannot be read as a CSV file: save it as CSV UTF-8"):
             Groups(table)

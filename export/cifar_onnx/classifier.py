@@ -1,12 +1,14 @@
 """Classifier: an ONNX file with a contract as a function from pictures to predictions."""
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from io import IOBase
 from itertools import islice
 from os import PathLike
 from threading import Lock
-from typing import overload
+from typing import Any, overload
 
 import numpy as np
 from PIL import Image
@@ -54,6 +56,9 @@ class Classifier:
             name, data, self.contract = "the model", model, contract.parse(model)
         else:
             name, (data, self.contract) = str(model), contract.read(model)
+        # How another process, maybe in another folder, makes a copy: a session cannot be pickled.
+        again = partial(type(self), providers=providers, threads=threads, untrusted=untrusted)
+        self._copy = again, (model if isinstance(model, bytes) else os.path.abspath(model),)
         if untrusted:
             probe.run(data, name)
         self.classes = self.contract.classes
@@ -65,6 +70,9 @@ class Classifier:
             raise ContractError(
                 f"{name}: its contract names {len(self.classes)} classes, but the shape of its probabilities is {shape}"
             )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return self._copy
 
     def __repr__(self) -> str:
         more = ", ..." if len(self.classes) > 3 else ""

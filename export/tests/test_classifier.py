@@ -1,4 +1,6 @@
 import io
+import pickle
+import shutil
 import threading
 from collections.abc import Iterator
 from dataclasses import FrozenInstanceError
@@ -52,6 +54,23 @@ def test_path_text_bytes_image_and_array_give_one_answer(classifier: Classifier,
     image = Image.open(path)
     for source in (str(path), path.read_bytes(), image, np.array(image)):
         assert classifier(source) == classifier(path)
+
+
+def test_a_copy_for_another_process_is_as_it_was_made(
+    model: Path, digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As multiprocessing and joblib send it, also to a process in another folder."""
+    shutil.copy(model, tmp_path / "near.onnx")
+    monkeypatch.chdir(tmp_path)
+    pictures = sorted(digits.iterdir())
+    for source in ("near.onnx", Path("near.onnx"), model.read_bytes()):
+        sent = pickle.dumps(first := Classifier(source, providers="cpu", threads=1))
+        assert (len(sent) < 1000) == (not isinstance(source, bytes))
+        monkeypatch.chdir("/")
+        copy = pickle.loads(sent)
+        monkeypatch.chdir(tmp_path)
+        assert copy._session.get_session_options().intra_op_num_threads == 1
+        assert copy(pictures) == first(pictures)
 
 
 def test_many_of_all_sizes_come_back_in_order_and_as_alone(classifier: Classifier) -> None:

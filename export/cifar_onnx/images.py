@@ -128,6 +128,8 @@ def _from_array(array: NDArray[np.uint8]) -> Pixels:
 
 
 def _upright_rgb(image: Image.Image, limit: int) -> Pixels:
+    if not all(image.size):
+        raise ImageError(f"{image.width} x {image.height} pixels are no picture")
     if image.width * image.height > limit:
         raise ImageError(f"{image.width} x {image.height} pixels are more than the limit of {limit:,}")
     if max(image.size) > MAX_SIDE:

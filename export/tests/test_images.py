@@ -198,6 +198,14 @@ def test_a_cut_pillow_image_is_an_image_error() -> None:
         images.decode(image)
 
 
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "I;16"])
+@pytest.mark.parametrize("size", [(0, 0), (0, 3), (3, 0)])
+def test_a_pillow_image_without_a_pixel_is_an_image_error(mode: str, size: tuple[int, int]) -> None:
+    """As a crop beside the picture gives it."""
+    with pytest.raises(ImageError, match=f"the picture: {size[0]} x {size[1]} pixels are no picture"):
+        images.decode(Image.new(mode, size))
+
+
 def test_a_bomb_is_refused_by_its_header(monkeypatch: pytest.MonkeyPatch) -> None:
     encoded = saved(Image.fromarray(HALVES))
     monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("decoded"))

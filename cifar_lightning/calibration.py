@@ -25,7 +25,7 @@ from cifar_onnx.images import Pictures, Pixels
 from cifar_onnx.progress import track
 from cifar_onnx.uncertainty import Method, PredictionSets, Unknown, nonconformity
 
-REFUSED = 0.05  # share of the validation images that may be taken for unknown
+REFUSED = 0.05  # share of pictures like the validation images that may be taken for unknown
 _TELLING = 0.7  # mean AUROC of a score that tells something
 _TEMPERATURES = (0.05, 20.0)
 _BATCH = 250  # images in one run of the net
@@ -211,8 +211,13 @@ def conformal_threshold(nonconformity: NDArray[np.float64], alpha: float) -> flo
 
 
 def unknown_threshold(familiarity: Scores) -> float:
-    """The familiarity below which at most `REFUSED` of the known pictures `(N,)` lie, rounded down to four digits."""
-    return math.floor(float(np.sort(familiarity)[int(REFUSED * len(familiarity))]) * 1e4) / 1e4
+    """The familiarity below which at most `REFUSED` of new pictures like the known ones `(N,)` are.
+
+    The `floor((N + 1) REFUSED)`-th of them, for the reason that `conformal_threshold` has, rounded down to four digits;
+    the least where there are fewer than 19, of which more would be below it.
+    """
+    rank = max(1, math.floor((len(familiarity) + 1) * REFUSED + 1e-9))
+    return math.floor(float(np.sort(familiarity)[rank - 1]) * 1e4) / 1e4
 
 
 def _quality(logits: Scores, labels: Labels, temperature: float) -> Quality:

@@ -100,6 +100,14 @@ class TestUnknown:
         scores = np.random.default_rng(count).normal(size=count).astype(np.float32)
         assert (scores < unknown_threshold(scores)).sum() <= 0.05 * count
 
+    @pytest.mark.parametrize("count", [19, 20, 38, 39, 100])
+    def test_nor_more_of_new_ones_like_them(self, count: int) -> None:
+        """Of scores between 0 and 1 alike, the share that is below a threshold is the threshold."""
+        scores = np.random.default_rng(0).random((2000, count), np.float32)
+        assert np.mean([unknown_threshold(row) for row in scores]) == pytest.approx(
+            (count + 1) // 20 / (count + 1), abs=3e-3
+        )
+
     def test_energy_and_the_largest_logit(self) -> None:
         logits = torch.tensor([[1.0, 2.0], [0.0, -3.0]])
         assert torch.allclose(Energy()(logits, logits), logits.exp().sum(1).log())

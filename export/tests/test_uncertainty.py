@@ -1,5 +1,6 @@
 """Prediction sets, unknown pictures, and what a replay says of the stage that differs."""
 
+import base64
 import json
 from pathlib import Path
 
@@ -63,6 +64,15 @@ def test_nor_do_its_pictures_end_an_evaluation() -> None:
     assert (found.rejected, found.auroc) == (1, pytest.approx((9 + 2 / 2) / 12))
 
 
+def test_a_golden_sample_of_many_pixels_is_not_decoded() -> None:
+    """A hostile one of 100 KB would have the graph take gigabytes."""
+    wide = images.encode_png(np.zeros((1000, 1001, 3), np.uint8))
+    sample = {"name": "a", "fingerprint": "", "label": "a", "logits": [0, 0], "probabilities": [0.5, 0.5]}
+    known = contract.parse(model_of({**INFO, "golden": [{**sample, "file": base64.b64encode(wide).decode()}]}))
+    found = replay(known, None, known.golden[0])  # type: ignore[arg-type]
+    assert (found.ok, found.stage) == (False, "decode")
+
+
 def test_a_prediction_says_what_it_is_not_sure_of(model: Path, digits: Path) -> None:
     classifier = Classifier(model)
     sets, unknown = classifier.contract.sets, classifier.contract.unknown
@@ -107,7 +117,7 @@ def test_a_replay_names_the_stage_that_differs(
         return logits, np.roll(probabilities, 1, axis=1), familiarity
 
     if stage == "decode":
-        monkeypatch.setattr(images, "decode", lambda source: 255 - decode(source))
+        monkeypatch.setattr(images, "decode", lambda *source: 255 - decode(*source))
     else:
         monkeypatch.setattr(Classifier, "run", wrong)
     assert main(["verify", str(model)]) == 1

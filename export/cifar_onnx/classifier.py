@@ -11,6 +11,7 @@ from threading import Lock
 from typing import Any, overload
 
 import numpy as np
+import onnxruntime as ort
 from PIL import Image
 
 from cifar_onnx import contract, images, probe
@@ -63,7 +64,7 @@ class Classifier:
             probe.run(data, name)
         self.classes = self.contract.classes
         self._resizing = Lock()
-        self._session = session(data, name, providers, threads)
+        self._name, self._session = name, session(data, name, providers, threads)
         self.providers: list[str] = self._session.get_providers()
         shape = next((each.shape for each in self._session.get_outputs() if each.name == "probabilities"), None)
         if shape is None or len(shape) != 2 or shape[1] not in (len(self.classes), None):
@@ -195,9 +196,19 @@ class Classifier:
 
         Args:
             batch: uint8 `(B, H, W, 3)`.
+
+        Raises:
+            InputError: onnxruntime cannot run the file on it.
         """
-        logits, probabilities, familiarity = self._session.run(_OUTPUTS, {"image": batch})
+        logits, probabilities, familiarity = self._run(_OUTPUTS, batch)
         return logits, probabilities, familiarity
+
+    def _run(self, outputs: Sequence[str], batch: Pixels) -> Any:
+        try:
+            return self._session.run(outputs, {"image": batch})
+        except Exception as error:  # of many kinds: inputs or outputs are not those of a contract, memory is short
+            reason = " ".join(str(error).split())
+            raise InputError(f"{self._name}: onnxruntime {ort.__version__} cannot run it ({reason})") from error
 
     @property
     def has_maps(self) -> bool:
@@ -206,7 +217,7 @@ class Classifier:
 
     def maps(self, pixels: Pixels) -> Scores:
         """Class activation maps `(K, h, w)` of a square `(S, S, 3)`, from a file that gives them."""
-        maps: Scores = self._session.run(["cam"], {"image": pixels[None]})[0][0]
+        maps: Scores = self._run(["cam"], pixels[None])[0][0]
         return maps
 
     def explain(self, image: Source, label: str | None = None) -> Scores:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 import pytest
-from handmade import colours, with_info
+from handmade import INFO, colours, with_info
 from PIL import Image
 
 from cifar_onnx import Classifier, ContractError, ImageError, InputError, Prediction, ProviderError, contract, images
@@ -71,6 +71,16 @@ def test_a_copy_for_another_process_is_as_it_was_made(
         monkeypatch.chdir(tmp_path)
         assert copy._session.get_session_options().intra_op_num_threads == 1
         assert copy(pictures) == first(pictures)
+
+
+def test_a_file_that_is_another_than_it_says_meets_with_a_sentence(classifier: Classifier, digits: Path) -> None:
+    info = {**INFO, "classes": ["red", "green", "blue"]}
+    other = Classifier(with_info(colours().replace(b"familiarity", b"familiaritY"), info))
+    cannot = f"the model: onnxruntime {ort.__version__} cannot run it"
+    with pytest.raises(InputError, match=f"{cannot} .*familiarity"):
+        other(next(digits.iterdir()))
+    with pytest.raises(InputError, match=f"{cannot} .*INVALID_ARGUMENT"):
+        other.maps(np.zeros((3, 3), np.uint8))
 
 
 def test_many_of_all_sizes_come_back_in_order_and_as_alone(classifier: Classifier) -> None:

@@ -128,7 +128,7 @@ def info(options: argparse.Namespace) -> int:
     say(f"input     any picture, made {about.size} x {about.size} pixels inside the graph ({about.resize})")
     sets, unknown = about.sets, about.unknown
     say(f"doubts    temperature {about.temperature:g}; unknown where {unknown.score} is below {unknown.threshold:g}")
-    say(f"          sets hold the right label of {1 - sets.alpha:.0%} of pictures ({sets.method})")
+    say(f"          sets hold the right label of {100 * (1 - sets.alpha):.4g}% of pictures ({sets.method})")
     cost = about.info.get("cost", {})
     if all(isinstance(cost.get(key), int | float) for key in ("parameters", "flops")):
         say(

@@ -151,7 +151,8 @@ class TestEvaluate:
         """Also of a file whose temperature is not 1."""
         data, known = contract.read(MODEL)
         soft, output = tmp_path / "soft.onnx", tmp_path / "out"
-        soft.write_bytes(with_info(data, known.info | {"digest": contract.BLANK, "temperature": 4.0}))
+        facts = {"temperature": 4.0, "sets": {**known.info["sets"], "alpha": 0.025}}
+        soft.write_bytes(with_info(data, {**known.info, **facts, "digest": contract.BLANK}))
         assert main(["evaluate", str(soft), str(scans), "--output", str(output), "--resamples", "2"]) == 0
         found = json.loads((output / "metrics.json").read_text())
         paths = sorted(path for path in scans.rglob("*.png") if path.name != "broken.png")
@@ -161,6 +162,7 @@ class TestEvaluate:
         assert found["metrics"]["negative_log_likelihood"]["value"] == pytest.approx(losses.mean(), rel=1e-4)
         before, after = (found["reliability"]["expected_calibration_error"][key] for key in ("before", "after"))
         assert after == found["metrics"]["expected_calibration_error"]["value"] > before
+        assert "Made so that 97.5%" in (output / "report.html").read_text(encoding="utf-8")
 
     def test_every_picture_has_a_row_and_so_has_an_unreadable_file(self, evaluated: Path, photos: Path) -> None:
         predictions = rows(evaluated / "predictions.csv")

@@ -14,7 +14,7 @@ from errno import ENOSPC
 from pathlib import Path, PureWindowsPath
 
 import pytest
-from handmade import with_info
+from handmade import INFO, colours, with_info
 
 from cifar_onnx import Prediction, contract, shell
 from cifar_onnx.__main__ import main
@@ -66,6 +66,15 @@ def test_doubts_are_said_behind_the_label(
     monkeypatch.setattr("cifar_onnx.Classifier.stream", lambda *_: iter([answer] * 8))
     assert main(["classify", "digits"]) == 0
     assert all(line.endswith(said) for line in capsys.readouterr().out.splitlines())
+
+
+@pytest.mark.parametrize(("alpha", "share"), [(0.1, "90%"), (0.025, "97.5%"), (0.001, "99.9%")])
+def test_what_sets_promise_is_not_rounded_up(
+    alpha: float, share: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "m.onnx").write_bytes(colours(sets={**INFO["sets"], "alpha": alpha}))
+    assert main(["info", str(tmp_path / "m.onnx")]) == 0
+    assert f"sets hold the right label of {share} of pictures" in capsys.readouterr().out
 
 
 def test_a_bad_file_is_a_row_and_the_others_go_on(digits: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
 import torch
+from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 from torch.nn import UninitializedParameter
@@ -201,6 +202,10 @@ class Classifier(Measured):
             NotFiniteError: the weights are not worth keeping.
         """
         self._watch.check(self.trainer)
+        if "callbacks" not in checkpoint:  # weights only, of which Lightning tells no callback: what was judged is kept
+            for each in self.trainer.callbacks:  # type: ignore[attr-defined]
+                if isinstance(each, WeightAveraging) and each._average_model is not None:
+                    checkpoint["state_dict"] = each._average_model.module.state_dict()
         for state in ("state_dict", "current_model_state"):  # averaged weights, and those that they are of
             self._watch.check_weights(self.trainer, checkpoint.get(state, {}))
         total, count = self.loss_of_all("train")

@@ -83,6 +83,17 @@ def test_a_run_that_goes_on_averages_on(run: Run) -> None:
     assert not all(torch.equal(value, whole[name]) for name, value in state("plain").items())
 
 
+@pytest.mark.parametrize("kind", ["SWA", "EMA"])
+def test_a_checkpoint_of_weights_only_holds_the_average_that_was_judged(run: Run, kind: str) -> None:
+    from_epoch = ("--trainer.callbacks.from_epoch", 0)
+    words = ("--trainer.callbacks+", kind, *from_epoch, "--checkpoint.save_weights_only", "true")
+    assert run("fit", *BRIEF, *words).code == 0
+    kept = torch.load("runs/cnn/version_0/checkpoints/best.ckpt", weights_only=True)["state_dict"]
+    average = state("cnn")
+    assert kept.keys() == average.keys()
+    assert all(torch.equal(value, average[name]) for name, value in kept.items())
+
+
 def test_lightnings_own_which_keeps_nothing_is_refused(run: Run) -> None:
     words = ("--trainer.callbacks+", "StochasticWeightAveraging", "--trainer.callbacks.swa_lrs", 0.01)
     result = run("fit", *BRIEF, *words)

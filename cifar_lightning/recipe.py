@@ -8,6 +8,7 @@ from typing import Any
 
 import lightning.pytorch as L
 from lightning.pytorch.cli import OptimizerCallable
+from lightning.pytorch.tuner.lr_finder import _ExponentialLR, _LinearLR
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import nn
 from torch.optim import Optimizer
@@ -18,6 +19,7 @@ from cifar_onnx import InputError
 
 SchedulerCallable = Callable[[Optimizer], LRScheduler]
 WHOLE = (OneCycleLR, WarmupLinear)  # schedules of the whole training, which need to know its number of steps
+_SEARCHING = (_ExponentialLR, _LinearLR)  # those of Lightning's learning-rate finder
 
 
 @dataclass(frozen=True)
@@ -153,15 +155,28 @@ class Optimized(L.LightningModule):
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
         if not isinstance(scheduler, ReduceLROnPlateau):  # which is stepped before checkpoints are written
             super().lr_scheduler_step(scheduler, metric)
+        if isinstance(scheduler, _SEARCHING):
+            self._keep_proportions()
+
+    def _keep_proportions(self) -> None:
+        """Where Lightning's finder has given all groups one rate, let it be the first's."""
+        for group, share in zip(self.trainer.optimizers[0].param_groups, _shares(self._optimizer()), strict=True):
+            group["lr"] *= share
 
     def settle_optimizer(self) -> None:
         """Let the optimizer's settings be the recipe's, also where a checkpoint has brought back its own.
+
+        What Lightning's finders have found before the first step (a learning rate, a size of batches, by which a
+        schedule has another number of steps) counts from here.
 
         Raises:
             InputError: more steps are asked for than the schedule has, which a checkpoint may have brought back.
         """
         schedule = self.lr_schedulers()
-        if self.recipe.scheduler is None or self._found_lr is not None:  # the finder, too, brings back what was there
+        if isinstance(schedule, _SEARCHING):
+            self._keep_proportions()
+            return
+        if self.recipe.scheduler is None or not self.trainer.global_step:
             asked = self._optimizer()
             begun = self.recipe.schedule(asked, self._total_steps, self._found_lr)
             for group, settings in zip(self.trainer.optimizers[0].param_groups, asked.param_groups, strict=True):

@@ -1,0 +1,63 @@
+"""Lightning's finders of a learning rate and of a size of batches, beside this project's optimizers and schedules."""
+
+from functools import partial
+
+import lightning.pytorch as L
+import pytest
+import torch
+from lightning.pytorch.callbacks import BatchSizeFinder, LearningRateFinder
+from torch.optim import SGD
+from torch.optim.lr_scheduler import OneCycleLR
+
+from cifar_lightning.data import Digits
+from cifar_lightning.module import Classifier
+from cifar_lightning.nets import CNN
+from cifar_lightning.optim import MuonSGD
+from cifar_lightning.recipe import Recipe
+
+CLASSES = list("0123456789")
+
+
+class Watched(Classifier):
+    """Notes the learning rates of all groups in each step."""
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        self.seen = [*getattr(self, "seen", []), [group["lr"] for group in optimizer.param_groups]]
+
+
+def fit(model: Classifier, finder: L.Callback, epochs: int = 1) -> L.Trainer:
+    trainer = L.Trainer(
+        accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False, callbacks=[finder],
+        enable_model_summary=False, limit_val_batches=0, limit_train_batches=6, max_epochs=epochs,
+    )  # fmt: skip
+    trainer.fit(model, datamodule=Digits())
+    return trainer
+
+
+@pytest.mark.parametrize(
+    ("recipe", "shares"),
+    [
+        (Recipe(partial(MuonSGD, lr=0.1, dense_lr=0.02, bias_lr=3.0), None), [1, 0.2, 30]),
+        (Recipe(partial(SGD, lr=0.1), None, {"net.head": 0.25}), [1, 0.25]),
+        (Recipe(partial(SGD, lr=0.1), partial(OneCycleLR, max_lr=0.3), {"net.head": 0.25}), [1, 0.25]),
+    ],
+)
+def test_the_search_for_a_learning_rate_begins_low_and_keeps_groups_in_proportion(
+    recipe: Recipe, shares: list[float]
+) -> None:
+    model = Watched(CLASSES, CNN(10, (4, 4), 8), recipe.optimizer, recipe.scheduler, lr_factors=dict(recipe.factors))
+    fit(model, LearningRateFinder(num_training_steps=5, early_stop_threshold=None))
+    search = model.seen[:5]
+    assert search[0][0] == pytest.approx(1e-8)
+    assert search[-1][0] > 0.1
+    assert all(rates == pytest.approx([rates[0] * share for share in shares]) for rates in search)
+
+
+def test_a_schedule_of_the_whole_training_is_that_of_the_batches_that_were_found() -> None:
+    model = Watched(CLASSES, CNN(10, (4, 4), 8), partial(SGD, lr=0.1), partial(OneCycleLR, max_lr=0.1))
+    finder = BatchSizeFinder(init_val=256, max_trials=2, steps_per_trial=1)
+    trainer = fit(model, finder, epochs=4)
+    assert trainer.global_step == 4 * 3  # of 512, 512 and the rest
+    rates = [rate for (rate,) in model.seen[-12:]]
+    assert max(rates) == pytest.approx(0.1, rel=0.1)
+    assert rates[-1] < 1e-4

@@ -15,7 +15,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 
 from cifar_lightning import augment, distill, loss, mix, nets, runs, settings  # noqa: F401  so that a config may name their classes without a module
 from cifar_lightning import checkpoint as checkpoints
-from cifar_lightning.callbacks import BestCheckpoint, LastCheckpoint, RunConfig
+from cifar_lightning.callbacks import BestCheckpoint, LastCheckpoint, RunConfig, keep_found
 from cifar_lightning.command import Command, rank, without
 from cifar_lightning.data import ImageData, ImageFolder
 from cifar_lightning.dry_run import dry_run
@@ -178,6 +178,7 @@ class CLI(LightningCLI):
         settings.check_compilation(self.model.compile_mode, self.trainer)
         settings.check_precision(self.trainer.precision, device)
         self.model.begin(resumed=self.checkpoint is not None)
+        keep_found(self.trainer, self.model, self.datamodule, self.checkpoint)
         dry_run(self.model, self.datamodule, device)
         if self.trainer.is_global_zero:
             print(self.datamodule, flush=True)

@@ -216,6 +216,7 @@ class Classifier(Measured):
             "metrics": {name: float(value) for name, value in self.trainer.callback_metrics.items()},
             "validated": self.validated,
             "train_loss": (total.cpu(), int(count)),
+            "found_lr": self._found_lr,
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -1,6 +1,7 @@
 """Lightning's finders of a learning rate and of a size of batches, beside this project's optimizers and schedules."""
 
 from functools import partial
+from pathlib import Path
 
 import lightning.pytorch as L
 import pytest
@@ -14,8 +15,10 @@ from cifar_lightning.module import Classifier
 from cifar_lightning.nets import CNN
 from cifar_lightning.optim import MuonSGD
 from cifar_lightning.recipe import Recipe
+from tests.conftest import Run
 
 CLASSES = list("0123456789")
+SMALL = ("--data", "Digits", "--model.net.widths", "[4, 4]", "--model.net.hidden", 8)
 
 
 class Watched(Classifier):
@@ -61,3 +64,28 @@ def test_a_schedule_of_the_whole_training_is_that_of_the_batches_that_were_found
     rates = [rate for (rate,) in model.seen[-12:]]
     assert max(rates) == pytest.approx(0.1, rel=0.1)
     assert rates[-1] < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("finder", "settings"),
+    [
+        ("LearningRateFinder", {"num_training_steps": 13}),
+        ("BatchSizeFinder", {"init_val": 16, "max_trials": 2, "steps_per_trial": 1}),
+    ],
+)
+def test_a_run_that_goes_on_does_not_search_again(run: Run, finder: str, settings: dict[str, int]) -> None:
+    given = [word for name, value in settings.items() for word in (f"--trainer.callbacks.{name}", value)]
+    words = ("fit", *SMALL, "--trainer.callbacks+", finder, *given, "--trainer.limit_train_batches", 13)
+    assert run(*words, "--trainer.max_epochs", 2, "--experiment", "whole").code == 0
+    assert run(*words, "--trainer.max_steps", 16, "--experiment", "cut").code == 0
+    last = "checkpoints/last.ckpt"
+    result = run(*words, "--trainer.max_epochs", 2, "--experiment", "on", "--ckpt_path", f"runs/cut/version_0/{last}")
+    assert result.code == 0, result.err
+    assert f"{finder} searches where a run begins" in result.out
+    whole, on = (torch.load(Path("runs", name, "version_0", last), weights_only=True) for name in ("whole", "on"))
+    assert on["global_step"] == whole["global_step"] == 26
+    assert all(torch.equal(value, on["state_dict"][name]) for name, value in whole["state_dict"].items())
+    for each in (whole, on):
+        each["lr"] = each["optimizer_states"][0]["param_groups"][0]["lr"]
+        each["size"] = each["datamodule_hyper_parameters"]["batch_size"]
+    assert (on["lr"], on["size"]) == (whole["lr"], whole["size"]) != (1e-3, 64)

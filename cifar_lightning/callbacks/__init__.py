@@ -10,7 +10,7 @@ from cifar_lightning.callbacks.last import LastCheckpoint
 from cifar_lightning.callbacks.lines import EpochLines
 from cifar_lightning.callbacks.prune import Pruned
 from cifar_lightning.callbacks.record import Record
-from cifar_lightning.callbacks.resume import Resume
+from cifar_lightning.callbacks.resume import Resume, keep_found
 
 __all__ = [
     "EMA",
@@ -25,4 +25,5 @@ __all__ = [
     "Record",
     "Resume",
     "RunConfig",
+    "keep_found",
 ]

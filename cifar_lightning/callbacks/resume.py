@@ -7,7 +7,7 @@ from typing import Any
 
 import lightning.pytorch as L
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint, Timer, WeightAveraging
+from lightning.pytorch.callbacks import BatchSizeFinder, LearningRateFinder, ModelCheckpoint, Timer, WeightAveraging
 
 from cifar_onnx import InputError
 
@@ -104,6 +104,23 @@ class Resume(L.Callback):
             for callback in trainer.callbacks:  # type: ignore[attr-defined]
                 if isinstance(callback, WeightAveraging):
                     callback.on_validation_epoch_end(trainer, pl_module)
+
+
+def keep_found(
+    trainer: L.Trainer, model: L.LightningModule, data: L.LightningDataModule, checkpoint: dict[str, Any] | None
+) -> None:
+    """Let a run that goes on from a checkpoint keep what Lightning's finders have found: they would begin it anew."""
+    if checkpoint is None:
+        return
+    callbacks: list[L.Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    for finder in [each for each in callbacks if type(each) in (LearningRateFinder, BatchSizeFinder)]:
+        print(f"{type(finder).__name__} searches where a run begins: this one goes on with what it has")
+        callbacks.remove(finder)
+        if isinstance(finder, LearningRateFinder):
+            if found := checkpoint["run"].get("found_lr"):
+                model.lr = found
+        elif size := checkpoint["datamodule_hyper_parameters"].get("batch_size"):
+            data.batch_size = data.hparams["batch_size"] = size  # type: ignore[attr-defined]
 
 
 def _move_best(trainer: L.Trainer, checkpoint: dict[str, Any]) -> None:

@@ -74,6 +74,17 @@ class TestBatches:
         assert not torch.equal(self.epoch(3)[0], self.epoch(4)[0])
         assert not torch.equal(self.epoch(3)[0], self.epoch(3, seed=1)[0])
 
+    def test_batches_that_are_to_be_learnt_by_heart_are_the_same_in_every_epoch(self) -> None:
+        data = Digits(batch_size=16)
+        data.trainer = L.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, overfit_batches=2)
+        data.setup("fit")
+        first = list(data.train_dataloader())
+        data.trainer.fit_loop.epoch_progress.current.completed = 1
+        second = list(data.train_dataloader())
+        assert all(torch.equal(a.indices, b.indices) for a, b in zip(first, second, strict=True))
+        assert [each.epoch for each in second[:2]] == [1, 1]
+        assert all(a.seed != b.seed for a, b in zip(first, second, strict=True))  # of dropout and augmentation
+
     def test_every_batch_has_a_seed_of_its_own(self) -> None:
         passes = [Batches(self.IMAGES, self.LABELS, 16, 0, partial(tuple, (epoch, 0))) for epoch in range(3)]
         seeds = [batch.seed for batches in passes for batch in batches]

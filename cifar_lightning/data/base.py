@@ -224,8 +224,8 @@ class ImageData(L.LightningDataModule, ABC):
     def _batches(self, part: Part, size: int, place: Callable[[], tuple[int, int]] | None = None) -> Batches:
         trainer = self.trainer
         assert trainer is not None
-        balanced = part == "train" and self.sampling == "balanced"
-        return Batches(*self._tensors[part], size, self._seed, place, trainer.global_rank, trainer.world_size, balanced)
+        order = part == "train" and self.sampling == "balanced", trainer.overfit_batches > 0  # type: ignore[attr-defined]
+        return Batches(*self._tensors[part], size, self._seed, place, trainer.global_rank, trainer.world_size, *order)
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         return batch  # it is there already, and Lightning would look at every part of it

@@ -33,6 +33,7 @@ class Batches:
         rank: number of this process.
         processes: how many there are.
         balanced: draw from the classes evenly, with replacement.
+        fixed: let the order be that of the first epoch in all of them.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class Batches:
         rank: int = 0,
         processes: int = 1,
         balanced: bool = False,
+        fixed: bool = False,
     ) -> None:
         self.images = images
         self.labels = labels
@@ -52,6 +54,7 @@ class Batches:
         self.place = place
         self.rank = rank
         self.balanced = balanced
+        self.fixed = fixed
         count, size = len(images), batch_size * processes
         # Batch normalisation cannot train on one image.
         least = processes * (2 if place else 1)
@@ -82,7 +85,7 @@ class Batches:
         order = torch.arange(len(self.images))
         if self.place:
             # Drawn on the CPU, so that every device sees the same order.
-            generator = torch.Generator().manual_seed(_seed(self.seed, epoch))
+            generator = torch.Generator().manual_seed(_seed(self.seed, 0 if self.fixed else epoch))
             order = self._drawn(generator) if self.balanced else torch.randperm(len(order), generator=generator)
         shares = self._shares[first:]
         if isinstance(self.images, Tensor):

@@ -83,6 +83,18 @@ def test_a_run_that_goes_on_averages_on(run: Run) -> None:
     assert not all(torch.equal(value, whole[name]) for name, value in state("plain").items())
 
 
+@pytest.mark.parametrize("precision", ["bf16-true", "64-true"])
+def test_the_average_of_weights_in_any_precision_is_in_single_precision(run: Run, precision: str) -> None:
+    words = ("--trainer.callbacks+", "EMA", "--trainer.callbacks.decay", 0.99, "--trainer.precision", precision)
+    result = run("fit", *BRIEF, *words)
+    assert result.code == 0, result.err
+    kept = torch.load("runs/cnn/version_0/checkpoints/last.ckpt", weights_only=True)
+    name = "net.head.4.weight"
+    assert kept["state_dict"][name].dtype == torch.float32
+    assert kept["current_model_state"][name].dtype == (torch.float64 if precision == "64-true" else torch.bfloat16)
+    assert not torch.equal(kept["state_dict"][name], kept["current_model_state"][name].float())
+
+
 @pytest.mark.parametrize("kind", ["SWA", "EMA"])
 def test_a_checkpoint_of_weights_only_holds_the_average_that_was_judged(run: Run, kind: str) -> None:
     from_epoch = ("--trainer.callbacks.from_epoch", 0)

@@ -14,7 +14,8 @@ from cifar_onnx import InputError
 class Average(WeightAveraging, ABC):
     """Validates and keeps an average of the weights after each step from some epoch on; until then, the weights.
 
-    Statistics of batch normalisation are averaged likewise, and buffers of whole numbers are copied.
+    Statistics of batch normalisation are averaged likewise, and buffers of whole numbers are copied. The average is in
+    single precision, whatever the weights are in: in half, steps as small as those of a slow average round to nothing.
 
     Args:
         from_epoch: the first epoch that counts, from 0.
@@ -35,6 +36,7 @@ class Average(WeightAveraging, ABC):
         """All of one kind at once."""
         assert self._average_model is not None
         if averaged[0].is_floating_point():
+            current = [each.to(averaged[0].dtype) for each in current]
             torch._foreach_lerp_(averaged, current, self.share(int(self._average_model.n_averaged)))
         else:
             torch._foreach_copy_(averaged, current)

@@ -71,6 +71,8 @@ def _check_logits(outputs: object, classes: int) -> None:
             f"model.net gives {_shape(outputs)} for {_COUNT} pictures and {classes} classes: "
             f"it must give logits {expected}"
         )
+    if any(each.dtype == torch.float64 for each in every):  # as no other part of the way to an exported file is
+        raise InputError("model.net gives logits in float64: let it end with .float()")
 
 
 @torch.no_grad()

@@ -80,6 +80,9 @@ class Twice(Fixed):
 class Squeezed(Fixed):
     def forward(self, x):
         return super().forward(x).squeeze()
+class Double(Fixed):
+    def forward(self, x):
+        return super().forward(x).double()
 class Relative(Fixed):
     def forward(self, x):
         y = super().forward(x)
@@ -883,6 +886,7 @@ class TestMistakes:
             (["--model.net", "ownnets.Lazy"], "model.net has lazy layers, whose sizes are not known"),
             (["--model.net", "ownnets.Twice"], "in evaluation mode, gives a tuple for a batch of 2: then it must give"),
             (["--model.net", "ownnets.Squeezed"], "in evaluation mode, gives (10,) for a batch of 1: then it must"),
+            (["--model.net", "ownnets.Double"], "model.net gives logits in float64: let it end with .float()"),
             (["--model.net", "ownnets.Whole"], "model.net, in evaluation mode, on a batch of 1: RuntimeError: shape"),
             (["--model.net", "ownnets.Relative"], "answers a picture differently alone than in a batch: nothing"),
             (["--model.net", "ownnets.build"], "ownnets.build is not a subclass of Module: name one"),

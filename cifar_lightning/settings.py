@@ -30,8 +30,8 @@ def check_trainer(config: Namespace) -> None:
         config: of a command.
 
     Raises:
-        InputError: a group of settings is missing, the average of a callback or a checkpoint would be lost, or the
-            gradients of no batch are to be added up.
+        InputError: a group of settings is missing, the average of a callback or a checkpoint would be lost, the best
+            would be chosen between validations, or the gradients of no batch are to be added up.
         MisconfigurationException: Lightning takes a setting for impossible; also as ValueError or TypeError.
     """
     for group in ("checkpoint", "last"):
@@ -66,6 +66,11 @@ def check_trainer(config: Namespace) -> None:
         raise InputError(
             f"checkpoint.save_top_k is {kept.save_top_k}, and checkpoint.filename {kept.filename} has room for one: "
             f"add --checkpoint.filename {kept.filename}-{{epoch}}"
+        )
+    if (kept.every_n_train_steps or kept.train_time_interval) and str(kept.monitor).startswith("val/"):
+        raise InputError(
+            f"checkpoint keeps the best by {kept.monitor}, which only validations measure: take "
+            "--trainer.val_check_interval for more of these, or --last.every_n_train_steps to keep the last steps"
         )
     plain = {name: value for name, value in vars(config.trainer).items() if isinstance(value, str | int | float)}
     with quiet():

@@ -123,9 +123,15 @@ class Classifier(Measured):
                 torch._dynamo.config.recompile_limit = 64
                 self.net.compile(mode=self.compile_mode, dynamic=False)
             self.begin()
-            if datamodule is not None and isinstance(self.loss, CrossEntropy):
-                labels = torch.from_numpy(datamodule.images("train").labels)
-                self.loss.see(labels.bincount(minlength=len(self.classes)).to(self.device))
+            if isinstance(self.loss, CrossEntropy):
+                if datamodule is not None:
+                    labels = torch.from_numpy(datamodule.images("train").labels)
+                    self.loss.see(labels.bincount(minlength=len(self.classes)).to(self.device))
+                elif self.loss.rule and self.loss.weight is None:
+                    raise InputError(
+                        f"class_weights {self.loss.rule} needs a data module, whose images are counted: without one, "
+                        "give the loss their numbers, loss.see(torch.tensor([...])), or weights"
+                    )
             if datamodule is not None and not self._normalised:
                 self.pixels.set_statistics(*datamodule.statistics)
 
@@ -232,8 +238,11 @@ class Classifier(Measured):
         In on_fit_start it would come after the learning-rate finder, which trains there.
         """
         layers = [each for each in self.net.modules() if isinstance(each, Whitening) and not each.fitted]
+        datamodule = self.trainer.datamodule  # type: ignore[attr-defined]
+        if layers and datamodule is None:
+            raise InputError("whitening needs a data module for its images: without one, call its fit before training")
         if layers:
-            images = self.pixels(self.trainer.datamodule.excerpt(_EXCERPT))  # type: ignore[attr-defined]
+            images = self.pixels(datamodule.excerpt(_EXCERPT))
             for layer in layers:
                 layer.fit(images)
         self.trainer.callback_metrics.update({name: torch.tensor(value) for name, value in self._known.items()})

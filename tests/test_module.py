@@ -187,6 +187,32 @@ def test_whitening_is_computed_before_the_learning_rate_finder_judges_the_net() 
     assert fitted == [True] * 6
 
 
+@pytest.mark.parametrize(
+    ("loss", "reason"),
+    [(None, "whitening needs a data module"), (CrossEntropy(class_weights="inverse"), "inverse needs a data module")],
+)
+def test_what_asks_for_training_images_is_refused_where_there_is_no_data_module(
+    loss: CrossEntropy | None, reason: str
+) -> None:
+    data = Digits()
+    data.trainer = trainer()
+    data.setup("fit")
+    model = Classifier(CLASSES, SpeedNet(10, (8, 8)), loss=loss)
+    with pytest.raises(InputError, match=reason):
+        trainer(max_epochs=1).fit(model, data.train_dataloader(), data.val_dataloader())
+
+
+def test_class_weights_by_rule_may_be_told_how_many_images_there_are() -> None:
+    data, loss = Digits(), CrossEntropy(class_weights="inverse")
+    data.trainer = trainer()
+    data.setup("fit")
+    loss.see(torch.tensor([1] * 9 + [2]))
+    model = Classifier(CLASSES, CNN(10, (4, 4), 8), loss=loss)
+    trainer(max_epochs=1, limit_train_batches=1).fit(model, data.train_dataloader(), data.val_dataloader())
+    assert loss.weight is not None
+    assert loss.weight[9] == pytest.approx(float(loss.weight[0]) / 2)
+
+
 def test_whitening_that_a_checkpoint_brought_stays() -> None:
     net = SpeedNet(10, (8, 8))
     net.whitening.fit(torch.randn(8, 3, 8, 8, generator=torch.Generator().manual_seed(0)))

@@ -289,6 +289,18 @@ class TestFit:
         assert result.code == 0, result.err
         assert ("precision bf16-mixed is slower than 32-true on this CPU" in result.err) == told
 
+    @pytest.mark.parametrize("often", [("--trainer.val_check_interval", 0.5), ("--trainer.check_val_every_n_epoch", 2)])
+    def test_the_best_by_the_training_loss_is_the_epoch_that_had_it(self, run: Run, often: tuple[object, ...]) -> None:
+        monitored = ("--checkpoint.monitor", "train/loss", "--checkpoint.mode", "min")
+        result = run("fit", *BRIEF, "--trainer.max_epochs", 2, *monitored, *often)
+        assert result.code == 0, result.err
+        folder = Path("runs/cnn/version_0")
+        best = torch.load(folder / "checkpoints/best.ckpt", weights_only=True)
+        (state,) = (state for key, state in best["callbacks"].items() if key.startswith("BestCheckpoint"))
+        with (folder / "metrics.csv").open(newline="") as file:
+            losses = {int(row["epoch"]): row["train/loss"] for row in csv.DictReader(file) if row["train/loss"]}
+        assert float(state["best_model_score"]) == pytest.approx(float(losses[best["epoch"]]))
+
     def test_the_best_epoch_and_the_last_are_kept(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         """With a validation accuracy that falls from epoch to epoch, best is the first and last the last."""
         monkeypatch.setattr(

@@ -16,6 +16,11 @@ class BestCheckpoint(ModelCheckpoint):
 
     _loss: Tensor | None = None  # val/loss of what is kept
 
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        super().setup(trainer, pl_module, stage)
+        if self.monitor == "train/loss":  # known then; a validation would find that of the epoch before, or none
+            self._save_on_train_epoch_end = True
+
     def format_checkpoint_name(self, *args: Any, **kwargs: Any) -> str:
         """As Lightning's, but the slash in the names of metrics makes no folders."""
         path, folder = super().format_checkpoint_name(*args, **kwargs), os.path.join(self.dirpath or "", "")

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import torch
 import yaml
 from filelock import Timeout
 from jsonargparse import Path as ConfigFile  # type: ignore[attr-defined]
@@ -28,6 +29,7 @@ from cifar_lightning.reproduce import reproduce
 from cifar_lightning.sweep import sweep
 from cifar_lightning.trust import check_classes
 from cifar_onnx import InputError
+from cifar_onnx.session import usable_cpus
 
 # What Lightning warns of although all is well.
 _NOISE = (
@@ -136,6 +138,8 @@ def run(args: Sequence[str], callbacks: Sequence[Callback] | None = None, cli: C
         cli: takes what CLI takes.
     """
     malloc.keep()
+    if (cpus := usable_cpus()) < torch.get_num_threads():  # torch looks at no limit of a container
+        torch.set_num_threads(cpus)
     for word in args:
         if word.encode(errors="replace").decode() != word:
             raise InputError(f"{word!r} is no text in UTF-8, and settings are: rename the file or folder")

@@ -552,6 +552,15 @@ def test_letters_that_the_output_has_not_end_nothing(monkeypatch: pytest.MonkeyP
     assert out.read() == "café \\u732b\n"
 
 
+def test_torch_takes_no_more_threads_than_a_container_has_cpus(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[int] = []
+    monkeypatch.setattr("cifar_lightning.main.usable_cpus", lambda: 2)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 64)
+    monkeypatch.setattr(torch, "set_num_threads", taken.append)
+    assert run("test").code == 2
+    assert taken == [2]
+
+
 class TestPrecedence:
     """Typed > config file > checkpoint > defaults."""
 

@@ -1,15 +1,19 @@
 """Sessions of onnxruntime: providers, threads, and how these wait."""
 
+import math
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from os import PathLike
+from pathlib import Path
 
 import onnxruntime as ort
 
 from cifar_onnx.errors import ContractError, InputError, ProviderError
 
 _MOST_THREADS = 1024  # starting more takes minutes
+_CGROUP = Path("/sys/fs/cgroup")  # where a container sees its limits
 
 
 def session(
@@ -42,8 +46,21 @@ def session(
 
 
 def usable_cpus() -> int:
-    """How many CPUs this process may run on."""
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    """How many CPUs this process may use at a time: those that it may run on, or the limit of its container.
+
+    More threads than that limit (`docker run --cpus`, Kubernetes) use it up early in each period, and then all wait.
+    """
+    own = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    return max(1, math.ceil(min(own, _limit())))
+
+
+def _limit() -> float:
+    """CPUs that control groups of version 2 or 1 allow, infinite where they state no limit."""
+    for names in (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):
+        with suppress(OSError, ValueError):  # there are none, or "max"
+            quota, period = map(int, " ".join((_CGROUP / name).read_text() for name in names).split())
+            return quota / period if quota > 0 else math.inf
+    return math.inf
 
 
 def _full_name(provider: str) -> str:

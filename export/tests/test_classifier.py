@@ -1,6 +1,8 @@
 import io
+import os
 import pickle
 import shutil
+import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import FrozenInstanceError
@@ -12,7 +14,17 @@ import pytest
 from handmade import INFO, colours, with_info
 from PIL import Image
 
-from cifar_onnx import Classifier, ContractError, ImageError, InputError, Prediction, ProviderError, contract, images
+from cifar_onnx import (
+    Classifier,
+    ContractError,
+    ImageError,
+    InputError,
+    Prediction,
+    ProviderError,
+    contract,
+    images,
+    session,
+)
 
 
 @pytest.fixture(scope="module")
@@ -138,6 +150,31 @@ def test_a_stream_of_one_picture_is_refused_and_not_taken_apart(classifier: Clas
 def test_threads_are_bounded(model: Path, threads: int) -> None:
     with pytest.raises(InputError, match=f"threads is {threads}: it must lie between 1 and 1024"):
         Classifier(model, threads=threads)
+
+
+@pytest.mark.parametrize(
+    ("limits", "cpus"),
+    [
+        ({}, 8),
+        ({"cpu.max": "max 100000\n"}, 8),
+        ({"cpu.max": "250000 100000\n"}, 3),
+        ({"cpu.max": "5000 100000\n"}, 1),
+        ({"cpu.max": "3200000 100000\n"}, 8),
+        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, 8),
+        ({"cpu/cpu.cfs_quota_us": "200000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 2),
+    ],
+)
+def test_a_container_is_used_up_to_its_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limits: dict[str, str], cpus: int
+) -> None:
+    """Docker's `--cpus` and Kubernetes' limits leave all CPUs of the machine to be seen."""
+    (tmp_path / "cpu").mkdir()
+    for name, text in limits.items():
+        (tmp_path / name).write_text(text)
+    monkeypatch.setattr(session, "_CGROUP", tmp_path)
+    monkeypatch.setattr(sys, "platform", "other")
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    assert session.usable_cpus() == cpus
 
 
 def test_a_contract_that_names_too_few_classes_is_refused(model: Path, tmp_path: Path) -> None:

@@ -155,7 +155,7 @@ class Gate:
         if work and headers.get("content-encoding", "identity").lower() != "identity":
             raise RequestError(415, "send the body as it is, without Content-Encoding")
         if work and self._from_elsewhere(headers, host):
-            raise RequestError(403, "pages of other sites are not served")
+            raise RequestError(403, "pages of other sites are not served: serve --allow-host names that of a proxy")
 
     def _from_elsewhere(self, headers: Headers, host: str) -> bool:
         """Whether a browser asks for a page of another server; over plain HTTP it names but the page's origin."""

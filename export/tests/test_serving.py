@@ -426,9 +426,11 @@ class TestAround:
     def test_requests_are_logged_where_asked(self) -> None:
         with Server(MODEL, "--access-log") as server:
             server.ask("GET", "/healthz?a=%0Ab")
+            server.ask("POST", "/predict", b"--c", {"content-type": "multipart/form-data; boundary=b"})
             said = server.said
-        (line,) = [line for line in said.splitlines() if "INFO" in line]
-        assert '"GET /healthz?a=%0Ab HTTP/1.1" 200' in line
+        first, second = [line for line in said.splitlines() if "a page for people" not in line]
+        assert '"GET /healthz?a=%0Ab HTTP/1.1" 200' in first
+        assert '"POST /predict HTTP/1.1" 400' in second
 
     def test_mistakes_are_one_sentence(
         self, server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]

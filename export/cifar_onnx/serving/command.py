@@ -57,7 +57,8 @@ def serve(options: argparse.Namespace) -> int:
     listener = _listen(options.host, options.port)
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("cifar_onnx").setLevel(logging.INFO)
-    logging.getLogger("uvicorn").setLevel(logging.ERROR)
+    for name in ("uvicorn", "python_multipart"):  # what clients do wrong, they are told
+        logging.getLogger(name).setLevel(logging.ERROR)
     logging.getLogger("uvicorn.access").setLevel(logging.INFO)
     config = uvicorn.Config(
         gate,

@@ -73,5 +73,5 @@ function duration(milliseconds) {
 }
 
 export function sentence(text) {
-  return `${text[0].toUpperCase()}${text.slice(1)}.`;
+  return `${text[0].toUpperCase()}${text.slice(1).replace(/\.$/, "")}.`; // browsers' own have their full stop
 }

@@ -324,6 +324,22 @@ def test_a_file_that_cannot_be_read_is_no_trouble_of_the_server(
     troubles.clear()  # the picture cannot be shown either
 
 
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("NotAllowedError", "This page is not allowed to use the camera."), ("AbortError", "It broke.")],
+)
+def test_a_camera_that_cannot_be_used_is_said(
+    name: str, said: str, page: Any, host: Callable[..., Any], tmp_path: Path
+) -> None:
+    page.goto(host(served(tmp_path / "served", b""), type("Own", (Stub,), {"runs": "server-only"})).address)
+    page.locator("#facts").wait_for()
+    fails = "name => (navigator.mediaDevices.getUserMedia = () => Promise.reject(new DOMException('It broke.', name)))"
+    page.evaluate(fails, name)
+    page.get_by_role("button", name="Use the camera").click()
+    assert page.get_by_role("alert").text_content() == said
+    assert page.locator("#viewfinder").is_hidden()
+
+
 def test_forced_colours_leave_switches_and_shares_visible(page: Any, host: Callable[..., Any], tmp_path: Path) -> None:
     """They paint over all backgrounds."""
     page.emulate_media(forced_colors="active")

@@ -121,5 +121,6 @@ document.ondrop = (event) => {
   add(event.dataTransfer.files);
 };
 
-find("idle").remove();
+// Where it is opened as a file Firefox runs this, but no worker.
+if (location.protocol !== "file:") find("idle").remove();
 use(first);

@@ -64,10 +64,13 @@ async function decode(photo) {
   const context = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
   context.fillStyle = "white";
   context.fillRect(0, 0, width, height);
+  // Without an error Safari leaves a canvas blank that is too large, and Firefox hands out noise if told to resist
+  // fingerprinting, as in Tor Browser; Brave changes single values by a little.
+  if (context.getImageData(0, 0, 1, 1).data.some((value) => value < 250)) {
+    const why = "they are too many, or it guards against fingerprinting";
+    throw new Error(`the browser does not let this page read ${width} x ${height} pixels: ${why}`);
+  }
   context.drawImage(bitmap, 0, 0);
   bitmap.close();
-  const pixels = context.getImageData(0, 0, width, height);
-  // Safari's canvas stays blank, without an error, where it would be larger than that browser allows.
-  if (!pixels.data[3]) throw new Error(`${width} x ${height} pixels are too many for this browser`);
-  return rgbOf(pixels);
+  return rgbOf(context.getImageData(0, 0, width, height));
 }

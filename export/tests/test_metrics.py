@@ -11,7 +11,15 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from cifar_onnx.evaluation.bootstrap import Bootstrap, draw, estimate, ranking
 from cifar_onnx.evaluation.evaluation import by_class
-from cifar_onnx.evaluation.metrics import BINS, bins, calibration, calibration_interval, confusion, scores
+from cifar_onnx.evaluation.metrics import (
+    BINS,
+    bins,
+    calibration,
+    calibration_interval,
+    confusion,
+    expected_calibration_error,
+    scores,
+)
 from cifar_onnx.evaluation.outcome import Outcome
 
 
@@ -152,7 +160,8 @@ def test_the_interval_of_the_calibration_error_holds_the_true_one(sureness: floa
         answers = (sureness * logits).astype(np.float32)
         return Outcome(tuple("abcd"), [""] * count, labels, answers, np.zeros((count, 1, 1, 3), np.uint8))
 
-    true, held = scores(sample(100_000, 0))["expected_calibration_error"], 0
+    many, held = sample(100_000, 0), 0
+    true = expected_calibration_error(many.confidences, many.correct)
     for seed in range(1, 21):
         each = sample(300, seed)
         low, high = calibration_interval(each.confidences, each.correct)
@@ -222,12 +231,12 @@ def test_nor_do_they_know_what_a_mean_over_classes_could_be() -> None:
         logits = generator.normal(size=(count, 3)) + 4.5 * np.eye(3)[labels]
         return Outcome(tuple("abc"), [""] * count, labels, logits, np.zeros((count, 1, 1, 3), np.uint8))
 
-    true, draws = scores(sample(20_000, 0)), draw(60, 20)
-    samples = [Bootstrap(sample(60, seed), draws) for seed in range(1, 21)]
-    assert sum(each.outcome.correct.all() for each in samples) > 10
+    true, draws = scores(sample(10_000, 0)), draw(60, 20)
+    samples = [Bootstrap(sample(60, seed), draws) for seed in range(1, 11)]
+    assert sum(each.outcome.correct.all() for each in samples) > 5
     for name in true.keys() - {"negative_log_likelihood", "brier_score", "expected_calibration_error"}:
         found = [each.estimates[name] for each in samples]
-        assert sum(each.low <= true[name] <= each.high for each in found) >= 18, name
+        assert sum(each.low <= true[name] <= each.high for each in found) >= 9, name
         assert all(each.low <= each.value <= each.high for each in found)
 
 

@@ -622,7 +622,7 @@ class Unread(io.StringIO):
         raise BrokenPipeError
 
 
-@pytest.mark.parametrize("trouble", [InputError("no"), OSError("gone"), MemoryError()])
+@pytest.mark.parametrize("trouble", [InputError("no"), OSError("gone"), MemoryError(), RuntimeError("no thread")])
 def test_whatever_is_wrong_with_a_new_file_the_next_is_looked_at(
     trouble: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,7 +14,6 @@ import numpy as np
 
 from cifar_onnx import contract, images
 from cifar_onnx.classifier import Classifier
-from cifar_onnx.errors import InputError
 from cifar_onnx.explain import scaled
 from cifar_onnx.images import Pixels
 from cifar_onnx.prediction import Prediction, Scores
@@ -179,7 +178,7 @@ class ModelFile:
             self._stamp = stamp
             try:
                 found = await asyncio.to_thread(Served, self._path, self._settings, self._seen)
-            except (InputError, OSError, MemoryError) as error:
+            except Exception as error:  # whatever it is: the next file may be a better one
                 _LOG.warning("%s; %s is served on", error, self.current.digest[:12])
                 continue
             if found.digest != self.current.digest:

@@ -10,13 +10,20 @@ from pathlib import Path
 from cifar_onnx.errors import InputError
 
 _SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".webp"})
-_JUNK = frozenset({"thumbs.db", "desktop.ini"})
+_JUNK = frozenset(  # of Windows, macOS' archives, Synology's servers (small copies of each picture) and Linux
+    {"thumbs.db", "desktop.ini", "$recycle.bin", "system volume information", "__macosx", "@eadir", "lost+found"}
+)
 _PARTS = ("test", "val", "train")
 
 
 def subfolders(folder: Path) -> list[str]:
     """Names of the class folders, sorted."""
-    return sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    return sorted(path.name for path in folder.iterdir() if path.is_dir() and not _left_behind(path.name))
+
+
+def _left_behind(name: str) -> bool:
+    """Whether it is hidden, or a system's own."""
+    return name.startswith(".") or name.lower() in _JUNK
 
 
 def composed(name: str) -> str:
@@ -33,8 +40,8 @@ def files(folder: Path) -> list[Path]:
     found = list[Path]()
     for place, inside, names in os.walk(folder, onerror=_refuse, followlinks=True):
         here = Path(place)
-        inside[:] = [name for name in inside if not name.startswith(".") and not _leads_back(here / name)]
-        found += [here / name for name in names if not name.startswith(".") and name.lower() not in _JUNK]
+        inside[:] = [name for name in inside if not _left_behind(name) and not _leads_back(here / name)]
+        found += [here / name for name in names if not _left_behind(name)]
     return sorted(path for path in found if path.is_file())
 
 

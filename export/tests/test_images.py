@@ -320,7 +320,8 @@ def test_a_folder_that_cannot_be_read_is_not_left_out(tmp_path: Path, monkeypatc
 def test_what_systems_leave_beside_pictures_is_none(tmp_path: Path) -> None:
     """But all of them may lie in a folder that is hidden."""
     root = tmp_path / ".mine" / "photos"
-    for name in ("a/1.png", "a/Thumbs.db", "a/.DS_Store", "a/.cache/2.png", ".git/3.png"):
+    junk = ("@eaDir/1.png/SYNOPHOTO_THUMB_M.jpg", "a/@eaDir/4.png", "__MACOSX/5.png", "$RECYCLE.BIN/6.png")
+    for name in ("a/1.png", "a/Thumbs.db", "a/.DS_Store", "a/.cache/2.png", ".git/3.png", *junk):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).touch()
     assert labelled(root, ["a"]) == [(root / "a" / "1.png", 0)]

@@ -283,11 +283,12 @@ class TestImageFolder:
 
     def test_of_many_unreadable_files_a_few_are_named(self, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
         for number in range(9):
-            (photos / "train" / "red" / f"x{number}.jpg").write_text("not a picture")
+            (photos / "train" / "red" / f"x\x1b[{number}.jpg").write_text("not a picture")
         ImageFolder(str(photos)).images("train")
         lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("left out: ")]
         assert len(lines) == 6
         assert lines[-1] == f"left out: 4 more files of {photos / 'train'}"
+        assert lines[0].startswith(f"left out: {photos / 'train' / 'red' / 'x'}\\x1b[0.jpg: not a picture")
 
     def test_what_there_is_to_train_on_is_a_line(self, photos: Path) -> None:
         held = "3 classes (blue, green, red): 33 images to train on, 3 held out to validate by"

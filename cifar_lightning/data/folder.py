@@ -21,9 +21,9 @@ from cifar_lightning.data.listing import Listing
 from cifar_lightning.data.lock import alone
 from cifar_lightning.data.memory import free
 from cifar_lightning.data.store import Decoded, Picture, Store, digest, file_keys
-from cifar_onnx import ImageError, InputError
 from cifar_onnx.ahead import ahead, chunk_size
-from cifar_onnx.errors import ReadError
+from cifar_onnx.commands import say
+from cifar_onnx.errors import ImageError, InputError, ReadError
 from cifar_onnx.images import ResizeMode, decode, fingerprint, resize
 from cifar_onnx.progress import track
 from cifar_onnx.session import usable_cpus
@@ -126,7 +126,7 @@ class ImageFolder(ImageData):
         paths = [path for path, _ in pairs]
         known = self._decoded(folder, paths)
         for place, error in islice(known.errors.items(), _TOLD):
-            print(f"left out: {paths[place]}: {error}", file=sys.stderr)
+            say(f"left out: {paths[place]}: {error}", sys.stderr)
         if len(known.errors) > _TOLD:
             print(f"left out: {len(known.errors) - _TOLD} more files of {folder}", file=sys.stderr)
         images = known.images(pairs)

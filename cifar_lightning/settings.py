@@ -79,7 +79,7 @@ def check_trainer(config: Namespace) -> None:
 
 
 def check_training(config: Namespace, keys: Iterable[str]) -> None:
-    """Refuse a training without a step, and a learning rate that a schedule would overrule without a word.
+    """Refuse a training without a step or a seed, and a learning rate that a schedule would overrule without a word.
 
     Args:
         config: of `fit`.
@@ -88,6 +88,8 @@ def check_training(config: Namespace, keys: Iterable[str]) -> None:
     Raises:
         InputError: it is one of these.
     """
+    if config.seed_everything is False:
+        raise InputError("seed_everything is false: give a number, which a checkpoint keeps to go on with")
     for name in ("max_epochs", "max_steps"):
         if config.trainer[name] == 0:
             raise InputError(f"trainer.{name} is 0: nothing would be trained")

@@ -943,6 +943,7 @@ class TestMistakes:
             (["--checkpoint.every_n_train_steps", 3], "keeps the best by val/accuracy, which only validations measure"),
             (["--checkpoint.train_time_interval", "00:00:01"], "or --last.every_n_train_steps to keep the last steps"),
             (["--checkpoint.monitor", "val/acc"], "BestCheckpoint monitors 'val/acc'"),
+            (["--seed_everything", "false"], "seed_everything is false: give a number, which a checkpoint keeps"),
             (["--data.batch_size", 0], "data.batch_size is 0: it must be at least 1"),
             (["--trainer.max_epochs", -2], "max_epochs"),
             (["--checkpoint.mode", "most"], "most"),

@@ -114,7 +114,8 @@ def keep_found(
         return
     callbacks: list[L.Callback] = trainer.callbacks  # type: ignore[attr-defined]
     for finder in [each for each in callbacks if type(each) in (LearningRateFinder, BatchSizeFinder)]:
-        print(f"{type(finder).__name__} searches where a run begins: this one goes on with what it has")
+        if trainer.is_global_zero:
+            print(f"{type(finder).__name__} searches where a run begins: this one goes on with what it has")
         callbacks.remove(finder)
         if isinstance(finder, LearningRateFinder):
             if found := checkpoint["run"].get("found_lr"):

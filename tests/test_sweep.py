@@ -188,6 +188,10 @@ class TestPlan:
         plan = read(["--config", str(write(tmp_path, space={**SPACE, DROPOUT: [0.1, 0.2]}))])
         assert plan.first == {}
 
+    def test_the_experiment_is_found_among_classes_by_their_short_names(self, tmp_path: Path) -> None:
+        plan = read(["--config", str(write(tmp_path, space={"model.loss": ["Focal", "CrossEntropy"]}))])
+        assert plan.first == {"model.loss": "CrossEntropy"}
+
     def test_typed_beats_the_file(self) -> None:
         words = ["--trials", "7", "--sampler", "RandomSampler", "--trainer.max_epochs=1", "--experiment=x"]
         plan = read(["--config", "lr.yaml", *words])

@@ -72,8 +72,13 @@ class Choice:
         return next(value for value in self.values if _label(value) == label)
 
     def label(self, value: Any) -> Any:
-        """What stands for a value in the study; None where it is not in the list."""
-        return _label(value) if value in self.values else None
+        """What stands for a value in the study; None where it is not in the list.
+
+        A class in a config, with its module and settings, is in a list that names it, with its module or without.
+        """
+        path = str(value["class_path"]) if isinstance(value, dict) and "class_path" in value else None
+        known = (value, *([path, path.rpartition(".")[2]] if path else []))
+        return next((_label(each) for each in self.values if each in known), None)
 
 
 Space = dict[str, Range | Choice]

@@ -70,7 +70,9 @@ def test_a_schedule_of_the_whole_training_is_that_of_the_batches_that_were_found
     ("finder", "settings"),
     [
         ("LearningRateFinder", {"num_training_steps": 13}),
-        ("BatchSizeFinder", {"init_val": 16, "max_trials": 2, "steps_per_trial": 1}),
+        pytest.param(
+            "BatchSizeFinder", {"init_val": 16, "max_trials": 2, "steps_per_trial": 1}, marks=pytest.mark.slow
+        ),
     ],
 )
 def test_a_run_that_goes_on_does_not_search_again(run: Run, finder: str, settings: dict[str, int]) -> None:

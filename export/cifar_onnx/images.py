@@ -7,6 +7,7 @@ import hashlib
 import io
 import struct
 from contextlib import suppress
+from functools import lru_cache
 from os import PathLike
 from typing import IO, Any, Literal, Protocol
 
@@ -202,6 +203,7 @@ def resize(pixels: Pixels, size: int, mode: ResizeMode = "stretch") -> Pixels:
     return np.ascontiguousarray(x.transpose(1, 2, 0)).astype(np.uint8)
 
 
+@lru_cache(maxsize=4)  # photos of one camera have one size, and their weights take a third of a resize or more
 def resize_weights(height: int, width: int, size: int, mode: ResizeMode) -> tuple[Weights, Weights]:
     """Weights of the two passes: rows `(S, H)` and columns `(S, W)`, float32; a row of zeros is padding.
 

@@ -285,7 +285,9 @@ class TestFit:
         self, run: Run, monkeypatch: pytest.MonkeyPatch, capabilities: dict[str, bool], precision: str, told: bool
     ) -> None:
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
-        result = run("fit", *BRIEF, "--trainer.accelerator", "cpu", "--trainer.precision", precision)
+        few = ("--data.batch_size", 8, "--trainer.limit_train_batches", 1, "--trainer.limit_val_batches", 1)
+        words = ("--trainer.max_epochs", 1, "--trainer.accelerator", "cpu", "--trainer.precision", precision)
+        result = run("fit", "--data", "Digits", *few, *words)
         assert result.code == 0, result.err
         assert ("precision bf16-mixed is slower than 32-true on this CPU" in result.err) == told
 
@@ -464,15 +466,9 @@ data:
     def test_every_shipped_config_runs(self, run: Run, config: Path, photos: Path) -> None:
         source = yaml.safe_load(config.read_text())["data"]["class_path"]
         data = () if source == "Digits" else ("--data", "ImageFolder", "--data.root", photos)
-        # Compilers take minutes: see test_a_compiled_net.
-        brief: tuple[object, ...] = (
-            "--trainer.max_epochs",
-            2,
-            "--trainer.limit_train_batches",
-            2,
-            "--model.compile",
-            "null",
-        )
+        # Compilers take minutes (see test_a_compiled_net), and bfloat16 does on most CPUs.
+        quick = ("--model.compile", "null", "--trainer.precision", "32-true")
+        brief: tuple[object, ...] = ("--trainer.max_epochs", 2, "--trainer.limit_train_batches", 2, *quick)
         if "sha256:" in config.read_text():  # weights that are fetched
             brief += ("--model.net.weights", "null", "--model.net.sha256", "null", "--data.image_size", 32)
         # Where it begins with the checkpoint of another experiment, that is run before it.

@@ -79,6 +79,7 @@ def nested(key: str, value: object) -> dict[str, object]:
     return value  # type: ignore[return-value]
 
 
+@pytest.mark.slow
 def test_two_hundred_misspelt_keys_are_refused_and_95_percent_answered_with_the_right_one(
     parser: Parser, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -302,8 +302,9 @@ def test_a_part_of_the_test_set(run: Run, checkpoint: Path) -> None:
 
 
 def test_attacks_see_the_precision_that_figures_have(run: Run, checkpoint: Path) -> None:
+    few = ("--data.batch_size", 16, "--trainer.limit_test_batches", 1)  # bfloat16 is slow on most CPUs
     words = ("--trainer.precision", "bf16-mixed", "--attacks", "[0]", "--output", "out")
-    assert run("test", "--ckpt_path", checkpoint, *words).code == 0
+    assert run("test", "--ckpt_path", checkpoint, *words, *few).code == 0
     found = figures(Path("out/metrics.json"))
     assert found["adversarial attacks"]["accuracy"]["FGSM"]["0/255"] == found["metrics"]["accuracy"]["value"]
 

@@ -65,11 +65,11 @@ def _tested(report: Path, checkpoint: str) -> Mapping[str, Any] | None:
     """metrics.json of `test`, with the rows of per_class.csv, where it is of the checkpoint with this sha256."""
     try:
         found: dict[str, Any] = json.loads(report.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        if found["model"]["digest"] != checkpoint:
+            return None
+        with (report.parent / "per_class.csv").open(newline="", encoding="utf-8") as file:
+            # As cells of a table in Markdown.
+            rows = [[" ".join(cell.split()).replace("|", r"\|") for cell in row] for row in csv.reader(file)]
+    except (OSError, ValueError, LookupError, TypeError, RecursionError, csv.Error):
         return None
-    if found.get("model", {}).get("digest") != checkpoint:
-        return None
-    with (report.parent / "per_class.csv").open(newline="", encoding="utf-8") as file:
-        # As cells of a table in Markdown.
-        rows = [[" ".join(cell.split()).replace("|", r"\|") for cell in row] for row in csv.reader(file)]
     return {**found, "per_class": rows[1:]}

@@ -187,7 +187,7 @@ def facts(run: Path) -> dict[str, Any]:
     """What run.json in a run's folder says; nothing where it cannot be read."""
     try:
         found: dict[str, Any] = json.loads((run / "run.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 

@@ -527,6 +527,13 @@ class TestHandover:
         assert run(*words).code == 0
         assert "It has not been tested yet" in card.read_text()
 
+    @pytest.mark.parametrize("content", ["", "[1]", "{}", '{"model": 1}', '{"model": {"digest": "x"}}', "[" * 100_000])
+    def test_a_damaged_report_is_none(self, model: Path, tmp_path: Path, content: str) -> None:
+        (tmp_path / "metrics.json").write_text(content)  # and no per_class.csv
+        shutil.copy(model, tmp_path / "model.onnx")
+        card = write_card(tmp_path / "model.onnx", "x", tmp_path / "metrics.json", "x", None)
+        assert "It has not been tested yet" in card.read_text()
+
     def test_what_a_report_does_not_know_is_no_row_of_the_card(self, model: Path, tmp_path: Path) -> None:
         known = {"value": 0.5, "low": 0.4, "high": 0.6}
         unknown = {"roc_auc": {**known, "low": None, "high": None}, "cohen_kappa": dict.fromkeys(known)}

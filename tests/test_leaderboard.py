@@ -146,6 +146,12 @@ class TestEntry:
         assert len(result.err.splitlines()) <= 1
         assert "cnn/version_1" in result.out
 
+    @pytest.mark.parametrize("name", ["run.json", "report/metrics.json"])
+    def test_so_is_one_that_is_nested_too_deeply(self, make: Make, name: str) -> None:
+        folder = make(tested=0.8)
+        (folder / name).write_text("[" * 100_000)
+        assert entry(folder).damaged == [folder / name]
+
     def test_every_file_cut_anywhere_gives_a_row(self, make: Make) -> None:
         folder = make(tested=0.8)
         for name in ("run.json", "config.yaml", "metrics.csv", "report/metrics.json"):

@@ -199,7 +199,7 @@ class TestGoingOn:
         write(1, 64)
         assert asked() == (1, 64, 1, True)
 
-    @pytest.mark.parametrize("content", ["", "[]", "null", '{"finished": fal'])
+    @pytest.mark.parametrize("content", ["", "[]", "null", '{"finished": fal', "[" * 100_000])
     def test_a_damaged_record_does_not_hide_a_run(self, run: Run, content: str) -> None:
         unfinished(run)
         Path("runs/cnn/version_0/run.json").write_text(content)

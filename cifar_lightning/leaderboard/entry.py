@@ -93,7 +93,7 @@ def read(folder: Path, place: Path) -> Entry:
                 return found
         except FileNotFoundError:
             return {}
-        except (OSError, ValueError, yaml.YAMLError, csv.Error):
+        except (OSError, ValueError, RecursionError, yaml.YAMLError, csv.Error):
             pass
         damaged.append(path)
         return {}

@@ -26,7 +26,7 @@ test: .venv/installed
 test-slow: .venv/installed
 	$(BIN)/python -m pytest -m slow
 
-# What the page runs models with in a browser, and what node.mjs needs: npm packages, 170 MB, in export/js.
+# What the page runs models with in a browser, and what node.mjs needs: npm packages, 200 MB, in export/js.
 web:
 	cd export/js && npm install --ignore-scripts --no-package-lock --no-audit --no-fund
 

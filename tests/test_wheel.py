@@ -87,7 +87,8 @@ def bare(place: Path, *words: str) -> subprocess.CompletedProcess[str]:
 
 def test_the_wheel_carries_types_licence_and_the_page(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
-    assert {"cifar_onnx/py.typed", "cifar_onnx/js/index.html", "cifar_onnx/js/worker.mjs"} <= set(names)
+    pages = {"cifar_onnx/js/index.html", "cifar_onnx/js/worker.mjs"}
+    assert {"cifar_onnx/py.typed", "cifar_onnx/js/classifier.d.mts", *pages} <= set(names)
     assert any(name.endswith("/LICENSE") for name in names)
     assert not any("tests" in name or "node_modules" in name for name in names)
 

@@ -371,3 +371,47 @@ def test_where_there_are_no_digests_a_contract_is_read_without(model: Path, tmp_
     assert "error" in evaluated(READ, tmp_path / "m.onnx")[0]
     hidden = 'Object.defineProperty(globalThis, "crypto", { value: undefined });'
     assert "digest" in evaluated(hidden + READ, tmp_path / "m.onnx")[0]
+
+
+@PACKAGES
+def test_a_strict_typescript_program_knows_what_is_answered(model: Path, tmp_path: Path) -> None:
+    """Real answers stand in it as literals, where a field too few or too many is an error."""
+    code = f"""
+        const ort = await import("{(site.JS / "node_modules/onnxruntime-web/dist/ort.node.min.mjs").as_uri()}");
+        const {{ decode }} = await import("{(site.JS / "decode.mjs").as_uri()}");
+        const classifier = await js.Classifier.load(readFileSync(process.argv[2]), ort);
+        const picture = await decode(Buffer.from(classifier.contract.golden[0].file, "base64"));
+        const [replay] = await classifier.verify(decode);
+        const names = Object.fromEntries(Object.keys(js).map((name) => [name, 0]));
+        const answers = [classifier.contract, await classifier.classify(picture), replay, names];
+        for (const answer of answers) console.log(JSON.stringify(answer));
+    """
+    known, prediction, replay, names = map(json.dumps, evaluated(code, model))
+    (tmp_path / "node_modules").symlink_to(site.JS / "node_modules")
+    (tmp_path / "app.mts").write_text(
+        f"""
+        import * as ort from "onnxruntime-web";
+        import * as js from "{site.JS / "classifier.mjs"}";
+        import {{ decode }} from "{site.JS / "decode.mjs"}";
+
+        export const known: js.Contract = {known};
+        export const prediction: js.Prediction = {prediction};
+        export const replay: js.Replay = {replay};
+        export const names: Record<keyof typeof js, number> = {names};
+
+        export async function main(file: Uint8Array, data: ImageData): Promise<string> {{
+          const classifier = await js.Classifier.load(file, ort, {{ executionProviders: ["wasm"] }});
+          const ok = (await classifier.verify(decode)).every((replay) => replay.ok);
+          const {{ label, map }} = await classifier.classify(data, {{ topK: 1 }});
+          // @ts-expect-error: only of some files
+          map.values;
+          // @ts-expect-error: a photo is decoded before
+          await classifier.classify(file);
+          return ok && !(await classifier.classify(await decode(file))).unknown ? label : "";
+        }}
+        """
+    )
+    words = ["--noEmit", "--strict", "--target", "es2022", "--module", "nodenext", "--lib", "es2022,dom"]
+    tsc = site.JS / "node_modules" / "typescript" / "bin" / "tsc"
+    result = subprocess.run(["node", tsc, *words, "app.mts"], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stdout

@@ -21,7 +21,8 @@ pytestmark = pytest.mark.skipif(not shutil.which("node"), reason="node is not in
 
 
 PACKAGES = pytest.mark.skipif(
-    not (site.JS / "node_modules" / "sharp").is_dir(), reason="onnxruntime-web and sharp are not installed: make web"
+    not all((site.JS / "node_modules" / name).is_dir() for name in ("onnxruntime-web", "sharp", "typescript")),
+    reason="onnxruntime-web, sharp and typescript are not installed: make web",
 )
 
 # Else Node compiles 25 MB of WebAssembly twice, for pictures that are few.

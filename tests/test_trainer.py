@@ -301,10 +301,20 @@ def test_a_part_of_the_test_set(run: Run, checkpoint: Path) -> None:
     assert figures(Path("out/metrics.json"))["images"] == 16
 
 
-def test_attacks_see_the_precision_that_figures_have(run: Run, checkpoint: Path) -> None:
+def test_attacks_see_the_precision_that_figures_have(
+    run: Run, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    def attack(*args: Any) -> Any:
+        seen.append(torch.is_autocast_enabled("cpu"))
+        return under_attacks(*args)
+
+    monkeypatch.setattr("cifar_lightning.evaluation.under_attacks", attack)
     few = ("--data.batch_size", 16, "--trainer.limit_test_batches", 1)  # bfloat16 is slow on most CPUs
     words = ("--trainer.precision", "bf16-mixed", "--attacks", "[0]", "--output", "out")
     assert run("test", "--ckpt_path", checkpoint, *words, *few).code == 0
+    assert seen == [True]
     found = figures(Path("out/metrics.json"))
     assert found["adversarial attacks"]["accuracy"]["FGSM"]["0/255"] == found["metrics"]["accuracy"]["value"]
 

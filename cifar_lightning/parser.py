@@ -130,12 +130,14 @@ def explain(message: str, keys: Iterable[str], bases: Sequence[type] = _BASES, t
         return f"{where}{_no_class(match[1], key, bases)}"
     if match := re.search(r"Multiple subclasses with name (\w+)\..*: (\S+), ", message):
         return f"{where}several classes are called {match[1]!r}: name one with its module, such as {match[2]}"
-    if match := re.search(r"Import path (\S+) does not correspond to a subclass of (\w+)", message):
-        return f"{where}{match[1]} is not a subclass of {match[2]}: name one"
+    if match := re.search(r"does not correspond to a subclass of (\w+)|to be a subclass of <class '(\w+)'>", message):
+        name = "".join(re.findall(r"Import path (\S+) does not|Expected '(\S+)' to be|Given value: (\S+)", message)[0])
+        return f"{where}{name} is not a subclass of {match[1] or match[2]}: name one"
     if match := re.search(r"module '([^']+)' has no attribute '([^']+)'", message):
         return f"{where}{match[1]} has no {match[2]!r}{hint(match[2], dir(importlib.import_module(match[1])))}"
     if match := re.search(r"No module named '([^']+)'", message):
-        return f"{where}there is no module {match[1]!r}{hint(match[1], sys.modules)}"
+        public = (name for name in sys.modules if not name.startswith("_"))
+        return f"{where}there is no module {match[1]!r}{hint(match[1], public)}"
     if match := re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message):
         if match[1] in _RECEIVING:
             return f"{match[1]} is a command of the other package: python -m cifar_onnx {match[1]}"
@@ -170,7 +172,7 @@ def _no_class(name: str, key: str, bases: Sequence[type]) -> str:
 
 def _whole(key: str, typed: Sequence[str]) -> str:
     """A key as it was typed, of which a parser of a class says only the end."""
-    options = {word[2:].partition("=")[0] for word in typed if word.startswith("--")}
+    options = {word[2:].partition("=")[0].rstrip("+") for word in typed if word.startswith("--")}
     found = [option for option in options if option.endswith(f".{key}")]
     return found[0] if key and len(found) == 1 else key
 

@@ -909,6 +909,12 @@ class TestMistakes:
             (["--model.net", "ownnets.Whole"], "model.net, in evaluation mode, on a batch of 1: RuntimeError: shape"),
             (["--model.net", "ownnets.Relative"], "answers a picture differently alone than in a batch: nothing"),
             (["--model.net", "ownnets.build"], "ownnets.build is not a subclass of Module: name one"),
+            (["--model.loss", "ownnets.build"], "model.loss: ownnets.build is not a subclass of Module: name one"),
+            (["--data", "torch.nn.Linear"], "data: torch.nn.Linear is not a subclass of ImageData: name one"),
+            (["--data.augment+", "torch.nn.Linear"], "data.augment: torch.nn.Linear is not a subclass of Augmentation"),
+            (["--model.optimizer", "torch.nn.Linear"], "torch.nn.Linear is not a subclass of Optimizer: name one"),
+            (["--model.scheduler", "torch.nn.Linear"], "torch.nn.Linear is not a subclass of LRScheduler: name one"),
+            (["--trainer.logger", "torch.nn.Linear"], "torch.nn.Linear is not a subclass of Logger: name one"),
             (["--trainer.enable_checkpointing", "false"], "a run keeps its best epoch and its last"),
             (["--model.net", "torch.nn.Identity"], "model.optimizer: optimizer got an empty parameter list"),
             (

@@ -61,3 +61,43 @@ def ahead(
                 yield from first()
         finally:
             stopped.set()
+
+
+def batches_ahead(
+    function: Callable[[A], T], arguments: Iterable[A], threads: int, batch_size: int
+) -> Iterator[list[T]]:
+    """Yield what a function returns for each argument, in batches; threads are at work on the one after.
+
+    What `arguments` raises is raised once all before it are yielded.
+
+    Args:
+        function: as for `ahead`.
+        arguments: of the calls.
+        threads: among which a batch is divided.
+        batch_size: how many results are yielded at once; 1 asks for no argument before the result of the one before it
+            was taken.
+    """
+    remaining = iter(arguments)
+    failure: Exception | None = None
+
+    with ThreadPoolExecutor(threads) as pool:
+
+        def begin() -> list[Future[list[T]]]:
+            nonlocal failure
+            some: list[A] = []
+            try:
+                some.extend(islice(() if failure else remaining, batch_size))
+            except Exception as error:
+                failure = error
+            share = -(-len(some) // threads) or 1
+            parts = (some[start : start + share] for start in range(0, len(some), share))
+            return [pool.submit(lambda part: list(map(function, part)), part) for part in parts]
+
+        waiting = begin()
+        while waiting:
+            batch = [result for future in waiting for result in future.result()]
+            waiting = begin() if batch_size > 1 else []
+            yield batch
+            waiting = waiting or begin()
+    if failure:
+        raise failure

@@ -2,10 +2,8 @@
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from io import IOBase
-from itertools import islice
 from os import PathLike
 from threading import Lock
 from typing import Any, overload
@@ -15,6 +13,7 @@ import onnxruntime as ort
 from PIL import Image
 
 from cifar_onnx import contract, images, probe
+from cifar_onnx.ahead import batches_ahead
 from cifar_onnx.errors import ContractError, ImageError, InputError
 from cifar_onnx.images import Pixels, Source
 from cifar_onnx.prediction import Prediction, Scores
@@ -117,7 +116,7 @@ class Classifier:
             raise InputError("a stream takes several pictures: put a single one into a list")
         if batch_size < 1:
             raise InputError(f"batch_size is {batch_size}: it must be at least 1")
-        for pictures in self._decoded(images, batch_size):
+        for pictures in batches_ahead(self._tried, map(self._taken, images), usable_cpus(), batch_size):
             predictions = iter(self._predict([each for each in pictures if not isinstance(each, ImageError)]))
             for picture in pictures:
                 yield picture if isinstance(picture, ImageError) else next(predictions)
@@ -130,35 +129,18 @@ class Classifier:
         with self._resizing:  # several at a time would fight for the threads of numpy's matrix product
             return images.resize(picture, self.contract.size, self.contract.resize)
 
-    def _decoded(self, sources: Iterable[Source], batch_size: int) -> Iterator[list[Pixels | ImageError]]:
-        """Decode pictures in threads, batch by batch, while the caller is at work on the one before; one by one at 1.
+    def _tried(self, source: Source | ImageError) -> Pixels | ImageError:
+        """A decoded picture, or why it cannot be decoded."""
+        try:
+            return source if isinstance(source, ImageError) else self._decode(source)
+        except ImageError as error:
+            return error
 
-        What cannot be decoded is its error.
-        """
-
-        def decode(some: Sequence[Source]) -> list[Pixels | ImageError]:
-            results: list[Pixels | ImageError] = []
-            for source in some:
-                try:
-                    results.append(self._decode(source))
-                except ImageError as error:
-                    results.append(error)
-            return results
-
-        remaining, workers = iter(sources), usable_cpus()
-        with ThreadPoolExecutor(workers) as pool:
-
-            def begin() -> list[Future[list[Pixels | ImageError]]]:
-                some = list(islice(remaining, batch_size))
-                share = -(-len(some) // workers) or 1
-                return [pool.submit(decode, some[start : start + share]) for start in range(0, len(some), share)]
-
-            waiting = begin()
-            while waiting:
-                pictures = [picture for future in waiting for picture in future.result()]
-                waiting = begin() if batch_size > 1 else []
-                yield pictures
-                waiting = waiting or begin()
+    def _taken(self, source: Source) -> Source | ImageError:
+        """What does not change when the next picture is asked for, which may come in the same array or Pillow image."""
+        if isinstance(source, np.ndarray):
+            return source.copy()
+        return self._tried(source) if isinstance(source, Image.Image) else source
 
     def _predict(self, pictures: Sequence[Pixels]) -> list[Prediction]:
         """Predictions of decoded pictures; those of equal size run as one batch."""

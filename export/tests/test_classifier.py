@@ -244,6 +244,44 @@ def test_a_stream_goes_on_after_a_picture_that_cannot_be_read(classifier: Classi
         classifier(sources)
 
 
+@pytest.mark.parametrize("batch_size", [1, 2, 32])
+def test_a_picture_is_judged_as_it_was_when_it_came(classifier: Classifier, digits: Path, batch_size: int) -> None:
+    pictures = [images.resize(images.decode(path), 32) for path in sorted(digits.iterdir())]
+    buffer, one = pictures[0].copy(), Image.fromarray(pictures[0])
+
+    def refilled() -> Iterator[np.ndarray | Image.Image]:  # as a camera does, and Pillow's ImageSequence
+        for pixels in pictures:
+            buffer[:] = pixels
+            yield buffer
+            one.paste(Image.fromarray(pixels))
+            yield one
+
+    expected = [classifier(pixels) for pixels in pictures for _ in range(2)]
+    assert len({answer.probabilities for answer in expected}) > 1
+    assert list(classifier.stream(refilled(), batch_size)) == expected
+
+
+def test_one_pillow_image_may_be_there_several_times(classifier: Classifier, digits: Path, tmp_path: Path) -> None:
+    path = tmp_path / "large.png"  # the longer decoding takes, the surer two threads would meet in it
+    with Image.open(next(digits.iterdir())) as picture:
+        picture.convert("RGB").resize((990, 990)).save(path)
+    with Image.open(path) as lazy:
+        answers = classifier([lazy] * 8)
+    assert answers == [classifier(path)] * 8
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 32])
+def test_what_came_before_an_iterable_failed_is_answered(classifier: Classifier, digits: Path, batch_size: int) -> None:
+    def unplugged() -> Iterator[Path]:
+        yield from sorted(digits.iterdir())[:5]
+        raise OSError("the camera is gone")
+
+    answers = classifier.stream(unplugged(), batch_size)
+    assert [next(answers) for _ in range(5)] == classifier(sorted(digits.iterdir())[:5])
+    with pytest.raises(OSError, match="the camera is gone"):
+        next(answers)
+
+
 def test_a_stream_reads_no_further_ahead_than_a_batch(classifier: Classifier, digits: Path) -> None:
     taken = 0
 

@@ -40,13 +40,13 @@ class Prediction:
         """What commands and servers answer, in JSON's types: the `k` most probable classes with the rest."""
         return {
             "label": self.label,
-            "probability": _json(self.probability),
-            "top": [{"label": label, "probability": _json(probability)} for label, probability in self.top(k)],
+            "probability": finite(self.probability),
+            "top": [{"label": label, "probability": finite(probability)} for label, probability in self.top(k)],
             "labels": list(self.labels),
             "unknown": self.unknown,
         }
 
 
-def _json(number: float) -> float | None:
-    """JSON has no NaN, which nets in half precision can give."""
-    return None if math.isnan(number) else number
+def finite(number: float) -> float | None:
+    """A number as JSON can hold it, which has no NaN and no infinity, as nets in half precision can give."""
+    return number if math.isfinite(number) else None

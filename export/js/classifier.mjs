@@ -8,6 +8,7 @@ const FORMAT = 1;
 const BLANK = "0".repeat(64); // stands where the digest will be while the digest is computed
 const TOLERANCE = 1e-3; // of the probabilities of golden samples
 const MAX_SIDE = 65_535; // pixels, as in Python
+const SLICE = 2 ** 24; // bytes of a file that are searched at once
 const METADATA = 14; // ModelProto.metadata_props: StringStringEntryProto {key = 1, value = 2}
 
 /** The contract inside the bytes of an ONNX file, checked; an InputError says what is wrong with it. */
@@ -43,13 +44,11 @@ export async function readContract(file) {
 export class Classifier {
   /** From the bytes of a model.onnx, a Uint8Array or ArrayBuffer; `options` are those of an InferenceSession. */
   static async load(file, ort, options = {}) {
-    const bytes = bytesOf(file);
-    const contract = await readContract(bytes);
-    try {
-      return new Classifier(contract, await ort.InferenceSession.create(bytes, options), ort.Tensor);
-    } catch (error) {
-      throw new InputError(`onnxruntime-web cannot run it (${error.message})`);
-    }
+    const contract = await readContract(file);
+    const session = await ort.InferenceSession.create(bytesOf(file), options).catch(({ message }) => refuse(message));
+    const missing = ["probabilities", "familiarity"].filter((name) => !session.outputNames.includes(name));
+    if (missing.length) refuse(`it has no output ${missing.join(" and no ")}`);
+    return new Classifier(contract, session, ort.Tensor);
   }
 
   constructor(contract, session, Tensor) {
@@ -57,19 +56,19 @@ export class Classifier {
   }
 
   /**
-   * What the model says of a picture `{data, width, height}`, `data` being its RGB bytes row by row, or RGBA: a canvas's
-   * ImageData is one.
-   *
-   * The fields are those of Python's `Prediction.as_dict`, `probabilities` of all classes in the order of the contract,
-   * and `map` where the file has class activation maps: what spoke for the label, from 0 to 1, row by row, on the
-   * square that the net sees.
+   * What the model says of a picture `{data, width, height}`, `data` being RGB row by row, or RGBA as a canvas has it.
+   * The fields are those of Python's `Prediction.as_dict`, with all `probabilities` and, where the file has class
+   * activation maps, `map`: what spoke for the label, from 0 to 1, row by row, on the square that the net sees.
    */
   async classify(picture, { topK = 5 } = {}) {
     const { data, width, height } = checked(picture);
     const { classes, unknown, sets } = this.contract;
     const image = new this.Tensor("uint8", data, [1, height, width, 3]);
-    const outputs = await this.session.run({ image });
+    const outputs = await this.session.run({ image }).catch(({ message }) => refuse(message));
     const probabilities = Array.from(outputs.probabilities.data);
+    if (probabilities.length !== classes.length) {
+      refuse(`its contract names ${classes.length} classes, but it gives ${probabilities.length}`);
+    }
     const ranked = [...probabilities.keys()].sort((a, b) => probabilities[b] - probabilities[a]);
     const inside = predictionSet(probabilities, ranked, sets);
     const best = ranked[0];
@@ -89,10 +88,9 @@ export class Classifier {
     const replays = [];
     for (const { name, file, label: expected, probabilities } of this.contract.golden) {
       const bytes = Uint8Array.from(atob(file), (letter) => letter.charCodeAt(0));
-      const found = await this.classify(await decode(bytes));
-      const difference = Math.max(...found.probabilities.map((p, k) => Math.abs(p - probabilities[k])));
-      const ok = found.label === expected && difference <= TOLERANCE;
-      replays.push({ name, label: found.label, expected, difference, ok });
+      const { label, probabilities: found } = await this.classify(await decode(bytes));
+      const difference = Math.max(...found.map((p, k) => Math.abs(p - probabilities[k])));
+      replays.push({ name, label, expected, difference, ok: label === expected && difference <= TOLERANCE });
     }
     return replays;
   }
@@ -117,16 +115,22 @@ export function rgbOf({ data, width, height }) {
   return { data: rgb, width, height };
 }
 
+function refuse(reason) {
+  throw new InputError(`onnxruntime-web cannot run it (${reason})`);
+}
+
 /** The picture with its RGB bytes. */
 function checked(picture) {
   const { data, width, height } = picture ?? {};
   const each = data?.length / (width * height);
-  if (each !== 3 && each !== 4) {
+  const isBytes = /^Uint8(Clamped)?Array$/.test(data?.[Symbol.toStringTag]);
+  if (!(isBytes && isWhole(width) && isWhole(height) && (each === 3 || each === 4))) {
     throw new InputError("a picture is {data, width, height}, with the RGB or RGBA bytes of its pixels as data");
   }
   return each === 4 ? rgbOf(picture) : picture;
 }
 
+const isWhole = (number) => Number.isInteger(number) && number > 0;
 const bytesOf = (file) => (file instanceof ArrayBuffer ? new Uint8Array(file) : file);
 
 /** Which labels are in the set, as `uncertainty.py` has it. */
@@ -143,7 +147,8 @@ function predictionSet(probabilities, ranked, { method, threshold }) {
 
 function activationMap({ data, dims }, k) {
   const [height, width] = dims.slice(2);
-  const values = Array.from(data.subarray(k * height * width, (k + 1) * height * width), (value) => Math.max(value, 0));
+  const scores = data.subarray(k * height * width, (k + 1) * height * width);
+  const values = Array.from(scores, (value) => (Number.isFinite(value) ? Math.max(value, 0) : 0));
   const highest = values.reduce((a, b) => Math.max(a, b)) || 1;
   return { height, width, values: values.map((value) => value / highest) };
 }
@@ -154,7 +159,7 @@ function fault({ classes, input, temperature, sets, unknown, digest, golden, cos
   if (!Array.isArray(classes) || !classes.length || !classes.every(name) || new Set(classes).size < classes.length) {
     return "classes must be a list of one or more distinct, non-empty strings of whole letters";
   }
-  if (!Number.isInteger(input?.size) || input.size < 1) return "input.size must be an integer from 1 up";
+  if (!isWhole(input?.size)) return "input.size must be an integer from 1 up";
   if (!["stretch", "crop", "pad"].includes(input.resize)) return "input.resize must be stretch, crop or pad";
   if (!Number.isFinite(temperature) || temperature <= 0) return "temperature must be a finite number above 0";
   if (!["lac", "aps"].includes(sets?.method)) return "sets.method must be lac or aps";
@@ -186,11 +191,20 @@ function isGolden(sample, count) {
 
 async function digest(bytes, stated) {
   const mark = '"digest": "';
-  const at = new TextDecoder("latin1").decode(bytes).indexOf(`${mark}${stated}"`); // one letter for each byte
+  const at = placeOf(`${mark}${stated}"`, bytes);
   const blank = new Uint8Array(bytes);
-  if (at >= 0) blank.set(new TextEncoder().encode(BLANK), at + mark.length);
+  if (at !== undefined) blank.set(new TextEncoder().encode(BLANK), at + mark.length);
   const hash = new Uint8Array(await crypto.subtle.digest("SHA-256", blank));
   return Array.from(hash, (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+/** Where a text of ASCII begins in a file, which may be longer than any string. */
+function placeOf(text, bytes) {
+  const letters = new TextDecoder("latin1"); // one for each byte
+  for (let start = 0; start < bytes.length; start += SLICE) {
+    const at = letters.decode(bytes.subarray(start, start + SLICE + text.length)).indexOf(text);
+    if (at >= 0) return start + at;
+  }
 }
 
 function metadata(bytes) {
@@ -199,8 +213,7 @@ function metadata(bytes) {
     for (const [number, value] of fields(bytes)) {
       if (number !== METADATA || typeof value === "number") continue;
       const entry = new Map(fields(value));
-      const [key, text] = [1, 2].map((n) => new TextDecoder("utf-8", { fatal: true }).decode(entry.get(n)));
-      texts.set(key, text);
+      texts.set(...[1, 2].map((n) => new TextDecoder("utf-8", { fatal: true }).decode(entry.get(n))));
     }
   } catch {
     throw new InputError("not an ONNX file, or a damaged one");

@@ -47,8 +47,13 @@ def with_info(model: bytes, info: dict[str, Any]) -> bytes:
     return contract.seal(rest + field(14, field(1, b"classifier") + field(2, text)))
 
 
-def colours(**facts: Any) -> bytes:
-    """A classifier with the output `cam`: the maps are the colours of the picture, and the logits their means."""
+def colours(*operations: str, **facts: Any) -> bytes:
+    """A classifier with the output `cam`: the maps are the colours of the picture, and the logits their means.
+
+    Args:
+        operations: of ONNX, done to each level first, such as `Log`.
+        **facts: of the contract.
+    """
 
     def value(name: str, kind: int, *dims: str | int) -> bytes:
         shape = b"".join(field(1, field(1, dim) if isinstance(dim, int) else field(2, dim.encode())) for dim in dims)
@@ -66,8 +71,9 @@ def colours(**facts: Any) -> bytes:
         return field(1, words)
 
     graph = b"".join([
-        node("Cast", "image", "pixels", to=1),
-        node("Transpose", "pixels", "cam", perm=[0, 3, 1, 2]),
+        node("Cast", "image", "levels0", to=1),
+        *(node(word, f"levels{at}", f"levels{at + 1}") for at, word in enumerate(operations)),
+        node("Transpose", f"levels{len(operations)}", "cam", perm=[0, 3, 1, 2]),
         node("ReduceMean", "cam", "logits", axes=[2, 3], keepdims=0),
         node("Softmax", "logits", "probabilities", axis=1),
         node("ReduceMean", "logits", "familiarity", axes=[1], keepdims=0),

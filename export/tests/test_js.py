@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from handmade import INFO, colours, model_of, with_info
+from handmade import INFO, colours, field, model_of, with_info
 from PIL import Image
 
 from cifar_onnx import Classifier, ContractError, ImageError, contract, images, site
@@ -161,30 +161,71 @@ def test_what_browsers_give_is_taken_as_it_comes(model: Path) -> None:
           const answers = [canvas, js.rgbOf(canvas)].map((each) => classifier.classify(each));
           console.log(JSON.stringify((await Promise.all(answers)).map((each) => each.probabilities)));
         }}
-        for (const none of [null, data, {{ ...of, data: data.subarray(1) }}, {{ width: 0, height: 0, data: [] }}]) {{
+        const noPictures = [
+          ...[null, data, {{ ...of, data: data.subarray(1) }}, {{ width: 0, height: 0, data: [] }}],
+          ...[{{ ...of, data: Float32Array.from(data) }}, {{ ...of, data: Array.from(data) }}],
+          ...[{{ width: -8, height: -8, data }}, {{ width: 2.5, height: 1, data: data.subarray(0, 10) }}],
+        ];
+        for (const none of noPictures) {{
           await classifier.classify(none).catch((error) => console.log(JSON.stringify([error.message])));
         }}
         await js.readContract(new ArrayBuffer()).catch((error) => console.log(JSON.stringify([error.message])));
     """
-    *pairs, null, array, short, nothing, empty = evaluated(code, model)
+    *answers, empty = evaluated(code, model)
+    pairs, refusals = answers[:2], answers[2:]
     assert [one == other for one, other in pairs] == [True, True]
     assert pairs[0] != pairs[1]
-    assert null == array == short == nothing
-    assert null[0].startswith("a picture is {data, width, height}")
+    assert len(refusals) == 8
+    for (refusal,) in refusals:
+        assert refusal.startswith("a picture is {data, width, height}")
     assert empty[0].startswith("an empty file")
+
+
+@PACKAGES
+def test_in_javascript_too_a_net_must_be_that_of_its_contract(tmp_path: Path, pictures: list[Path]) -> None:
+    path = tmp_path / "model.onnx"
+    info = {**INFO, "classes": ["red", "green", "blue"]}
+    path.write_bytes(with_info(colours().replace(b"familiarity", b"familiaritY"), info))
+    result = node(path, pictures[0])
+    assert (result.returncode, result.stdout) == (2, "")
+    sentence = f"{path}: onnxruntime-web cannot run it (it has no output familiarity)"
+    assert result.stderr == f"error: {sentence}\n"
+
+    path.write_bytes(colours(classes=["red", "green"]))
+    result = node(path, pictures[0])
+    assert result.returncode == 1
+    assert "cannot run it (its contract names 2 classes, but it gives 3)" in result.stdout
+
+
+def test_javascript_reads_files_longer_than_any_string(tmp_path: Path) -> None:
+    """V8's strings have 512 MB at most."""
+    code = """
+        const bytes = readFileSync(process.argv[2]);
+        const decode = TextDecoder.prototype.decode;
+        TextDecoder.prototype.decode = function (part, ...options) {
+          if (part.length > 2 ** 25) throw new RangeError("longer than a string");
+          return decode.call(this, part, ...options);
+        };
+        console.log(JSON.stringify((await js.readContract(bytes)).classes));
+    """
+    for before in (2**24 - 80, 2**25):  # the end of a slice is within the digest, and two are before it
+        (tmp_path / "large.onnx").write_bytes(model_of(INFO, versions=field(6, b"." * before)))  # doc_string
+        assert evaluated(code, tmp_path / "large.onnx") == [["a", "b"]]
 
 
 def test_in_javascript_too_a_net_that_overflows_does_not_know(tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_bytes(model_of(INFO))
     code = """
         const contract = await js.readContract(readFileSync(process.argv[2]));
-        const outputs = { probabilities: { data: [NaN, NaN] }, familiarity: { data: [NaN] } };
+        const cam = { data: Float32Array.of(Infinity, 1, 0, 4, NaN, 2, 1, -1), dims: [1, 2, 2, 2] };
+        const outputs = { cam, probabilities: { data: [NaN, NaN] }, familiarity: { data: [NaN] } };
         const classifier = new js.Classifier(contract, { run: async () => outputs }, class {});
-        console.log(JSON.stringify(await classifier.classify({ data: [0, 0, 0], width: 1, height: 1 })));
+        console.log(JSON.stringify(await classifier.classify({ data: new Uint8Array(3), width: 1, height: 1 })));
     """
     (answer,) = evaluated(code, tmp_path / "model.onnx")
     assert answer["unknown"]
     assert answer["probability"] is None
+    assert answer["map"]["values"] == [0, 0.25, 0, 1]
 
 
 @PACKAGES

@@ -505,6 +505,29 @@ def test_maps_are_given_by_a_model_that_has_them(tmp_path: Path) -> None:
     assert np.argmax(heat["values"]) == 2 * 8 + 5
 
 
+@pytest.mark.parametrize("operations", [["Neg", "Sqrt"], ["Reciprocal"], ["Log"]], ids="".join)
+def test_a_net_that_overflows_is_answered_in_json(tmp_path: Path, operations: list[str]) -> None:
+    """JSON has neither NaN nor infinities."""
+    path = tmp_path / "colours.onnx"
+    path.write_bytes(colours(*operations))
+    picture = np.zeros((8, 8, 3), np.uint8)
+    picture[2, 5, 1] = 200
+    tensor = {"name": "image", "datatype": "UINT8", "shape": [1, 8, 8, 3], "data": picture.ravel().tolist()}
+    with Server(path) as server:
+        status, answer = server.predict(images.encode_png(picture), "?map=true")
+        assert status == 200
+        (found,) = answer["predictions"]
+        assert found["probability"] is None
+        assert [share["probability"] for share in found["top"]] == [None] * 3
+        assert set(found["map"]["values"]) <= {0, 1}
+        status, _, body = server.ask("POST", "/v2/models/colours/infer", json.dumps({"inputs": [tensor]}).encode())
+    assert status == 200
+    outputs = {output["name"]: output["data"] for output in json.loads(body)["outputs"]}
+    assert outputs["probabilities"] == [None] * 3
+    assert outputs["familiarity"] == [None]
+    assert outputs["unknown"] == [found["unknown"]]
+
+
 def test_a_failure_of_the_servers_own_is_answered_and_marked(monkeypatch: pytest.MonkeyPatch) -> None:
     from cifar_onnx.serving.app import build
     from cifar_onnx.serving.model import ModelFile, Settings

@@ -17,10 +17,10 @@ from cifar_onnx.serving.model import ModelFile, Served
 
 
 class Share(BaseModel):
-    """A class and its probability, 0 to 1."""
+    """A class and its probability, 0 to 1; none where the net gave no number."""
 
     label: str
-    probability: float
+    probability: float | None
 
 
 class Map(BaseModel):

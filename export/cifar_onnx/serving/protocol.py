@@ -15,6 +15,7 @@ from pydantic import BaseModel
 
 import cifar_onnx
 from cifar_onnx.images import Pixels
+from cifar_onnx.prediction import finite
 from cifar_onnx.serving import tensors
 from cifar_onnx.serving.batches import Batches
 from cifar_onnx.serving.disconnect import unless_gone
@@ -226,7 +227,7 @@ async def _infer(request: Request, reading: _Reading, served: Served, name: str)
             blobs.append(tensors.blob(value))
             tensor["parameters"] = {"binary_data_size": len(blobs[-1])}
         else:
-            tensor["data"] = [each.decode() for each in value] if isinstance(value, list) else value.ravel().tolist()
+            tensor["data"] = _plain(value)
         given.append(tensor)
     head = {
         "model_name": name,
@@ -240,3 +241,10 @@ async def _infer(request: Request, reading: _Reading, served: Served, name: str)
     text = json.dumps(head).encode()
     headers = {tensors.LENGTH: str(len(text))}
     return Response(b"".join([text, *blobs]), media_type="application/octet-stream", headers=headers)
+
+
+def _plain(value: tensors.Value) -> list[Any]:
+    """The elements of an output in JSON's types, null for numbers that are not finite."""
+    if isinstance(value, list):
+        return [each.decode() for each in value]
+    return [finite(each) if isinstance(each, float) else each for each in value.ravel().tolist()]

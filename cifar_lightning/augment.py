@@ -60,6 +60,10 @@ class Mirror(Augmentation):
 
     probability: float = 0.5
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.probability <= 1:
+            raise InputError(f"Mirror.probability is {self.probability:g}: it must lie between 0 and 1")
+
     def __call__(self, images: Tensor, draw: Draw) -> Tensor:
         chosen = torch.rand(len(images), 1, 1, 1, device=images.device, generator=draw.generator) < self.probability
         return torch.where(chosen, images.flip(3), images)
@@ -151,6 +155,11 @@ class Cutout(Augmentation):
 
     size: int = 8
     value: int = 128
+
+    def __post_init__(self) -> None:
+        for name, least, most in (("size", 1, math.inf), ("value", 0, 255)):
+            if not least <= getattr(self, name) <= most:
+                raise InputError(f"Cutout.{name} is {getattr(self, name)}: it must be from {least} up to {most}")
 
     def __call__(self, images: Tensor, draw: Draw) -> Tensor:
         count, _, height, width = images.shape

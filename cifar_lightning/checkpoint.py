@@ -5,6 +5,7 @@ import io
 import json
 import os
 import re
+from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 from pickle import UnpicklingError
@@ -112,6 +113,19 @@ def file_digest(ckpt_path: str) -> str:
     """sha256 of a checkpoint's file, in hexadecimal."""
     with Path(ckpt_path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def without(config: dict[str, Any], keys: Iterable[str]) -> dict[str, Any]:
+    """A checkpoint's settings but for lists that are appended to: what is typed again is not there twice."""
+    for key in keys:
+        *parents, name = key.split(".")
+        node: Any = config
+        for parent in parents:
+            node = node.get(parent) if isinstance(node, dict) else None
+        if isinstance(node, dict):
+            for place in (node, node.get("init_args") or {}):
+                place.pop(name, None)
+    return config
 
 
 def place(checkpoint: dict[str, Any]) -> tuple[int, bool]:

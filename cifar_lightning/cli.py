@@ -16,7 +16,8 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from cifar_lightning import augment, distill, loss, mix, nets, runs, settings  # noqa: F401  so that a config may name their classes without a module
 from cifar_lightning import checkpoint as checkpoints
 from cifar_lightning.callbacks import BestCheckpoint, LastCheckpoint, RunConfig, keep_found
-from cifar_lightning.command import Command, rank, without
+from cifar_lightning.command import Command, rank
+from cifar_lightning.culprit import innermost, said
 from cifar_lightning.data import ImageData, ImageFolder
 from cifar_lightning.dry_run import dry_run
 from cifar_lightning.interruption import Interrupted
@@ -60,7 +61,7 @@ class CLI(LightningCLI):
             # A list of photos elsewhere names none in the folder whose photos are to be predicted.
             listed = command.words[0] == "predict" and "--data.root" in asked and "--data.labels" not in asked
             dropped = [*command.appended, "data.labels"] if listed else command.appended
-            self.defaults = without(checkpoints.parser_defaults(checkpoint), dropped)
+            self.defaults = checkpoints.without(checkpoints.parser_defaults(checkpoint), dropped)
         self.run: runs.Run | None = None
         try:
             super().__init__(
@@ -127,13 +128,13 @@ class CLI(LightningCLI):
 
     def instantiate_classes(self) -> None:
         try:
-            settings.check_trainer(self.config[self.subcommand])
+            settings.check_trainer(self.config[self.subcommand], str(self.subcommand))
             super().instantiate_classes()
         except Exception as error:  # jsonargparse wraps what a constructor says of its arguments in many messages
-            cause = _innermost(error)
-            if not isinstance(cause, TypeError | ValueError | MisconfigurationException | ImportError):
+            cause = innermost(error)
+            if isinstance(cause, OSError):
                 raise
-            raise InputError(" ".join(str(cause).split())) from error
+            raise InputError(said(cause)) from error
 
     def after_instantiate_classes(self) -> None:
         if self.checkpoint is None:
@@ -173,7 +174,7 @@ class CLI(LightningCLI):
 
     def before_fit(self) -> None:
         self.trainer.check_launcher("fit")  # type: ignore[attr-defined]
-        settings.check_monitors(self.trainer.callbacks, self.model)  # type: ignore[attr-defined]
+        settings.check_callbacks(self.trainer.callbacks, self.model)  # type: ignore[attr-defined]
         device = self.trainer.strategy.root_device
         settings.check_compilation(self.model.compile_mode, self.trainer)
         settings.check_precision(self.trainer.precision, device)
@@ -196,7 +197,8 @@ class CLI(LightningCLI):
     def after_fit(self) -> None:
         callbacks = self.trainer.callbacks  # type: ignore[attr-defined]
         left = [each.time_remaining() for each in callbacks if isinstance(each, Timer)]
-        out_of_time = any(seconds is not None and seconds <= 0 for seconds in left)
+        longer = self.trainer.current_epoch != self.trainer.max_epochs
+        out_of_time = longer and any(seconds is not None and seconds <= 0 for seconds in left)
         if self.run:
             runs.record(self.run.folder, finished=not out_of_time)
         best = next(each for each in callbacks if isinstance(each, BestCheckpoint))
@@ -241,10 +243,3 @@ def _short(path: str | Path) -> Path:
     """A path as people type it."""
     path = Path(path)
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
-
-
-def _innermost(error: BaseException) -> BaseException:
-    """The first exception of a chain, or our own one if there is one."""
-    while not isinstance(error, InputError) and error.__cause__ is not None:
-        error = error.__cause__
-    return error

@@ -71,7 +71,7 @@ def read(words: Sequence[str], options: Iterable[str]) -> Command:
     rest = _classes_first(rest)
     settings = _settings(words, configs)
     ckpt_path, going_on, sources = settings.get("ckpt_path"), None, configs
-    line, digest = shlex.join(typed), _digest(configs)
+    line, digest = " ".join(shlex.join(typed).splitlines()), _digest(configs)
     if words[:1] == ["fit"] and ckpt_path == "last":
         further = [word for word in rest if word.startswith("--") and word.partition("=")[0] != "--experiment"]
         going_on = _unfinished(settings, bare=not configs and not further)
@@ -175,7 +175,9 @@ def _taken(words: Sequence[str], *options: str) -> tuple[list[str], list[str]]:
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument(*options, action="append", nargs="?", dest="values", default=[])
     found, rest = parser.parse_known_args(words)
-    return [value for value in found.values if value], rest
+    if not all(found.values):
+        raise InputError(f"{options[-1]} is given without a value")
+    return found.values, rest
 
 
 def _settings(words: Sequence[str], configs: Iterable[str]) -> dict[str, Any]:
@@ -183,6 +185,9 @@ def _settings(words: Sequence[str], configs: Iterable[str]) -> dict[str, Any]:
     settings: dict[str, Any] = {"experiment": "cnn"}
     for path in configs:
         config = mapping(Path(path))
+        for group in ("trainer", "model", "data"):
+            if group in config and config[group] is None:
+                raise InputError(f"{path}: {group} is empty: give its settings, or leave it out")
         trainer = config.get("trainer")
         nested = {f"trainer.{key}": value for key, value in trainer.items()} if isinstance(trainer, dict) else {}
         settings |= {**config, **nested}
@@ -211,19 +216,6 @@ def _names_class(option: str, words: Iterable[str], configs: Iterable[str]) -> b
 def rank() -> int:
     """Rank of this process among those of one run, 0 where it is alone."""
     return int(getattr(rank_zero_only, "rank", 0))
-
-
-def without(config: dict[str, Any], keys: Iterable[str]) -> dict[str, Any]:
-    """A checkpoint's settings but for lists that are appended to: what is typed again is not there twice."""
-    for key in keys:
-        *parents, name = key.split(".")
-        node: Any = config
-        for parent in parents:
-            node = node.get(parent) if isinstance(node, dict) else None
-        if isinstance(node, dict):
-            for place in (node, node.get("init_args") or {}):
-                place.pop(name, None)
-    return config
 
 
 def mapping(path: Path) -> dict[str, Any]:

@@ -6,7 +6,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from traceback import extract_tb
 
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+
 from cifar_onnx import InputError
+
+_PLAIN = (TypeError, ValueError, ImportError, MisconfigurationException)  # what they say is enough
 
 
 @contextmanager
@@ -21,8 +25,20 @@ def named(key: str) -> Iterator[None]:
     except InputError:
         raise
     except Exception as error:
-        kind = "" if isinstance(error, TypeError | ValueError) else f"{type(error).__name__}: "
-        raise InputError(f"{key}: {kind}{' '.join(str(error).split())}{line(error)}") from error
+        raise InputError(f"{key}: {said(error)}") from error
+
+
+def said(error: BaseException) -> str:
+    """What an error says, on one line, with its kind where that says more, and the line of the user's own code."""
+    kind = "" if isinstance(error, _PLAIN) else f"{type(error).__name__}: "
+    return f"{kind}{' '.join(str(error).split())}{line(error)}"
+
+
+def innermost(error: BaseException) -> BaseException:
+    """The first exception of a chain, or our own one if there is one."""
+    while not isinstance(error, InputError) and error.__cause__ is not None:
+        error = error.__cause__
+    return error
 
 
 def line(error: BaseException) -> str:

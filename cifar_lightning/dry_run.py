@@ -12,7 +12,7 @@ from cifar_lightning.data import ImageData
 from cifar_lightning.module import Classifier
 from cifar_onnx import InputError
 
-_COUNT = 2  # pictures: batch normalisation asks for more than one
+_MOST = 2  # pictures
 _ALIKE = 0.05  # of the largest logit: what a picture's may differ by, with others beside it, before anything is learnt
 
 
@@ -27,14 +27,14 @@ def dry_run(model: Classifier, data: ImageData, device: torch.device) -> None:
     Raises:
         InputError: it cannot work; names the setting.
     """
-    generator = torch.Generator().manual_seed(0)
-    pictures = torch.randint(256, (_COUNT, data.image_size, data.image_size, 3), dtype=torch.uint8, generator=generator)
-    labels = torch.zeros(_COUNT, dtype=torch.int64, device=device)
+    generator, count = torch.Generator().manual_seed(0), min(_MOST, data.batch_size)
+    pictures = torch.randint(256, (count, data.image_size, data.image_size, 3), dtype=torch.uint8, generator=generator)
+    labels = torch.zeros(count, dtype=torch.int64, device=device)
     devices = [] if device.type == "cpu" else [device]
     with torch.random.fork_rng(devices, device_type=device.type if devices else "cuda"):
         plain = pictures.to(device).permute(0, 3, 1, 2)
         with named("data.augment"):
-            batch = data.augmented(Batch(plain, labels, torch.arange(_COUNT, device=device), seed=0))
+            batch = data.augmented(Batch(plain, labels, torch.arange(count, device=device), seed=0))
             images, labels = batch.images, batch.labels
         model = deepcopy(model).to(device)
         with named("model.optimizer"):
@@ -46,7 +46,7 @@ def dry_run(model: Classifier, data: ImageData, device: torch.device) -> None:
             optimizer.zero_grad()
             with named(f"model.net, on images of {images.shape[-1]} pixels (data.image_size)"):
                 outputs = model(images)
-            _check_logits(outputs, len(model.classes))
+            _check_logits(outputs, count, len(model.classes))
             with named("model.loss"):
                 loss = model.loss_of(outputs, labels, images)
                 torch.autograd.backward(loss)
@@ -64,11 +64,11 @@ def dry_run(model: Classifier, data: ImageData, device: torch.device) -> None:
         _check_evaluation(model.eval(), plain)
 
 
-def _check_logits(outputs: object, classes: int) -> None:
-    every, expected = outputs if isinstance(outputs, tuple) else (outputs,), str((_COUNT, classes))
+def _check_logits(outputs: object, count: int, classes: int) -> None:
+    every, expected = outputs if isinstance(outputs, tuple) else (outputs,), str((count, classes))
     if not every or any(_shape(each) != expected for each in every):
         raise InputError(
-            f"model.net gives {_shape(outputs)} for {_COUNT} pictures and {classes} classes: "
+            f"model.net gives {_shape(outputs)} for {count} pictures and {classes} classes: "
             f"it must give logits {expected}"
         )
     if any(each.dtype == torch.float64 for each in every):  # as no other part of the way to an exported file is

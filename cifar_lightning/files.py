@@ -9,9 +9,15 @@ from cifar_onnx import InputError
 
 
 def target(output: str | None, default: Path) -> Path:
-    """The file that was asked for, in the folder where it is one, or by default another."""
+    """The file that was asked for, in the folder where it is one, or by default another.
+
+    Raises:
+        InputError: it has the name of a checkpoint, which would be lost.
+    """
     if output is None:
         return default
+    if output.endswith(".ckpt"):
+        raise InputError(f"output is {output}, as checkpoints are called: name another file, such as {default.name}")
     return Path(output, default.name) if output.endswith(("/", os.sep)) or Path(output).is_dir() else Path(output)
 
 

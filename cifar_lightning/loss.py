@@ -33,6 +33,8 @@ class CrossEntropy(nn.CrossEntropyLoss):
         super().__init__(label_smoothing=label_smoothing)
         self.rule = class_weights if isinstance(class_weights, str) else None
         if isinstance(class_weights, list):
+            if not all(weight >= 0 for weight in class_weights):
+                raise InputError(f"class_weights are {class_weights}: none may be below 0")
             # A setting, not something learnt: a checkpoint must not overrule what was asked for.
             self.register_buffer("weight", torch.tensor(class_weights), persistent=False)
 

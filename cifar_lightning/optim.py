@@ -61,13 +61,15 @@ class MuonSGD(Optimizer):
         steps: int = 3,
     ) -> None:
         params = list(params)
+        for name, rate in (("lr", lr), ("dense_lr", dense_lr), ("bias_lr", bias_lr)):
+            if rate < 0:
+                raise ValueError(f"MuonSGD.{name} is {rate}: it must be at least 0")
         if any(isinstance(each, dict) for each in params):
             raise ValueError("MuonSGD makes its own groups, by lr, dense_lr and bias_lr: it takes no model.lr_factors")
-        trained = [each for each in params if each.requires_grad]
         kinds = [
-            ([each for each in trained if each.ndim > 3], lr, momentum, 0.0, steps),
-            ([each for each in trained if each.ndim in (2, 3)], dense_lr, sgd_momentum, weight_decay, 0),
-            ([each for each in trained if each.ndim < 2], bias_lr, sgd_momentum, weight_decay, 0),
+            ([each for each in params if each.ndim > 3], lr, momentum, 0.0, steps),
+            ([each for each in params if each.ndim in (2, 3)], dense_lr, sgd_momentum, weight_decay, 0),
+            ([each for each in params if each.ndim < 2], bias_lr, sgd_momentum, weight_decay, 0),
         ]
         groups: list[dict[str, Any]] = [
             {"params": kind, "lr": rate, "momentum": mass, "weight_decay": decay / rate if rate else 0, "steps": steps}

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 import lightning.pytorch as L
+from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.tuner.lr_finder import _ExponentialLR, _LinearLR
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
@@ -80,19 +81,21 @@ class Recipe:
         Args:
             optimizer: whose learning rate it changes.
             total_steps: gives the number of steps.
-            lr: the highest learning rate, in the place of `max_lr` of a schedule that has one. Of several groups it is
-                the first's, and those of the others are in proportion.
+            lr: the highest learning rate, in the place of `max_lr` of a schedule that has one and an end. Of several
+                groups it is the first's, and those of the others are in proportion, as `max_lr` and `base_lr` are.
         """
         make = self.scheduler
         if make is None:
             return None
-        if isinstance(make, partial) and not {*WHOLE}.isdisjoint({make.func, *make.args}):
-            known = {name for name, value in make.keywords.items() if value is not None}
-            if known.isdisjoint({"total_steps", "epochs"}):
+        if isinstance(make, partial):
+            ends = not {*WHOLE}.isdisjoint({make.func, *make.args})
+            given = {name: value for name, value in make.keywords.items() if value is not None}
+            if ends and given.keys().isdisjoint({"total_steps", "epochs"}):
                 make = partial(make, total_steps=total_steps())
-            highest = make.keywords.get("max_lr")
-            if isinstance(highest, float | int):
-                make = partial(make, max_lr=[(lr or highest) * share for share in _shares(optimizer)])
+            for name in ("base_lr", "max_lr"):
+                if isinstance(rate := given.get(name), float | int):
+                    rate = lr or rate if ends else rate
+                    make = partial(make, **{name: [rate * share for share in _shares(optimizer)]})
         return make(optimizer)
 
 
@@ -147,6 +150,11 @@ class Optimized(L.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": config}  # type: ignore[return-value]
 
     def _total_steps(self) -> int:
+        if any(isinstance(each, GradientAccumulationScheduler) for each in self.trainer.callbacks):  # type: ignore[attr-defined]
+            raise InputError(
+                "model.scheduler cannot tell how many steps there will be beside GradientAccumulationScheduler: give "
+                "model.scheduler.total_steps"
+            )
         steps = self.trainer.estimated_stepping_batches
         if math.isinf(steps) or steps < 1:
             raise InputError("model.scheduler needs an end: set --trainer.max_epochs or --trainer.max_steps")

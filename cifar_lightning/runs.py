@@ -76,7 +76,7 @@ class Run:
 
 def root(default_root_dir: str | None) -> Path:
     """Where the runs are, with the trainer's setting for that."""
-    return Path(str(default_root_dir or "."), "runs")
+    return Path(str(default_root_dir or "."), "runs").expanduser()
 
 
 def folder_of(ckpt_path: str) -> Path:

@@ -9,7 +9,7 @@ import lightning.pytorch as L
 import torch
 from jsonargparse import Namespace
 from lightning.pytorch import Callback
-from lightning.pytorch.callbacks import GradientAccumulationScheduler
+from lightning.pytorch.callbacks import GradientAccumulationScheduler, WeightAveraging
 from lightning.pytorch.utilities import rank_zero_only
 
 from cifar_lightning.callbacks import BestCheckpoint
@@ -23,20 +23,25 @@ def asked_callbacks(config: Namespace) -> list[Namespace]:
     return given if isinstance(given, list) else [given]
 
 
-def check_trainer(config: Namespace) -> None:
+def check_trainer(config: Namespace, command: str) -> None:
     """Let Lightning judge the settings that it would look at only after data and model are built.
 
     Args:
         config: of a command.
+        command: its name.
 
     Raises:
         InputError: a group of settings is missing, the average of a callback or a checkpoint would be lost, the best
-            would be chosen between validations, or the gradients of no batch are to be added up.
+            would be chosen between validations, the gradients of no batch are to be added up, or the command would
+            have no batch.
         MisconfigurationException: Lightning takes a setting for impossible; also as ValueError or TypeError.
     """
     for group in ("checkpoint", "last"):
         if config[group] is None:
             raise InputError(f"{group} is null: give its settings, or leave it out")
+    limit = {"fit": "train", "validate": "val"}.get(command, command)
+    if config.trainer.get(f"limit_{limit}_batches") == 0:
+        raise InputError(f"trainer.limit_{limit}_batches is 0: {command} would have nothing to do")
     if config.trainer.accumulate_grad_batches < 1:
         raise InputError("trainer.accumulate_grad_batches must be at least 1")
     if config.trainer.enable_checkpointing is False:
@@ -62,6 +67,8 @@ def check_trainer(config: Namespace) -> None:
                 "take --trainer.callbacks+ EMA --trainer.callbacks.from_epoch N"
             )
     kept = config.checkpoint
+    if kept.filename == "last":
+        raise InputError("checkpoint.filename is last, as that of the last step is called: take another")
     if kept.save_top_k not in (0, 1) and kept.filename and "{" not in kept.filename:
         raise InputError(
             f"checkpoint.save_top_k is {kept.save_top_k}, and checkpoint.filename {kept.filename} has room for one: "
@@ -137,22 +144,24 @@ def check_precision(precision: str, device: torch.device) -> None:
         )
 
 
-def check_monitors(callbacks: Sequence[Callback], model: Classifier) -> None:
-    """Look for monitored metrics that nobody logs, which would be missed at the end of the first epoch only.
+def check_callbacks(callbacks: Sequence[Callback], model: Classifier) -> None:
+    """Look for callbacks that would do harm without a word, or fail at the end of the first epoch only.
 
     Raises:
-        InputError: there is one, and no callback of the user's own that may log it.
+        InputError: two average the weights, one takes the worst of a metric for its best, or one monitors a metric that
+            nobody logs, where there is no callback of the user's own that may log it.
     """
-    if any(not type(each).__module__.startswith(("lightning.", "cifar_lightning.")) for each in callbacks):
-        return
+    if len(averaging := [type(each).__name__ for each in callbacks if isinstance(each, WeightAveraging)]) > 1:
+        raise InputError(f"{' and '.join(averaging)} would each put an average in the place of the weights: take one")
     names = ["train/loss", "val/loss", *map(str, model.val_metrics.keys()), "epoch", "step"]
+    own = any(not type(each).__module__.startswith(("lightning.", "cifar_lightning.")) for each in callbacks)
     for callback in callbacks:
-        monitor = getattr(callback, "monitor", None)
-        if monitor is not None and monitor not in names:
-            there = ", ".join(names)
-            raise InputError(
-                f"{type(callback).__name__} monitors {monitor!r}, which is not a metric: there are {there}"
-            )
+        kind, (monitor, mode) = type(callback).__name__, (getattr(callback, key, None) for key in ("monitor", "mode"))
+        best = "min" if str(monitor).endswith("/loss") else "max"
+        if monitor in names and "/" in monitor and mode in ("min", "max") and mode != best:
+            raise InputError(f"{kind} takes the {mode}imum of {monitor} for the best: let its mode be {best}")
+        if monitor not in (None, *names) and not own:
+            raise InputError(f"{kind} monitors {monitor!r}, which is not a metric: there are {', '.join(names)}")
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from torch import nn
 from cifar_lightning import checkpoint as checkpoints
 from cifar_lightning import runs
 from cifar_lightning.data import ImageData, ImageFolder
+from cifar_lightning.data.images import Part
 from cifar_lightning.export import export
 from cifar_lightning.files import target
 from cifar_lightning.module import Classifier
@@ -22,7 +23,15 @@ from cifar_onnx import InputError, contract, shell
 from cifar_onnx.explain import occlusion
 from cifar_onnx.uncertainty import Method
 
+_CHANGED = "they, or how they are split, have changed since"
 _ROUNDING = 2e-4  # of what a calibration finds, whose logits differ in the last bits from one CPU to another
+
+
+def _seen(datamodule: ImageData, ckpt_path: str, part: Part) -> bool:
+    """Whether the run of a checkpoint may have learnt from some of the pictures of a part."""
+    if part in datamodule.given or datamodule.elsewhere:
+        return False
+    return runs.learnt_others(ckpt_path, datamodule.images("train").digest)
 
 
 class Trainer(L.Trainer):
@@ -54,7 +63,8 @@ class Trainer(L.Trainer):
 
         Args:
             ckpt_path: the checkpoint.
-            output: folder for the files; by default report in the run's folder, or report-NAME for other photos.
+            output: folder for the files; by default report in the run's folder, or report-NAME for other photos, and
+                report-part where not all pictures are judged, or report-seen where the run may have learnt from some.
             groups: CSV file with groups of the pictures: the column path, and another for each kind of group.
             corruptions: also with noise, blur, fog and the like.
             attacks: also under adversarial attacks (FGSM, PGD) of these radii, in grey levels of 255.
@@ -79,16 +89,18 @@ class Trainer(L.Trainer):
         super().test(model, datamodule=datamodule, ckpt_path=ckpt_path, verbose=False)
         if not self.is_global_zero:
             return
-        images = datamodule.images("test")
+        images, seen = datamodule.images("test"), _seen(datamodule, ckpt_path, "test")
         if "test" not in datamodule.given:
             place, uses = datamodule.folder("test") or "the data", "never uses"
             if datamodule.elsewhere:
                 uses = "would not use: python -m cifar_onnx evaluate judges all"
-            elif runs.learnt_others(ckpt_path, datamodule.images("train").digest):
-                uses = "may have used in part: they, or how they are split, have changed since"
+            elif seen:
+                uses = f"may have used in part: {_CHANGED}"
             print(f"the test set is {len(images):,} pictures of {place}, which fit {uses}")
         if (count := len(model.tested[0])) < len(images):
             print(f"only {count:,} of {len(images):,} images are judged")
+        if not output and (seen or count < len(images)):  # what others take for the run's report stays
+            tables.check_folder(folder := folder.with_name(f"{folder.name}-{'seen' if seen else 'part'}"))
         evaluation, run = evaluate(
             self,
             model,
@@ -118,10 +130,10 @@ class Trainer(L.Trainer):
         """
         assert ckpt_path is not None
         path = target(output, runs.folder_of(ckpt_path) / "predictions.csv")
+        runs.check_writable(path.parent)
         batches = super().predict(model, datamodule=datamodule, ckpt_path=ckpt_path)
         assert batches is not None
         images = datamodule.predicted
-        path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(["image", "label", "probability", "error"])
@@ -166,6 +178,8 @@ class Trainer(L.Trainer):
         samples = list(datamodule.samples(256))
         net = fused(nn.Sequential(model.pixels, model.net).cpu().eval(), samples)
         known, training = datamodule.images("val"), None
+        if _seen(datamodule, ckpt_path, "val"):
+            print(f"the run may have learnt from pictures that calibrate the file: {_CHANGED}")
         calibration = calibrate(net, known, model.classes, alpha, sets)
         if precision != "fp32":
             pixels = datamodule.images("train").pixels

@@ -85,7 +85,7 @@ def _classes_in(value: Any) -> Iterator[str]:
             for YAML, and for names of classes and of files with settings.
     """
     if isinstance(value, str):
-        if not re.fullmatch(r"[A-Za-z0-9_+-]*", value) or (value and Path(value).exists()):
+        if not re.fullmatch(r"[A-Za-z0-9_+-]*", value) or (value and Path(value).is_file()):
             raise ValueError(f"{value!r} may be more than a plain value")
     elif isinstance(value, dict):
         texts = _TEXTS.get(str(value.get("class_path")), set())

@@ -90,6 +90,12 @@ class Relative(Fixed):
 class Whole(Fixed):
     def forward(self, x):
         return super().forward(x).view(2, 10)
+class Unbuilt(Fixed):
+    def __init__(self) -> None:
+        raise KeyError("no such width")
+class Normed(nn.Sequential):
+    def __init__(self) -> None:
+        super().__init__(nn.Flatten(), nn.Linear(3072, 10), nn.BatchNorm1d(10))
 """
 
 # Stops after the first epoch that it may stop after.
@@ -677,8 +683,42 @@ class TestFromACheckpoint:
         shutil.copy(photos / "test" / "red" / "00.jpg", photos / "train" / "red" / "new.jpg")
         tested = run("test", "--ckpt_path", kept / "best.ckpt", "--resamples", 2)
         assert "which fit may have used in part: they, or how they are split, have changed since" in tested.out
+        assert [path.name for path in kept.parent.glob("report*")] == ["report-seen"]
+        exported = run("export", "--ckpt_path", kept / "best.ckpt")
+        assert "the run may have learnt from pictures that calibrate the file: they, or how they are" in exported.out
         resumed = run("fit", "--trainer.max_epochs", 2, "--ckpt_path", kept / "last.ckpt")
         assert "it may know some of those that are held out now" in resumed.out
+
+    def test_a_part_of_the_test_set_leaves_the_runs_report_as_it_is(self, run: Run) -> None:
+        assert run("fit", *BRIEF).code == 0
+        words = ("test", "--ckpt_path", "runs/cnn/version_0/checkpoints/best.ckpt", "--resamples", 2)
+        assert run(*words).code == 0
+        report = Path("runs/cnn/version_0/report/metrics.json")
+        whole = report.read_bytes()
+        result = run(*words, "--trainer.limit_test_batches", 1)
+        assert "only 64 of 179 images are judged" in result.out
+        assert report.read_bytes() == whole
+        assert json.loads(Path("runs/cnn/version_0/report-part/metrics.json").read_text())["images"] == 64
+
+    @pytest.mark.parametrize("command", ["predict", "export"])
+    def test_what_is_written_takes_no_checkpoints_place(self, run: Run, checkpoint: Path, command: str) -> None:
+        kept = checkpoint.read_bytes()
+        result = run(command, "--ckpt_path", checkpoint, "--output", checkpoint)
+        assert result.code == 2
+        assert f"output is {checkpoint}, as checkpoints are called: name another file, such as " in result.err
+        assert checkpoint.read_bytes() == kept
+
+    @pytest.mark.parametrize(("command", "name"), [("test", "test"), ("predict", "predict"), ("validate", "val")])
+    def test_no_batch_at_all_is_refused(self, run: Run, checkpoint: Path, command: str, name: str) -> None:
+        result = run(command, "--ckpt_path", checkpoint, f"--trainer.limit_{name}_batches", 0)
+        assert result.code == 2
+        assert f"trainer.limit_{name}_batches is 0: {command} would have nothing to do" in result.err
+
+    def test_a_folder_that_is_called_as_a_setting_is_no_danger(self, run: Run) -> None:
+        assert run("fit", *BRIEF, "--model.loss.class_weights", "inverse").code == 0
+        Path("inverse").mkdir()
+        ckpt = "runs/cnn/version_0/checkpoints/best.ckpt"
+        assert run("predict", "--ckpt_path", ckpt).code == 0
 
     def test_class_names_travel_with_the_checkpoint(self, run: Run, photos: Path) -> None:
         """A test set that lacks a class keeps the order of the training folder."""
@@ -726,7 +766,7 @@ class TestMistakes:
             (["fit", "--model.optimizer", "Adma"], "no class is called 'Adma': did you mean 'Adam'?"),
             (["fit", "--model.optimizer.lrr", "1"], "there is no option 'lrr': did you mean 'lr'?"),
             (["fit", "--trainer.callbacks+", "EarlyStoping"], "'EarlyStoping': did you mean 'EarlyStopping'?"),
-            (["fit", "--data.augment+", "CutMix"], "augment: CutMix is a class of another kind, Mixing"),
+            (["fit", "--data.augment+", "CutMix"], "data.augment: CutMix is a class of another kind, Mixing"),
             (["fit", "--data.batch_size", "many"], "batch_size: expected int, got 'many'"),
             (["fit", "--trainer.max_epochs", "x"], "trainer.max_epochs: expected int or null, got 'x'"),
             (["fit", "--data", "ImageFolder"], "root"),
@@ -951,6 +991,31 @@ class TestMistakes:
             (["--data.batch_size", 0], "data.batch_size is 0: it must be at least 1"),
             (["--trainer.max_epochs", -2], "max_epochs"),
             (["--checkpoint.mode", "most"], "most"),
+            (["--checkpoint.monitor", "val/loss"], "takes the maximum of val/loss for the best: let its mode be min"),
+            (
+                ["--trainer.callbacks+", "EarlyStopping", "--trainer.callbacks.monitor", "val/accuracy"],
+                "EarlyStopping takes the minimum of val/accuracy for the best: let its mode be max",
+            ),
+            (["--checkpoint.filename", "last"], "checkpoint.filename is last, as that of the last step is called"),
+            (
+                ["--trainer.callbacks+", "EMA", "--trainer.callbacks+", "SWA", "--trainer.callbacks.from_epoch", 0],
+                "EMA and SWA would each put an average in the place of the weights: take one",
+            ),
+            (["--trainer.callbacks+", "EMA", "--trainer.callbacks+", "EMA"], "more than one stateful callback"),
+            (["--trainer.limit_train_batches", 0], "trainer.limit_train_batches is 0: fit would have nothing to do"),
+            (["--model.net.widths", "[-4, 4]"], "RuntimeError: "),
+            (["--model.net", "ownnets.Unbuilt"], "KeyError: 'no such width' ("),
+            (["--model.loss.class_weights", "[-1,1,1,1,1,1,1,1,1,1]"], "none may be below 0"),
+            (["--model.optimizer", "MuonSGD", "--model.optimizer.lr", -1], "MuonSGD.lr is -1.0: it must be at least 0"),
+            (["--data.augment+", "Mirror", "--data.augment.probability", 50], "Mirror.probability is 50: it must lie"),
+            (["--data.augment+", "Cutout", "--data.augment.size", -4], "Cutout.size is -4: it must be from 1 up"),
+            (
+                ["--model.net", "ownnets.Normed", "--data.batch_size", 1],
+                "model.net, on images of 32 pixels (data.image",
+            ),
+            (["--config"], "--config is given without a value"),
+            (["--config="], "--config is given without a value"),
+            (["--ckpt_path"], "--ckpt_path is given without a value"),
         ],
     )
     def test_that_show_before_an_image_is_read(
@@ -964,6 +1029,16 @@ class TestMistakes:
         (line,) = lines(result.err, "error: ")
         assert sentence in line
         assert ("ownnets.py, line 16" in line) == ("Wrong" in str(words))
+
+    def test_a_schedule_whose_end_nobody_knows_is_refused(self, run: Run) -> None:
+        """Lightning counts the steps of a run as if the first epoch's number of batches were that of all."""
+        callback = ("--trainer.callbacks+", "GradientAccumulationScheduler", "--trainer.callbacks.scheduling", "{1: 2}")
+        schedule = ("--model.scheduler", "OneCycleLR", "--model.scheduler.max_lr", 0.1)
+        result = run("fit", *BRIEF, *callback, *schedule)
+        assert result.code == 2
+        assert "model.scheduler cannot tell how many steps there will be beside Gradient" in result.err
+        result = run("fit", *BRIEF, *callback, *schedule, "--model.scheduler.total_steps", 9)
+        assert result.code == 0, result.err
 
     def test_a_net_that_the_weights_do_not_fit_is_named(self, run: Run, checkpoint: Path) -> None:
         result = run("test", "--ckpt_path", checkpoint, "--model.net.init_args.hidden", 9)

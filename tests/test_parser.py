@@ -151,7 +151,7 @@ class TestRefused:
         assert name in result.err
         assert "line" in result.err
 
-    @pytest.mark.parametrize("experiment", ["../x", "/tmp/x", "..", "a/b", ""])
+    @pytest.mark.parametrize("experiment", ["../x", "/tmp/x", "..", "a/b"])
     def test_an_experiment_outside_of_runs(self, run: Run, experiment: str) -> None:
         result = run("fit", "--data", "Digits", "--experiment", experiment)
         assert result.code == 2
@@ -191,8 +191,9 @@ class TestRefused:
 
     def test_where_there_is_no_mistake_they_are_built(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(Digits, "__init__", unbuilt(Digits))
-        with pytest.raises(ValueError, match="it is built"):
-            run("fit", "--data", "Digits", "--data.batch_size", 32, "--model.net.dropout", 0.1)
+        result = run("fit", "--data", "Digits", "--data.batch_size", 32, "--model.net.dropout", 0.1)
+        assert result.code == 2
+        assert "it is built" in result.err
 
 
 def unbuilt(cls: type) -> Callable[..., None]:
@@ -209,4 +210,4 @@ def test_of_classes_of_one_name_that_of_this_project_is_meant(run: Run) -> None:
     """torchvision has a CutMix of its own, once somebody has imported it; and the order of classes is arbitrary."""
     others = [type("CutMix", (nn.Module,), {}) for _ in range(50)]
     result = run("fit", "--data.augment+", others[0].__name__)
-    assert result.err.splitlines()[-1] == "error: augment: CutMix is a class of another kind, Mixing"
+    assert result.err.splitlines()[-1] == "error: data.augment: CutMix is a class of another kind, Mixing"

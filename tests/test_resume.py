@@ -17,7 +17,7 @@ import lightning.pytorch as L
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint, WeightAveraging
+from lightning.pytorch.callbacks import GradientAccumulationScheduler, ModelCheckpoint, WeightAveraging
 from lightning.pytorch.loggers import CSVLogger
 from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau
 
@@ -61,6 +61,7 @@ def fit(folder: Path, ckpt_path: Path | None = None, keep: Path | None = None, *
     """
     L.seed_everything(1, verbose=False)
     ema, scheduler = settings.pop("ema", False), settings.pop("scheduler", None)
+    scheduling = settings.pop("scheduling", None)
     fast, taught = settings.pop("fast", False), settings.pop("taught", False)
     loss = Distillation(write_model(folder.parent / "x.ckpt", Classifier(["a", "b"], CNN(2)))) if taught else None
     net = SpeedNet(2, (4, 4)) if fast else CNN(2, widths=(4, 4), hidden=8)
@@ -68,6 +69,7 @@ def fit(folder: Path, ckpt_path: Path | None = None, keep: Path | None = None, *
     model = Classifier(["a", "b"], net, optimizer, scheduler=scheduler, loss=loss)
     data = Noise(batch_size=5, augment=[AlternatingMirror() if fast else Mirror(), ShiftedCrop(2)])
     callbacks: list[L.Callback] = [EMA(decay=0.9)] if ema else []
+    callbacks += [GradientAccumulationScheduler(scheduling)] if scheduling else []
     callbacks += [Resume(), LastCheckpoint()]
     if keep:
         to = partial(ModelCheckpoint, dirpath=keep, save_top_k=-1, enable_version_counter=False)
@@ -109,6 +111,7 @@ CASES: dict[str, dict[str, Any]] = {
     "EMA": {"ema": True},
     "OneCycle": {"scheduler": partial(OneCycleLR, max_lr=0.02)},
     "accumulation": {"accumulate_grad_batches": 2},
+    "accumulation from the second epoch on": {"scheduling": {1: 3}},
     "all of them": {"ema": True, "scheduler": partial(OneCycleLR, max_lr=0.02), "accumulate_grad_batches": 4},
     "whitened": {"ema": True, "scheduler": partial(WarmupLinear, warmup=0.2), "fast": True},
     "distilled": {"ema": True, "taught": True},

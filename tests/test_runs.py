@@ -339,6 +339,23 @@ class TestReproduce:
         assert result.code == 1, result.err
         assert result.out.splitlines()[-2].startswith("weights of runs/cnn/version_0: sha256 ")
 
+    def test_whether_there_is_a_bar_is_for_the_next_terminal_to_say(self, run: Run) -> None:
+        config = Path("runs/cnn/version_0/config.yaml")
+        assert run("fit", *BRIEF).code == 0  # without a terminal
+        assert (
+            not {"enable_progress_bar", "enable_model_summary"} & yaml.safe_load(config.read_text())["trainer"].keys()
+        )
+        assert run("fit", *BRIEF, "--trainer.enable_model_summary", "true").code == 0
+        asked = Path("runs/cnn/version_1/config.yaml")
+        assert yaml.safe_load(asked.read_text())["trainer"]["enable_model_summary"] is True
+
+    def test_what_was_typed_on_several_lines_is_read_again(self, run: Run) -> None:
+        factors = "{net.blocks: 0.5,\n net.head: 1.0}"
+        assert run("fit", *BRIEF, "--model.lr_factors", factors).code == 0
+        result = run("reproduce", "runs/cnn/version_0")
+        assert result.code == 0, result.err
+        assert run("fit", *BRIEF, "--config", "runs/cnn/version_0/config.yaml").code == 0
+
     def test_what_differs_is_said(self, run: Run) -> None:
         assert run("fit", *BRIEF).code == 0
         config = Path("runs/cnn/version_0/config.yaml")
@@ -366,3 +383,31 @@ class TestReproduce:
         facts = Path("runs/cnn/version_0/run.json")
         facts.write_text(facts.read_text().replace('"finished": true', '"finished": false'))
         assert "has not come to its end" in run("reproduce", "runs/cnn/version_0").err
+
+
+def test_a_run_whose_time_is_up_when_it_is_done_has_ended(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lightning.pytorch.callbacks.Timer.time_remaining", lambda *_: -1.0)
+    result = run("fit", *BRIEF, "--trainer.max_time", "00:01:00:00")
+    assert result.code == 0, result.err
+    assert "--ckpt_path last" not in result.out
+    assert runs.facts(Path("runs/cnn/version_0"))["finished"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="HOME is that of POSIX")
+def test_the_home_folder_may_be_called_as_in_a_shell(run: Run, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(photos.parent))
+    data = f"data: {{class_path: ImageFolder, init_args: {{root: ~/{photos.name}}}}}"
+    Path("c.yaml").write_text(f"{data}\ntrainer: {{default_root_dir: ~/kept}}")
+    assert run("fit", "--trainer.max_epochs", 1, "--config", "c.yaml").code == 0
+    assert (photos.parent / "kept" / "runs" / "cnn" / "version_0" / "config.yaml").is_file()
+    assert not Path("~").exists()
+
+
+@pytest.mark.parametrize("group", ["trainer", "model", "data"])
+@pytest.mark.parametrize("command", ["fit", "sweep"])
+def test_a_group_of_settings_that_is_empty_is_named(run: Run, group: str, command: str) -> None:
+    Path("c.yaml").write_text(f"{group}:\n")
+    Path("sweep.yaml").write_text("config: c.yaml\nspace: {data.batch_size: [8, 16]}\n")
+    result = run(command, "--config", "c.yaml" if command == "fit" else "sweep.yaml")
+    assert result.code == 2
+    assert result.err == f"error: c.yaml: {group} is empty: give its settings, or leave it out\n"

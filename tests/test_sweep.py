@@ -133,6 +133,7 @@ class TestRefused:
             ({"monitor": "val/acuracy", "mode": "max"}, "there are train/loss, val/loss, val/accuracy"),
             ({"monitor": "val/accuracy"}, "say which mode of val/accuracy is best"),
             ({"mode": "maximum"}, "expected min or max"),
+            ({"monitor": "val/loss", "mode": "max"}, "takes the maximum of val/loss for the best"),
             ({"config": "nowhere.yaml"}, "nowhere.yaml: cannot be read"),
             ({"config": 3}, "config is 3: it must name a file"),
             ({"storage": "small.yaml"}, "storage small.yaml is not a journal of Optuna"),
@@ -191,6 +192,17 @@ class TestPlan:
     def test_the_experiment_is_found_among_classes_by_their_short_names(self, tmp_path: Path) -> None:
         plan = read(["--config", str(write(tmp_path, space={"model.loss": ["Focal", "CrossEntropy"]}))])
         assert plan.first == {"model.loss": "CrossEntropy"}
+
+    def test_the_experiment_is_found_among_lists(self, tmp_path: Path) -> None:
+        space = {
+            "model.net.widths": [[4, 4], [4, 4, 4]],
+            "data.augment": [[], ["Mirror"], [{"class_path": "Mirror", "init_args": {"probability": 0.25}}]],
+        }
+        words = ["--model.net.widths", "[4, 4, 4]", "--data.augment+", "Mirror", "--data.augment.probability", "0.25"]
+        plan = read(["--config", str(write(tmp_path, space={**SPACE, **space})), *words])
+        assert plan.space["model.net.widths"].edges[1] == [4, 4, 4]
+        assert plan.first["model.net.widths"] == "[4, 4, 4]"
+        assert plan.first["data.augment"] == '["Mirror"]'  # whatever its settings are
 
     def test_typed_beats_the_file(self) -> None:
         words = ["--trials", "7", "--sampler", "RandomSampler", "--trainer.max_epochs=1", "--experiment=x"]

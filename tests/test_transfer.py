@@ -9,7 +9,7 @@ import lightning.pytorch as L
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import OneCycleLR
+from torch.optim.lr_scheduler import CyclicLR, OneCycleLR
 
 from cifar_lightning.data import ImageFolder
 from cifar_lightning.module import Classifier
@@ -206,13 +206,26 @@ class TestFreeze:
             (("parts", "[]"), "Freeze.parts is empty"),
             (("until_epoch", 0), "Freeze.until_epoch is 0: it must be at least 1"),
             (("parts", "[net]"), "Freeze: nothing is left to train"),
+            (("parts", "[net.head]", "until_epoch", 1, "parts", "[net.blocks]", "until_epoch", 1), "nothing is left"),
         ],
     )
-    def test_what_freezes_nothing_or_all_is_refused(self, run: Run, words: tuple[str, object], reason: str) -> None:
-        name, value = words
-        result = run("fit", *BRIEF, "--trainer.callbacks+", "Freeze", f"--trainer.callbacks.{name}", value)
+    def test_what_freezes_nothing_or_all_is_refused(self, run: Run, words: tuple[object, ...], reason: str) -> None:
+        given: list[object] = []
+        for at in range(0, len(words), 2):
+            given += ["--trainer.callbacks+", "Freeze"] if at % 4 == 0 else []
+            given += [f"--trainer.callbacks.{words[at]}", words[at + 1]]
+        result = run("fit", *BRIEF, *given)
         assert result.code == 2
         assert reason in result.err
+
+    def test_muon_takes_up_what_is_unfrozen(self, run: Run) -> None:
+        net = ("--model.net", "SpeedNet", "--model.net.widths", "[8, 8]", "--model.net.components", 4)
+        freeze = ("--trainer.callbacks+", "Freeze", "--trainer.callbacks.until_epoch", 1, "--trainer.max_epochs", 2)
+        result = run("fit", *BRIEF, *net, "--model.optimizer", "MuonSGD", *freeze, "--last.every_n_epochs", 1)
+        assert result.code == 0, result.err
+        kept = torch.load("runs/cnn/version_0/checkpoints/last.ckpt", weights_only=True)
+        steps = {len(each) for each in kept["optimizer_states"][0]["state"].values()}
+        assert steps == {1}
 
     def test_a_part_that_is_not_there_is_named(self, photos: Path) -> None:
         from cifar_lightning.callbacks import Freeze
@@ -237,6 +250,15 @@ class TestLearningRates:
     def test_the_finder_is_told_the_optimizers_own_where_the_first_factor_is_0(self) -> None:
         model = Classifier(["a", "b"], CNN(2), partial(torch.optim.SGD, lr=0.1), lr_factors={"net.blocks": 0.0})
         assert model.lr == 0.1
+
+    def test_they_hold_in_a_cycle(self) -> None:
+        cycle = partial(CyclicLR, base_lr=0.01, max_lr=0.1)
+        recipe = Recipe(partial(torch.optim.SGD, lr=1, momentum=0.9), cycle, {"net.head": 0.5})
+        optimizer = recipe.optimizer_of(Classifier(["a", "b"], CNN(2)))
+        schedule = recipe.schedule(optimizer, lambda: 10)
+        assert isinstance(schedule, CyclicLR)
+        assert schedule.base_lrs == [0.01, 0.005]
+        assert schedule.max_lrs == [0.1, 0.05]
 
     def test_a_factor_below_0_is_refused(self, run: Run) -> None:
         result = run("fit", *BRIEF, "--model.lr_factors", '{"net": -1}')

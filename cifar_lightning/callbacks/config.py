@@ -25,6 +25,9 @@ class RunConfig(SaveConfigCallback):
         self.command = command
         self.config = self.config.clone()
         self.config.ckpt_path = None
+        for name in ("enable_progress_bar", "enable_model_summary"):  # as the next terminal, or log file, will have it
+            if self.config.trainer[name] == self.parser.get_default(f"trainer.{name}"):
+                self.config.trainer.pop(name)
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         self.already_saved = False

@@ -35,10 +35,12 @@ class Freeze(L.Callback):
             return
         inside = self._inside(pl_module)
         self._parameters = [each for name, each in pl_module.named_parameters() if each.requires_grad and inside(name)]
+        every = [each._inside(pl_module) for each in trainer.callbacks if isinstance(each, Freeze)]  # type: ignore[attr-defined]
+        trained = [name for name, each in pl_module.named_parameters() if each.requires_grad]
+        if all(any(inside(name) for inside in every) for name in trained):
+            raise InputError("Freeze: nothing is left to train in the first epoch: name fewer parts")
         if self.until_epoch is None:  # before optimizers and processes ask
             self._require(False)
-            if not any(each.requires_grad for each in pl_module.parameters()):
-                raise InputError("Freeze: nothing is left to train: name fewer parts")
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Batch normalisation that is to be synchronised has been put in the place of the model's by now."""

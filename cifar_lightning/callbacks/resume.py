@@ -7,7 +7,14 @@ from typing import Any
 
 import lightning.pytorch as L
 import torch
-from lightning.pytorch.callbacks import BatchSizeFinder, LearningRateFinder, ModelCheckpoint, Timer, WeightAveraging
+from lightning.pytorch.callbacks import (
+    BatchSizeFinder,
+    GradientAccumulationScheduler,
+    LearningRateFinder,
+    ModelCheckpoint,
+    Timer,
+    WeightAveraging,
+)
 
 from cifar_onnx import InputError
 
@@ -68,6 +75,12 @@ class Resume(L.Callback):
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, Timer):  # max_time is that of each process: it would be over before the first step
                 checkpoint["callbacks"].pop(callback.state_key, None)
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Lightning asks this callback at the beginnings of epochs only."""
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, GradientAccumulationScheduler):
+                trainer.accumulate_grad_batches = callback.get_accumulate_grad_batches(trainer.current_epoch)
 
     def _count_steps(self, trainer: L.Trainer, steps: int) -> None:
         """Set the number of steps that loggers are told, which Lightning guesses."""

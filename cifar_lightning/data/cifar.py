@@ -55,7 +55,7 @@ class CIFAR10(ImageData):
 
     def __init__(self, root: str | None = None, url: str | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.root = Path(root or "data")
+        self.root = Path(root or "data").expanduser()
         self.url = url
 
     @property

@@ -66,9 +66,7 @@ class ImageFolder(ImageData):
             raise InputError("data.root is missing: name the folder that holds a folder of pictures for each class")
         self.root, _ = _places(root, labels)
         if not self.root.is_dir():
-            raise InputError(
-                f"data.root {root!r} is not a folder: name one that holds a folder of pictures for each class"
-            )
+            raise InputError(f"data.root {root!r} is not a folder: name one with a folder of pictures for each class")
         self.catalogue = self._catalogue(labels)
         if not 1 <= image_size <= 1024:
             raise InputError(f"data.image_size is {image_size}: it must lie between 1 and 1024 pixels")
@@ -243,8 +241,9 @@ class ImageFolder(ImageData):
 
 def _places(root: str | None, labels: str | None) -> tuple[Path, Path]:
     """The folder of the pictures, and the file that lists them; where there is none, the folder again."""
-    folder = Path(labels).parent if root is None and labels else Path(str(root))
+    listed = Path(labels or "").expanduser()
+    folder = listed.parent if root is None else Path(root).expanduser()
     if not labels:
         return folder, folder
-    inside = folder / labels
-    return folder, inside if inside.is_file() and not Path(labels).is_file() else Path(labels)
+    inside = folder / listed
+    return folder, inside if inside.is_file() and not listed.is_file() else listed

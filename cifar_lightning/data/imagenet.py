@@ -50,7 +50,7 @@ class ImageNet(ImageFolder):
     def _catalogue(self, labels: str | None) -> Catalogue:
         if labels:
             return super()._catalogue(labels)
-        return Synsets(self.root, Path(self.hparams["lists"] or self.root))
+        return Synsets(self.root, Path(self.hparams["lists"] or self.root).expanduser())
 
 
 class Synsets(Catalogue):

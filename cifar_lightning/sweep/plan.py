@@ -26,7 +26,7 @@ from cifar_lightning.leaderboard.differences import short
 from cifar_lightning.main import run
 from cifar_lightning.module import Classifier
 from cifar_lightning.parser import Parser, load_yaml
-from cifar_lightning.settings import asked_callbacks, check_monitors, check_training
+from cifar_lightning.settings import asked_callbacks, check_callbacks, check_training
 from cifar_lightning.sweep import space as spaces
 from cifar_lightning.sweep.space import Choice, Range, Space
 from cifar_onnx import InputError
@@ -224,14 +224,14 @@ def _check_trainer(config: Namespace) -> None:
 def _monitored(base: Namespace, settings: Namespace) -> tuple[str, Literal["min", "max"]]:
     """What is measured, by default what the checkpoint keeps the best by, and which of its values is the best."""
     kept = base.checkpoint or Namespace(monitor=None, mode="max")  # type: ignore[no-untyped-call]
-    monitor = settings.monitor or kept.monitor
+    monitor, mode = settings.monitor or kept.monitor, settings.mode or kept.mode
     if not str(monitor).startswith("val/"):
         raise InputError(f"monitor is {monitor}: a sweep looks at validation only, at val/loss or val/accuracy say")
     if settings.mode is None and monitor != kept.monitor:
         raise InputError(f"say which mode of {monitor} is best: min or max")
     if all(each.class_path.startswith(("lightning.", "cifar_lightning.")) for each in asked_callbacks(base)):
-        check_monitors([ModelCheckpoint(monitor=monitor)], Classifier(["a", "b"], nn.Identity()))
-    return monitor, settings.mode or kept.mode
+        check_callbacks([ModelCheckpoint(monitor=monitor, mode=mode)], Classifier(["a", "b"], nn.Identity()))
+    return monitor, mode
 
 
 def _as_parsed(key: str, part: Range | Choice, configs: Sequence[Namespace]) -> Range | Choice:
@@ -247,4 +247,4 @@ def _value(config: Any, key: str) -> Any:
         if isinstance(config, Namespace) and name not in config and "init_args" in config:
             config = config.init_args
         config = config.get(name) if isinstance(config, Namespace) else None
-    return config.as_dict() if isinstance(config, Namespace) else config
+    return config

@@ -100,8 +100,6 @@ def _config(best: FrozenTrial, count: int, plan: Plan) -> str:
     """The whole config of a trial, as an experiment of its own."""
     config = load_yaml(best.user_attrs["config"])
     config |= {"experiment": f"{plan.folder.name}-best", "ckpt_path": best.user_attrs.get("started_from")}
-    for name in ("enable_progress_bar", "enable_model_summary"):  # which a trial does without
-        del config["trainer"][name]
     header = (
         f"# Trial {best.number} of {plan.folder}: {plan.monitor} {best.value:.6g}, the best of {count}.\n"
         f"# python -m cifar_lightning fit --config {plan.folder / 'best.yaml'}\n"

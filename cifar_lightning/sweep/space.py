@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 from decimal import Decimal
 from typing import Any
 
+from jsonargparse import Namespace
 from optuna import Trial
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
@@ -76,15 +77,27 @@ class Choice:
 
         A class in a config, with its module and settings, is in a list that names it, with its module or without.
         """
-        path = str(value["class_path"]) if isinstance(value, dict) and "class_path" in value else None
-        known = (value, *([path, path.rpartition(".")[2]] if path else []))
-        return next((_label(each) for each in self.values if each in known), None)
+        return next((_label(each) for each in self.values if _alike(value, each)), None)
 
 
 Space = dict[str, Range | Choice]
 
 # What a trial has to set itself.
 _OWN = ("config", "experiment", "ckpt_path", "checkpoint.monitor", "checkpoint.mode", "trainer.default_root_dir")
+
+
+def _alike(value: Any, typed: Any) -> bool:
+    """Whether what stands in a config is what a list has, in which modules and settings of classes may be left out."""
+    if isinstance(value, Namespace):
+        value = value.as_dict()
+    if isinstance(value, dict) and "class_path" in value:
+        path, settings = str(value["class_path"]), value.get("init_args") or {}
+        named = typed if isinstance(typed, dict) else {"class_path": typed}
+        same = named.get("class_path") in (path, path.rpartition(".")[2])
+        return same and all(_alike(settings.get(key), each) for key, each in (named.get("init_args") or {}).items())
+    if isinstance(value, list | tuple) and isinstance(typed, list):
+        return len(value) == len(typed) and all(map(_alike, value, typed))
+    return bool(value == typed)
 
 
 def _label(value: Any) -> Any:

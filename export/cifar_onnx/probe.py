@@ -1,5 +1,6 @@
 """A sandbox for untrusted model files: a process with limits, which may die of what passes the guard."""
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -22,8 +23,9 @@ def run(data: bytes, name: str) -> None:
         name: what to call it.
 
     Raises:
-        ContractError: the trial took too much memory or time, died, or failed.
+        ContractError: the trial took too much memory or time, died, or failed; or there is no Python to run it.
     """
+    nowhere = f"{name}: refused: no Python was found to try it in (sys.executable is {sys.executable!r})"
     try:
         done = subprocess.run(
             [sys.executable, "-P", "-c", "from cifar_onnx.probe import trial; trial()"],
@@ -34,21 +36,32 @@ def run(data: bytes, name: str) -> None:
         )
     except subprocess.TimeoutExpired:
         raise ContractError(f"{name}: refused: its trial has not ended after {3 * SECONDS} s") from None
+    except (OSError, TypeError):  # the latter of None
+        raise ContractError(nowhere) from None
     if done.returncode:
         lines = done.stderr.decode(errors="replace").strip().splitlines()
         why = f"was killed (signal {-done.returncode})" if done.returncode < 0 else lines[-1] if lines else "failed"
         raise ContractError(
             f"{name}: refused: its trial with {MEMORY / 2**30:g} GB of memory and {SECONDS} s of CPU {why}"
         )
+    if _token(data) not in done.stdout:  # what ran was no Python, however well it ended
+        raise ContractError(nowhere)
 
 
 def trial() -> None:
     """What the other process does with the file that it reads from standard input."""
     try:
         _limit()
-        _try(sys.stdin.buffer.read())
+        data = sys.stdin.buffer.read()
+        _try(data)
+        sys.stdout.buffer.write(_token(data))
     except BaseException as error:  # whatever the file leads to
         sys.exit(f"failed: {type(error).__name__}: {' '.join(str(error).split())}")
+
+
+def _token(data: bytes) -> bytes:
+    """What a trial that has come to its end prints."""
+    return hashlib.sha256(data).hexdigest().encode()
 
 
 def _limit() -> None:

@@ -280,6 +280,14 @@ def test_a_trial_that_does_not_end_is_ended(model: Path, monkeypatch: pytest.Mon
         probe.run(model.read_bytes(), "m.onnx")
 
 
+@pytest.mark.parametrize("executable", ["/bin/true", "/bin/nowhere", "", None])
+def test_without_python_nothing_passes_as_tried(executable: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An app with Python inside may have a `sys.executable` that is the app, or none."""
+    monkeypatch.setattr(sys, "executable", executable)
+    with pytest.raises(ContractError, match=rf"^m\.onnx: refused: no Python .* \(sys.executable is {executable!r}\)$"):
+        probe.run(b"anything", "m.onnx")
+
+
 def test_the_commands_try_it_if_asked(
     model: Path, tmp_path: Path, digits: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

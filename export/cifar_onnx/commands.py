@@ -3,6 +3,7 @@
 import argparse
 import csv
 import json
+import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -49,7 +50,7 @@ def classify(options: argparse.Namespace) -> int:
         except InputError as error:
             names.append((pattern, str(error)))
             continue
-        if Path(pattern).is_dir() and (left := others(Path(pattern))):
+        if os.path.isdir(pattern) and (left := others(Path(pattern))):
             words = f"left out {len(left):,} files that are not pictures by their names, {left[0]} is the first"
             say(f"{pattern}: {words}", sys.stderr)
     answers = _answers(classifier, names)

@@ -42,7 +42,14 @@ def files(folder: Path) -> list[Path]:
         here = Path(place)
         inside[:] = [name for name in inside if not _left_behind(name) and not _leads_back(here / name)]
         found += [here / name for name in names if not _left_behind(name)]
-    return sorted(path for path in found if path.is_file())
+    return sorted(filter(_may_be_file, found))
+
+
+def _may_be_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # the decoder says why it cannot be read
+        return True
 
 
 def _refuse(error: OSError) -> None:
@@ -84,17 +91,17 @@ def find(pattern: str | PathLike[str]) -> list[Path]:
     if "://" in str(pattern):
         raise InputError(f"{pattern}: nothing is fetched from elsewhere: download the picture first")
     path = Path(pattern)
-    if path.is_dir():
+    if os.path.isdir(path):  # Path's own raises where it may not look
         found = _pictures(path)
         if not found:
             raise InputError(f"{path}: no pictures in this folder (looked for {', '.join(sorted(_SUFFIXES))})")
         return found
-    if path.exists() or not has_magic(str(pattern)):
+    if os.path.exists(path) or not has_magic(str(pattern)):
         return [path]
     matches = sorted(map(Path, glob(str(pattern), recursive=True)))
     # A pattern that names no suffix means pictures, as a folder does.
-    named = [match for match in matches if match.is_dir() or path.suffix or match.suffix.lower() in _SUFFIXES]
-    found = [file for match in named for file in (_pictures(match) if match.is_dir() else [match])]
+    named = [match for match in matches if os.path.isdir(match) or path.suffix or match.suffix.lower() in _SUFFIXES]
+    found = [file for match in named for file in (_pictures(match) if os.path.isdir(match) else [match])]
     if not found:
         raise InputError(f"{pattern}: no {'file' if path.suffix else 'picture'} matches")
     return list(dict.fromkeys(found))

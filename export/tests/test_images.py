@@ -317,6 +317,21 @@ def test_a_folder_that_cannot_be_read_is_not_left_out(tmp_path: Path, monkeypatc
             look()
 
 
+def test_a_file_that_may_not_be_looked_at_is_not_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a folder that may be listed but not entered: the decoder says why."""
+    for name in ("1.png", "locked.png"):
+        (tmp_path / name).touch()
+    everything, look = find(tmp_path), os.stat
+
+    def refusing(path: str, **settings: bool) -> object:
+        if os.path.basename(path) == "locked.png":
+            raise PermissionError(13, "Permission denied", str(path))
+        return look(path, **settings)
+
+    monkeypatch.setattr(os, "stat", refusing)
+    assert [*find(tmp_path), *find(tmp_path / "locked.png")] == [*everything, tmp_path / "locked.png"]
+
+
 def test_what_systems_leave_beside_pictures_is_none(tmp_path: Path) -> None:
     """But all of them may lie in a folder that is hidden."""
     root = tmp_path / ".mine" / "photos"

@@ -88,6 +88,14 @@ def test_a_bad_file_is_a_row_and_the_others_go_on(digits: Path, capsys: pytest.C
     assert "error" not in rows[3]
 
 
+def test_so_is_a_name_that_no_file_can_have(digits: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first = sorted(digits.iterdir())[0]
+    assert main(["classify", "x" * 300, str(first)]) == 1
+    long, row = capsys.readouterr().out.splitlines()
+    assert long.startswith("x" * 300 + "  error: ")
+    assert "error" not in row
+
+
 def test_json_lines(digits: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["classify", "digits", "nowhere.png", "--json", "--top-k", "3"]) == 1
     *answers, error = [json.loads(line) for line in capsys.readouterr().out.splitlines()]

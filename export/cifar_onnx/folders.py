@@ -104,7 +104,10 @@ def find(pattern: str | PathLike[str]) -> list[Path]:
     found = [file for match in named for file in (_pictures(match) if os.path.isdir(match) else [match])]
     if not found:
         raise InputError(f"{pattern}: no {'file' if path.suffix else 'picture'} matches")
-    return list(dict.fromkeys(found))
+    shortest: dict[tuple[str, str], Path] = {}  # of those that lead to one file, by links in circles for some
+    for file in sorted(found, key=lambda file: len(file.parts)):
+        shortest.setdefault((os.path.realpath(file.parent), file.name), file)
+    return sorted(shortest.values())
 
 
 def others(folder: Path) -> list[Path]:

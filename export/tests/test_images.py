@@ -296,6 +296,16 @@ def test_find_takes_files_folders_and_globs(tmp_path: Path) -> None:
         find("")
 
 
+@pytest.mark.skipif(os.name != "posix", reason="links need rights on Windows")
+def test_a_pattern_that_goes_in_circles_finds_each_picture_once(tmp_path: Path) -> None:
+    for name in ("a.png", "z.png"):
+        (tmp_path / name).write_bytes(b"one and the same")
+    (tmp_path / "self").symlink_to(".")
+    (tmp_path / "link.png").symlink_to("a.png")
+    assert find(tmp_path / "**") == find(tmp_path) == [tmp_path / name for name in ("a.png", "link.png", "z.png")]
+    assert find(tmp_path / "self" / "z*") == [tmp_path / "self" / "z.png"]
+
+
 def test_a_file_whose_name_looks_like_a_pattern_is_found(tmp_path: Path) -> None:
     (tmp_path / "photo[1].png").touch()
     assert find(tmp_path / "photo[1].png") == [tmp_path / "photo[1].png"]

@@ -1,8 +1,10 @@
 """The files of the page, and `python -m cifar_onnx web`, which writes a static site of them."""
 
 import json
+import os
 import re
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -50,6 +52,16 @@ def test_the_name_of_a_model_is_text_on_the_page() -> None:
     page = site.index("browser", '"><script>')
     assert "<script>" not in page
     assert 'data-name="&quot;&gt;&lt;script&gt;"' in page
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere names of files are text")
+def test_which_the_name_of_its_file_need_not_be(model: Path, tmp_path: Path) -> None:
+    for name in site._RUNTIME:
+        (tmp_path / name).touch()
+    path = tmp_path / os.fsdecode(b"m\xff.onnx")
+    path.write_bytes(model.read_bytes())
+    site.write(path, tmp_path / "site", tmp_path)
+    assert r'data-name="m\udcff"' in (tmp_path / "site" / "index.html").read_text()
 
 
 def test_every_module_and_style_that_the_pages_name_is_served() -> None:

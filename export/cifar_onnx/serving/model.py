@@ -14,6 +14,7 @@ import numpy as np
 
 from cifar_onnx import contract, images
 from cifar_onnx.classifier import Classifier
+from cifar_onnx.errors import ContractError
 from cifar_onnx.explain import scaled
 from cifar_onnx.images import Pixels
 from cifar_onnx.prediction import Prediction, Scores
@@ -69,7 +70,10 @@ class Served:
 
     def __init__(self, path: Path, settings: Settings, seen: Callable[[int], None]) -> None:
         self.data, found = contract.read(path)
-        self.classifier = Classifier(self.data, threads=settings.threads, untrusted=True)
+        try:
+            self.classifier = Classifier(self.data, threads=settings.threads, untrusted=True)
+        except ContractError as error:  # of bytes, which have no name
+            raise ContractError(f"{path}: {str(error).removeprefix('the model: ')}") from None
         self.digest = found.digest
         self.about: dict[str, Any] = {key: value for key, value in found.info.items() if key != "golden"}
         self.limit, self._size, self._mode = settings.pixels, found.size, found.resize

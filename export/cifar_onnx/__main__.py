@@ -83,7 +83,11 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--corruptions", action="store_true", help="also with noise, blur, fog and the like")
     evaluate.add_argument("--others", metavar="DIR", help="pictures of none of its classes: how many does it refuse?")
     evaluate.add_argument(
-        "--resamples", type=_positive, default=1000, metavar="N", help="of the bootstrap (default: %(default)s)"
+        "--resamples",
+        type=_whole(1, 100_000),
+        default=1000,
+        metavar="N",
+        help="of the bootstrap (default: %(default)s)",
     )
     evaluate.set_defaults(run=_extra("cifar_onnx.evaluation.commands", "evaluate", "evaluate"))
 
@@ -105,13 +109,13 @@ def _parser() -> argparse.ArgumentParser:
         foreign.add_argument("--classes", help="a,b,c in the order of the outputs, or a file with one name a line")
         foreign.add_argument("--mean", type=_three, metavar="R,G,B", help="of pixels from 0 to 1 (default: 0,0,0)")
         foreign.add_argument("--std", type=_three, metavar="R,G,B", help="likewise (default: 1,1,1)")
-        foreign.add_argument("--size", type=_positive, metavar="S", help="side of the pictures in pixels")
+        foreign.add_argument("--size", type=_whole(1, 2048), metavar="S", help="side of the pictures in pixels")
         foreign.add_argument("--resize", choices=get_args(images.ResizeMode), help="how pictures become squares")
 
     serve = group.add_parser("serve", help="answer over HTTP, with a page for people", allow_abbrev=False)
     serve.add_argument("model", nargs="?", type=Path, default="model.onnx", help="the file (default: %(default)s)")
     serve.add_argument("--host", default="127.0.0.1", help="address to listen at (default: %(default)s, this machine)")
-    serve.add_argument("--port", type=_port, default=8000, help="0 takes a free one (default: %(default)s)")
+    serve.add_argument("--port", type=_whole(0, 65535), default=8000, help="0 takes a free one (default: %(default)s)")
     serve.add_argument("--threads", type=_positive, metavar="N", help="threads of the net (default: all CPUs)")
     serve.add_argument(
         "--max-batch", type=_positive, default=32, metavar="N", help="pictures that run together (default: %(default)s)"
@@ -160,10 +164,13 @@ def _positive(text: str) -> int:
     return int(text)
 
 
-def _port(text: str) -> int:
-    if not text.isdecimal() or int(text) > 65535:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to 65535")
-    return int(text)
+def _whole(low: int, high: int) -> Callable[[str], int]:
+    def number(text: str) -> int:
+        if not text.isdecimal() or not low <= int(text) <= high:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {low} to {high}")
+        return int(text)
+
+    return number
 
 
 def _within(low: float, high: float) -> Callable[[str], float]:

@@ -57,7 +57,7 @@ def classify(options: argparse.Namespace) -> int:
     if options.json:
         return _json_lines(answers, options.top_k)
     if options.csv:
-        return _csv_lines(answers, options.top_k)
+        return _csv_lines(answers, min(options.top_k, len(classifier.classes)))
     return _table(answers, options.top_k, width=max(len(name) for name, _ in names))
 
 
@@ -107,8 +107,7 @@ def _csv_lines(answers: Iterator[Answer], top_k: int) -> int:
             writer.writerow([name, *[""] * (len(columns) + 2), answer])
             continue
         cells = [cell for label, probability in answer.top(top_k) for cell in (label, f"{probability:.6f}")]
-        padding = [""] * (len(columns) - len(cells))
-        writer.writerow([name, *cells, *padding, "|".join(answer.labels), str(answer.unknown).lower(), ""])
+        writer.writerow([name, *cells, "|".join(answer.labels), str(answer.unknown).lower(), ""])
     return code
 
 

@@ -117,15 +117,16 @@ def test_csv(digits: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert (error["label"], error["error"]) == ("", "no such file")
 
 
-def test_cells_of_csv_are_below_their_columns_whatever_is_asked_for(  # type: ignore[no-untyped-def]
+def test_columns_of_csv_end_with_the_classes_whatever_is_asked_for(  # type: ignore[no-untyped-def]
     digits: Path, capsys: pytest.CaptureFixture[str], changed
 ) -> None:
     """More labels than there are, and all of them in the set."""
     path = changed(b'"threshold": 0.', b'"threshold": 1.', seal=True)
-    assert main(["classify", "digits", "--model", str(path), "--csv", "--top-k", "12"]) == 0
+    assert main(["classify", "digits", "--model", str(path), "--csv", "--top-k", "200000"]) == 0
     for answer in csv.DictReader(io.StringIO(capsys.readouterr().out)):
         assert None not in answer
-        assert (answer["label_12"], answer["error"]) == ("", "")
+        assert [name for name in answer if name.startswith("label_")] == [f"label_{rank}" for rank in range(2, 11)]
+        assert answer["error"] == ""
         assert sorted(answer["labels"].split("|")) == list("0123456789")
         assert answer["unknown"] in ("true", "false")
 
@@ -187,6 +188,8 @@ def test_verify_refuses_a_changed_byte(changed, capsys: pytest.CaptureFixture[st
         (["classify", "x.png", "--model", "nowhere.onnx"], "error: nowhere.onnx: cannot be read"),
         (["classify", "x.png", "--provider", "warp"], "error: unknown execution provider 'warp'"),
         (["classify", "x.png", "--threads", "0"], "'0' is not a whole number from 1 up"),
+        (["evaluate", "m.onnx", "x", "--resamples", "9999999999"], "is not a whole number from 1 to 100000"),
+        (["evaluate", "m.onnx", "x", "--size", "100000"], "'100000' is not a whole number from 1 to 2048"),
         (["classify"], "PATH"),
         (["clasify", "x.png"], "classify"),
     ],

@@ -38,6 +38,7 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_GREY_STEPS: dict[object, int] = {"L;2": 85, "L;4": 17}  # Pillow scales a PNG's levels but the transparent one
 MAX_PIXELS = 100_000_000  # 300 MB once decoded; a 230 KB file can claim more
 PAD_VALUE = 128  # mid-grey, where mode `pad` has no picture
 MAX_SIDE = 65_535  # pixels, as JPEG's
@@ -135,11 +136,15 @@ def _upright_rgb(image: Image.Image, limit: int) -> Pixels:
         raise ImageError(f"{image.width} x {image.height} pixels are more than the limit of {limit:,}")
     if max(image.size) > MAX_SIDE:
         raise ImageError(f"{image.width} x {image.height} pixels: no side may be longer than {MAX_SIDE:,}")
-    if isinstance(image, ImageFile) and any(tile.codec_name == "ppm_plain" for tile in image.tile):
+    tiles = image.tile if isinstance(image, ImageFile) else []
+    if any(tile.codec_name == "ppm_plain" for tile in tiles):
         raise ImageError("its pixels are written as text (plain PPM), which is slow to read: save it as PNG")
     if image.mode == "F":
         raise ImageError("floating-point pixels have no fixed range: convert them to 8 bits first")
+    step = next((_GREY_STEPS.get(tile.args) for tile in tiles if tile.codec_name == "zip"), None)
     image.load()  # a PNG may hold its EXIF behind the pixels
+    if step and "transparency" in image.info:
+        image.info["transparency"] *= step
     exif = Image.Exif()
     with suppress(SyntaxError, struct.error):  # what is no EXIF turns no picture, as in browsers
         exif.load(image.info.get("exif") or b"")  # Pillow's getexif looks at XMP besides, which browsers do not

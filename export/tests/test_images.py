@@ -1,6 +1,7 @@
 import io
 import os
 import warnings
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -84,6 +85,21 @@ def test_transparency_is_laid_over_white() -> None:
     palette = Image.new("P", (1, 1), 0)
     palette.putpalette([255, 0, 0])
     assert images.decode(saved(palette, transparency=0)).tolist() == [[[255, 255, 255]]]
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+def test_the_transparent_level_of_grey_becomes_white(bits: int) -> None:
+    """As in browsers and in Node; Pillow compares it with levels that are scaled to 8 bits."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return len(data).to_bytes(4, "big") + name + data + zlib.crc32(name + data).to_bytes(4, "big")
+
+    level = 2**bits // 3
+    head = chunk(b"IHDR", bytes([0, 0, 0, 8 // bits, 0, 0, 0, 1, bits, 0, 0, 0, 0]))
+    line = bytes([0, level << 8 - bits])  # the level, and black
+    rest = chunk(b"tRNS", bytes([0, level])) + chunk(b"IDAT", zlib.compress(line)) + chunk(b"IEND", b"")
+    expected = [255] + [255 * (level == 0)] * (8 // bits - 1)
+    assert images.decode(b"\x89PNG\r\n\x1a\n" + head + rest)[0, :, 0].tolist() == expected
 
 
 def test_an_animation_gives_its_first_frame() -> None:

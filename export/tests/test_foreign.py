@@ -45,7 +45,10 @@ def test_probabilities_are_told_once_from_logits(foreign: Path, monkeypatch: pyt
     ("settings", "sentence"),
     [
         ({"size": None}, "does not say how large its pictures are: give --size"),
-        ({"classes": ["a", "b"]}, r"gives \(4, 10\) for 4 pictures: --classes names 2"),
+        (
+            {"classes": ["a", "b"]},
+            r"gives logits \(4, 10\), .* for 4 pictures: --classes names 2, so .* of shape \(4, 2\)",
+        ),
         ({"classes": ["a", "a"]}, "names one class twice"),
         ({"classes": ["a"]}, "a classifier has at least two"),
         ({"mean": (0.5, 0.5, 0.5)}, "takes pixels as they are"),
@@ -57,6 +60,27 @@ def test_what_does_not_fit(settings: dict[str, object], sentence: str, foreign: 
     known: dict[str, object] = {"classes": DIGITS, "size": 32, **settings}
     with pytest.raises(InputError, match=sentence):
         ForeignClassifier(foreign, **known).logits(np.zeros((2, 32, 32, 3), np.uint8))  # type: ignore[arg-type]
+
+
+def test_of_several_outputs_the_one_that_fits_is_taken(foreign: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
+    expected = ForeignClassifier(foreign, DIGITS, size=32).logits(pixels)
+    run = onnxruntime.InferenceSession.run
+
+    def give(*places: int) -> None:
+        monkeypatch.setattr(
+            onnxruntime.InferenceSession, "run", lambda *words: [[*run(*words), np.array(7)][at] for at in places]
+        )
+
+    give(2, 0, 3)
+    assert np.array_equal(ForeignClassifier(foreign, DIGITS, size=32).logits(pixels), expected)
+    for places, shapes in (
+        ((3, 3, 3), r"logits \(\), probabilities \(\), familiarity \(\)"),
+        ((2, 0, 1), r"logits \(4,\), probabilities \(4, 10\), familiarity \(4, 10\)"),
+    ):
+        give(*places)
+        with pytest.raises(InputError, match=f"gives {shapes} for 4 pictures"):
+            ForeignClassifier(foreign, DIGITS, size=32)
 
 
 @pytest.mark.parametrize("count", [0, 2])

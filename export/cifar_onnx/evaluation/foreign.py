@@ -28,6 +28,7 @@ _TRIED = 4  # pictures of noise
 class ForeignClassifier:
     """A classifier from an ONNX file with one image input, float or uint8, channels first or last.
 
+    The first output must be `(B, K)`, or just one of the others.
     Floating-point inputs are given `(x / 255 - mean) / std`, uint8 the pixels. Where all outputs are probabilities
     their logarithm is taken for the logits, which is the same to softmax.
 
@@ -108,18 +109,21 @@ class ForeignClassifier:
             x = np.ascontiguousarray(x.transpose(0, 3, 1, 2))
         step = self._at_once or len(x)
         rows = [self._run(x[start : start + step], step) for start in range(0, len(x), step)]
-        scores = np.concatenate(rows)[: len(x)]
-        if scores.ndim != 2 or scores.shape[1] != len(self.classes):
-            raise InputError(
-                f"{self.name} gives {scores.shape} for {len(batch)} pictures: --classes names {len(self.classes)}"
-            )
-        return scores
+        return np.concatenate(rows)[: len(x)]
 
     def _run(self, x: NDArray[Any], count: int) -> Scores:
         if len(x) < count:  # a file made for a fixed batch
             x = np.concatenate([x, np.repeat(x[:1], count - len(x), axis=0)])
         try:
-            scores: Scores = np.asarray(self._session.run(None, {self._input.name: x})[0], np.float32)
+            outputs = self._session.run(None, {self._input.name: x})
         except Exception as error:
             raise InputError(f"{self.name}: onnxruntime {ort.__version__} cannot run it ({error})") from error
-        return scores
+        shapes = [each.shape if isinstance(each, np.ndarray) else "no tensor" for each in outputs]
+        wanted = (len(x), len(self.classes))
+        if shapes[0] != wanted and shapes.count(wanted) != 1:
+            given = zip(self._session.get_outputs(), shapes, strict=True)
+            raise InputError(
+                f"{self.name} gives {', '.join(f'{output.name} {shape}' for output, shape in given)} for {len(x)} "
+                f"pictures: --classes names {len(self.classes)}, so the first, or just one, must be of shape {wanted}"
+            )
+        return np.asarray(outputs[shapes.index(wanted)], np.float32)

@@ -71,7 +71,8 @@ def encoded(path: str, paths: Sequence[str]) -> list[bytes]:
             raise InputError(f"{path} holds no golden samples: name pictures with --photos")
         return golden
     files = [file for each in paths for file in find(each)]
-    files = files[:: -(-len(files) // PICTURES)]
+    count = min(len(files), PICTURES)
+    files = [files[place * len(files) // count] for place in range(count)]
     for file in files:
         decode(file)  # an error names it
     return [file.read_bytes() for file in files]

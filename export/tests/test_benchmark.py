@@ -45,11 +45,16 @@ def test_batches_that_would_take_minutes_are_left_out(model: Path, monkeypatch: 
     assert advise(timings).batch == BATCH
 
 
-def test_of_a_large_folder_some_pictures_are_taken_from_all_over_it(model: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("count", [1, 32, 33, 48, 70])
+def test_of_a_large_folder_some_pictures_are_taken_from_all_over_it(count: int, model: Path, tmp_path: Path) -> None:
     picture = benchmark.encoded(str(model), [])[0]
-    for number in range(70):
-        (tmp_path / f"{number:02}.png").write_bytes(picture if number % 3 == 0 else b"nobody looks at it")
-    assert benchmark.encoded(str(model), [str(tmp_path)]) == [picture] * 24
+    for number in range(count):
+        (tmp_path / f"{number:02}.png").write_bytes(picture + bytes([number]))
+    numbers = [each[-1] for each in benchmark.encoded(str(model), [str(tmp_path)])]
+    assert len(numbers) == min(count, 32)
+    gaps = {after - before for before, after in zip(numbers, [*numbers[1:], count], strict=True)}
+    assert numbers[0] == 0
+    assert max(gaps) - min(gaps) <= 1
 
 
 def test_advice_is_the_default_where_nothing_is_clearly_faster(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -401,6 +401,11 @@ class TestSlices:
         )
         assert Groups(table).of(names, Path("scans")) == {"side": ["a", "b", "c", "(empty)"]}
 
+    def test_paths_may_be_spelled_as_macos_does_or_as_keyboards_do(self, tmp_path: Path) -> None:
+        (tmp_path / "groups.csv").write_text("path,side\nk\u00e4fer/1.png,a\n", encoding="utf-8")
+        names = [str(tmp_path / "ka\u0308fer" / "1.png")]
+        assert Groups(tmp_path / "groups.csv").of(names, tmp_path) == {"side": ["a"]}
+
     def test_tables_of_groups_are_what_people_write(self, tmp_path: Path) -> None:
         """With empty lines, and fifty groups."""
         table = tmp_path / "groups.csv"
@@ -546,6 +551,7 @@ class TestCompare:
 
     def test_models_of_other_classes_are_refused(self) -> None:
         same_classes(("a", "b"), ("b", "a"))
+        same_classes(("a\u0308", "b"), ("b", "\u00e4"))  # two spellings of one letter
         with pytest.raises(InputError, match="know different classes, a, b and a, c: only models of the same"):
             same_classes(("a", "b"), ("a", "c"))
 

@@ -14,6 +14,7 @@ from scipy.stats import binomtest
 from cifar_onnx.errors import InputError
 from cifar_onnx.evaluation.bootstrap import Estimate, Z
 from cifar_onnx.evaluation.outcome import Booleans, Integers, Logits, Outcome
+from cifar_onnx.folders import composed
 
 _LEVEL = 0.05  # of significance
 
@@ -111,7 +112,7 @@ def same_classes(a: Sequence[str], b: Sequence[str]) -> None:
     Raises:
         InputError: they do not.
     """
-    if set(a) != set(b):
+    if set(map(composed, a)) != set(map(composed, b)):
         raise InputError(
             f"the models know different classes, {', '.join(a)} and {', '.join(b)}: "
             "only models of the same classes can be compared"

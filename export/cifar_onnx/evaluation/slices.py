@@ -14,6 +14,7 @@ from cifar_onnx import sheet
 from cifar_onnx.errors import InputError
 from cifar_onnx.evaluation.bootstrap import Bootstrap, Estimate
 from cifar_onnx.evaluation.outcome import Floats, Integers
+from cifar_onnx.folders import composed
 from cifar_onnx.images import Pixels
 
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # of R, G, B: ITU-R BT.601
@@ -140,8 +141,8 @@ class Groups:
         """
         root = (folder or Path()).resolve()
         # As the folder sees them, and as the shell does.
-        listed = {(base / path).resolve(): row for path, row in self.rows.items() for base in (Path(), root)}
-        found = [listed.get(Path(name).resolve()) for name in names]
+        listed = {_key(base / path): row for path, row in self.rows.items() for base in (Path(), root)}
+        found = [listed.get(_key(Path(name))) for name in names]
         if not any(found):
             example = Path(names[0])
             inside = example.relative_to(folder) if folder and example.is_relative_to(folder) else example
@@ -152,3 +153,8 @@ class Groups:
             column: [row[number] if row else "not listed" for row in found]
             for number, column in enumerate(self.columns)
         }
+
+
+def _key(path: Path) -> str:
+    """One spelling of those that a path may have."""
+    return composed(str(path.resolve()))

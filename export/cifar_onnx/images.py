@@ -91,7 +91,7 @@ def decode(source: Source, limit: int = MAX_PIXELS) -> Pixels:
             if isinstance(source, JpegImageFile) and source.fp:
                 jpeg.check(source.fp)
             return _upright_rgb(source, limit)
-        with io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb") as file, opened(file) as image:
+        with _file(source) as file, opened(file) as image:
             return _upright_rgb(image, limit)
     except FileNotFoundError:
         raise ReadError(f"{name}: no such file") from None
@@ -118,6 +118,16 @@ def opened(file: IO[bytes]) -> ImageFile:
         file.seek(0)
         advice = ": convert it to JPEG" if file.read(12)[4:] in _PHONES else ""
         raise ImageError(f"not a picture in one of the formats {', '.join(FORMATS)}{advice}") from None
+
+
+def _file(source: str | PathLike[str] | bytes) -> IO[bytes]:
+    if isinstance(source, bytes):
+        return io.BytesIO(source)
+    file = open(source, "rb")  # noqa: SIM115
+    if file.seekable():
+        return file
+    with file:  # a pipe
+        return io.BytesIO(file.read())
 
 
 def _from_array(array: NDArray[np.uint8]) -> Pixels:

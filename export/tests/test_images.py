@@ -37,6 +37,17 @@ def test_path_bytes_image_and_array_decode_alike(tmp_path: Path) -> None:
         assert np.array_equal(images.decode(source), HALVES)
 
 
+@pytest.mark.skipif(os.name != "posix", reason="pipes have names on POSIX")
+@pytest.mark.parametrize("form", ["PNG", "JPEG"])
+def test_so_does_a_pipe(form: str) -> None:
+    encoded = saved(Image.fromarray(HALVES), form)
+    reading, writing = os.pipe()
+    os.write(writing, encoded)
+    os.close(writing)
+    assert np.array_equal(images.decode(f"/dev/fd/{reading}"), images.decode(encoded))
+    os.close(reading)
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_every_exif_orientation_comes_out_upright(orientation: int) -> None:
     undo = {

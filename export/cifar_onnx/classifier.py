@@ -42,16 +42,21 @@ class Classifier:
     Raises:
         ContractError: the file holds no contract, one of an unknown format, or is damaged; or it does not stand trial.
         ProviderError: a provider that was asked for is not active.
+        InputError: `model` is neither path nor bytes, or no session has so many threads.
     """
 
     def __init__(
         self,
-        model: str | PathLike[str] | bytes = "model.onnx",
+        model: str | PathLike[str] | bytes | bytearray | memoryview = "model.onnx",
         *,
         providers: Sequence[str] = ("cpu",),
         threads: int | None = None,
         untrusted: bool = False,
     ) -> None:
+        if isinstance(model, bytearray | memoryview):
+            model = bytes(model)
+        if not isinstance(model, str | PathLike | bytes):
+            raise InputError(f"{type(model).__name__} is no model: give the path of a model.onnx, or its bytes")
         if isinstance(model, bytes):
             name, data, self.contract = "the model", model, contract.parse(model)
         else:

@@ -77,8 +77,9 @@ def read(path: str | PathLike[str]) -> tuple[bytes, Contract]:
     """
     try:
         data = Path(path).read_bytes()
-    except OSError as error:
-        raise ContractError(f"{path}: cannot be read ({error.strerror}): name an exported model.onnx") from None
+    except (OSError, ValueError) as error:  # the latter of a NUL in the path
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ContractError(f"{path}: cannot be read ({reason}): name an exported model.onnx") from None
     try:
         return data, parse(data)
     except ContractError as error:

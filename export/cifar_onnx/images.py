@@ -5,6 +5,7 @@ Notation: `H W` height and width of the picture, `S` side of the square that the
 
 import hashlib
 import io
+import os
 import struct
 from contextlib import suppress
 from functools import lru_cache
@@ -85,7 +86,7 @@ def decode(source: Source, limit: int = MAX_PIXELS) -> Pixels:
             f"{type(source).__name__} is not a picture: give a path, encoded bytes, a Pillow image or a uint8 array "
             "(H, W, 3), or several of these"
         )
-    name = "the picture" if isinstance(source, bytes | Image.Image) else str(source)
+    name = "the picture" if isinstance(source, bytes | Image.Image) else os.fsdecode(source)
     try:
         if isinstance(source, Image.Image):
             if isinstance(source, JpegImageFile) and source.fp:
@@ -121,9 +122,7 @@ def opened(file: IO[bytes]) -> ImageFile:
 
 
 def _file(source: str | PathLike[str] | bytes) -> IO[bytes]:
-    if isinstance(source, bytes):
-        return io.BytesIO(source)
-    file = open(source, "rb")  # noqa: SIM115
+    file = io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb")  # noqa: SIM115
     if file.seekable():
         return file
     with file:  # a pipe

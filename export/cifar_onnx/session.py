@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from os import PathLike
 from pathlib import Path
+from typing import SupportsIndex
 
 import onnxruntime as ort
 
@@ -26,8 +27,8 @@ def session(
         ProviderError: a provider is not active.
         InputError: no session has so many threads.
     """
-    if threads is not None and not 1 <= threads <= _MOST_THREADS:
-        raise InputError(f"threads is {threads}: it must lie between 1 and {_MOST_THREADS}")
+    if threads is not None and not (isinstance(threads, SupportsIndex) and 1 <= threads <= _MOST_THREADS):
+        raise InputError(f"threads is {threads!r}: it must be a whole number from 1 to {_MOST_THREADS}")
     options = ort.SessionOptions()
     options.log_severity_level = 3
     # Set in any case: left to itself, onnxruntime pins threads to CPUs that a container may not own.

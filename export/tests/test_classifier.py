@@ -75,9 +75,10 @@ def test_a_copy_for_another_process_is_as_it_was_made(
     shutil.copy(model, tmp_path / "near.onnx")
     monkeypatch.chdir(tmp_path)
     pictures = sorted(digits.iterdir())
-    for source in ("near.onnx", Path("near.onnx"), model.read_bytes()):
+    data = model.read_bytes()
+    for source in ("near.onnx", Path("near.onnx"), data, bytearray(data), memoryview(data)):
         sent = pickle.dumps(first := Classifier(source, providers="cpu", threads=1))
-        assert (len(sent) < 1000) == (not isinstance(source, bytes))
+        assert (len(sent) < 1000) == isinstance(source, str | Path)
         monkeypatch.chdir("/")
         copy = pickle.loads(sent)
         monkeypatch.chdir(tmp_path)
@@ -146,9 +147,21 @@ def test_a_stream_of_one_picture_is_refused_and_not_taken_apart(classifier: Clas
         next(classifier.stream(source))  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("threads", [-1, 0, 1025, 99999999999])
+@pytest.mark.parametrize(
+    ("model", "sentence"),
+    [
+        (None, "NoneType is no model: give the path of a model.onnx, or its bytes"),
+        ("a\0b", r"a\0b: cannot be read \(.*null"),
+    ],
+)
+def test_what_is_no_model_is_said(model: str, sentence: str) -> None:
+    with pytest.raises(InputError, match=f"^{sentence}"):
+        Classifier(model)
+
+
+@pytest.mark.parametrize("threads", [-1, 0, 1025, 99999999999, "2", 1.5])
 def test_threads_are_bounded(model: Path, threads: int) -> None:
-    with pytest.raises(InputError, match=f"threads is {threads}: it must lie between 1 and 1024"):
+    with pytest.raises(InputError, match=f"^threads is {threads!r}: it must be a whole number from 1 to 1024$"):
         Classifier(model, threads=threads)
 
 

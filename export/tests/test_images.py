@@ -136,9 +136,10 @@ def test_an_animation_gives_its_first_frame() -> None:
 )
 def test_what_cannot_be_decoded_is_named_with_its_reason(tmp_path: Path, content: bytes, reason: str) -> None:
     (tmp_path / "a.jpg").write_bytes(content)
-    with pytest.raises(ImageError, match=reason) as error:
-        images.decode(tmp_path / "a.jpg")
-    assert str(error.value).startswith(f"{tmp_path / 'a.jpg'}: ")
+    for source in (tmp_path / "a.jpg", *os.scandir(tmp_path)):
+        with pytest.raises(ImageError, match=reason) as error:
+            images.decode(source)
+        assert str(error.value).startswith(f"{tmp_path / 'a.jpg'}: ")
 
 
 def test_photos_of_phones_are_refused_with_what_to_do(tmp_path: Path) -> None:

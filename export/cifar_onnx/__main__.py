@@ -5,6 +5,7 @@ import importlib
 import io
 import math
 import os
+import re
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -133,7 +134,12 @@ def _parser() -> argparse.ArgumentParser:
         "--max-pixels", type=_within(0.001, 100), default=25, metavar="MP", help="of a picture (default: %(default)s)"
     )
     serve.add_argument(
-        "--allow-host", action="append", default=[], metavar="NAME", help="a name that the server goes by, too"
+        "--allow-host",
+        action="append",
+        type=_host,
+        default=[],
+        metavar="NAME",
+        help="a name that the server goes by, too",
     )
     serve.add_argument("--runtime", metavar="DIR", help="the folder dist of onnxruntime-web (default: that of npm)")
     serve.add_argument("--access-log", action="store_true", help="a line for each request")
@@ -171,6 +177,17 @@ def _whole(low: int, high: int) -> Callable[[str], int]:
         return int(text)
 
     return number
+
+
+def _host(text: str) -> str:
+    """The name of a host as requests have it."""
+    try:
+        name = text.encode("idna").decode()
+    except UnicodeError:
+        name = ""
+    if not re.fullmatch(r"[\w.-]+", name):
+        raise argparse.ArgumentTypeError(f"{text!r} is not the name of a host: give it without scheme and port")
+    return name
 
 
 def _within(low: float, high: float) -> Callable[[str], float]:

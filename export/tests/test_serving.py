@@ -21,7 +21,7 @@ from cifar_onnx.__main__ import main
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    with Server(MODEL, "--allow-host", "Photos.Example.") as running:
+    with Server(MODEL, "--allow-host", "Photos.Example.", "--allow-host", "m\u00fcller.example") as running:
         yield running
 
 
@@ -290,7 +290,14 @@ class TestAround:
         assert "golden" not in about
 
     def test_only_known_names_are_answered(self, server: Server) -> None:
-        names = ("localhost", "LOCALHOST:80", "localhost.:80", "photos.example", "PHOTOS.example:80")
+        names = (
+            "localhost",
+            "LOCALHOST:80",
+            "localhost.:80",
+            "photos.example",
+            "PHOTOS.example:80",
+            "xn--mller-kva.example",
+        )
         known = (*names, "127.0.0.1", "[::1]:8000", "10.0.0.7:1")
         strange = ("evil.example", "localhost.evil.example", "127.0.0.1.evil.example:80", "", "a b", "[::1", "1")
         for host in (*known, *strange):
@@ -447,6 +454,12 @@ class TestAround:
         for words, said in cases:
             assert main(["serve", *words]) == 2
             assert said in capsys.readouterr().err
+
+    @pytest.mark.parametrize("name", ["example.com:8000", "https://a.b", "*.a.b", "a..b", ""])
+    def test_what_is_no_name_of_a_host_is_refused(self, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+        with pytest.raises(SystemExit, match="2"):
+            main(["serve", "nowhere.onnx", "--allow-host", name])
+        assert f"{name!r} is not the name of a host: give it without scheme and port" in capsys.readouterr().err
 
     def test_a_port_lies_below_65536(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
         monkeypatch.setattr("cifar_onnx.serving.command.serve", lambda _: 0)

@@ -77,6 +77,7 @@ def main(args: Sequence[str] | None = None) -> int:
         SIGINT and SIGTERM.
     """
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_not_advertising)
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # of rotten EXIF, for one, which turns no picture
     for message in _NOISE:
         warnings.filterwarnings("ignore", message)
     set_loader("yaml", load_yaml, (yaml.YAMLError,))

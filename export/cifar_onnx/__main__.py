@@ -12,8 +12,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import get_args
 
-from PIL import Image
-
 from cifar_onnx import __version__, commands, images
 from cifar_onnx.errors import InputError
 
@@ -228,7 +226,7 @@ def _extra(module: str, command: str, extra: str) -> Callable[[argparse.Namespac
 
 
 if __name__ == "__main__":
-    warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # `images` has a limit of its own, and says so
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # of much that `images` has sentences for, or that is harmless
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be text
     try:

@@ -15,6 +15,7 @@ from pathlib import Path, PureWindowsPath
 
 import pytest
 from handmade import INFO, colours, with_info
+from PIL import Image
 
 from cifar_onnx import Prediction, contract, shell
 from cifar_onnx.__main__ import main
@@ -247,12 +248,14 @@ def test_of_large_pictures_each_gets_its_sentence_and_pillow_says_nothing(digits
         header = b"IHDR" + side.to_bytes(4, "big") * 2 + b"\x08\0\0\0\0"
         png = png[:12] + header + zlib.crc32(header).to_bytes(4, "big") + png[33:]
         Path(f"{side}.png").write_bytes(png)
-    words = [sys.executable, "-m", "cifar_onnx", "classify", "9900.png", "15000.png"]
+    Image.new("RGB", (8, 8)).save("exif.jpg", exif=b"Exif\0\0MM\0*\0\0\0\x08")  # rotten, of which it warns, too
+    words = [sys.executable, "-m", "cifar_onnx", "classify", "9900.png", "15000.png", "exif.jpg"]
     done = subprocess.run(words, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (1, "")
-    first, second = done.stdout.splitlines()
+    first, second, third = done.stdout.splitlines()
     assert first.startswith("9900.png   error: cannot be decoded")  # its pixels are not there
     assert second == "15000.png  error: it has more pixels than the limit of 100,000,000"
+    assert "error" not in third
 
 
 def test_names_from_anybody_do_not_steer_the_terminal(digits: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -116,6 +116,11 @@ def parse(data: bytes) -> Contract:
     return contract
 
 
+def title(path: str | PathLike[str]) -> str:
+    """What to call a model file; its name need not be text."""
+    return Path(path).stem.encode(errors="backslashreplace").decode()
+
+
 def seal(data: bytes) -> bytes:
     """Write the digest into the bytes of a model whose contract holds a blank one (`"digest": BLANK`)."""
     return _with_digest(data, BLANK, hashlib.sha256(data).hexdigest())

@@ -101,5 +101,4 @@ def write(model: str | PathLike[str], output: Path, folder: str | PathLike[str] 
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(content.replace(old.encode(), new.encode()) if name in _PAGE else content)
     (output / "model.onnx").write_bytes(data)
-    stem = Path(model).stem.encode(errors="backslashreplace").decode()  # names of files need not be text
-    (output / _INDEX).write_text(index("browser", stem), encoding="utf-8")
+    (output / _INDEX).write_text(index("browser", contract.title(model)), encoding="utf-8")

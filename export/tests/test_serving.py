@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -516,6 +517,16 @@ def test_maps_are_given_by_a_model_that_has_them(tmp_path: Path) -> None:
     assert plain["label"] == "green"
     assert (heat["height"], heat["width"]) == (8, 8)
     assert np.argmax(heat["values"]) == 2 * 8 + 5
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere names of files are text")
+def test_a_model_whose_name_is_no_text_is_served(tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"m\xff.onnx")
+    path.write_bytes(MODEL.read_bytes())
+    with Server(path) as server:
+        status, answer = server.predict(GOLDEN[0].encoded)
+        assert (status, answer["model"]["name"]) == (200, "m\\udcff")
+        assert server.ask("GET", "/healthz")[0] == server.ask("GET", "/")[0] == server.ask("GET", "/metrics")[0] == 200
 
 
 @pytest.mark.parametrize("operations", [["Neg", "Sqrt"], ["Reciprocal"], ["Log"]], ids="".join)

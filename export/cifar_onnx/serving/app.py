@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 import cifar_onnx
+from cifar_onnx.contract import title
 from cifar_onnx.serving import page, predictions, protocol
 from cifar_onnx.serving.gate import Gate, RequestError, refusals
 from cifar_onnx.serving.metrics import Metrics
@@ -49,7 +50,7 @@ def build(
     metrics = Metrics()
 
     def changed(served: Served) -> None:
-        metrics.model.info({"name": path.stem, "digest": served.digest})
+        metrics.model.info({"name": title(path), "digest": served.digest})
 
     file = ModelFile(path, settings, metrics.batch.observe, changed)
 

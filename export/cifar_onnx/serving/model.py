@@ -163,7 +163,7 @@ class ModelFile:
         self, path: Path, settings: Settings, seen: Callable[[int], None], changed: Callable[[Served], None]
     ) -> None:
         self._path, self._settings, self._seen, self._changed = path, settings, seen, changed
-        self.name = path.stem
+        self.name = contract.title(path)
         self._stamp = self._look()
         self.current = Served(path, settings, seen)
         changed(self.current)

@@ -133,8 +133,9 @@ class CLI(LightningCLI):
         except Exception as error:  # jsonargparse wraps what a constructor says of its arguments in many messages
             cause = innermost(error)
             if isinstance(cause, OSError):
-                raise
-            raise InputError(said(cause)) from error
+                raise cause from None
+            enough = isinstance(cause, MisconfigurationException)
+            raise InputError(" ".join(str(cause).split()) if enough else said(cause)) from error
 
     def after_instantiate_classes(self) -> None:
         if self.checkpoint is None:

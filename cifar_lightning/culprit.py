@@ -6,11 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from traceback import extract_tb
 
-from lightning.fabric.utilities.exceptions import MisconfigurationException
-
 from cifar_onnx import InputError
-
-_PLAIN = (TypeError, ValueError, ImportError, MisconfigurationException)  # what they say is enough
 
 
 @contextmanager
@@ -30,7 +26,7 @@ def named(key: str) -> Iterator[None]:
 
 def said(error: BaseException) -> str:
     """What an error says, on one line, with its kind where that says more, and the line of the user's own code."""
-    kind = "" if isinstance(error, _PLAIN) else f"{type(error).__name__}: "
+    kind = "" if isinstance(error, TypeError | ValueError | ImportError) else f"{type(error).__name__}: "
     return f"{kind}{' '.join(str(error).split())}{line(error)}"
 
 

@@ -66,6 +66,7 @@ def handled() -> Iterator[None]:
     try:
         yield
     finally:
+        _received = None
         defer(False)
         if threading.current_thread() is threading.main_thread():
             for each, handler in before.items():

@@ -103,6 +103,12 @@ nor the checkpoint: python -m cifar_onnx verify model.onnx
   --images 256                              how many pictures to compare on
 
 """
+_REPRODUCE = """\
+python -m cifar_lightning reproduce runs/<experiment>/version_N
+
+Train a run again, from its own config, and say whether its weights come out the same, bit for bit: exit code 0 where
+they do, 1 where they do not.
+"""
 _ALL = """\
   --help_all                                every option
   --data.help ImageFolder                   those of a class; likewise --model.net.help SpeedNet, ...
@@ -118,4 +124,4 @@ OPTIONS = {
         "export": _EXPORT,
         "verify": _VERIFY,
     }.items()
-}
+} | {"reproduce": _REPRODUCE}

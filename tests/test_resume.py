@@ -443,6 +443,7 @@ class TestSignals:
             assert interruption.received() == signal.SIGINT
             assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
         assert [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)] == before
+        assert interruption.received() is None  # a Trainer of one's own, later in this process, is not to stop
         with interruption.handled():
             assert interruption.received() is None
             with pytest.raises(Interrupted, match="stopped by SIGTERM"):  # at once

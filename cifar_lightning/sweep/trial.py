@@ -83,7 +83,10 @@ def value_of(trial: optuna.Trial, plan: Plan, say: Say) -> float:
         run([*plan.words, *spaces.words(values)], [watch])
     best = plan.best(watch.values)
     if best is None:
-        raise InputError(f"{plan.monitor} is never measured: a sweep needs trainer.limit_val_batches above 0")
+        raise InputError(
+            f"{plan.monitor} is never measured: a sweep needs trainer.limit_val_batches above 0, and trainer.max_steps "
+            "and max_epochs that reach the first validation"
+        )
     return best
 
 

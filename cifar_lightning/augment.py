@@ -157,9 +157,10 @@ class Cutout(Augmentation):
     value: int = 128
 
     def __post_init__(self) -> None:
-        for name, least, most in (("size", 1, math.inf), ("value", 0, 255)):
-            if not least <= getattr(self, name) <= most:
-                raise InputError(f"Cutout.{name} is {getattr(self, name)}: it must be from {least} up to {most}")
+        if self.size < 1:
+            raise InputError(f"Cutout.size is {self.size}: it must be at least 1")
+        if not 0 <= self.value <= 255:
+            raise InputError(f"Cutout.value is {self.value}: it must lie between 0 and 255")
 
     def __call__(self, images: Tensor, draw: Draw) -> Tensor:
         count, _, height, width = images.shape

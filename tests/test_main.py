@@ -1008,7 +1008,7 @@ class TestMistakes:
             (["--model.loss.class_weights", "[-1,1,1,1,1,1,1,1,1,1]"], "none may be below 0"),
             (["--model.optimizer", "MuonSGD", "--model.optimizer.lr", -1], "MuonSGD.lr is -1.0: it must be at least 0"),
             (["--data.augment+", "Mirror", "--data.augment.probability", 50], "Mirror.probability is 50: it must lie"),
-            (["--data.augment+", "Cutout", "--data.augment.size", -4], "Cutout.size is -4: it must be from 1 up"),
+            (["--data.augment+", "Cutout", "--data.augment.size", -4], "Cutout.size is -4: it must be at least 1"),
             (
                 ["--model.net", "ownnets.Normed", "--data.batch_size", 1],
                 "model.net, on images of 32 pixels (data.image",

@@ -159,7 +159,8 @@ def check_callbacks(callbacks: Sequence[Callback], model: Classifier) -> None:
         kind, (monitor, mode) = type(callback).__name__, (getattr(callback, key, None) for key in ("monitor", "mode"))
         best = "min" if str(monitor).endswith("/loss") else "max"
         if monitor in names and "/" in monitor and mode in ("min", "max") and mode != best:
-            raise InputError(f"{kind} takes the {mode}imum of {monitor} for the best: let its mode be {best}")
+            remedy = "add --checkpoint.mode" if isinstance(callback, BestCheckpoint) else "let its mode be"
+            raise InputError(f"{kind} takes the {mode}imum of {monitor} for the best: {remedy} {best}")
         if monitor not in (None, *names) and not own:
             raise InputError(f"{kind} monitors {monitor!r}, which is not a metric: there are {', '.join(names)}")
 

@@ -991,7 +991,7 @@ class TestMistakes:
             (["--data.batch_size", 0], "data.batch_size is 0: it must be at least 1"),
             (["--trainer.max_epochs", -2], "max_epochs"),
             (["--checkpoint.mode", "most"], "most"),
-            (["--checkpoint.monitor", "val/loss"], "takes the maximum of val/loss for the best: let its mode be min"),
+            (["--checkpoint.monitor", "val/loss"], "maximum of val/loss for the best: add --checkpoint.mode min"),
             (
                 ["--trainer.callbacks+", "EarlyStopping", "--trainer.callbacks.monitor", "val/accuracy"],
                 "EarlyStopping takes the minimum of val/accuracy for the best: let its mode be max",

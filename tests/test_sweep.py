@@ -314,6 +314,12 @@ class TestTrials:
         assert "dropout probability has to be between 0 and 1" in states["1.5"][1]
         assert states["1.5"][1] in result.out
 
+    @pytest.mark.parametrize("never", ["--trainer.limit_val_batches=0", "--trainer.max_steps=1"])
+    def test_without_a_validation_there_is_nothing_to_compare(self, run: Run, tmp_path: Path, never: str) -> None:
+        result = run("sweep", "--config", write(tmp_path), never)
+        assert result.code == 2
+        assert "val/loss is never measured: a sweep needs trainer.limit_val_batches above 0" in result.err
+
     def test_a_loss_that_is_not_finite_is_one_of_those(self, run: Run, tmp_path: Path) -> None:
         words = ("--model.optimizer", "SGD", "--model.optimizer.lr", 1e30)
         file = write(tmp_path, space={RATE: [1e30, 1e31]})

@@ -94,7 +94,7 @@ class Recipe:
                 make = partial(make, total_steps=total_steps())
             for name in ("base_lr", "max_lr"):
                 if isinstance(rate := given.get(name), float | int):
-                    rate = lr or rate if ends else rate
+                    rate = lr if ends and lr else rate
                     make = partial(make, **{name: [rate * share for share in _shares(optimizer)]})
         return make(optimizer)
 

@@ -156,7 +156,8 @@ def check_callbacks(callbacks: Sequence[Callback], model: Classifier) -> None:
     names = ["train/loss", "val/loss", *map(str, model.val_metrics.keys()), "epoch", "step"]
     own = any(not type(each).__module__.startswith(("lightning.", "cifar_lightning.")) for each in callbacks)
     for callback in callbacks:
-        kind, (monitor, mode) = type(callback).__name__, (getattr(callback, key, None) for key in ("monitor", "mode"))
+        kind, monitor = type(callback).__name__, getattr(callback, "monitor", None)
+        mode = getattr(callback, "mode", None)
         best = "min" if str(monitor).endswith("/loss") else "max"
         if monitor in names and "/" in monitor and mode in ("min", "max") and mode != best:
             remedy = "add --checkpoint.mode" if isinstance(callback, BestCheckpoint) else "let its mode be"

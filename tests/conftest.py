@@ -192,8 +192,8 @@ def write_model(path: Path, model: Classifier, **settings: object) -> str:
     return str(path)
 
 
-# A run that takes a second: four batches of digits.
-BRIEF = ("--data", "Digits", "--trainer.max_epochs", 1, "--trainer.limit_train_batches", 4)
+# A run that takes a second: four small batches of digits.
+BRIEF = ("--data", "Digits", "--data.batch_size", 16, "--trainer.max_epochs", 1, "--trainer.limit_train_batches", 4)
 
 
 @pytest.fixture(scope="session")

@@ -194,8 +194,8 @@ class TestContract:
         products = 16 * (3 * 4 + 4 * 12 + 4 * 4) + 2 * 16 * 16 * 4
         assert _cost(Attention().eval(), 4) == {"parameters": 92, "flops": 2 * products}
 
-    @pytest.mark.parametrize("views", [1, 2, 6])
-    def test_the_file_carries_the_views(self, tmp_path: Path, views: Literal[1, 2, 6]) -> None:
+    @pytest.mark.parametrize("views", [2, 6])
+    def test_the_file_carries_the_views(self, tmp_path: Path, views: Literal[2, 6]) -> None:
         net, path = SpeedNet(3, (8, 8, 16), views=views), tmp_path / "speed.onnx"
         net.whitening.fit(torch.randn(8, 3, 32, 32, generator=torch.Generator().manual_seed(0)))
         exported(path, Pixels(), net)
@@ -467,7 +467,7 @@ class TestVerify:
             assert old in data
             changed = data.replace(old, new, 1).replace(known.digest.encode(), contract.BLANK.encode())
             (tmp_path / "changed.onnx").write_bytes(contract.seal(changed))
-            result = run("verify", "changed.onnx", "--against", checkpoint)
+            result = run("verify", "changed.onnx", "--against", checkpoint, "--images", 20)
             assert result.code == 1
             assert stage in result.err
 

@@ -27,7 +27,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_at_that_step(
     forward = CrossEntropy.forward
 
     def bad(self: CrossEntropy, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        steps.append(int(logits.requires_grad and len(labels) == 64))  # not in the dry run, nor in validation
+        steps.append(int(logits.requires_grad and len(labels) == 16))  # not in the dry run, nor in validation
         return forward(self, logits, labels) + (value if sum(steps) == 6 else 0)
 
     monkeypatch.setattr(CrossEntropy, "forward", bad)
@@ -38,7 +38,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_at_that_step(
     )
     found = re.search(sentence, result.err)
     assert found, result.err
-    assert len(set(found[1].split(", "))) == 64
+    assert len(set(found[1].split(", "))) == 16
     folder = Path("runs/cnn/version_0/checkpoints")
     for path in folder.iterdir():
         kept = checkpoints.load(path)
@@ -53,7 +53,7 @@ def test_only_the_images_are_named_whose_logits_are_not_finite(run: Run, monkeyp
 
     def bad(self: CNN, x: torch.Tensor) -> torch.Tensor:
         logits = forward(self, x)
-        if not self.training or len(x) < 64:  # validation, or the dry run
+        if not self.training or len(x) < 16:  # validation, or the dry run
             return logits
         return logits.index_fill(0, torch.tensor([3, 7]), math.nan)
 

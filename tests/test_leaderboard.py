@@ -432,7 +432,7 @@ class TestFit:
 
     def test_only_images_that_were_validated_on_count(self, run: Run) -> None:
         assert run("fit", *BRIEF, "--trainer.limit_val_batches", 2).code == 0
-        assert runs.facts(Path("runs/cnn/version_0"))["validation_images"] == 128
+        assert runs.facts(Path("runs/cnn/version_0"))["validation_images"] == 32
 
     def test_a_killed_run_shows_the_time_of_its_last_checkpoint(self, start: Start, tmp_path: Path) -> None:
         child = start("fit", "--data", "Digits", "--trainer.max_epochs", 1000, "--trainer.limit_train_batches", 4)

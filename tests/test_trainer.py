@@ -270,7 +270,8 @@ class TestAttacks:
         assert second[-1] < first[-1]
 
     def test_they_are_in_the_report(self, run: Run, checkpoint: Path) -> None:
-        result = run("test", "--ckpt_path", checkpoint, "--attacks", "[0, 8]", "--output", "out")
+        few = ("--data.batch_size", 32, "--trainer.limit_test_batches", 2)
+        result = run("test", "--ckpt_path", checkpoint, "--attacks", "[0, 8]", "--output", "out", *few)
         assert result.code == 0, result.err
         found = figures(Path("out/metrics.json"))
         clean = found["metrics"]["accuracy"]["value"]
@@ -311,7 +312,7 @@ def test_attacks_see_the_precision_that_figures_have(
         return under_attacks(*args)
 
     monkeypatch.setattr("cifar_lightning.evaluation.under_attacks", attack)
-    few = ("--data.batch_size", 16, "--trainer.limit_test_batches", 1)  # bfloat16 is slow on most CPUs
+    few = ("--data.batch_size", 4, "--trainer.limit_test_batches", 1)  # bfloat16 is slow on most CPUs
     words = ("--trainer.precision", "bf16-mixed", "--attacks", "[0]", "--output", "out")
     assert run("test", "--ckpt_path", checkpoint, *words, *few).code == 0
     assert seen == [True]

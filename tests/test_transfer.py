@@ -313,6 +313,7 @@ class TestLearningRates:
 
 def test_the_learning_rate_finder_finds_one_and_leaves_no_file(run: Run) -> None:
     words = ("--trainer.callbacks+", "LearningRateFinder", "--trainer.callbacks.num_training_steps", 30)
+    words += ("--model.net.widths", "[4,4]", "--model.net.hidden", 8)
     factors = ("--model.lr_factors", '{"net.head": 0.5}')
     result = run("fit", "--data", "Digits", "--trainer.max_epochs", 1, *words, *factors)
     assert result.code == 0, result.err

@@ -114,14 +114,24 @@ def test_what_trains_cannot_be_imported_there(place: Path, module: str) -> None:
     assert f"No module named '{module}'" in bare(place, "-c", f"import {module}").stderr
 
 
-def test_all_of_its_own_tests_pass_there(place: Path) -> None:
-    """All in Python where there is no extra; where there is one, those that it is needed for."""
-    new = {
-        "": [""],
+def test_its_own_tests_pass_there(place: Path) -> None:
+    """Those of what each extra is needed for, and of what needs none."""
+    needing = {
+        "": ["test_main.py", "test_classifier.py", "test_contract.py", "test_explain.py", "test_uncertainty.py"],
         "evaluate": ["test_evaluation.py", "test_charts.py", "test_progress.py"],
         "serve": ["test_serving.py"],
     }
-    tests = [str(EXPORT / "tests" / name) for name in new[place.name.removeprefix("site-")]]
+    check(place, *needing[place.name.removeprefix("site-")])
+
+
+@pytest.mark.slow
+def test_all_of_its_own_tests_pass_there(place: Path) -> None:
+    """But for those of the page and of JavaScript; what needs an extra that is not there is skipped."""
+    check(place, "")
+
+
+def check(place: Path, *names: str) -> None:
+    tests = [str(EXPORT / "tests" / name) for name in names]
     words = ["-q", "-c", str(EXPORT / "pyproject.toml"), "--ignore-glob=*_js.py", "--ignore-glob=*_page.py"]
     result = bare(place, "-m", "pytest", *words, *tests)
     assert result.returncode == 0, result.stdout[-3000:] + result.stderr

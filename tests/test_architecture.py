@@ -59,7 +59,7 @@ LAW = {
     "cifar_lightning/callbacks": {
         "lightning", "torch", "torch_pruning", "cifar_onnx", OURS + "interruption", OURS + "arrival",
         OURS + "batch", OURS + "callbacks", OURS + "nets.weights", OURS + "command", OURS + "files", OURS + "runs",
-        OURS + "trained", OURS + "culprit",
+        OURS + "trained", OURS + "culprit", OURS + "checkpoint",
     },
     "cifar_lightning/sweep": {
         "optuna", "sqlalchemy", "lightning", "torch", "jsonargparse", "yaml", "filelock", "rich", "numpy", "matplotlib",

@@ -1,4 +1,5 @@
 import re
+import shutil
 from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
@@ -105,8 +106,8 @@ def test_numbers_that_cannot_be_are_refused(settings: dict[str, float]) -> None:
 
 class TestCommands:
     def test_a_student_learns_from_its_teacher_and_needs_it_no_more(self, run: Run, checkpoint: Path) -> None:
-        teacher = Path("teacher.ckpt")
-        teacher.write_bytes(checkpoint.read_bytes())
+        shutil.copytree(checkpoint.parent.parent, "teacher")
+        teacher = Path("teacher/checkpoints/best.ckpt")
         for weight in (0.0, 0.9):
             result = run("fit", *DISTILLED, teacher, "--model.loss.weight", weight)
             assert result.code == 0, result.err
@@ -117,6 +118,9 @@ class TestCommands:
         assert not torch.equal(*(kept["state_dict"]["net.head.4.weight"] for kept in (plain, taught)))
         result = run("reproduce", "runs/cnn/version_1")
         assert "the same, bit for bit" in result.out, result.err
+        told = f"are not those that {teacher} has learnt from: it may know some of those that are held out now"
+        assert told not in result.out
+        assert told in run("fit", *DISTILLED, teacher, "--data.split_seed", 1, "--experiment", "split").out
         teacher.unlink()
         for command in (("test", "--resamples", 10), ("export",)):
             result = run(*command, "--ckpt_path", "runs/cnn/version_1/checkpoints/best.ckpt")

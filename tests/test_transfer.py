@@ -58,6 +58,9 @@ class TestInitFrom:
         result = run("fit", *BRIEF, "--model.init_from", checkpoint, "--model.optimizer.lr", 0)
         assert result.code == 0, result.err
         assert "10 of 10 tensors taken over\n" in result.err
+        assert "held out now" not in result.out
+        result = run("fit", *BRIEF, "--model.init_from", checkpoint, "--data.val_fraction", 0.2)
+        assert f"are not those that {checkpoint} has learnt from: it may know some of those" in result.out
         assert equal(state(), state(checkpoint)) == state(checkpoint).keys()
 
     def test_a_run_that_goes_on_and_a_test_need_it_no_more(

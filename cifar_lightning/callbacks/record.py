@@ -1,14 +1,17 @@
 """What training takes, in run.json: seconds, size of the net, numbers of images."""
 
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as L
 import torch
 
+from cifar_lightning import checkpoint as checkpoints
 from cifar_lightning import runs
 from cifar_lightning.batch import Batch
+from cifar_lightning.callbacks.prune import Pruned
 
 
 class Record(L.Callback):
@@ -34,12 +37,14 @@ class Record(L.Callback):
             net: torch.nn.Module = pl_module.net  # type: ignore[assignment]
             data = trainer.datamodule  # type: ignore[attr-defined]
             images = data.images("train").digest
-            of_its_own = trainer.ckpt_path and not data.elsewhere and not data.given >= {"val", "test"}
-            if of_its_own and runs.learnt_others(str(trainer.ckpt_path), images):
-                print(
-                    "the images, or how they are split, are not those that the run has learnt from: it may know some "
-                    "of those that are held out now"
-                )
+            if not data.elsewhere and not data.given >= {"val", "test"}:
+                for path in _learnt_from(trainer, pl_module):
+                    others = runs.learnt_others(path, images)
+                    if others and checkpoints.load(path)["hyper_parameters"]["classes"] == pl_module.classes:
+                        print(
+                            f"the images, or how they are split, are not those that {path} has learnt from: it may "
+                            "know some of those that are held out now"
+                        )
             runs.record(self._folder, parameters=sum(each.numel() for each in net.parameters()), images=images)
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -65,3 +70,12 @@ class Record(L.Callback):
         if self._folder:
             seconds = self._before + time.monotonic() - self._start
             runs.record(self._folder, seconds=round(seconds, 1), **self._validation)
+
+
+def _learnt_from(trainer: L.Trainer, pl_module: L.LightningModule) -> Iterator[str]:
+    """The checkpoint that a run goes on from, or those whose weights or answers it begins with."""
+    if trainer.ckpt_path:
+        yield str(trainer.ckpt_path)
+        return
+    yield from filter(None, (pl_module.hparams.get("init_from"), getattr(pl_module.loss, "teacher", None)))
+    yield from (each.checkpoint for each in trainer.callbacks if isinstance(each, Pruned))  # type: ignore[attr-defined]

@@ -270,7 +270,18 @@ class TestFit:
     def test_a_run_cut_short_says_so_without_a_last_epoch(self, run: Run) -> None:
         result = run("fit", *BRIEF, "--trainer.max_epochs", -1, "--trainer.max_steps", 3)
         assert result.code == 0, result.err
+        assert lines(result.out, "epoch ")[0].endswith("images/s  0 s left")
         assert re.match(r"epoch 1  train/loss", lines(result.out, "epoch ")[0])
+
+    def test_what_is_left_is_left_of_the_steps_that_are_asked_for(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        known, moments = EpochLines(), iter((0.0, 0.0, 30.0))
+        monkeypatch.setattr(time, "perf_counter", lambda: next(moments))
+        trainer = SimpleNamespace(current_epoch=2, global_step=20, max_steps=50, max_epochs=None, callbacks=[])
+        trainer.world_size, trainer.is_global_zero, trainer.callback_metrics = 1, False, {}
+        module = SimpleNamespace(device=torch.device("cpu"), parameters=list)
+        known.on_train_start(trainer, module)  # type: ignore[arg-type]
+        trainer.global_step = 30
+        assert list(known._left(trainer, 3, None)) == [60.0]  # type: ignore[arg-type]
 
     def test_on_a_terminal_there_is_a_bar_instead(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("sys.stdout.isatty", lambda: True)

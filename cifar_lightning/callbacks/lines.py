@@ -1,6 +1,7 @@
 """One plain line an epoch."""
 
 import time
+from collections.abc import Iterator
 
 import lightning.pytorch as L
 import torch
@@ -15,7 +16,7 @@ class EpochLines(L.Callback):
     def __init__(self) -> None:
         self._start = self._epoch_start = self._pause = 0.0  # moments
         self._validating = 0.0  # seconds of this epoch
-        self._first_epoch = self._images = 0
+        self._first_epoch = self._first_step = self._images = 0
         self._speed: float | None = None  # images per second of an epoch whose line is to come
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -23,7 +24,7 @@ class EpochLines(L.Callback):
         processes = f" and {trainer.world_size - 1} more" if trainer.world_size > 1 else ""
         self._print(trainer, f"training {count:,} parameters on {pl_module.device}{processes}")
         self._start = time.perf_counter()
-        self._first_epoch = trainer.current_epoch
+        self._first_epoch, self._first_step = trainer.current_epoch, trainer.global_step
         self._begin()  # a resumed epoch does not start
 
     def _begin(self) -> None:
@@ -69,13 +70,22 @@ class EpochLines(L.Callback):
         shown = ("train/loss", "val/loss", "val/accuracy") if self._validating else ("train/loss",)
         words += [f"{name} {float(metrics[name]):.4f}" for name in shown if name in metrics]
         words.append(f"{self._speed:,.0f} images/s")
-        if last:
-            each = (time.perf_counter() - self._start) / (done - self._first_epoch)
-            limits = [timer.time_remaining() for timer in trainer.callbacks if isinstance(timer, Timer)]  # type: ignore[attr-defined]
-            left = min([each * (last - done), *(limit for limit in limits if limit is not None)])
-            words.append(f"{_duration(max(left, 0))} left")
+        if left := list(self._left(trainer, done, last)):
+            words.append(f"{_duration(max(min(left), 0))} left")
         self._print(trainer, "  ".join(words))
         self._speed = None
+
+    def _left(self, trainer: L.Trainer, done: int, last: int | None) -> Iterator[float]:
+        """Seconds until each of the ends that the run has, whichever comes first."""
+        passed = time.perf_counter() - self._start
+        if last:
+            yield passed / (done - self._first_epoch) * (last - done)
+        if trainer.max_steps > 0:
+            steps = trainer.global_step - self._first_step
+            yield passed / max(steps, 1) * (trainer.max_steps - trainer.global_step)
+        for timer in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(timer, Timer) and (seconds := timer.time_remaining()) is not None:
+                yield seconds
 
     def _print(self, trainer: L.Trainer, line: str) -> None:
         if trainer.is_global_zero:

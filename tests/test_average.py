@@ -165,7 +165,9 @@ def test_a_run_that_goes_on_at_the_end_of_an_epoch_keeps_what_it_has_averaged() 
 def test_what_is_kept_before_it_begins_are_the_weights(run: Run) -> None:
     """With the statistics of the training images, which came after the average was made."""
     late = ("--trainer.callbacks+", "EMA", "--trainer.callbacks.from_epoch", 100)
-    assert run("fit", *FAST, "--experiment", "late", *late).code == 0
+    result = run("fit", *FAST, "--experiment", "late", *late)
+    assert result.code == 0
+    assert "EMA.from_epoch is 100, and the run ends after 3 epochs: nothing will be averaged" in result.out
     assert run("fit", *FAST, "--experiment", "plain").code == 0
     plain = state("plain")
     assert all(torch.equal(value, plain[name]) for name, value in state("late").items())

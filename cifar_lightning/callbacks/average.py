@@ -47,6 +47,13 @@ class Average(WeightAveraging, ABC):
         if self._average_model is not None:
             self._average_model.n_averaged = torch.tensor(0)  # where asking for it makes nobody wait
 
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.is_global_zero and 0 < (trainer.max_epochs or 0) <= self.from_epoch:
+            print(
+                f"{type(self).__name__}.from_epoch is {self.from_epoch}, and the run ends after {trainer.max_epochs} "
+                "epochs: nothing will be averaged"
+            )
+
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:

@@ -25,7 +25,8 @@ class Digits(ImageData):
 
     def load(self, part: Part) -> Images:
         scans, labels = load_digits(return_X_y=True)  # grey levels 0..16
-        grey = np.rint(scans.reshape(-1, 8, 8, 1) * (255 / 16)).astype(np.uint8)
-        pixels = np.stack([resize(np.repeat(scan, 3, axis=2), 32) for scan in grey])
+        grey = np.rint(scans.reshape(-1, 3, 8, 8) * (255 / 16)).astype(np.uint8)
+        threes = np.stack([resize(three, 32) for three in np.moveaxis(grey, 1, -1)])  # each a channel of one picture
+        pixels = np.repeat(np.moveaxis(threes, -1, 1).reshape(-1, 32, 32, 1), 3, axis=3)
         names = [str(index) for index in range(len(pixels))]
         return Images(pixels, labels.astype(np.int64), names)

@@ -153,7 +153,7 @@ class ImageFolder(ImageData):
         size = sum(math.prod(self.images(part).pixels.shape) for part in parts) / 1e9
         processes = self.trainer.num_devices
         most = free(device, processes) / 4e9 if self.memory == "auto" else self.memory
-        if size > most:
+        if size > most and self.trainer.is_global_zero:
             print(
                 f"{size:.3g} GB of images are more than data.memory, {most:.3g} GB: they are read from "
                 f"{self.cache_dir} while they are needed",

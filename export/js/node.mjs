@@ -30,7 +30,7 @@ async function main(args) {
   }
   const [model, ...photos] = positionals;
   const topK = Number(values["top-k"]);
-  if (!(Number.isInteger(topK) && topK >= 1)) {
+  if (!/^\d+$/.test(values["top-k"]) || topK < 1) {
     throw new InputError(`--top-k: '${values["top-k"]}' is not a whole number from 1 up`);
   }
   if (!model || !(photos.length || values.verify)) throw new InputError(`name a model and pictures: ${USAGE}`);

@@ -46,7 +46,7 @@ def capture(model: nn.Module, size: int, opset: int, name: str) -> ONNXProgram:
         if isinstance(part, Watched):
             part.keep_watching()
     try:
-        # Of other kernels attention lies otherwise in memory than what the exporter puts in its place.
+        # Other attention kernels lay their output out unlike what the exporter puts in their place.
         with sdpa_kernel(SDPBackend.MATH), _silent():
             program = torch.onnx.export(
                 model,

@@ -119,7 +119,7 @@ def _classes_first(words: Sequence[str]) -> list[str]:
 def _unfinished(settings: dict[str, Any], bare: bool) -> Path | None:
     """The run that `fit --ckpt_path last` goes on with, or None where a new one begins; says which.
 
-    Where one has ended, a bare command, of which a new run would be the default whatever that was, is refused.
+    Where one has ended, a bare command, without settings, is refused: it would begin a run with the defaults.
     """
     root, experiment = runs.root(settings.get("trainer.default_root_dir")), settings["experiment"]
     runs.check_name(experiment)

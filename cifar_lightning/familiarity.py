@@ -176,7 +176,7 @@ def values(score: Familiarity, logits: Scores, contrasts: Scores) -> Scores:
 
 
 def held_out(score: Familiarity, logits: Scores, contrasts: Scores) -> Scores:
-    """The same of the pictures that it was learnt from: a fifth of them at a time, learnt from the others."""
+    """`values` of the pictures that the score was learnt from: each fifth by a score learnt from the others."""
     if not isinstance(score, Contrasts):
         return values(score, logits, contrasts)
     folds = np.arange(len(contrasts)) % 5

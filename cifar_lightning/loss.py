@@ -15,16 +15,16 @@ Rule = Literal["inverse", "effective"]
 class CrossEntropy(nn.CrossEntropyLoss):
     """torch's cross-entropy, with class weights that a YAML file can hold, or that the training set decides.
 
-    An image counts as much as its class weighs, and the mean is over these weights. torch gives the same without
-    `label_smoothing`; with it, it weighs what is smoothed onto each class by that class, so that where weights differ a
-    hundredfold the smoothing alone is learnt.
+    An image counts as much as its class weighs, and the mean is over these weights. So does torch without
+    `label_smoothing`; with it, torch weighs the share smoothed onto each class by that class's weight: where weights
+    differ a hundredfold, only the smoothing is learnt.
 
     Args:
         label_smoothing: share of the target spread over all classes, 0 to 1.
         class_weights: one for each class, in the order of the class names; or a rule, which gives weights of mean 1:
             `inverse` to the number of its images, or to their `effective` number `(1 - b^n) / (1 - b)` with
-            `b = 0.9999` (Cui et al. 2019, https://arxiv.org/abs/1901.05555). They count in training only: of pictures
-            in the order of their classes, as validation has them, those of a batch would be divided out again.
+            `b = 0.9999` (Cui et al. 2019, https://arxiv.org/abs/1901.05555). They count in training only: validation
+            has pictures in the order of their classes, and in a batch of one class weights cancel out.
     """
 
     weight: Tensor | None

@@ -38,7 +38,7 @@ class ParityError(Exception):
 class Report:
     """What the gate measured, over `count` pictures: largest differences between the file and torch.
 
-    That of a smaller variant is beside the variant's net alone, and says what was lost and won.
+    A smaller variant is compared with its own net; `variant` says what was lost and won.
     """
 
     count: int

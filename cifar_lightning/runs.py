@@ -43,7 +43,7 @@ class Run:
 
         Args:
             steps: of the checkpoint that the run goes on from.
-            validated: whether what is measured after the last of them has been; otherwise it will be again.
+            validated: whether the validation after the last of these steps has ended; otherwise it runs again.
             ended: the row of the epoch that has ended there. It is written after the checkpoint, and may be missing.
         """
         path, rows = self.folder / "metrics.csv", list[dict[str, str]]()

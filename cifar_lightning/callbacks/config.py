@@ -13,7 +13,7 @@ from cifar_lightning.files import write_whole
 class RunConfig(SaveConfigCallback):
     """config.yaml of a run, with the commands that made it, and without the checkpoint that it started from.
 
-    That of a run that goes on takes its place with the first new checkpoint: settings that do not work do not.
+    In a run that goes on it is replaced with the first new checkpoint: settings that fail never replace it.
 
     Args:
         command: what is done.

@@ -19,9 +19,9 @@ _THREADS, _WAITING = 2, 4  # batches that are read from disk at once, and that a
 class Batches:
     """Batches of a set that lies in memory, on the device where it lies, or of one on disk, as the same batches.
 
-    Order and seeds are functions of (seed, epoch) alone. Of several processes each has its share of every batch: the
-    shares are disjoint, and together they are what one process alone would have with batches of their size together,
-    but for where the last one begins.
+    The order depends on (seed, epoch) alone, and the seed of a batch on these, its number and the rank. Each process
+    has a share of every batch, disjoint from the others': together they are the batch that one process alone would
+    have, with as many images, but for where the last one begins.
 
     Args:
         images: uint8 `(N, H, W, 3)`.

@@ -88,7 +88,7 @@ class Store:
         self._pixels, self._index = folder / "pixels", folder / "index.npz"
 
     def find(self, keys: Sequence[str], unread: Mapping[str, str] = MappingProxyType({})) -> Decoded | None:
-        """The pictures with these keys, or None where any is missing but those that `add` could not read, or all."""
+        """The pictures with these keys; None where it is empty, or lacks one that is not in `unread`."""
         index = self._load()
         rows = {key: row for row, key in enumerate(index.keys.tolist())}
         places = np.array([rows.get(key.encode(), -1) for key in keys], np.int64)

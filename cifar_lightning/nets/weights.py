@@ -83,7 +83,7 @@ def take(net: nn.Module, weights: Mapping[str, Tensor], source: str, skip: Colle
         body = [name for name in own if layer[name] != layer[[*own][-1]]]
         if all(renamed[name].shape == own[name].shape for name in body):
             weights = renamed
-    # What fits of a layer is nothing without the rest: a bias, or that its weights have been computed.
+    # A layer is taken whole or not at all: a bias, or the flag `fitted`, is wrong without its weights.
     unfit = {layer[name] for name in own if name not in weights or weights[name].shape != own[name].shape}
     left = [name for name in own if layer[name] in unfit or layer[name] in skip]
     taken = own.keys() - set(left)

@@ -36,11 +36,11 @@ class Classifier:
         model: path of a model.onnx that holds a contract, or its bytes.
         providers: onnxruntime execution providers in order of preference, or one, `"cuda"` or
             `"CUDAExecutionProvider"`; by default the CPU.
-        threads: how many threads the net may use; by default as many as the CPUs this process may run on.
+        threads: of the net; by default one for each CPU that this process or its container may use.
         untrusted: try the file first in a process of its own that may take little memory and time.
 
     Raises:
-        ContractError: the file holds no contract, one of an unknown format, or is damaged; or it does not stand trial.
+        ContractError: the file holds no contract, one of an unknown format, or is damaged; or its trial fails.
         ProviderError: a provider that was asked for is not active.
         InputError: `model` is neither path nor bytes, or no session has so many threads.
     """

@@ -24,7 +24,7 @@ class Replay:
     Attributes:
         golden: the sample.
         label: what it gets here.
-        difference: the largest of its probabilities.
+        difference: the largest of its probabilities from those in the file.
         stage: where this machine differs: decode, resize, net or probabilities; empty where it does not.
     """
 

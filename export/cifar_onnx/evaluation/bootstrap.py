@@ -22,8 +22,8 @@ from cifar_onnx.evaluation.outcome import Booleans, Floats, Integers, Outcome
 _SMALLEST = np.finfo(np.float64).eps  # probabilities below it count as it: scikit-learn's log_loss
 _CHUNK = 4_000_000  # draws in double precision at once
 Z = float(norm.ppf(0.975))  # of 95 % intervals
-# Metrics of what is right and wrong, for which one must know more than how many pictures there are: means over classes,
-# as all whose names end with macro, and those that take off what chance gives; and others, of probabilities.
+# Metrics whose uncertainty does not follow from the number of pictures alone: means over classes (as are all that end
+# with macro), those corrected for chance, and losses of probabilities.
 _OF_CLASSES = ("balanced_accuracy", "roc_auc", "average_precision")
 _BEYOND_CHANCE = ("matthews_correlation", "cohen_kappa")
 _LOSSES = ("negative_log_likelihood", "brier_score", "expected_calibration_error")
@@ -128,9 +128,9 @@ class Bootstrap:
         return {name: each if name in _LOSSES else _widened(each, self._pictures(name)) for name, each in found.items()}
 
     def _pictures(self, name: str) -> float:
-        """Of how many pictures, all of them right, a metric would be as uncertain if it were the share that is right.
+        """The number of pictures of which, if all are right, accuracy is as uncertain as this metric is.
 
-        It hangs on the rarest class if each of its classes counts for as much.
+        Where all classes count alike, the rarest one decides.
         """
         support = np.unique(self.outcome.labels, return_counts=True)[1]
         if name.endswith("_macro") or name in _OF_CLASSES:

@@ -73,9 +73,9 @@ def expected_calibration_error(confidences: Floats, correct: Booleans) -> float:
 def calibration_interval(confidences: Floats, correct: Booleans) -> tuple[float, float]:
     """95 % interval of the expected calibration error, by inverting a test, of confidences `(N,)` and hits `(N,)`.
 
-    Chance makes gaps between confidence and accuracy where there are none, and few mistakes hide them. Accuracies of
-    the bins are supposed whose gaps are 0 to 2 times those found, and others that lie above or below those found. They
-    are possible where the error that was found is among 95 % of those of pictures that are right as often (Bröcker and
+    Chance makes gaps between confidence and accuracy where there are none, and few mistakes hide them. So accuracies of
+    the bins are supposed, with 0 to 2 times the gaps found, or all shifted up or down. They are possible where the
+    error found lies in the middle 95 % of the errors of pictures drawn at random with these accuracies (Bröcker and
     Smith 2007, https://doi.org/10.1175/WAF993.1, who suppose that there are no gaps).
     """
     known = calibration(confidences, correct)

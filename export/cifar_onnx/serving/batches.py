@@ -16,8 +16,8 @@ class Batches(Generic[Task, Result]):
     A thread that waits and a loop that is woken for each task would cost more than small tasks do.
 
     Args:
-        work: of a batch; a result that is an exception is raised where its task waits. Work that takes long may end
-            after the first task or more: the others come again, but for those whose client has gone meanwhile.
+        work: of a batch; a result that is an exception is raised where its task waits. It may stop early and return
+            the first results only, one at least: the other tasks come again, unless their client has gone.
         threads: how many work at a time.
         largest: tasks in a batch at most.
         wait: seconds to wait for others when a task comes while a thread is free.

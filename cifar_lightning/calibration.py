@@ -52,6 +52,7 @@ class Calibration:
         unknown: which pictures the model does not know.
         score: by what familiarity.
         rejections: what it makes of pictures of several kinds that show none of its classes.
+        gains: `(images,)`, how much more familiar each is for the score having been learnt from it.
     """
 
     images: int
@@ -62,6 +63,7 @@ class Calibration:
     unknown: Unknown
     score: Familiarity
     rejections: tuple[Rejection, ...]
+    gains: Scores
 
     def __str__(self) -> str:
         before, after = (100 * each.expected_calibration_error for each in (self.before, self.after))
@@ -91,9 +93,10 @@ class Calibration:
     ) -> "Calibration":
         """The same of a variant of the net, which gives logits and familiarities of uint8 `(N, S, S, 3)`."""
         logits, familiarity = run(known.pixels)
+        familiarity = familiarity - self.gains
         others = {kind: run(each)[1] for kind, each in _outliers(known, classes).items()}
         sets = self.sets
-        return _calibration(self.score, logits, familiarity, known.labels, others, sets.alpha, sets.method)
+        return _calibration(self.score, logits, familiarity, self.gains, known.labels, others, sets.alpha, sets.method)
 
     def entries(self) -> dict[str, Any]:
         """What the contract holds of it."""
@@ -129,8 +132,9 @@ def calibrate(
     choices = []
     for score in candidates(contrasts):
         own = held_out(score, logits, contrasts)
+        gains = values(score, logits, contrasts) - own
         others = {kind: values(score, *each) for kind, each in strange.items()}
-        choices.append(_calibration(score, logits, own, known.labels, others, alpha, method))
+        choices.append(_calibration(score, logits, own, gains, known.labels, others, alpha, method))
     return max(choices, key=lambda choice: float(np.mean([each.auroc for each in choice.rejections])))
 
 
@@ -138,6 +142,7 @@ def _calibration(
     score: Familiarity,
     logits: Scores,
     familiarity: Scores,
+    gains: Scores,
     labels: Labels,
     others: Mapping[str, Scores],
     alpha: float,
@@ -156,6 +161,7 @@ def _calibration(
         unknown=unknown,
         score=score,
         rejections=rejections(unknown, familiarity, others),
+        gains=gains,
     )
 
 

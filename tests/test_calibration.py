@@ -15,6 +15,7 @@ from cifar_lightning.calibration import calibrate, conformal_threshold, fit_temp
 from cifar_lightning.data.images import Images
 from cifar_lightning.familiarity import Contrasts, Energy, MaxLogit, Scored, Watched, candidates, held_out, values
 from cifar_lightning.nets import CNN, Pixels, SpeedNet
+from cifar_lightning.parity import by_torch
 from cifar_onnx import Classifier, InputError
 from cifar_onnx.evaluation.metrics import expected_calibration_error
 from cifar_onnx.uncertainty import PredictionSets, nonconformity
@@ -27,6 +28,21 @@ def answers(count: int, sureness: float, seed: int) -> tuple[np.ndarray, np.ndar
     logits = generator.normal(size=(count, 10)) * 2
     labels = (logits + generator.gumbel(size=logits.shape)).argmax(axis=1)  # drawn by their softmax
     return (sureness * logits).astype(np.float32), labels
+
+
+def test_a_variant_that_answers_alike_knows_the_same_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whose familiarities are of a score that was learnt from the pictures themselves."""
+    monkeypatch.setattr("cifar_lightning.calibration.candidates", lambda contrasts: candidates(contrasts)[-1:])
+    torch.manual_seed(0)
+    net = nn.Sequential(Pixels(), CNN(3, widths=(8, 8), hidden=8)).eval()
+    generator = np.random.default_rng(0)
+    pixels = generator.integers(0, 256, (80, 32, 32, 3), dtype=np.uint8)
+    known, classes = Images(pixels, generator.integers(0, 3, 80), [""] * 80), ["a", "b", "c"]
+    calibration = calibrate(net, known, classes)
+    assert calibration.unknown.score == "contrasts"
+    again = calibration.again(by_torch(Scored(net, calibration.score)), known, classes)
+    assert again.unknown.threshold == pytest.approx(calibration.unknown.threshold, rel=1e-5)
+    assert [each.rejected for each in again.rejections] == [each.rejected for each in calibration.rejections]
 
 
 class TestTemperature:

@@ -1,6 +1,8 @@
 """Averaged weights: stochastic weight averaging (SWA), and an exponential moving average (EMA)."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from itertools import chain
 from typing import Any
 
 import lightning.pytorch as L
@@ -27,6 +29,7 @@ class Average(WeightAveraging, ABC):
             raise InputError(f"{type(self).__name__}.from_epoch is {from_epoch}: it must be at least 0")
         self.from_epoch = from_epoch
         self._counts = False
+        self._trained: list[Tensor] = []  # while the average is in its place
 
     @abstractmethod
     def share(self, count: int) -> float:
@@ -60,12 +63,27 @@ class Average(WeightAveraging, ABC):
         self._counts = trainer.current_epoch >= self.from_epoch
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
+    def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Put the average in the place of the weights; Lightning swaps them, and each is rounded as the other is."""
+        if self._average_model is not None:
+            self._trained = [each.clone() for each in _state(pl_module)]
+            self._copy_average_to_current(pl_module)
+
+    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        for each, trained in zip(_state(pl_module), self._trained, strict=False):
+            each.copy_(trained)
+        self._trained = []
+
     def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:
         if epoch_idx is not None:  # a run that goes on at the end of an epoch has seen no batch of it
             self._counts = epoch_idx >= self.from_epoch
         if not self._counts and self._average_model is not None:
             self._average_model.n_averaged.zero_()  # what is averaged next is copied
         return step_idx is not None
+
+
+def _state(model: L.LightningModule) -> Iterator[Tensor]:
+    return (each.detach() for each in chain(model.parameters(), model.buffers()))
 
 
 class SWA(Average):

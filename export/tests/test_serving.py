@@ -98,6 +98,7 @@ class TestPredict:
             (b"--b\r\na: b\r\n\r\n1\r\n--b--\r\n", "multipart/form-data; boundary=b", 400, "no file in the field"),
             (b"--b\r\n\r\n\r\n" * 1001 + b"--b--\r\n", "multipart/form-data; boundary=b", 400, "than 1,000 parts"),
             (b"--b\r\n\r\n" + b"\r\n--bc" * 1000 + b"\r\n--b--", "multipart/form-data; boundary=b", 400, "1,000 parts"),
+            (b"--b\r\n\r\nx\r\n--b" + b" " * 100, "multipart/form-data; boundary=b", 400, "hundred blanks"),
             (b"no form", "multipart/form-data; boundary=b", 400, "cannot be read"),
             (b"no form", "multipart/form-data", 400, "boundary"),
         ],

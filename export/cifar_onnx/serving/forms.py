@@ -3,6 +3,8 @@
 By python-multipart's parser itself: Starlette's way to it, with a file for each part, takes longer than a small net.
 """
 
+import re
+
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
@@ -49,9 +51,11 @@ def files(body: bytes, kind: str, field: str) -> list[tuple[str, bytes]]:
     boundary = parse_options_header(kind)[1].get(b"boundary", b"")
     if not boundary:
         raise RequestError(400, "the form's content type names no boundary")
-    # Beforehand: the parser stops at all that begin like one, and a form full of them would hold everybody up.
+    # Beforehand: the parser stops at all that begin like one, and at each blank behind; many would hold everybody up.
     if body.count(b"\r\n--" + boundary) > FILES:
         raise RequestError(400, f"the form has more than {FILES:,} parts")
+    if re.search(rb"--%b[ \t]{100}" % re.escape(boundary), body):
+        raise RequestError(400, "the form has a hundred blanks behind a boundary")
     try:
         MultipartParser(
             boundary,

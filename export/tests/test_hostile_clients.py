@@ -158,6 +158,12 @@ def test_malformed_requests_break_nothing(server: Server) -> None:
     assert server.files <= files + 2
 
 
+def test_nonsense_behind_a_request_is_not_what_that_is_answered_by(server: Server) -> None:
+    with server.connect() as connection:
+        connection.sendall(raw(GOLDEN[0].encoded) + b"NONSENSE\r\n\r\n")
+        assert read_all(connection).startswith(b"HTTP/1.1 200 OK")  # and closes
+
+
 def test_slow_clients_are_cut_off_while_others_are_served(server: Server) -> None:
     """30 that say nothing, 30 with half their headers, 30 with half their body, and 5 that take no answer.
 

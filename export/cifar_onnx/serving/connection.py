@@ -109,7 +109,11 @@ class DeadlineProtocol(HttpToolsProtocol):
 
     def _refuse(self, status: int, reason: str, sentence: str) -> None:
         self._done()
-        if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
+        cycle = self.cycle
+        if cycle is not None and not cycle.more_body and not cycle.response_complete and not self.pipeline:
+            cycle.keep_alive = False  # of a whole request before this one, which is answered first
+            return
+        if not self.pipeline and (cycle is None or cycle.response_complete or not cycle.response_started):
             body = f'{{"error": "{sentence}"}}'
             head = f"HTTP/1.1 {status} {reason}\r\ncontent-type: application/json\r\nconnection: close\r\n"
             self.transport.write(f"{head}content-length: {len(body)}\r\n\r\n{body}".encode())

@@ -16,6 +16,7 @@ from cifar_lightning import runs
 from cifar_lightning.attacks import under_attacks
 from cifar_lightning.calibration import calibrate
 from cifar_lightning.data import ImageData
+from cifar_lightning.data.images import Images
 from cifar_lightning.familiarity import Scored, values
 from cifar_lightning.module import Classifier
 from cifar_onnx import InputError
@@ -59,11 +60,7 @@ def evaluate(
     judged, net = images.take(indices), nn.Sequential(model.pixels, model.net)
     net.to(device).eval()
     known, scored, score = None, None, None
-    try:
-        validation = datamodule.images("val")
-    except InputError:
-        print("not calibrated, and nothing is unknown to it: the data has no pictures for validation")
-    else:
+    if validation := _validation(datamodule, ckpt_path):
         with trainer.precision_plugin.forward_context():
             known = calibrate(net, validation, model.classes)  # as export does
         score = values(known.score, answers, contrasts)
@@ -104,3 +101,18 @@ def evaluate(
     title = str(runs.folder_of(ckpt_path))
     doubts = reliability(outcome, known.temperature, known.sets, known.unknown, run) if known else None
     return Evaluation(title, facts, bootstrap, slicings(bootstrap, properties), harder, doubts), run
+
+
+def _validation(datamodule: ImageData, ckpt_path: str) -> Images | None:
+    """The run's own pictures to calibrate by; None, which is said, where the data has none of them."""
+    try:
+        validation = datamodule.images("val")
+        others = datamodule.elsewhere and runs.learnt_others(ckpt_path, datamodule.images("train").digest)
+    except InputError:
+        reason = "the data has no pictures for validation"
+    else:
+        if not others:
+            return validation
+        reason = "these are not the run's pictures (python -m cifar_onnx evaluate judges an exported file as it is)"
+    print(f"not calibrated, and nothing is unknown to it: {reason}")
+    return None

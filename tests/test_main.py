@@ -758,6 +758,15 @@ class TestFromACheckpoint:
         assert result.code == 0
         assert "not calibrated, and nothing is unknown to it" in result.out
 
+    def test_a_checkpoint_is_calibrated_by_its_own_photos_only(self, run: Run, photos: Path) -> None:
+        assert run("fit", *BRIEF, "--data", "ImageFolder", "--data.root", photos).code == 0
+        words = ("test", "--ckpt_path", "runs/cnn/version_0/checkpoints/best.ckpt", "--resamples", 2, "--data.root")
+        shutil.copytree(photos, "moved")
+        assert "not calibrated" not in run(*words, "moved").out
+        shutil.copytree(photos, "others")
+        Path("others/train/red/00.jpg").unlink()
+        assert "these are not the run's pictures (python -m cifar_onnx evaluate judges" in run(*words, "others").out
+
     def test_checkpoints_hold_nothing_but_tensors_and_plain_values(self, checkpoint: Path) -> None:
         for name in ("best.ckpt", "last.ckpt"):
             kept = torch.load(checkpoint.with_name(name), weights_only=True)

@@ -59,7 +59,8 @@ class TestInitFrom:
         assert result.code == 0, result.err
         assert "10 of 10 tensors taken over\n" in result.err
         assert "held out now" not in result.out
-        result = run("fit", *BRIEF, "--model.init_from", checkpoint, "--data.val_fraction", 0.2)
+        finder = ("--trainer.callbacks+", "LearningRateFinder", "--trainer.callbacks.num_training_steps", 3)
+        result = run("fit", *BRIEF, "--model.init_from", checkpoint, "--data.val_fraction", 0.2, *finder)
         assert f"are not those that {checkpoint} has learnt from: it may know some of those" in result.out
         assert equal(state(), state(checkpoint)) == state(checkpoint).keys()
 

@@ -74,7 +74,7 @@ class Record(L.Callback):
 
 def _learnt_from(trainer: L.Trainer, pl_module: L.LightningModule) -> Iterator[str]:
     """The checkpoint that a run goes on from, or those whose weights or answers it begins with."""
-    if trainer.ckpt_path:
+    if pl_module.resumed:  # Lightning's finders leave a path of their own behind
         yield str(trainer.ckpt_path)
         return
     yield from filter(None, (pl_module.hparams.get("init_from"), getattr(pl_module.loss, "teacher", None)))

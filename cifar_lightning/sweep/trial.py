@@ -46,7 +46,8 @@ class Watch(L.Callback):
         folder = Path(str(trainer.log_dir))
         self.trial.set_user_attr("run", str(folder))
         self.trial.set_user_attr("config", (folder / "config.yaml").read_text(encoding="utf-8"))
-        self.trial.set_user_attr("started_from", trainer.ckpt_path)
+        started_from = trainer.ckpt_path if pl_module.resumed else None  # the latter after Lightning's finders, too
+        self.trial.set_user_attr("started_from", started_from)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.sanity_checking:

@@ -166,7 +166,8 @@ class Classifier(Measured):
         # batch's own seed.
         _seed(batch.seed + 1, self.device)
         loss, logits = self._judged(self(batch.images), batch, "train")
-        self._watch.see(self.trainer, loss, batch.indices, logits)
+        if not self.searching:  # for a learning rate, up to those that are too high
+            self._watch.see(self.trainer, loss, batch.indices, logits)
         return loss * batch.weight if self.trainer.world_size > 1 else loss
 
     def _eager(self) -> AbstractContextManager[None]:

@@ -118,11 +118,15 @@ class Optimized(L.LightningModule):
 
     Args:
         recipe: of its optimizer and schedule.
+
+    Attributes:
+        searching: whether these steps are those of Lightning's learning-rate finder.
     """
 
     def __init__(self, recipe: Recipe) -> None:
         super().__init__()
         self.recipe = recipe
+        self.searching = False
         self._found_lr: float | None = None
 
     @property
@@ -181,7 +185,8 @@ class Optimized(L.LightningModule):
             InputError: more steps are asked for than the schedule has, which a checkpoint may have brought back.
         """
         schedule = self.lr_schedulers()
-        if isinstance(schedule, _SEARCHING):
+        self.searching = isinstance(schedule, _SEARCHING)
+        if self.searching:
             self._keep_proportions()
             return
         if self.recipe.scheduler is None or not self.trainer.global_step:

@@ -56,6 +56,14 @@ def test_the_search_for_a_learning_rate_begins_low_and_keeps_groups_in_proportio
     assert all(rates == pytest.approx([rates[0] * share for share in shares]) for rates in search)
 
 
+def test_rates_that_are_too_high_may_be_tried(run: Run) -> None:
+    finder = {"max_lr": 1e30, "num_training_steps": 13, "early_stop_threshold": "null"}
+    words = [word for name, value in finder.items() for word in (f"--trainer.callbacks.{name}", value)]
+    few = ("--trainer.limit_train_batches", 13, "--trainer.max_epochs", 1)
+    result = run("fit", *SMALL, *few, "--model.optimizer", "SGD", "--trainer.callbacks+", "LearningRateFinder", *words)
+    assert result.code == 0, result.err
+
+
 def test_a_schedule_of_the_whole_training_is_that_of_the_batches_that_were_found() -> None:
     model = Watched(CLASSES, CNN(10, (4, 4), 8), partial(SGD, lr=0.1), partial(OneCycleLR, max_lr=0.1))
     finder = BatchSizeFinder(init_val=256, max_trials=2, steps_per_trial=1)

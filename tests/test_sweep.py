@@ -25,7 +25,7 @@ from cifar_lightning.data import ImageData
 from cifar_lightning.leaderboard.differences import short
 from cifar_lightning.sweep.plan import read
 from cifar_lightning.sweep.space import Choice, Range
-from cifar_lightning.sweep.study import Sampler, _storage, counted
+from cifar_lightning.sweep.study import Process, Sampler, _storage, counted
 from tests.conftest import BRIEF, Child, Run, Start
 
 SHIPPED = sorted((Path(__file__).parent.parent / "configs" / "sweeps").glob("*.yaml"))
@@ -380,6 +380,11 @@ class TestGoingOn:
         assert first.trials[0].params == {"x": 0.25, "c": "b"}
         assert first.trials[1].params["x"] != 0.25
 
+    def test_what_a_finder_leaves_behind_is_not_where_the_best_begins(self, run: Run) -> None:
+        finder = ("--trainer.callbacks+", "LearningRateFinder", "--trainer.callbacks.num_training_steps", 3)
+        assert run("sweep", "--config", "lr.yaml", "--trials", 1, *finder).code == 0
+        assert yaml.safe_load(Path("runs/sweep-lr/best.yaml").read_text())["ckpt_path"] is None
+
     def test_the_trial_of_a_killed_process_is_tried_again(self, run: Run, start: Start) -> None:
         child = start("sweep", "--config", "lr.yaml", "--trainer.max_epochs", 12)
         journal = Path("runs/sweep-lr/journal.log")
@@ -396,6 +401,20 @@ class TestGoingOn:
         assert (gone.state, again.state) == (TrialState.FAIL, TrialState.COMPLETE)
         assert again.params == lost.params
         assert [row["trial"] for row in table(Path("runs/sweep-lr"))] == ["1"]
+
+    def test_one_of_a_process_in_another_folder_goes_on(self, begun: Path, tmp_path: Path) -> None:
+        """Of the same machine, by a database: its lock is not there."""
+        both, one, other = study(begun), tmp_path / "one", tmp_path / "other"
+        for folder in (one, other):
+            folder.mkdir()
+        trial = both.ask()
+        process = Process(both, one)
+        process.sign(trial)
+        with Process(both, other):
+            assert both.trials[-1].state == TrialState.RUNNING
+        one.rename(tmp_path / "moved")
+        with Process(both, tmp_path / "moved"):
+            assert both.trials[-1].state == TrialState.FAIL
 
     def test_a_trial_that_was_never_signed_counts_as_long_as_it_may_yet_be(
         self, run: Run, begun: Path, monkeypatch: pytest.MonkeyPatch

@@ -97,6 +97,7 @@ class Process:
         self._study.sampler = RandomSampler()  # others may ask to end a loop that does not run
         self._folder = folder
         self._name = uuid.uuid4().hex
+        self._place = f"{platform.node()}:{folder.stat().st_dev}:{folder.stat().st_ino}"  # also where it is moved
         self._lock = FileLock(self._path(self._name))
 
     def __enter__(self) -> "Process":
@@ -113,13 +114,13 @@ class Process:
 
     def sign(self, trial: optuna.Trial) -> None:
         """Take a trial."""
-        trial.set_user_attr("process", [platform.node(), self._name])
+        trial.set_user_attr("process", [self._place, self._name])
 
     def collect(self) -> None:
         """Put the parameters of trials whose process is gone back, to be tried again."""
         for trial in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            host, name = trial.user_attrs.get("process", ("", ""))
-            if self._gone(name) if host == platform.node() else not host and _old(trial):
+            place, name = trial.user_attrs.get("process", ("", ""))
+            if self._gone(name) if place == self._place else not place and _old(trial):
                 with suppress(ValueError, optuna.exceptions.UpdateFinishedTrialError):  # another one has done it
                     self._study.tell(trial.number, state=TrialState.FAIL)
                     again(self._study, trial)

@@ -158,10 +158,12 @@ def test_malformed_requests_break_nothing(server: Server) -> None:
     assert server.files <= files + 2
 
 
-def test_nonsense_behind_a_request_is_not_what_that_is_answered_by(server: Server) -> None:
+@pytest.mark.parametrize("count", [1, 2])
+def test_nonsense_behind_requests_is_not_what_they_are_answered_by(server: Server, count: int) -> None:
     with server.connect() as connection:
-        connection.sendall(raw(GOLDEN[0].encoded) + b"NONSENSE\r\n\r\n")
-        assert read_all(connection).startswith(b"HTTP/1.1 200 OK")  # and closes
+        connection.sendall(raw(GOLDEN[0].encoded) * count + b"NONSENSE\r\n\r\n")
+        said = read_all(connection)  # until it closes
+        assert said.count(b"HTTP/1.1 ") == said.count(b"HTTP/1.1 200 OK") == count
 
 
 def test_slow_clients_are_cut_off_while_others_are_served(server: Server) -> None:

@@ -110,8 +110,8 @@ class DeadlineProtocol(HttpToolsProtocol):
     def _refuse(self, status: int, reason: str, sentence: str) -> None:
         self._done()
         cycle = self.cycle
-        if cycle is not None and not cycle.more_body and not cycle.response_complete and not self.pipeline:
-            cycle.keep_alive = False  # of a whole request before this one, which is answered first
+        if cycle is not None and not cycle.more_body and not cycle.response_complete:
+            cycle.keep_alive = False  # of a whole request, which is answered first, as are those before it
             return
         if not self.pipeline and (cycle is None or cycle.response_complete or not cycle.response_started):
             body = f'{{"error": "{sentence}"}}'

@@ -350,7 +350,10 @@ class TestSignals:
         [
             (signal.SIGINT, 130, *MOMENTS[0]),
             *((signal.SIGTERM, 143, *moment) for moment in MOMENTS[1:3]),
-            *(pytest.param(signal.SIGTERM, 143, *moment, marks=pytest.mark.slow) for moment in MOMENTS[3:]),
+            *(
+                pytest.param(signal.SIGTERM, 143, *moment, marks=pytest.mark.slow)
+                for moment in (MOMENTS[0], *MOMENTS[3:])
+            ),
             *(pytest.param(signal.SIGINT, 130, *moment, marks=pytest.mark.slow) for moment in MOMENTS[1:]),
         ],
     )

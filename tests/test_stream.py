@@ -7,6 +7,7 @@ import time
 from collections import namedtuple
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import BinaryIO
 
 import lightning.pytorch as L
@@ -282,6 +283,13 @@ class TestMemory:
             data.trainer = L.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
             data.setup("fit")
             assert isinstance(data.train_dataloader().images, Rows) is streamed
+
+    def test_the_first_of_several_processes_says_it(self, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        data = ImageFolder(str(photos), memory=0)
+        for first in (True, False):
+            data.trainer = SimpleNamespace(is_global_zero=first, num_devices=2)  # type: ignore[assignment]
+            assert data.streamed(["train"], torch.device("cpu"))
+            assert ("more than data.memory" in capsys.readouterr().err) == first
 
     def test_less_than_none_is_refused(self, photos: Path) -> None:
         with pytest.raises(InputError, match=r"data.memory is -1: it must be a number of GB, or auto"):

@@ -277,7 +277,7 @@ class TestFit:
         known, moments = EpochLines(), iter((0.0, 0.0, 30.0))
         monkeypatch.setattr(time, "perf_counter", lambda: next(moments))
         trainer = SimpleNamespace(current_epoch=2, global_step=20, max_steps=50, max_epochs=None, callbacks=[])
-        trainer.world_size, trainer.is_global_zero, trainer.callback_metrics = 1, False, {}
+        trainer.world_size, trainer.is_global_zero = 1, False
         module = SimpleNamespace(device=torch.device("cpu"), parameters=list)
         known.on_train_start(trainer, module)  # type: ignore[arg-type]
         trainer.global_step = 30

@@ -97,7 +97,8 @@ class Process:
         self._study.sampler = RandomSampler()  # others may ask to end a loop that does not run
         self._folder = folder
         self._name = uuid.uuid4().hex
-        self._place = f"{platform.node()}:{folder.stat().st_dev}:{folder.stat().st_ino}"  # also where it is moved
+        own = folder.stat()
+        self._place = f"{platform.node()}:{own.st_dev}:{own.st_ino}"  # also where it is moved
         self._lock = FileLock(self._path(self._name))
 
     def __enter__(self) -> "Process":

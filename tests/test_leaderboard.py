@@ -83,7 +83,7 @@ def make(tmp_path: Path) -> Make:
 
 
 def entry(folder: Path) -> Entry:
-    return read(folder, Path("runs"))
+    return read(folder.absolute(), Path("runs").absolute())
 
 
 class TestEntry:
@@ -110,6 +110,29 @@ class TestEntry:
         text = (folder / "metrics.csv").read_text().replace("0.5,0.5", "0.5,0.01")
         (folder / "metrics.csv").write_text(text)
         assert (entry(folder).val_accuracy, entry(folder).val_loss) == (0.5, 0.01)
+
+    def test_where_nothing_is_monitored_it_is_the_last(self, make: Make) -> None:
+        folder = make(config=changed(checkpoint={"monitor": None, "mode": "max"}))
+        assert (entry(folder).val_accuracy, entry(folder).best) == (0.8, 2)
+
+    def test_only_epochs_that_may_be_kept_count(self, make: Make) -> None:
+        kept = {"monitor": "val/accuracy", "mode": "max", "every_n_epochs": 2}
+        known = entry(make(accuracies=(0.9, 0.5, 0.8, 0.6), config=changed(checkpoint=kept)))
+        assert (known.val_accuracy, known.best) == (0.6, 3)
+
+    def test_of_equally_accurate_epochs_the_dot_is_on_the_one_of_the_least_loss(self, make: Make) -> None:
+        folder = make(accuracies=(0.9, 0.5, 0.9))
+        metrics = folder / "metrics.csv"
+        metrics.write_text(metrics.read_text().replace("2,11,,0.9,", "2,11,,0.9,-"))
+        assert entry(folder).best == 2
+
+    def test_names_are_those_that_people_see_also_through_links(self, make: Make) -> None:
+        make("old/version_0")
+        (runs_ := Path("runs")).rename("big")
+        runs_.mkdir()
+        Path("runs/new").symlink_to(Path("big/old").resolve())
+        (folder,) = find(runs_)
+        assert read(folder, runs_).run == "new/version_0"
 
     def test_an_older_run_without_the_facts_has_empty_cells(self, make: Make) -> None:
         folder = make()
@@ -349,7 +372,7 @@ class TestTable:
             (("--sort", "val_acuracy"), "there is no column 'val_acuracy': did you mean 'val_accuracy'?"),
             (("--sor", "run"), "unrecognized arguments"),
             (("--csv", "--html", "x"), "not allowed with argument"),
-            (("--html", "runs"), "runs cannot be saved (Is a directory"),
+            (("--html", "x.ckpt"), "output is x.ckpt, as checkpoints are called"),
         ],
     )
     def test_mistakes(self, run: Run, make: Make, words: tuple[str, ...], sentence: str) -> None:
@@ -391,6 +414,8 @@ def test_the_page_marks_the_best_and_draws_every_run(run: Run, make: Make) -> No
     make("a/version_2", ())
     result = run("runs", "--html", "runs.html")
     assert (result.code, result.out) == (0, "wrote runs.html\n")
+    assert run("runs", "--html", ".").out == "wrote runs.html\n"
+    assert run("runs", "--html", "runs").out == "wrote runs/runs.html\n"
     text = Path("runs.html").read_text()
     page = Page()
     page.feed(text)

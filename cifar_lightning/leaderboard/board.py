@@ -9,7 +9,7 @@ from typing import Any
 from cifar_lightning.leaderboard.differences import Differences
 from cifar_lightning.leaderboard.entry import Entry
 
-NAMES = [each.name for each in fields(Entry) if each.name not in ("curve", "settings", "damaged")]
+NAMES = [each.name for each in fields(Entry) if each.name not in ("curve", "best", "settings", "damaged")]
 _HIGHEST_FIRST = ("epochs", "val_accuracy", "test_accuracy")
 
 

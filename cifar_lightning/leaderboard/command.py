@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from cifar_lightning.files import write_whole
+from cifar_lightning.files import target, write_whole
 from cifar_lightning.leaderboard import table
 from cifar_lightning.leaderboard.board import NAMES, Board, ranked
 from cifar_lightning.leaderboard.entry import find, read
@@ -53,11 +53,12 @@ def _shown(options: argparse.Namespace) -> str:
     board = Board(ranked(entries, options.sort))
     if options.csv:
         return table.comma_separated(board)
-    if options.html:
+    if options.html is not None:
         from cifar_lightning.leaderboard.page import page  # jinja2 is for nobody else
 
-        write_whole(options.html, page(board, str(place)).encode(errors="backslashreplace"))
-        return f"wrote {options.html}\n"
+        file = target(options.html, Path("runs.html"))
+        write_whole(file, page(board, str(place)).encode(errors="backslashreplace"))
+        return f"wrote {file}\n"
     return table.text(board, Console(highlight=False))
 
 
@@ -84,7 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     form.add_argument(
         "--csv", action="store_true", help="comma-separated values, with a column for each key that differs"
     )
-    form.add_argument("--html", type=Path, metavar="FILE", help="write a page with drawings instead")
+    form.add_argument("--html", metavar="FILE", help="write a page with drawings instead")
     return parser
 
 

@@ -39,6 +39,7 @@ class Entry:
         onnx_mb: size of model.onnx.
         seed: of everything.
         curve: the validation accuracies one after the other.
+        best: place in the curve of the epoch that best.ckpt is of.
         settings: its config.
         damaged: files that are there and cannot be read.
     """
@@ -59,6 +60,7 @@ class Entry:
     onnx_mb: float | None = None
     seed: int | None = None
     curve: Sequence[float] = ()
+    best: int | None = None
     settings: Mapping[str, str] = field(default_factory=dict)
     damaged: Sequence[Path] = ()
 
@@ -103,14 +105,17 @@ def read(folder: Path, place: Path) -> Entry:
     if not measured.get("whole", True):
         damaged.append(folder / "metrics.csv")
     rows: Sequence[Row] = measured.get("rows", ())
-    best = _best(rows, str(_at(config, "checkpoint", "monitor")), _at(config, "checkpoint", "mode") == "min")
+    validated = [row for row in rows if "val/accuracy" in row]
+    kept = _at(config, "checkpoint")
+    place_of_best = _best(validated, kept if isinstance(kept, Mapping) else {})
+    best = {} if place_of_best is None else validated[place_of_best]
     accuracy = best.get("val/accuracy")
     low, high = wilson(accuracy, _count(facts.get("validation_images")))
     test, test_low, test_high = (_number(_at(tested, "metrics", "accuracy", key)) for key in ("value", "low", "high"))
     done = [row["epoch"] for row in rows if "train/loss" in row and "epoch" in row]
-    parts = folder.resolve().parts
+    parts = folder.relative_to(place).parts
     return Entry(
-        run="/".join(parts[min(len(place.resolve().parts), len(parts) - 2) :]),
+        run="/".join(parts if len(parts) > 1 else folder.resolve().parts[-2:]),
         state=_state(folder, facts),
         epochs=int(max(done)) + 1 if done else 0 if rows else None,
         val_accuracy=accuracy,
@@ -125,7 +130,8 @@ def read(folder: Path, place: Path) -> Entry:
         checkpoint_mb=_size(folder / runs.BEST) or _size(folder / runs.LAST),
         onnx_mb=_size(folder / "model.onnx"),
         seed=_count(facts.get("seed", config.get("seed_everything"))),
-        curve=[row["val/accuracy"] for row in rows if "val/accuracy" in row],
+        curve=[row["val/accuracy"] for row in validated],
+        best=place_of_best,
         settings=flat(config),
         damaged=damaged,
     )
@@ -163,14 +169,23 @@ def _rows(text: str) -> dict[str, Any]:
     return {"rows": list(steps.values()), "whole": whole}
 
 
-def _best(rows: Sequence[Row], monitor: str, lowest: bool) -> Row:
-    """What was measured when best.ckpt was kept: of equally good ones that of the least loss, as BestCheckpoint."""
-    validated = [row for row in rows if "val/accuracy" in row]
+def _best(validated: Sequence[Row], kept: Mapping[str, Any]) -> int | None:
+    """Which of some validations best.ckpt was kept after: of equally good ones that of the least loss, as there.
+
+    Args:
+        validated: what was measured in each.
+        kept: the settings of BestCheckpoint.
+    """
+    monitor = kept.get("monitor", "val/accuracy") or "epoch"  # null keeps the last one
+    lowest, every = kept.get("mode") == "min" and monitor != "epoch", _count(kept.get("every_n_epochs")) or 1
     if not any(monitor in row for row in validated):
         monitor, lowest = "val/accuracy", False
-    watched = [row for row in validated if monitor in row]
-    order = [(row[monitor] if lowest else -row[monitor], row.get("val/loss", math.inf)) for row in watched]
-    return watched[order.index(min(order))] if order else {}
+    order = [
+        (row[monitor] if lowest else -row[monitor], row.get("val/loss", math.inf), place)
+        for place, row in enumerate(validated)
+        if monitor in row and (row.get("epoch", 0) + 1) % every == 0
+    ]
+    return min(order)[-1] if order else None
 
 
 def _state(folder: Path, facts: Mapping[str, Any]) -> str | None:

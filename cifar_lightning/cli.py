@@ -90,7 +90,7 @@ class CLI(LightningCLI):
         return {name: commands[name] for name in self.command.words[:1] if name in commands} or commands
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        parser.add_argument("--experiment", type=str, default="cnn", help="Name of the run's folder under runs/.")
+        parser.add_argument("--experiment", type=str, default="cnn", help="Its runs are in runs/NAME/version_N.")
         parser.add_argument(
             "--allow_custom_classes",
             action="store_true",
@@ -155,15 +155,16 @@ class CLI(LightningCLI):
             return super().instantiate_trainer(logger=False, **kwargs)
         given = config.trainer.logger
         loggers = list(given) if isinstance(given, Iterable) else [given] if isinstance(given, Logger) else []
-        root = runs.root(config.trainer.default_root_dir)
-        version = runs.number(self.going_on) if self.going_on else None
+        root, name, version = runs.root(config.trainer.default_root_dir), config.experiment, None
+        if self.going_on:  # which may have been moved, or be reached from elsewhere, since its config was written
+            root, name, version = self.going_on.parents[1], self.going_on.parent.name, runs.number(self.going_on)
         if rank() == 0 and not config.trainer.fast_dev_run:
-            self.run = runs.Run(self.going_on) if self.going_on else runs.start(root, config.experiment)
+            self.run = runs.Run(self.going_on) if self.going_on else runs.start(root, name)
             version = runs.number(self.run.folder)
         for each in loggers:
             if isinstance(each, TensorBoardLogger) and each._version is None:  # of one name and number with the run
-                each._name, each._version = config.experiment if each._name == "lightning_logs" else each._name, version
-        metrics = CSVLogger(root, name=config.experiment, version=version or 0, flush_logs_every_n_steps=1)
+                each._name, each._version = name if each._name == "lightning_logs" else each._name, version
+        metrics = CSVLogger(root, name=name, version=version or 0, flush_logs_every_n_steps=1)
         if self.run and self.going_on and self.checkpoint:
             batch, validated = checkpoints.place(self.checkpoint)
             # Before the logger removes the file.
@@ -219,9 +220,9 @@ class CLI(LightningCLI):
 
     def _next_is_to_go_on(self) -> None:
         if self.run and self.run.last.exists():
-            root, experiment = self.config.fit.trainer.default_root_dir, self.config.fit.experiment
-            place = ["--trainer.default_root_dir", root] if root else []
-            _next("fit", "--ckpt_path", "last", "--experiment", experiment, *place)
+            experiment, place = self.run.folder.parent.name, _short(self.run.folder.parents[2])
+            where = [] if place == Path() else ["--trainer.default_root_dir", place]
+            _next("fit", "--ckpt_path", "last", "--experiment", experiment, *where, *self._custom()[:1])
 
     def after_test(self) -> None:
         if self.trainer.is_global_zero:

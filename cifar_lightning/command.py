@@ -15,10 +15,11 @@ import yaml
 from lightning.pytorch.utilities import rank_zero_only
 
 from cifar_lightning import runs
-from cifar_lightning.parser import refuse_duplicates
+from cifar_lightning.parser import load_yaml
 from cifar_onnx import InputError
 
 _HEADER, _DIGEST = "# python -m cifar_lightning ", "  # sha256 "
+_OF_ANY_RUN = {"--experiment", "--trainer.default_root_dir", "--allow_custom_classes"}  # say nothing of what is trained
 
 
 @dataclass(frozen=True)
@@ -69,12 +70,12 @@ def read(words: Sequence[str], options: Iterable[str]) -> Command:
     _, typed = _taken([word for word in words if word not in shown], "--ckpt_path")
     _, rest = _taken(rest, "--ckpt_path")
     rest = _classes_first(rest)
-    settings = _settings(words, configs)
+    settings = beginning(words, configs)
     ckpt_path, going_on, sources = settings.get("ckpt_path"), None, configs
     line, digest = " ".join(shlex.join(typed).splitlines()), _digest(configs)
     if words[:1] == ["fit"] and ckpt_path == "last":
-        further = [word for word in rest if word.startswith("--") and word.partition("=")[0] != "--experiment"]
-        going_on = _unfinished(settings, bare=not configs and not further)
+        options = {word.partition("=")[0] for word in rest if word.startswith("--")}
+        going_on = _unfinished(settings, bare=not configs and options <= _OF_ANY_RUN)
         ckpt_path = going_on / runs.LAST if going_on else None
     if going_on:
         own = going_on / "config.yaml"
@@ -91,6 +92,7 @@ def read(words: Sequence[str], options: Iterable[str]) -> Command:
         if own.exists():
             _say(f"a checkpoint holds no trainer and no callbacks: --config {own} takes over those of its run")
     checkpoint = ["--ckpt_path", str(ckpt_path or "null")] if "ckpt_path" in settings else []
+    nodes = [mapping(Path(path)) for path in configs]
     return Command(
         words=[*rest[:1], *(word for path in configs for word in ("--config", path)), *rest[1:], *checkpoint],
         places=[Path(path).parent for path in _origins(sources)],
@@ -100,7 +102,7 @@ def read(words: Sequence[str], options: Iterable[str]) -> Command:
         going_on=going_on,
         allow_custom=settings.get("allow_custom_classes") is True,
         appended=[match[1] for word in rest if (match := re.match(r"--([\w.]+)\+(=|$)", word))],
-        chosen=frozenset(option for option in options if _names_class(option, rest, configs)),
+        chosen=frozenset(option for option in options if _names_class(option, rest, nodes)),
     )
 
 
@@ -119,7 +121,8 @@ def _classes_first(words: Sequence[str]) -> list[str]:
 def _unfinished(settings: dict[str, Any], bare: bool) -> Path | None:
     """The run that `fit --ckpt_path last` goes on with, or None where a new one begins; says which.
 
-    Where one has ended, a bare command, without settings, is refused: it would begin a run with the defaults.
+    Where one has ended or is going on, a bare command, without settings, is refused: it would begin a run with the
+    defaults.
     """
     root, experiment = runs.root(settings.get("trainer.default_root_dir")), settings["experiment"]
     runs.check_name(experiment)
@@ -131,6 +134,8 @@ def _unfinished(settings: dict[str, Any], bare: bool) -> Path | None:
         longer = f", and to train the newest for longer, name it: --ckpt_path {ended / runs.LAST}"
         if bare:
             raise InputError(f"{nothing}: {ended} has come to its end{longer}")
+    if bare and rank() == 0 and (busy := [run for run in runs.folders(root / experiment) if runs.held(run)]):
+        raise InputError(f"{nothing}: another process is at work in {busy[-1]}")
     _say(f"{nothing}: a new run{longer}")
     return None
 
@@ -180,7 +185,7 @@ def _taken(words: Sequence[str], *options: str) -> tuple[list[str], list[str]]:
     return found.values, rest
 
 
-def _settings(words: Sequence[str], configs: Iterable[str]) -> dict[str, Any]:
+def beginning(words: Sequence[str], configs: Iterable[str]) -> dict[str, Any]:
     """What decides where a command starts from: typed, or else from the config files."""
     settings: dict[str, Any] = {"experiment": "cnn"}
     for path in configs:
@@ -200,12 +205,11 @@ def _settings(words: Sequence[str], configs: Iterable[str]) -> dict[str, Any]:
     return settings
 
 
-def _names_class(option: str, words: Iterable[str], configs: Iterable[str]) -> bool:
-    """Whether a class is named for an option, typed or in a config file."""
+def _names_class(option: str, words: Iterable[str], nodes: Iterable[Any]) -> bool:
+    """Whether a class is named for an option, typed or in what a config file says."""
     if any(word.partition("=")[0] in (f"--{option}", f"--{option}.class_path") for word in words):
         return True
-    for path in configs:
-        node: Any = mapping(Path(path))
+    for node in nodes:
         for key in option.split("."):
             node = node.get(key) if isinstance(node, dict) else None
         if isinstance(node, str) or (isinstance(node, dict) and "class_path" in node):
@@ -226,11 +230,11 @@ def mapping(path: Path) -> dict[str, Any]:
     """
     try:
         text = path.read_text(encoding="utf-8")
-        refuse_duplicates(text)
-        found = yaml.safe_load(text)
+        found = load_yaml(text)
+        found = yaml.safe_load(text) if found is text else found  # which takes keys without values for text
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}): name a config file") from None
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
+    except (ValueError, yaml.YAMLError) as error:
         raise InputError(f"{path}: not a YAML file ({' '.join(str(error).split())})") from None
     if not isinstance(found, dict):
         raise InputError(f"{path}: not a mapping of options, such as 'trainer: {{max_epochs: 3}}'")

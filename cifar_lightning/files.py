@@ -52,7 +52,7 @@ def write_whole(path: Path, *parts: bytes | memoryview) -> None:
         raise InputError(
             f"{path} cannot be saved ({error.strerror}; it takes {size:,.1f} MB, {free:,.1f} MB are free): "
             "what was saved before is as it was"
-        ) from None
+        ) from error
 
 
 def _put(new: Path, path: Path) -> None:

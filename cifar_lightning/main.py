@@ -115,7 +115,7 @@ def main(args: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python would still write at its end
         return _fail("standard output was closed before the end", 2)
     except OSError as error:
-        if error.errno not in _OUTSIDE:
+        if error.errno not in _OUTSIDE and not error.filename:
             raise
         return _fail(f"{error.filename or 'a file'} cannot be read or written: {error.strerror}", 2)
     except (RuntimeError, ValueError) as error:

@@ -9,6 +9,7 @@ import torch
 
 from cifar_lightning import checkpoint as checkpoints
 from cifar_lightning import runs
+from cifar_lightning.command import commands
 from cifar_onnx import InputError
 
 USAGE = "reproduce takes the folder of a run: python -m cifar_lightning reproduce runs/<experiment>/version_N"
@@ -50,7 +51,10 @@ def reproduce(words: Sequence[str], fit: Callable[[Sequence[str]], runs.Run | No
         print("the same, bit for bit")
         return 0
     differing = _differences(facts, runs.facts(again))
-    print("not the same" + (f": {differing}" if differing else ", although seed, threads, images and versions are"))
+    if len(commands(config)) > 1:
+        differing += [f"it was made by several commands, and is repeated by what {config} says in the end"]
+    why = f": {', '.join(differing)}" if differing else ", although seed, threads, images and versions are"
+    print(f"not the same{why}")
     return 1
 
 
@@ -64,10 +68,10 @@ def digest(state: dict[str, Any]) -> str:
     return found.hexdigest()
 
 
-def _differences(before: dict[str, Any], after: dict[str, Any]) -> str:
+def _differences(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
     """What differs of what decides the bits, in words."""
     noted = [key for key in ("seed", "threads", "devices", "images") if key in before]  # earlier runs note no images
     pairs = [(key, before[key], after.get(key)) for key in noted]
     versions = before.get("versions", {}), after.get("versions", {})
     pairs += [(name, versions[0].get(name), versions[1].get(name)) for name in versions[1]]
-    return ", ".join(f"{name} was {old} and is {new}" for name, old, new in pairs if old != new)
+    return [f"{name} was {old} and is {new}" for name, old, new in pairs if old != new]

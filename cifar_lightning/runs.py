@@ -75,8 +75,15 @@ class Run:
 
 
 def root(default_root_dir: str | None) -> Path:
-    """Where the runs are, with the trainer's setting for that."""
-    return Path(str(default_root_dir or "."), "runs").expanduser()
+    """Where the runs are, with the trainer's setting for that.
+
+    Raises:
+        InputError: it begins with the home of nobody.
+    """
+    try:
+        return Path(str(default_root_dir or "."), "runs").expanduser()
+    except RuntimeError:
+        raise InputError(f"trainer.default_root_dir is {default_root_dir}: there is no such home") from None
 
 
 def folder_of(ckpt_path: str) -> Path:
@@ -106,7 +113,7 @@ def check_writable(folder: Path) -> None:
         with TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise InputError(f"{folder}: nothing can be written there ({error.strerror})") from None
+        raise InputError(f"{folder}: nothing can be written there ({error.strerror})") from error
 
 
 def start(root: Path, experiment: str) -> Run:
@@ -132,7 +139,7 @@ def start(root: Path, experiment: str) -> Run:
         raise InputError(
             f"{where}: nothing can be written there ({error.strerror}): runs are kept under {root}; "
             "name another place with --trainer.default_root_dir"
-        ) from None
+        ) from error
 
 
 def unfinished(root: Path, experiment: str, rank: int = 0) -> Path | None:

@@ -65,7 +65,8 @@ LAW = {
         "optuna", "sqlalchemy", "lightning", "torch", "jsonargparse", "yaml", "filelock", "rich", "numpy", "matplotlib",
         "cifar_onnx", OURS + "main", OURS + "cli", OURS + "command", OURS + "parser", OURS + "settings",
         OURS + "module", OURS + "finite", OURS + "interruption", OURS + "files", OURS + "sweep",
-        OURS + "leaderboard.differences", OURS + "runs", OURS + "suggestion",
+        OURS + "leaderboard.differences", OURS + "runs", OURS + "suggestion", OURS + "callbacks", OURS + "culprit",
+        OURS + "trust",
     },
     "cifar_lightning/interruption.py": set(),
     "cifar_lightning/malloc.py": set(),
@@ -93,7 +94,7 @@ LAW = {
     },
     "cifar_lightning/model_card.py": {"yaml", "cifar_onnx"},
     "cifar_lightning/triton_server.py": {"cifar_onnx"},
-    "cifar_lightning/reproduce.py": {"torch", "cifar_onnx", OURS + "checkpoint", OURS + "runs"},
+    "cifar_lightning/reproduce.py": {"torch", "cifar_onnx", OURS + "checkpoint", OURS + "command", OURS + "runs"},
     "cifar_lightning/quantize.py": {"numpy", "onnx", "onnx_ir", "onnxruntime", "cifar_onnx"},
     "cifar_lightning/familiarity.py": {"torch", "numpy"},
     "cifar_lightning/calibration.py": {

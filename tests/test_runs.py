@@ -78,7 +78,7 @@ class TestUnwritable:
 def unfinished(run: Run, *words: object) -> None:
     """Leave a run of one epoch, as if it had been killed then."""
     assert run("fit", *(words or BRIEF)).code == 0
-    path = Path("runs/cnn/version_0/run.json")
+    (path,) = Path().rglob("run.json")
     path.write_text(json.dumps({**json.loads(path.read_text()), "finished": False}))
 
 
@@ -97,6 +97,8 @@ class TestGoingOn:
     def test_a_bare_command_does_not_begin_another_kind_of_run(self, run: Run) -> None:
         """Such as the one that is printed after Ctrl-C, typed again when the run has ended."""
         assert run("fit", *BRIEF, "--experiment", "digits").code == 0
+        place = ("--trainer.default_root_dir", Path.cwd(), "--allow_custom_classes")
+        assert run("fit", "--ckpt_path", "last", "--experiment", "digits", *place).code == 2
         result = run("fit", "--ckpt_path", "last", "--experiment", "digits")
         assert result.code == 2
         assert result.err.endswith(
@@ -104,6 +106,50 @@ class TestGoingOn:
             "for longer, name it: --ckpt_path runs/digits/version_0/checkpoints/last.ckpt\n"
         )
         assert len([*Path("runs/digits").iterdir()]) == 1
+        held = runs.Run(Path("runs/digits/version_0"))
+        runs.record(held.folder, finished=False)
+        result = run("fit", "--ckpt_path", "last", "--experiment", "digits")
+        held.release()
+        assert result.code == 2
+        assert "nothing to go on with in runs/digits: another process is at work in runs/digits/version_0" in result.err
+
+    def test_it_goes_on_in_the_folder_that_it_is_found_in(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Wherever its config says that it was begun, and whatever its experiment was called there."""
+        unfinished(run, *BRIEF, "--trainer.default_root_dir", "out")
+        shutil.copytree("out/runs/cnn", "runs/pets")
+        before = Path("out/runs/cnn/version_0/config.yaml").read_text()
+        result = run("fit", "--ckpt_path", "last", "--experiment", "pets", "--trainer.max_epochs", 2)
+        assert result.code == 0, result.err
+        assert "kept in runs/pets/version_0/checkpoints/best.ckpt" in result.out
+        assert Path("out/runs/cnn/version_0/config.yaml").read_text() == before
+        assert "\n1," in Path("runs/pets/version_0/metrics.csv").read_text()
+        monkeypatch.chdir("out")
+        result = run("fit", "--ckpt_path", "last", "--trainer.max_epochs", 2)
+        assert result.code == 0, result.err
+        assert [str(path) for path in Path().rglob("version_*")] == ["runs/cnn/version_0"]
+
+    def test_its_name_may_look_like_a_date(self, run: Run) -> None:
+        for name in ("2024-05-01", "2024-31-12"):
+            Path("x.yaml").write_text(f"experiment: {name}\n")
+            result = run("fit", "--config", "x.yaml", *BRIEF, "--ckpt_path", "last", "--print_config")
+            assert f"nothing to go on with in runs/{name}: a new run" in result.err
+            assert (result.code, yaml.safe_load(result.out)["experiment"]) == (0, name)
+
+    def test_the_printed_command_allows_classes_of_ones_own(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        Path("timed_net.py").write_text(
+            "from torch import nn\n"
+            "class Net(nn.Sequential):\n"
+            "    def __init__(self, num_classes: int):\n"
+            "        super().__init__(nn.Flatten(), nn.Linear(3072, num_classes))\n"
+        )
+        monkeypatch.syspath_prepend(Path.cwd())
+        words = ("--data", "Digits", "--model.net", "timed_net.Net", "--trainer.max_epochs", 100_000)
+        result = run("fit", *words, "--trainer.max_time", "00:00:00:01", "--trainer.default_root_dir", "out")
+        command = "fit --ckpt_path last --experiment cnn --trainer.default_root_dir out --allow_custom_classes"
+        assert result.out.splitlines()[-1] == f"next: python -m cifar_lightning {command}"
+        again = run(*command.split())
+        assert again.code == 0, again.err
+        assert "going on with out/runs/cnn/version_0" in again.err
 
     def test_it_is_the_newest_unfinished_run_of_the_experiment_that_no_one_holds(self, run: Run) -> None:
         assert run("fit", *BRIEF, "--experiment", "a").code == 0
@@ -394,6 +440,12 @@ def test_a_run_whose_time_is_up_when_it_is_done_has_ended(run: Run, monkeypatch:
 
 
 @pytest.mark.skipif(os.name != "posix", reason="HOME is that of POSIX")
+def test_a_home_of_nobody_is_named(run: Run) -> None:
+    result = run("fit", *BRIEF, "--ckpt_path", "last", "--trainer.default_root_dir", "~nobody-of-this-name")
+    assert result.code == 2
+    assert result.err == "error: trainer.default_root_dir is ~nobody-of-this-name: there is no such home\n"
+
+
 def test_the_home_folder_may_be_called_as_in_a_shell(run: Run, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(photos.parent))
     data = f"data: {{class_path: ImageFolder, init_args: {{root: ~/{photos.name}}}}}"

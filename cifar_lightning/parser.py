@@ -66,7 +66,7 @@ class Parser(LightningArgumentParser):
         keys = [*defaults, *(f"init_args.{key}" for key in defaults if "." not in key)]
         chosen = {key: default for key, default in defaults.items() if isinstance(default, dict | Namespace)}
         known = {**Parser.usual, **chosen}.items()
-        classes = {key: _class(default["class_path"]) for key, default in known if "class_path" in default}
+        classes = {key: class_of(default["class_path"]) for key, default in known if "class_path" in default}
         for key, cls in {**classes, **_typed_classes(self.bases, self.typed)}.items():
             keys += [f"{key}.{name}" for name in _names(cls)]
         sys.stderr.write(f"error: {explain(message, keys, self.bases, self.typed)}\n")
@@ -113,7 +113,7 @@ def explain(message: str, keys: Iterable[str], bases: Sequence[type] = _BASES, t
     if match := re.search(not_known, message):
         name = next(group for group in match.groups() if group)
         owner = re.findall(r"class_path[ =]'([^']+)'", message)
-        near = hint(name, _names(_class(owner[-1]))) if owner else _hint_key(name, keys)
+        near = hint(name, _names(class_of(owner[-1]))) if owner else _hint_key(name, keys)
         return f"{where}there is no option {name!r}{near}"
     if "unexpected keyword argument 'linked_targets'" in message:
         return (
@@ -218,7 +218,8 @@ def _names(cls: type) -> list[str]:
     return ["class_path", *options, *(f"init_args.{option}" for option in options)]
 
 
-def _class(class_path: str) -> type:
+def class_of(class_path: str) -> type:
+    """The class of a name with its module."""
     module, _, name = class_path.rpartition(".")
     cls: type = getattr(importlib.import_module(module), name)
     return cls

@@ -109,6 +109,26 @@ python -m cifar_lightning reproduce runs/<experiment>/version_N
 Train a run again, from its own config, and say whether its weights come out the same, bit for bit: exit code 0 where
 they do, 1 where they do not.
 """
+_SWEEP = """\
+Search hyper-parameters, on validation only; every trial is a run of `fit`.
+
+  python -m cifar_lightning sweep --config configs/sweeps/X.yaml [OPTIONS]
+
+The file, and every key of it as an option:
+
+  config       the experiment: a config of fit, or a list of them, as seen from this file
+  space        for each key that is searched {low: ..., high: ..., step: ..., log: true} or a list of values
+  trials       how many in total, over all processes (20)
+  monitor      the metric that is to be the best (what the checkpoint keeps the best by)
+  mode         min or max
+  sampler      class_path and init_args of optuna.samplers (TPESampler; BruteForceSampler tries all combinations)
+  pruner       class_path and init_args of optuna.pruners (MedianPruner; NopPruner trains every trial to its end)
+  storage      a file, or the address of a database such as sqlite:///sweep.db (journal.log in the sweep's folder)
+  experiment   name of its folder under runs/ (sweep- and the file's name)
+
+Options of fit may be added, and beat the experiment's config. The same command goes on with a sweep that was stopped;
+started once more meanwhile, on this machine or another with the same storage, it shares the trials.
+"""
 _ALL = """\
   --help_all                                every option
   --data.help ImageFolder                   those of a class; likewise --model.net.help SpeedNet, ...
@@ -124,4 +144,4 @@ OPTIONS = {
         "export": _EXPORT,
         "verify": _VERIFY,
     }.items()
-} | {"reproduce": _REPRODUCE}
+} | {"reproduce": _REPRODUCE, "sweep": _SWEEP}

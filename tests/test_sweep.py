@@ -1,6 +1,8 @@
 """Sweeps: what is refused before the first trial, what trials come to, and how they are shared out."""
 
 import csv
+import errno
+import json
 import os
 import shutil
 import signal
@@ -20,6 +22,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
+from cifar_lightning import files
 from cifar_lightning.__main__ import main
 from cifar_lightning.data import ImageData
 from cifar_lightning.leaderboard.differences import short
@@ -48,6 +51,7 @@ def _files(tmp_path: Path) -> None:
 
 def write(folder: Path, **settings: object) -> Path:
     (folder / "small.yaml").write_text(yaml.safe_dump(EXPERIMENT))
+    (folder / "last.yaml").write_text("ckpt_path: last\n")
     sweep = {"config": "small.yaml", "trials": 3, "space": SPACE, **settings}
     (folder / "lr.yaml").write_text(yaml.safe_dump(sweep))
     return folder / "lr.yaml"
@@ -111,6 +115,8 @@ class TestRefused:
             ({"experiment": ["a", "b"]}, "experiment cannot be searched"),
             ({}, "space is empty"),
             ({**ONE_CYCLE, RATE: [1, 2]}, f"{RATE} does nothing beside OneCycleLR"),
+            ({"trainer.accumulate_grad_batches": [1, 0]}, "trainer.accumulate_grad_batches must be at least 1"),
+            ({"trainer.gradient_clip_algorithm": ["norm", "x"]}, "error: `gradient_clip_algorithm` x is invalid"),
         ],
     )
     def test_a_space_that_cannot_be(self, run: Run, tmp_path: Path, space: dict[str, object], sentence: str) -> None:
@@ -129,6 +135,13 @@ class TestRefused:
             ({"sampler": {"class_path": "TPESamplr"}}, "no class is called 'TPESamplr': did you mean 'TPESampler'?"),
             ({"sampler": {"class_path": "TPESampler", "init_args": {"sed": 1}}}, "'sed': did you mean 'seed'?"),
             ({"pruner": "TPESampler"}, "pruner"),
+            ({"pruner": "ThresholdPruner"}, "pruner: Either lower or upper must be specified"),
+            (
+                {"pruner": {"class_path": "MedianPruner", "init_args": {"n_startup_trials": -1}}},
+                "pruner: Number of start",
+            ),
+            ({"sampler": {"class_path": "GridSampler", "init_args": {"search_space": {}}}}, "take BruteForceSampler"),
+            ({"config": ["small.yaml", "last.yaml"]}, "ckpt_path is last: leave it out"),
             ({"monitor": "test/accuracy", "mode": "max"}, "a sweep looks at validation only"),
             ({"monitor": "val/acuracy", "mode": "max"}, "there are train/loss, val/loss, val/accuracy"),
             ({"monitor": "val/accuracy"}, "say which mode of val/accuracy is best"),
@@ -158,6 +171,7 @@ class TestRefused:
             (["--trainer.devices", 2], "a trial trains on one device"),
             (["--trainer.fast_dev_run"], "fast_dev_run leaves nothing to compare"),
             (["--experiment", "a/b"], "experiment 'a/b' cannot name a folder"),
+            (["--ckpt_path", "last"], "ckpt_path is last: leave it out"),
         ],
     )
     def test_options_that_cannot_be(self, run: Run, words: list[object], sentence: str) -> None:
@@ -165,6 +179,13 @@ class TestRefused:
         assert result.code == 2
         assert sentence in result.err
         assert not Path("runs").exists()
+
+    def test_a_file_without_its_option(self, run: Run) -> None:
+        result = run("sweep", "lr.yaml", "--trials", 3)
+        assert (result.code, result.err) == (
+            2,
+            "error: there is no option 'lr.yaml': did you mean '--config lr.yaml'?\n",
+        )
 
     def test_a_missing_package_is_named_with_its_remedy(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         for name in [name for name in sys.modules if name.startswith("cifar_lightning.sweep.")]:
@@ -202,7 +223,12 @@ class TestPlan:
         plan = read(["--config", str(write(tmp_path, space={**SPACE, **space})), *words])
         assert plan.space["model.net.widths"].edges[1] == [4, 4, 4]
         assert plan.first["model.net.widths"] == "[4, 4, 4]"
-        assert plan.first["data.augment"] == '["Mirror"]'  # whatever its settings are
+        assert json.loads(plan.first["data.augment"]) == space["data.augment"][2]  # the second fits, too, and says less
+
+    def test_another_pruner_has_its_own_defaults(self) -> None:
+        assert read(["--config", "lr.yaml"]).pruner.init_args.n_warmup_steps == 2
+        other = read(["--config", "lr.yaml", "--pruner", "ThresholdPruner", "--pruner.upper", "1"]).pruner
+        assert (other.init_args.upper, other.init_args.n_warmup_steps) == (1.0, 0)
 
     def test_typed_beats_the_file(self) -> None:
         words = ["--trials", "7", "--sampler", "RandomSampler", "--trainer.max_epochs=1", "--experiment=x"]
@@ -224,6 +250,16 @@ class TestPlan:
         space = {"model.net.init_args.dropout": [0.0, 0.1], "model.net": nets}
         plan = read(["--config", str(write(tmp_path, space=space))])
         assert plan.space["model.net"] == Choice(tuple(nets))
+        space["model.net.init_args.dropout"] = [0.0, 0.5]
+        plan = read(["--config", str(write(tmp_path, space=space))])
+        assert plan.first["model.net"] == "CNN"
+        plan = read(["--config", str(write(tmp_path, space=space)), "--model.net.widths", "[4, 4]"])
+        assert json.loads(plan.first["model.net"]) == nets[1]  # the first fits, too, and says less
+
+    def test_settings_may_have_classes_in_them(self, run: Run, tmp_path: Path) -> None:
+        wrapped = {"wrapped_pruner": {"class_path": "MedianPruner"}, "patience": 1}
+        file = write(tmp_path, pruner={"class_path": "PatientPruner", "init_args": wrapped})
+        assert run("sweep", "--config", file, "--trials", 1).code == 0
 
     def test_keys_are_shown_by_their_shortest_end(self) -> None:
         keys = ["a.init_args.lr", "b.init_args.lr", "data.size", "size_of.x"]
@@ -294,7 +330,7 @@ class TestTrials:
         assert asked == {"train", "val"}
 
     def test_those_that_fall_behind_are_pruned(self, run: Run, tmp_path: Path) -> None:
-        pruner = {"class_path": "MedianPruner", "init_args": {"n_startup_trials": 1}}
+        pruner = {"class_path": "MedianPruner", "init_args": {"n_startup_trials": 1, "n_warmup_steps": 2}}
         space = {"model.optimizer.init_args.lr": [1e-9, 1e-3]}  # of which the experiment has the second
         file = write(tmp_path, space=space, sampler="BruteForceSampler", pruner=pruner, trials=9)
         result = run("sweep", "--config", file, "--trainer.max_epochs", 3)
@@ -313,6 +349,51 @@ class TestTrials:
         assert states["1.5"][0] == "failed"
         assert "dropout probability has to be between 0 and 1" in states["1.5"][1]
         assert states["1.5"][1] in result.out
+
+    def test_a_class_and_the_same_with_settings_are_two_values(self, run: Run, tmp_path: Path) -> None:
+        nets = ["CNN", {"class_path": "CNN", "init_args": {"widths": [4, 4]}}]
+        file = write(tmp_path, space={"model.net": nets}, sampler="BruteForceSampler")
+        result = run("sweep", "--config", file, "--model.net.widths", "[8, 8]")
+        assert result.code == 0, result.err
+        assert len({row["model.net"] for row in table(Path("runs/sweep-lr"))}) == 2
+        assert "slices.svg" in result.out
+
+    def test_what_the_machine_refuses_is_no_failure_of_the_values(
+        self, run: Run, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(files, "_put", Mock(side_effect=OSError(errno.ENOSPC, "No space left on device")))
+            result = run("sweep", "--config", "lr.yaml", "--trials", 1)
+        assert result.code == 2
+        assert "cannot be saved (No space left on device" in result.err
+        result = run("sweep", "--config", "lr.yaml", "--trials", 1)
+        assert result.code == 0, result.err
+        (row,) = table(Path("runs/sweep-lr"))
+        assert (row["state"], float(row[RATE]), float(row[DROPOUT])) == ("complete", 0.001, 0.5)
+
+    def test_where_none_comes_to_its_end_it_says_so(self, run: Run, tmp_path: Path) -> None:
+        file = write(tmp_path, pruner={"class_path": "ThresholdPruner", "init_args": {"upper": 0.0}})
+        result = run("sweep", "--config", file, "--trials", 2)
+        assert result.code == 0, result.err
+        assert result.out.endswith("no trial has come to its end: 2 were pruned or failed\n")
+        assert [row["state"] for row in table(Path("runs/sweep-lr"))] == ["pruned", "pruned"]
+
+    def test_the_next_command_allows_a_net_of_ones_own_and_names_its_file(
+        self, run: Run, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        Path("swept_net.py").write_text(
+            "from torch import nn\n"
+            "class Net(nn.Sequential):\n"
+            "    def __init__(self, num_classes: int):\n"
+            "        super().__init__(nn.Flatten(), nn.Linear(3072, num_classes))\n"
+        )
+        monkeypatch.syspath_prepend(Path.cwd())
+        words = ("--model.net", "swept_net.Net", "--checkpoint.filename", "mine", "--trials", 1)
+        file = write(Path(), space={RATE: [1e-3]}, config=[])
+        result = run("sweep", "--config", file, *BRIEF, *words)
+        assert result.code == 0, result.err
+        own = "--allow_custom_classes --config runs/sweep-lr/version_0/config.yaml"
+        assert result.out.endswith(f"test --ckpt_path runs/sweep-lr/version_0/checkpoints/mine.ckpt {own}\n")
 
     @pytest.mark.parametrize("never", ["--trainer.limit_val_batches=0", "--trainer.max_steps=1"])
     def test_without_a_validation_there_is_nothing_to_compare(self, run: Run, tmp_path: Path, never: str) -> None:

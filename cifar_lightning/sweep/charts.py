@@ -78,10 +78,9 @@ def _slices(trials: Sequence[FrozenTrial], keys: Sequence[str], plan: Plan) -> N
         for axes, key in zip(grid.flat, keys, strict=False):
             part, found = plan.space[key], [trial.params[key] for trial in trials]
             if isinstance(part, Choice):
-                labels = [part.label(value) for value in part.values]
-                _points(axes, trials, [labels.index(value) for value in found], plan)
-                axes.set_xticks(range(len(labels)), [_trimmed(str(label)) for label in labels])
-                axes.set_xlim(-0.5, len(labels) - 0.5)
+                _points(axes, trials, [part.labels.index(value) for value in found], plan)
+                axes.set_xticks(range(len(part.labels)), [_trimmed(str(label)) for label in part.labels])
+                axes.set_xlim(-0.5, len(part.labels) - 0.5)
             else:
                 _points(axes, trials, found, plan)
                 if part.log:

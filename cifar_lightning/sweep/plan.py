@@ -21,12 +21,13 @@ from torch import nn
 
 from cifar_lightning import runs
 from cifar_lightning.cli import CLI
-from cifar_lightning.command import mapping
+from cifar_lightning.command import beginning, mapping
+from cifar_lightning.culprit import said
 from cifar_lightning.leaderboard.differences import short
 from cifar_lightning.main import run
 from cifar_lightning.module import Classifier
-from cifar_lightning.parser import Parser, load_yaml
-from cifar_lightning.settings import asked_callbacks, check_callbacks, check_training
+from cifar_lightning.parser import Parser
+from cifar_lightning.settings import asked_callbacks, check_callbacks, check_trainer, check_training
 from cifar_lightning.sweep import space as spaces
 from cifar_lightning.sweep.space import Choice, Range, Space
 from cifar_onnx import InputError
@@ -115,8 +116,12 @@ def read(words: Sequence[str]) -> Plan:
         InputError: it cannot be.
         SystemExit: likewise; the parser has said why.
     """
+    if words and not words[0].startswith("-"):
+        raise InputError(f"there is no option {words[0]!r}: did you mean '--config {words[0]}'?")
     own, rest = _parted(words)
     settings, configs, file = _settings(own)
+    if beginning(rest, configs).get("ckpt_path") == "last":
+        raise InputError("ckpt_path is last: leave it out, the same command goes on with a sweep that was stopped")
     space = spaces.read(settings.space)
     if settings.trials < 1:
         raise InputError(f"trials is {settings.trials}: it must be at least 1")
@@ -137,7 +142,7 @@ def read(words: Sequence[str]) -> Plan:
     }
     space = {key: _as_parsed(key, part, tried) for key, part in space.items()}
     set_once = {key: part.edges[0] for key, part in space.items() if len(part.edges) == 1}
-    labels = {key: part.label(set_once.get(key, _value(base, key))) for key, part in space.items()}
+    labels = {key: part.label(set_once.get(key, spaces.value(base, key))) for key, part in space.items()}
     return Plan(
         folder=runs.root(base.trainer.default_root_dir) / name,
         trials=settings.trials,
@@ -169,10 +174,8 @@ def _settings(own: list[str]) -> tuple[Namespace, list[str], Path | None]:
     files = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     files.add_argument("--config", type=Path)
     found, own = files.parse_known_args(own)
-    file, known = found.config, dict[str, Any]()
-    if file:
-        mapping(file)
-        known = load_yaml(file.read_text(encoding="utf-8"))  # which takes 1e-4 for a number
+    file = found.config
+    known = mapping(file) if file else {}
     given = known.pop("config", [])
     configs = given if isinstance(given, list) else [given]
     if not all(isinstance(path, str) for path in configs):
@@ -184,7 +187,8 @@ def _settings(own: list[str]) -> tuple[Namespace, list[str], Path | None]:
     parser.add_argument("--mode", type=Literal["min", "max"] | None)
     parser.add_argument("--space", type=dict[str, Any] | None)
     parser.add_argument("--sampler", type=BaseSampler, default={"class_path": "TPESampler"})
-    warmup = {"n_startup_trials": 5, "n_warmup_steps": 2}
+    chosen = "pruner" in known or {"--pruner", "--pruner.class_path"} & {word.partition("=")[0] for word in own}
+    warmup = {} if chosen else {"n_startup_trials": 5, "n_warmup_steps": 2}  # which another one would be given, too
     parser.add_argument("--pruner", type=BasePruner, default={"class_path": "MedianPruner", "init_args": warmup})
     parser.add_argument("--storage", type=str | None)
     settings = parser.parse_args([*(f"--{key}={spaces.typed(value)}" for key, value in known.items()), *own])
@@ -214,6 +218,10 @@ def _configs(common: list[str], endings: Sequence[list[str]]) -> list[Namespace]
 
 
 def _check_trainer(config: Namespace) -> None:
+    try:
+        check_trainer(config, "fit")
+    except (TypeError, ValueError) as error:
+        raise InputError(said(error)) from error
     devices = config.trainer.devices
     if (len(devices) if isinstance(devices, list) else str(devices)) not in (1, "1") or config.trainer.num_nodes != 1:
         raise InputError("a trial trains on one device: leave trainer.devices at 1, and start the sweep once for each")
@@ -236,15 +244,6 @@ def _monitored(base: Namespace, settings: Namespace) -> tuple[str, Literal["min"
 
 def _as_parsed(key: str, part: Range | Choice, configs: Sequence[Namespace]) -> Range | Choice:
     """A range of whole numbers is one of all numbers where the parser takes them for these."""
-    if isinstance(part, Range) and any(isinstance(_value(config, key), float) for config in configs):
+    if isinstance(part, Range) and any(isinstance(spaces.value(config, key), float) for config in configs):
         return Range(float(part.low), float(part.high), part.step and float(part.step), part.log)
     return part
-
-
-def _value(config: Any, key: str) -> Any:
-    """What stands in a config at a key, in which `init_args` may be left out; None if nothing does."""
-    for name in key.split("."):
-        if isinstance(config, Namespace) and name not in config and "init_args" in config:
-            config = config.init_args
-        config = config.get(name) if isinstance(config, Namespace) else None
-    return config

@@ -10,12 +10,12 @@ from filelock import FileLock
 from optuna import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from cifar_lightning import runs
 from cifar_lightning.files import write_whole
 from cifar_lightning.parser import load_yaml
 from cifar_lightning.sweep.charts import draw
 from cifar_lightning.sweep.plan import Plan
 from cifar_lightning.sweep.study import counted, failed
+from cifar_lightning.trust import is_custom
 from cifar_onnx import InputError, shell
 
 _BEST = 5  # trials in the table
@@ -33,20 +33,28 @@ def write(study: Study, plan: Plan) -> None:
     if ended and all(map(failed, ended)):
         raise InputError(f"all {len(ended)} trials have failed, the last one: {ended[-1].user_attrs['error']}")
     done = [trial for trial in ended if trial.state == TrialState.COMPLETE]
-    if not done:
-        return
     done.sort(key=lambda trial: float(trial.value or 0), reverse=plan.mode == "max")
+    running = len(trials) - len(ended)
+    others = f"{running} more {'is' if running == 1 else 'are'} being tried by other processes" if running else ""
     with FileLock(plan.folder / ".results.lock"):  # two processes may come to the end at the same time
         write_whole(plan.folder / "trials.csv", _csv(ended, plan).encode())
+        if not done:
+            none = [f"{len(ended)} were pruned or failed"] * bool(ended) + [others] * bool(others)
+            print(f"no trial has come to its end: {', '.join(none)}")
+            return
         write_whole(plan.folder / "best.yaml", _config(done[0], len(ended), plan).encode())
         charts = draw(study, ended, plan)
     print(f"\n{_table(done[:_BEST], plan)}\n")
     print(f"wrote best.yaml, trials.csv, {', '.join(charts)} in {plan.folder}")
-    if running := len(trials) - len(ended):
-        print(f"{running} more {'is' if running == 1 else 'are'} being tried by other processes")
-    config, kept = plan.folder / "best.yaml", Path(done[0].user_attrs["run"], runs.BEST)
+    if others:
+        print(others)
+    best = done[0].user_attrs
+    again = load_yaml(best["config"])
+    own = ["--allow_custom_classes", "--config", Path(best["run"], "config.yaml")]
+    custom = own if is_custom([again["model"], again["data"]]) else []
+    config = plan.folder / "best.yaml"
     print("the best again:", shell.line("python", "-m", "cifar_lightning", "fit", "--config", config))
-    print("next:", shell.line("python", "-m", "cifar_lightning", "test", "--ckpt_path", kept))
+    print("next:", shell.line("python", "-m", "cifar_lightning", "test", "--ckpt_path", best["best"], *custom))
 
 
 def line(trial: FrozenTrial, plan: Plan) -> str:

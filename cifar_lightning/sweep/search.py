@@ -16,26 +16,6 @@ from cifar_lightning.sweep.study import Process, counted, failed, open_study
 from cifar_lightning.sweep.trial import FailedError, value_of
 from cifar_onnx import InputError, shell
 
-USAGE = """\
-Search hyper-parameters, on validation only; every trial is a run of `fit`.
-
-  python -m cifar_lightning sweep --config configs/sweeps/X.yaml [OPTIONS]
-
-The file, and every key of it as an option:
-
-  config       the experiment: a config of fit, or a list of them, as seen from this file
-  space        for each key that is searched {low: ..., high: ..., step: ..., log: true} or a list of values
-  trials       how many in total, over all processes (20)
-  monitor      the metric that is to be the best (what the checkpoint keeps the best by)
-  mode         min or max
-  sampler      class_path and init_args of optuna.samplers (TPESampler; BruteForceSampler tries all combinations)
-  pruner       class_path and init_args of optuna.pruners (MedianPruner; NopPruner trains every trial to its end)
-  storage      a file, or the address of a database such as sqlite:///sweep.db (journal.log in the sweep's folder)
-  experiment   name of its folder under runs/ (sweep- and the file's name)
-
-Options of fit may be added, and beat the experiment's config. The same command goes on with a sweep that was stopped;
-started once more meanwhile, on this machine or another with the same storage, it shares the trials.
-"""
 _IN_A_ROW = 5  # trials that fail before it ends: it is not their values
 
 
@@ -50,12 +30,9 @@ def search(words: Sequence[str]) -> None:
         InputError: it cannot be done as it was asked for, or every trial has failed.
         Interrupted: by a signal; what is done is kept.
     """
-    if {"-h", "--help"} & {*words}:
-        print(USAGE, end="")
-        return
     plan = read(words)
-    plan.folder.mkdir(parents=True, exist_ok=True)
     study = open_study(plan)
+    plan.folder.mkdir(parents=True, exist_ok=True)
     try:
         with Process(study, plan.folder) as process:
             if len(counted(study)) < plan.trials:

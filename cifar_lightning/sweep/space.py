@@ -65,19 +65,25 @@ class Choice:
         return self.values
 
     @property
+    def labels(self) -> list[Any]:
+        """What stands for the values in the study."""
+        return [*map(_label, self.values)]
+
+    @property
     def distribution(self) -> BaseDistribution:
-        return CategoricalDistribution([*map(_label, self.values)])
+        return CategoricalDistribution(self.labels)
 
     def suggest(self, trial: Trial, key: str) -> Any:
-        label = trial.suggest_categorical(key, [*map(_label, self.values)])
-        return next(value for value in self.values if _label(value) == label)
+        return self.values[self.labels.index(trial.suggest_categorical(key, self.labels))]
 
     def label(self, value: Any) -> Any:
         """What stands for a value in the study; None where it is not in the list.
 
-        A class in a config, with its module and settings, is in a list that names it, with its module or without.
+        A class in a config, with its module and settings, is in a list that names it, with its module or without; of
+        several that do, it is the one with the most settings.
         """
-        return next((_label(each) for each in self.values if _alike(value, each)), None)
+        found = [each for each in self.values if _alike(value, each)]
+        return _label(max(found, key=lambda each: len(json.dumps(each)))) if found else None
 
 
 Space = dict[str, Range | Choice]
@@ -158,6 +164,15 @@ def _check(key: str, span: Range) -> None:
     low, high, step = (Decimal(str(number)) for number in (span.low, span.high, span.step or 1))
     if span.step and (high - low) % step:
         raise InputError(f"{key}: steps of {step} from low, {low}, do not reach high, {high}")
+
+
+def value(config: Any, key: str) -> Any:
+    """What stands in a config at a key, in which `init_args` may be left out; None if nothing does."""
+    for name in key.split("."):
+        if isinstance(config, Namespace) and name not in config and "init_args" in config:
+            config = config.init_args
+        config = config.get(name) if isinstance(config, Namespace) else None
+    return config
 
 
 def words(values: Mapping[str, Any]) -> list[str]:

@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from copy import copy
 from datetime import datetime, timedelta
-from importlib import import_module
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -25,6 +24,8 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
+from cifar_lightning.culprit import named
+from cifar_lightning.parser import class_of
 from cifar_lightning.sweep.plan import Plan
 from cifar_onnx import InputError
 
@@ -174,10 +175,12 @@ def open_study(plan: Plan) -> optuna.Study:
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
-    name = plan.folder.name
-    storage = _storage(plan)
+    with named("sampler"):
+        sampler = _sampler(plan)
+    with named("pruner"):
+        pruner = _made(plan.pruner)
+    name, storage = plan.folder.name, _storage(plan)
     direction = StudyDirection.MAXIMIZE if plan.mode == "max" else StudyDirection.MINIMIZE
-    sampler, pruner = _sampler(plan), _made(plan.pruner)
     study = optuna.create_study(
         storage=storage, study_name=name, direction=direction, sampler=sampler, pruner=pruner, load_if_exists=True
     )
@@ -229,9 +232,10 @@ def _mend(path: Path, lock: JournalFileOpenLock) -> None:
 
 
 def _sampler(plan: Plan) -> BaseSampler:
-    cls = _class(plan.sampler)
-    seeded = "seed" in inspect.signature(cls).parameters
-    if not seeded or issubclass(cls, GridSampler | QMCSampler):  # which share out one sequence
+    cls = class_of(plan.sampler.class_path)
+    if issubclass(cls, GridSampler):
+        raise InputError("sampler is GridSampler: take BruteForceSampler, which tries all that the space has")
+    if "seed" not in inspect.signature(cls).parameters or issubclass(cls, QMCSampler):  # which share out one sequence
         one: BaseSampler = _made(plan.sampler)
         return one
     seed = plan.sampler.init_args.seed or 0
@@ -239,12 +243,8 @@ def _sampler(plan: Plan) -> BaseSampler:
     return Sampler(lambda number: _made(plan.sampler, seed=seed + number), plan.first, space)
 
 
-def _class(chosen: Namespace) -> Any:
-    module, _, name = chosen.class_path.rpartition(".")
-    return getattr(import_module(module), name)
-
-
 def _made(chosen: Namespace, **more: Any) -> Any:
-    """What a class path and its settings stand for."""
-    settings = chosen.get("init_args")
-    return _class(chosen)(**{**(vars(settings) if settings else {}), **more})
+    """What a class path and its settings stand for, in which there may be further ones."""
+    settings = {**vars(chosen.get("init_args") or Namespace()), **more}  # type: ignore[no-untyped-call]
+    made = {key: _made(each) if isinstance(each, Namespace) else each for key, each in settings.items()}
+    return class_of(chosen.class_path)(**made)

@@ -12,6 +12,7 @@ import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from cifar_lightning import interruption
+from cifar_lightning.callbacks import BestCheckpoint
 from cifar_lightning.finite import NotFiniteError
 from cifar_lightning.interruption import Interrupted
 from cifar_lightning.main import mistake, run
@@ -81,7 +82,10 @@ def value_of(trial: optuna.Trial, plan: Plan, say: Say) -> float:
     say(f"trial {trial.number}: begins")
     torch.compiler.reset()  # or the nets of one class would be compiled eight times, and then no more
     with _own_failures(trial), quiet(), redirect_stdout(io.StringIO()):
-        run([*plan.words, *spaces.words(values)], [watch])
+        done = run([*plan.words, *spaces.words(values)], [watch])
+        callbacks = done.trainer.callbacks  # type: ignore[attr-defined]
+        kept = next(each.best_model_path for each in callbacks if isinstance(each, BestCheckpoint))
+        trial.set_user_attr("best", kept)
     best = plan.best(watch.values)
     if best is None:
         raise InputError(
@@ -98,6 +102,9 @@ def _own_failures(trial: optuna.Trial) -> Iterator[None]:
         yield
     except (ValueError, RuntimeError, NotFiniteError, MisconfigurationException) as error:
         own = InputError | NotFiniteError | MisconfigurationException | torch.OutOfMemoryError
+        if isinstance(error.__cause__, OSError):  # a full disk, say: its values are to be tried again
+            trial.study.enqueue_trial(trial.params)
+            raise
         if not isinstance(error, own) and not mistake(error):
             raise
         trial.set_user_attr("error", " ".join(str(error).split()))

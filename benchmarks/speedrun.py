@@ -45,7 +45,7 @@ class Result:
         seconds: from the first step to the test accuracy.
         accuracies: on all test images.
         shell: seconds from the shell to the first of them.
-        tax: what `fit` adds to a bare loop of the same steps, with its schedule, metrics and checkpoints.
+        tax: what `fit` adds to a bare loop of the same steps, with its schedule and metrics.
     """
 
     seconds: list[float]

@@ -4,19 +4,19 @@ Notation: `B` batch, `K` classes, `S` side of the images; radii are of the maxim
 """
 
 from collections.abc import Callable, Sequence
+from itertools import product
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from cifar_onnx.evaluation.outcome import Outcome
+from cifar_onnx.evaluation.outcome import Outcome, parts
 from cifar_onnx.evaluation.robustness import Robustness
 from cifar_onnx.progress import track
 
 _STEPS = 20  # of PGD, each of 2.5 / 20 of the radius
 _SPREAD = 40  # of logits, e^-40 being far above the smallest number of float32
-_BATCH = 256  # images
 
 Net = Callable[[Tensor], Tensor]  # pixels 0..255, float (B, 3, S, S), to logits (B, K)
 
@@ -81,9 +81,8 @@ def under_attacks(outcome: Outcome, net: nn.Module, radii: Sequence[float], devi
     """
     count = len(outcome.labels)
     hits = {name: np.zeros(len(radii)) for name in ("FGSM", f"PGD, {_STEPS} steps")}
-    work = [(place, start) for place in range(len(radii)) for start in range(0, count, _BATCH)]
-    for place, start in track(work, "attacking", len(work)):
-        part = slice(start, start + _BATCH)
+    work = list(product(range(len(radii)), parts(outcome.pixels)))
+    for place, part in track(work, "attacking", len(work)):
         images = torch.from_numpy(outcome.pixels[part]).to(device).permute(0, 3, 1, 2).float()
         labels = torch.from_numpy(outcome.labels[part]).to(device)
         after_one = fgsm(net, images, labels, radii[place])

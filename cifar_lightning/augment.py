@@ -223,6 +223,12 @@ class RandAugment(_Policy):
     magnitude: int = 9
     groups: int = 16
 
+    def __post_init__(self) -> None:
+        if self.changes < 1:
+            raise InputError(f"RandAugment.changes is {self.changes}: it must be at least 1")
+        if not 0 <= self.magnitude <= 30:
+            raise InputError(f"RandAugment.magnitude is {self.magnitude}: it must lie between 0 and 30")
+
     def transform(self) -> Callable[[Tensor], Tensor]:
         from torchvision.transforms import v2
 

@@ -20,6 +20,7 @@ from cifar_lightning.familiarity import Familiarity, Scores, Watched, candidates
 from cifar_onnx import InputError
 from cifar_onnx.evaluation import outliers
 from cifar_onnx.evaluation.metrics import expected_calibration_error
+from cifar_onnx.evaluation.outcome import parts
 from cifar_onnx.evaluation.reliability import Rejection, rejections
 from cifar_onnx.images import Pictures, Pixels
 from cifar_onnx.progress import track
@@ -28,7 +29,6 @@ from cifar_onnx.uncertainty import Method, PredictionSets, Unknown, nonconformit
 REFUSED = 0.05  # share of pictures like the validation images that may be taken for unknown
 _TELLING = 0.7  # mean AUROC of a score that tells something
 _TEMPERATURES = (0.05, 20.0)
-_BATCH = 250  # images in one run of the net
 
 
 @dataclass(frozen=True)
@@ -172,13 +172,12 @@ def _outliers(known: Images, classes: Sequence[str]) -> dict[str, Pixels]:
 def _run(watched: Watched, pixels: Pictures, title: str | None = None) -> tuple[Scores, Scores]:
     """Logits `(N, K)` and contrasts `(N, D)` of `(N, S, S, 3)`; with a title, progress is shown."""
     device = next(watched.parameters()).device
-    starts = range(0, len(pixels), _BATCH)
-    found = []
+    work, found = parts(pixels), []
     with torch.inference_mode():
-        for start in track(starts, title, len(starts)) if title else starts:
-            batch = torch.from_numpy(pixels[start : start + _BATCH]).to(device).permute(0, 3, 1, 2)
+        for part in track(work, title, len(work)) if title else work:
+            batch = torch.from_numpy(pixels[part]).to(device).permute(0, 3, 1, 2)
             found.append([each.float().cpu() for each in watched(batch)])
-    logits, contrasts = (torch.cat(parts).numpy() for parts in zip(*found, strict=True))
+    logits, contrasts = (torch.cat(each).numpy() for each in zip(*found, strict=True))
     return logits, contrasts
 
 

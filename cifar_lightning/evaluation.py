@@ -17,7 +17,7 @@ from cifar_lightning.attacks import under_attacks
 from cifar_lightning.calibration import calibrate
 from cifar_lightning.data import ImageData
 from cifar_lightning.data.images import Images
-from cifar_lightning.familiarity import Scored, values
+from cifar_lightning.familiarity import Watched, values
 from cifar_lightning.module import Classifier
 from cifar_onnx import InputError
 from cifar_onnx.evaluation.bootstrap import Bootstrap, draw
@@ -59,20 +59,19 @@ def evaluate(
     indices, answers, contrasts = (tensor.numpy() for tensor in model.tested)
     judged, net = images.take(indices), nn.Sequential(model.pixels, model.net)
     net.to(device).eval()
-    known, scored, score = None, None, None
+    known, score, watched = None, None, Watched(net)
     if validation := _validation(datamodule, ckpt_path):
         with trainer.precision_plugin.forward_context():
             known = calibrate(net, validation, model.classes)  # as export does
         score = values(known.score, answers, contrasts)
-        scored = Scored(net, known.score.to(device))
     temperature = np.float32(known.temperature if known else 1)
 
     def run(batch: Pixels) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
         with torch.inference_mode(), trainer.precision_plugin.forward_context():
             pixels = torch.from_numpy(batch).to(device).permute(0, 3, 1, 2)
-            answers, familiarity = scored(pixels) if scored else (net(pixels), None)
-        scaled: NDArray[np.float32] = answers.float().cpu().numpy() / temperature
-        return scaled, None if familiarity is None else familiarity.float().cpu().numpy()
+            answers, contrasts = (each.float().cpu().numpy() for each in watched(pixels))
+        scaled: NDArray[np.float32] = answers / temperature
+        return scaled, values(known.score, answers, contrasts) if known else None
 
     outcome = Outcome(
         classes=tuple(model.classes),

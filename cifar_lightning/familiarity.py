@@ -168,10 +168,11 @@ def candidates(contrasts: Scores) -> list[Familiarity]:
     return [Energy(), MaxLogit(), *([Contrasts(contrasts)] if known else [])]
 
 
-@torch.no_grad()
 def values(score: Familiarity, logits: Scores, contrasts: Scores) -> Scores:
     """Familiarities `(N,)` of logits `(N, K)` and contrasts `(N, D)`."""
-    found: Scores = score(torch.from_numpy(logits), torch.from_numpy(contrasts)).numpy()
+    # In half precision, strange pictures would be beyond the largest number.
+    with torch.no_grad(), torch.autocast("cpu", enabled=False):
+        found: Scores = score(torch.from_numpy(logits), torch.from_numpy(contrasts)).numpy()
     return found
 
 

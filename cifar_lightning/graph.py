@@ -15,6 +15,7 @@ from cifar_lightning.cam import with_cam
 from cifar_lightning.capture import capture
 from cifar_onnx import InputError, images
 
+_LARGEST = 2**31  # bytes of a protocol buffer
 OPSET, IR = 18, 8  # old enough for every onnxruntime since 1.18, which cifar-onnx asks for
 
 
@@ -41,8 +42,14 @@ def core(model: nn.Module, size: int, name: str = "the net") -> ModelProto:
         name: of the net, for messages.
 
     Raises:
-        InputError: torch cannot export it, or only with operators that are newer than `OPSET`.
+        InputError: torch cannot export it, or only with operators that are newer than `OPSET`, or it is too large.
     """
+    weights = 4 * sum(each.numel() for each in model.parameters())
+    if weights > _LARGEST:
+        raise InputError(
+            f"model.net ({name}) has {weights / 1e9:.1f} GB of weights, and one ONNX file holds {_LARGEST / 1e9:.1f} "
+            "GB: take a smaller net"
+        )
     program = capture(model, size, OPSET, name)
     ClearMetadataAndDocStringPass()(program.model)
     net = program.model_proto

@@ -33,8 +33,8 @@ class CrossEntropy(nn.CrossEntropyLoss):
         super().__init__(label_smoothing=label_smoothing)
         self.rule = class_weights if isinstance(class_weights, str) else None
         if isinstance(class_weights, list):
-            if not all(weight >= 0 for weight in class_weights):
-                raise InputError(f"class_weights are {class_weights}: none may be below 0")
+            if not all(weight >= 0 for weight in class_weights) or not any(class_weights):
+                raise InputError(f"class_weights are {class_weights}: none may be below 0, and not all may be 0")
             # A setting, not something learnt: a checkpoint must not overrule what was asked for.
             self.register_buffer("weight", torch.tensor(class_weights), persistent=False)
 
@@ -52,7 +52,7 @@ class CrossEntropy(nn.CrossEntropyLoss):
         if weights is None:
             return cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
         losses = cross_entropy(logits, labels, label_smoothing=self.label_smoothing, reduction="none")
-        return (losses * weights).sum() / weights.sum()
+        return _mean(losses, weights)
 
     def _weights(self, labels: Tensor) -> Tensor | None:
         """Of images, `(B,)`, where they differ."""
@@ -86,4 +86,9 @@ class Focal(CrossEntropy):
         soft = labels.is_floating_point()
         losses = -(labels * focal).sum(1) if soft else nll_loss(focal, labels, reduction="none")
         weights = self._weights(labels)
-        return losses.mean() if weights is None else (losses * weights).sum() / weights.sum()
+        return losses.mean() if weights is None else _mean(losses, weights)
+
+
+def _mean(losses: Tensor, weights: Tensor) -> Tensor:
+    """The weighted mean; 0 of images that count nothing."""
+    return (losses * weights).sum() / weights.sum().clamp(min=torch.finfo(weights.dtype).tiny)

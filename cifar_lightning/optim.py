@@ -45,7 +45,8 @@ class MuonSGD(Optimizer):
         dense_lr: of dense weights.
         bias_lr: of biases and gains.
         sgd_momentum: of both of these.
-        weight_decay: of both of these: the share that one step at their full learning rate takes off.
+        weight_decay: of both of these: the share that one step at their full learning rate takes off, before momentum
+            adds to it: with one of 0.85 some seven times as much.
         steps: of Newton and Schulz.
     """
 

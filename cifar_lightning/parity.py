@@ -17,10 +17,11 @@ from torch import nn
 
 from cifar_lightning import graph
 from cifar_lightning.data.images import Sample
-from cifar_lightning.familiarity import Scored
+from cifar_lightning.familiarity import Energy, Scored
 from cifar_lightning.nets.zoo import Named
 from cifar_lightning.quantize import Run
 from cifar_onnx import Classifier, images
+from cifar_onnx.evaluation.outcome import in_parts
 from cifar_onnx.prediction import Scores
 
 if TYPE_CHECKING:  # it takes seconds to import what it needs
@@ -66,10 +67,9 @@ def fused(net: nn.Sequential, samples: Sequence[Sample]) -> nn.Sequential:
     if not isinstance(own, Named) or (found := own.fused()).state_dict().keys() == own.state_dict().keys():
         return net
     fewer = nn.Sequential(pixels, found)
-    batch = torch.from_numpy(np.stack([sample.pixels for sample in samples])).permute(0, 3, 1, 2)  # (B, 3, S, S)
-    with torch.inference_mode():
-        logits, others = net(batch), fewer(batch)
-    off, allowed = float((logits - others).abs().max()), _allowed(logits.numpy())
+    pictures = np.stack([sample.pixels for sample in samples])  # (B, S, S, 3)
+    logits, others = (by_torch(Scored(each, Energy()))(pictures)[0] for each in (net, fewer))
+    off, allowed = float(np.abs(logits - others).max()), _allowed(logits)
     if not off <= allowed:
         print(
             f"{own.name} keeps its branches: fused, its logits would be off by {off:.3g}, more than {allowed:.3g}",
@@ -88,10 +88,11 @@ def by_torch(model: nn.Module) -> Run:
     """What a model of pixels `(B, 3, S, S)` makes of uint8 `(B, S, S, 3)`."""
 
     @torch.inference_mode()
+    def part(pixels: images.Pixels) -> list[Scores]:
+        return [each.numpy() for each in model(torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2))]
+
     def run(pixels: images.Pictures) -> tuple[Scores, Scores]:
-        logits, familiarity = (
-            each.numpy() for each in model(torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2))
-        )
+        logits, familiarity = in_parts(part, pixels)
         return logits, familiarity
 
     return run
@@ -137,7 +138,7 @@ def compare(path: Path, samples: Sequence[Sample], answers: tuple[Scores, Scores
         )
 
     logits, familiarity = answers
-    got_logits, got_probabilities, got_familiarity = classifier.run(trained)
+    got_logits, got_probabilities, got_familiarity = in_parts(classifier.run, trained)
     logits_off = float(np.abs(got_logits - logits).max())
     allowed = _allowed(logits)
     if not logits_off <= allowed:
@@ -153,7 +154,8 @@ def compare(path: Path, samples: Sequence[Sample], answers: tuple[Scores, Scores
         raise ParityError(f"familiarity: differs from torch's by up to {familiarity_off:.2%}")
     if "cam" in (output.name for output in session.get_outputs()):
         # What the mean of a map (B, K, h, w) leaves of the logits is the bias: the same for every picture.
-        left = logits - session.run(["cam"], {"image": trained})[0].mean(axis=(2, 3), dtype=float)  # (B, K)
+        (maps,) = in_parts(lambda part: session.run(["cam"], {"image": part}), trained)
+        left = logits - maps.mean(axis=(2, 3), dtype=float)  # (B, K)
         cam_off = float(np.abs(left - left.mean(axis=0)).max())
         if not cam_off <= allowed:
             raise ParityError(

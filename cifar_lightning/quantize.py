@@ -26,6 +26,7 @@ from onnxruntime.transformers.float16 import convert_float_to_float16
 from onnxruntime.transformers.onnx_model import OnnxModel
 
 from cifar_onnx import InputError
+from cifar_onnx.evaluation.outcome import in_parts
 from cifar_onnx.images import Pictures, Pixels
 from cifar_onnx.prediction import Scores
 from cifar_onnx.progress import track
@@ -35,7 +36,6 @@ Run = Callable[[Pictures], tuple[Scores, Scores]]  # logits (N, K) and familiari
 
 RANGES = 500  # pictures that ranges of 8-bit numbers are found by
 DROP, CLASS_DROP = 0.003, 0.01  # of accuracy, and of the recall of any class
-_BATCH = 250  # pictures
 _QUANTIZED = ["Conv", "Gemm"]  # not the product of matrices in the familiarity, whose values have no common scale
 # 8 bits of activations by 8 of weights overflow 16-bit sums on CPUs without VNNI: weights get 7, or no sign.
 _CHANNEL, _LAYER = {"per_channel": True}, {"per_channel": False}
@@ -122,11 +122,8 @@ def runner(net: ModelProto) -> Run:
     session = ort.InferenceSession(net.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
     def run(pixels: Pictures) -> tuple[Scores, Scores]:
-        parts = [
-            session.run(["logits", "familiarity"], {"net_pixels": _planes(pixels[start : start + _BATCH])})
-            for start in range(0, len(pixels), _BATCH)
-        ]
-        logits, familiarity = (np.concatenate(each) for each in zip(*parts, strict=True))
+        names = ["logits", "familiarity"]
+        logits, familiarity = in_parts(lambda part: session.run(names, {"net_pixels": _planes(part)}), pixels)
         return logits, familiarity
 
     return run

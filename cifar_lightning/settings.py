@@ -11,6 +11,8 @@ from jsonargparse import Namespace
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import GradientAccumulationScheduler, WeightAveraging
 from lightning.pytorch.utilities import rank_zero_only
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from cifar_lightning.callbacks import BestCheckpoint
 from cifar_lightning.module import Classifier
@@ -105,6 +107,21 @@ def check_training(config: Namespace, keys: Iterable[str]) -> None:
     for key in keys:
         if schedule in rates and key.replace(".init_args", "") == "model.optimizer.lr":
             raise InputError(f"{key} does nothing beside {schedule}: give model.scheduler.{rates[schedule]}")
+
+
+def check_batch_norm(net: nn.Module) -> None:
+    """Refuse to synchronise batch normalisations that do more: torch puts plain ones in their place.
+
+    Raises:
+        InputError: as timm's BatchNormAct2d, whose activation would be lost.
+    """
+    layers = {type(each) for each in net.modules() if isinstance(each, _BatchNorm)}
+    more = sorted(each.__name__ for each in layers if each.forward is not _BatchNorm.forward)
+    if more:
+        raise InputError(
+            f"trainer.sync_batchnorm would put plain batch normalisation in the place of model.net's {more[0]}, which "
+            "does more: leave it out, and take batches of 32 or more for each process"
+        )
 
 
 def check_compilation(mode: str | None, trainer: L.Trainer) -> None:

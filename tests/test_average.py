@@ -8,6 +8,7 @@ import lightning.pytorch as L
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from cifar_lightning.callbacks import EMA, SWA
 from cifar_lightning.callbacks.average import Average
@@ -135,7 +136,7 @@ def test_batch_statistics_are_averaged_and_what_is_counted_is_copied(average: Av
         net.norm.running_mean.fill_(step)  # type: ignore[union-attr]
         net.norm.num_batches_tracked.fill_(10 * step)  # type: ignore[union-attr]
         net.fitted.fill_(step > 1)
-        kept.update_parameters(net)
+        average.on_train_batch_end(SimpleNamespace(current_epoch=0, global_step=step), net, None, None, 0)  # type: ignore[arg-type]
     state = kept.module.state_dict()
     assert state["norm.running_mean"].tolist() == pytest.approx([2.0 if isinstance(average, SWA) else 2.89] * 2)
     assert state["norm.num_batches_tracked"] == 30
@@ -152,6 +153,26 @@ def test_the_average_is_where_the_model_will_be() -> None:
     assert average._average_model.module.layer.weight.device.type == "meta"
     assert average._average_model.n_averaged.device.type == "cpu"  # where nobody waits for it
     assert net.layer.weight.device.type == "cpu"
+
+
+def test_nothing_is_copied_to_the_device_which_would_be_waited_for() -> None:
+    class Copies(TorchDispatchMode):
+        count = 0
+
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+            Copies.count += func is torch.ops.aten._to_copy.default
+            return func(*args, **(kwargs or {}))
+
+    net = L.LightningModule()
+    net.layer = nn.BatchNorm1d(2).to("meta")
+    average, trainer = EMA(), SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device("meta")))
+    average.setup(trainer, net, "fit")  # type: ignore[arg-type]
+    with Copies():
+        for step in (1, 2):
+            average.on_train_batch_end(SimpleNamespace(current_epoch=0, global_step=step), net, None, None, 0)  # type: ignore[arg-type]
+        assert Copies.count == 0
+        torch.zeros(1).to("meta")
+        assert Copies.count == 1
 
 
 def test_a_run_that_goes_on_at_the_end_of_an_epoch_keeps_what_it_has_averaged() -> None:

@@ -139,6 +139,15 @@ class TestUnknown:
         assert torch.allclose(contrasts, torch.cat(expected, 1))
         assert not net[0]._forward_pre_hooks
 
+    def test_in_half_precision_the_strangest_pictures_stay_strange(self) -> None:
+        """Squares beyond the largest number of fp16, times weights below 0, would make them the most familiar."""
+        contrasts = np.random.default_rng(0).lognormal(size=(200, 600)).astype(np.float32)
+        score, strange = Contrasts(contrasts), np.full((1, 600), 1e30, np.float32)
+        expected = values(score, strange, strange)
+        with torch.autocast("cpu", torch.float16):
+            assert values(score, strange, strange) == expected
+        assert expected < values(score, contrasts, contrasts).min()
+
     def test_a_net_of_several_views_is_watched_in_the_first(self) -> None:
         net = SpeedNet(3, (8, 8), views=2).eval()
         net.whitening.fit(torch.randn(8, 3, 32, 32))

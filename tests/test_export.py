@@ -31,6 +31,7 @@ from cifar_lightning.model_card import write_card
 from cifar_lightning.nets import CNN, Pixels, SpeedNet
 from cifar_lightning.parity import ParityError, Report, against, by_torch, compare
 from cifar_onnx import Classifier, InputError, contract, guard, images
+from cifar_onnx.evaluation import outcome
 from tests.conftest import BRIEF, Run, calibrated
 
 MODES: list[images.ResizeMode] = ["stretch", "crop", "pad"]
@@ -544,6 +545,25 @@ class TestHandover:
         card = write_card(tmp_path / "model.onnx", "x", tmp_path / "metrics.json", "x", None)
         assert re.findall(r"^\| ([\w ]+) \| 0\.", card.read_text(), re.MULTILINE) == ["accuracy", "f1 macro"]
         assert '| a, "b" \\|c | 7 |' in card.read_text().splitlines()
+
+    def test_a_net_that_is_too_large_for_one_file_is_refused_before_it_is_captured(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(graph, "_LARGEST", 1000)
+        with pytest.raises(InputError, match=r"model\.net \(CNN\) has 0\.0 GB of weights, and one ONNX file holds"):
+            graph.core(Scored(nn.Sequential(*tiny()).eval(), Energy()), 32, "CNN")
+
+    def test_pictures_are_run_some_at_a_time(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Those of 380 pixels a side 29 at a time: 256 would take 5 GB for one layer of EfficientNet-B4."""
+        assert [outcome.at_once(size) for size in (32, 128, 224, 380, 5000)] == [256, 256, 83, 29, 1]
+        monkeypatch.setattr(outcome, "_BATCH", 5)
+        net, pictures, seen = nn.Sequential(*tiny()).eval(), np.stack([each.pixels for each in samples()]), []
+        net.register_forward_hook(lambda _module, _inputs, output: seen.append(len(output)))
+        logits, _ = by_torch(Scored(net, Energy()))(pictures)
+        assert seen == [5, 5, 5, 5, 5, 2]
+        with torch.inference_mode():
+            whole = net(torch.from_numpy(pictures).permute(0, 3, 1, 2)).numpy()
+        assert np.allclose(logits, whole, atol=1e-5)
 
     def test_a_triton_repository(self, run: Run, checkpoint: Path) -> None:
         Path("file").touch()

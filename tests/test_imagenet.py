@@ -165,7 +165,7 @@ class TestImageNet:
             load(root)
         (root / "words.txt").unlink()
         kaggle(root)
-        (root / "LOC_val_solution.csv").write_text("ImageId,PredictionString\nILSVRC2012_val_00000001,\n")
+        (root / "LOC_val_solution.csv").write_text("ImageId,PredictionString\nILSVRC2012_val_00000001, \n")
         with pytest.raises(InputError, match=r"LOC_val_solution.csv, line 2: no ImageId, or no PredictionString"):
             load(root).images("test")
         (root / "LOC_val_solution.csv").write_text("ImageId,PredictionString\nILSVRC2012_val_00000001,n01440764 1\n")

@@ -52,6 +52,15 @@ def test_the_loss_of_validation_hangs_on_no_batches(kind: type[CrossEntropy]) ->
         assert torch.allclose(torch.stack([loss(*batch) for batch in batches]).mean(), of_all)
 
 
+@pytest.mark.parametrize("kind", [CrossEntropy, Focal])
+def test_images_that_count_nothing_have_no_loss(kind: type[CrossEntropy]) -> None:
+    logits = LOGITS.clone().requires_grad_()
+    loss = kind(class_weights=[0.0, 1.0, 1.0, 1.0])(logits, torch.zeros_like(LABELS))
+    loss.backward()
+    assert loss == 0
+    assert not logits.grad.any()  # type: ignore[union-attr]
+
+
 @pytest.mark.parametrize("weights", [None, [1.0, 2.0, 3.0, 4.0]])
 def test_focal_is_cross_entropy_at_gamma_0_and_its_formula_elsewhere(weights: list[float] | None) -> None:
     assert torch.allclose(Focal(0, weights)(LOGITS, LABELS), CrossEntropy(class_weights=weights)(LOGITS, LABELS))

@@ -30,6 +30,8 @@ from cifar_lightning.cli import CLI
 from cifar_lightning.data import Digits, ImageData
 from cifar_lightning.files import target
 from cifar_lightning.main import main
+from cifar_lightning.nets import SpeedNet
+from cifar_lightning.settings import check_batch_norm
 from cifar_onnx import Classifier
 from tests.conftest import BRIEF, Run, command_line
 
@@ -1046,6 +1048,15 @@ class TestMistakes:
             (["--data.augment+", "Mirror", "--data.augment.probability", 50], "Mirror.probability is 50: it must lie"),
             (["--data.augment+", "Cutout", "--data.augment.size", -4], "Cutout.size is -4: it must be at least 1"),
             (
+                ["--data.augment+", "RandAugment", "--data.augment.magnitude", 31],
+                "RandAugment.magnitude is 31: it must",
+            ),
+            (["--data.augment+", "RandAugment", "--data.augment.changes", 0], "RandAugment.changes is 0: it must"),
+            (
+                ["--model.loss.class_weights", "[0, 0]"],
+                "class_weights are [0.0, 0.0]: none may be below 0, and not all",
+            ),
+            (
                 ["--model.net", "ownnets.Normed", "--data.batch_size", 1],
                 "model.net, on images of 32 pixels (data.image",
             ),
@@ -1096,6 +1107,41 @@ class TestMistakes:
         result = run("fit", *BRIEF)
         assert result.code == 2
         assert result.err.splitlines()[-1] == f"error: {sentence}"
+
+    @pytest.mark.parametrize(
+        ("error", "said"),
+        [
+            (
+                torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of"),
+                "(CUDA out of memory. Tried to allocate 2.00 GiB)",
+            ),
+            (
+                RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"),
+                "(DefaultCPUAllocator: can't allocate",
+            ),
+            (MemoryError("Unable to allocate 7.5 GiB for an array"), "(Unable to allocate 7.5 GiB for an array)"),
+        ],
+    )
+    def test_too_little_memory_is_one_sentence_with_a_remedy(
+        self, run: Run, monkeypatch: pytest.MonkeyPatch, error: Exception, said: str
+    ) -> None:
+        def full(*_: object) -> None:
+            raise error
+
+        monkeypatch.setattr("cifar_lightning.module.Classifier.training_step", full)
+        result = run("fit", *BRIEF)
+        assert result.code == 2
+        (line,) = lines(result.err, "error: ")
+        assert f"memory is not enough {said}" in line
+        less = "take smaller batches (--data.batch_size), smaller pictures (--data.image_size) or a smaller net"
+        assert line.endswith(f": {less}")
+
+    def test_batch_normalisation_that_does_more_is_not_made_plain(self, run: Run) -> None:
+        net = ("--model.net", "Timm", "--model.net.name", "tf_efficientnet_lite0")
+        result = run("fit", *BRIEF, *net, "--trainer.sync_batchnorm", "true")
+        assert result.code == 2
+        assert "in the place of model.net's BatchNormAct2d" in result.err
+        check_batch_norm(SpeedNet(3))
 
     def test_what_short_help_names_for_fit_is_taken(self, run: Run) -> None:
         named = [shlex.split(words) for words in re.findall(r"^  (--(?:\S| \S)+)", usage.OPTIONS["fit"], re.MULTILINE)]

@@ -25,7 +25,7 @@ from cifar_lightning.data.images import Sample
 from cifar_lightning.export import export
 from cifar_lightning.module import Classifier
 from cifar_lightning.nets import Pixels, Timm, Torchvision
-from cifar_lightning.nets.zoo import IMAGENET, Named
+from cifar_lightning.nets.zoo import Named
 from cifar_onnx import Classifier as Receiver
 from cifar_onnx import InputError, images
 from tests.conftest import BRIEF, Run, calibrated
@@ -44,6 +44,8 @@ FAMILIES = {  # side of the pictures, and settings
     "swin_t": (32, {}),
 }
 QUICK = {"googlenet"}
+
+IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 @pytest.mark.parametrize(
@@ -209,6 +211,24 @@ def test_without_a_network_a_sentence_says_which_file_is_missing(run: Run, monke
     assert "resnet18-f37072fd.pth cannot be downloaded (no network): fetch it elsewhere" in result.err
 
 
+@pytest.mark.parametrize(
+    ("name", "weights", "mean", "std"),
+    [
+        ("resnet18", "DEFAULT", IMAGENET[0], IMAGENET[1]),
+        ("resnet18", "ResNet18_Weights.IMAGENET1K_V1", IMAGENET[0], IMAGENET[1]),  # as torchvision's pages say it
+        ("vgg11", "some/file.pth", IMAGENET[0], IMAGENET[1]),
+        ("vgg16", "IMAGENET1K_FEATURES", (0.48235, 0.45882, 0.40784), (1 / 255, 1 / 255, 1 / 255)),
+        ("efficientnet_v2_l", "DEFAULT", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+    ],
+)
+def test_statistics_are_those_that_the_weights_were_trained_with(
+    name: str, weights: str, mean: tuple[float, ...], std: tuple[float, ...]
+) -> None:
+    with torch.device("meta"):
+        found = Torchvision(name, weights=weights).statistics
+    assert found == (pytest.approx(mean, abs=1e-5), pytest.approx(std, abs=1e-5))
+
+
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """A net with a name: what is asked for by it is small."""
@@ -222,6 +242,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr(models, "list_models", lambda module: ["tiny"])
     monkeypatch.setattr(models, "get_model", lambda name, **settings: tiny(**settings))
+    monkeypatch.setattr(models, "get_model_weights", lambda name: models.ResNet18_Weights)
     return ["--model.net", "Torchvision", "--model.net.name", "tiny"]
 
 

@@ -2,13 +2,13 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from itertools import chain
+from itertools import chain, compress
 from typing import Any
 
 import lightning.pytorch as L
 import torch
 from lightning.pytorch.callbacks import WeightAveraging
-from torch import Tensor
+from torch import Tensor, nn
 
 from cifar_onnx import InputError
 
@@ -24,7 +24,7 @@ class Average(WeightAveraging, ABC):
     """
 
     def __init__(self, from_epoch: int) -> None:
-        super().__init__(multi_avg_fn=self._move)
+        super().__init__()
         if from_epoch < 0:
             raise InputError(f"{type(self).__name__}.from_epoch is {from_epoch}: it must be at least 0")
         self.from_epoch = from_epoch
@@ -34,15 +34,6 @@ class Average(WeightAveraging, ABC):
     @abstractmethod
     def share(self, count: int) -> float:
         """How far an average of `count` weights is moved towards the next ones, 0 to 1."""
-
-    def _move(self, averaged: list[Tensor], current: list[Tensor], _count: Tensor) -> None:
-        """All of one kind at once."""
-        assert self._average_model is not None
-        if averaged[0].is_floating_point():
-            current = [each.to(averaged[0].dtype) for each in current]
-            torch._foreach_lerp_(averaged, current, self.share(int(self._average_model.n_averaged)))
-        else:
-            torch._foreach_copy_(averaged, current)
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         self._device = trainer.strategy.root_device  # the model is not there yet
@@ -60,8 +51,23 @@ class Average(WeightAveraging, ABC):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        """Average all at once; AveragedModel would copy the count to the device, which a GPU is waited for with."""
         self._counts = trainer.current_epoch >= self.from_epoch
-        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        if trainer.global_step > self._latest_update_step and self.should_update(trainer.global_step - 1):
+            self._update(pl_module)
+            self._latest_update_step = trainer.global_step
+
+    def _update(self, model: L.LightningModule) -> None:
+        assert self._average_model is not None
+        count, averaged = int(self._average_model.n_averaged), [*_state(self._average_model.module)]
+        current = [each.to(old.dtype) for each, old in zip(_state(model), averaged, strict=True)]
+        moved = [count > 0 and each.is_floating_point() for each in averaged]
+        copied = [not each for each in moved]
+        if any(moved):
+            torch._foreach_lerp_([*compress(averaged, moved)], [*compress(current, moved)], self.share(count))
+        if any(copied):
+            torch._foreach_copy_([*compress(averaged, copied)], [*compress(current, copied)])
+        self._average_model.n_averaged += 1
 
     def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Put the average in the place of the weights; Lightning swaps them, and each is rounded as the other is."""
@@ -82,7 +88,7 @@ class Average(WeightAveraging, ABC):
         return step_idx is not None
 
 
-def _state(model: L.LightningModule) -> Iterator[Tensor]:
+def _state(model: nn.Module) -> Iterator[Tensor]:
     return (each.detach() for each in chain(model.parameters(), model.buffers()))
 
 

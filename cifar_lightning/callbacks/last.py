@@ -51,7 +51,7 @@ class LastCheckpoint(Checkpoint):
         if trainer.world_size == 1:
             return stopping
         device = trainer.strategy.root_device
-        told = Arrival(anywhere(torch.tensor([stopping], device=device)))
+        told = Arrival(anywhere(torch.full((1,), stopping, device=device)))  # a copy to the device would be waited for
         before, self._told = told if device.type == "cpu" else self._told, told
         return before is not None and any(before.read())
 

@@ -138,9 +138,10 @@ def _solution(file: Path) -> dict[str, str]:
         reader = csv.DictReader(text)
         wnids = {}
         for row in reader:
-            if not row.get("ImageId") or not row.get("PredictionString"):
+            words = (row.get("PredictionString") or "").split()
+            if not row.get("ImageId") or not words:
                 raise InputError(f"{file}, line {reader.line_num}: no ImageId, or no PredictionString")
-            wnids[row["ImageId"]] = row["PredictionString"].split()[0]
+            wnids[row["ImageId"]] = words[0]
         return wnids
 
 

@@ -99,9 +99,7 @@ def _group(i: int, o: int, depth: int, activation: nn.Module) -> nn.Sequential:
 
 class _Residual(nn.Sequential):
     def forward(self, x: Tensor) -> Tensor:
-        y = x
-        for layer in self:
-            y = layer(y)
+        y: Tensor = super().forward(x)  # type: ignore[no-untyped-call]
         return x + y
 
 

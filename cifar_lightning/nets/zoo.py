@@ -1,5 +1,6 @@
 """Nets of torchvision and timm by name, with random or pretrained weights."""
 
+import re
 import sys
 import urllib.error
 from abc import abstractmethod
@@ -19,7 +20,6 @@ from cifar_onnx.errors import InputError
 _DECIDED = {"num_classes", "weights", "weights_backbone", "progress", "pretrained", "checkpoint_path", "cache_dir"}
 _DECIDED |= {"pretrained_cfg", "pretrained_cfg_overlay"}  # by other arguments than `settings`
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]
-IMAGENET: Statistics = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 class Named(nn.Module):
@@ -94,7 +94,8 @@ class Torchvision(Named):
         name: as torchvision.models.list_models has it, such as resnet18, vgg11_bn, inception_v3 or vit_b_16.
         num_classes: `K`.
         weights: None begins at random; DEFAULT or a name such as IMAGENET1K_V1 are torchvision's, which downloads
-            them; what has a dot or a slash is a file of weights, .safetensors or torch.save's. The head begins anew.
+            them; what has a dot or a slash is a file of weights, .safetensors or torch.save's. The head begins anew
+            where the data has another number of classes.
         sha256: digest of that file.
         small_stem: begin with a convolution 3x3 of stride 1 and without pooling: for pictures of 32 pixels or so.
         settings: further arguments of torchvision's function, such as image_size of vit_b_16.
@@ -119,22 +120,30 @@ class Torchvision(Named):
             body = models.get_model(name, num_classes=num_classes, **_allowed(settings))
         if name.startswith("mnasnet"):  # its own asks of weights how old they are, which averaged ones do not say
             body._load_from_state_dict = MethodType(nn.Module._load_from_state_dict, body)
+        weights = weights and re.sub(r"^\w+_Weights\.", "", weights)  # as torchvision's own names begin
         super().__init__(name, body, num_classes, weights, sha256, small_stem)
-        self.statistics = IMAGENET if weights else None
+        self.statistics = None
+        if weights:  # of a file, too: who has trained it has most likely begun with torchvision's
+            preset = self._published("DEFAULT" if _is_file(weights) else weights).transforms()
+            self.statistics = tuple(preset.mean), tuple(preset.std)
 
-    def published(self, weights: str) -> dict[str, Tensor]:
+    def _published(self, weights: str) -> Any:
+        """What torchvision knows of weights by their name."""
         from torchvision import models
 
-        known = {each.name: each for each in models.get_model_weights(self.name)}
-        known["DEFAULT"] = models.get_model_weights(self.name)["DEFAULT"]
+        known = models.get_model_weights(self.name).__members__
         _check(weights, known, f"torchvision's weights of {self.name}", "weights")
+        return known[weights]
+
+    def published(self, weights: str) -> dict[str, Tensor]:
+        known = self._published(weights)
         try:
-            state: dict[str, Tensor] = known[weights].get_state_dict(progress=False, check_hash=True)
+            state: dict[str, Tensor] = known.get_state_dict(progress=False, check_hash=True)
         except (OSError, RuntimeError) as error:  # no network, or a file that is not what it should be
             reason = error.reason if isinstance(error, urllib.error.URLError) else error
             raise InputError(
-                f"weights {weights} of {self.name}: {known[weights].url} cannot be downloaded ({reason}): fetch it "
-                "elsewhere, and name the file with --model.net.weights and --model.net.sha256"
+                f"weights {weights} of {self.name}: {known.url} cannot be downloaded ({reason}): fetch it elsewhere, "
+                "and name the file with --model.net.weights and --model.net.sha256"
             ) from None
         return state
 
@@ -153,7 +162,8 @@ class Timm(Named):
         name: as timm.list_models has it, such as resnet18 or efficientnet_lite0.
         num_classes: `K`.
         weights: None begins at random; DEFAULT are those that timm has for the name, which it downloads; what has a dot
-            or a slash is a file of weights, .safetensors or torch.save's. The head begins anew.
+            or a slash is a file of weights, .safetensors or torch.save's. The head begins anew where the data has
+            another number of classes.
         sha256: digest of that file.
         small_stem: begin with a convolution 3x3 of stride 1 and without pooling: for pictures of 32 pixels or so.
         settings: further arguments of timm.create_model, such as img_size.

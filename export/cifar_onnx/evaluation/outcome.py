@@ -20,7 +20,7 @@ from cifar_onnx.images import Pictures, Pixels, ResizeMode, decode, resize
 from cifar_onnx.progress import track
 from cifar_onnx.session import usable_cpus
 
-_BATCH = 256  # pictures in one run of the net
+_BATCH, _SIDE = 256, 128  # pictures in one run of a net, and of how many pixels a side so many fit into memory
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -108,9 +108,26 @@ class Outcome:
         return hits
 
 
+def at_once(size: int) -> int:
+    """How many pictures `(size, size)` one run of a net takes."""
+    return max(1, min(_BATCH, _BATCH * _SIDE**2 // size**2))
+
+
+def parts(pictures: Pictures) -> list[slice]:
+    """Pictures `(N, S, S, 3)` in parts that one run of a net takes."""
+    step = at_once(pictures.shape[1])
+    return [slice(start, start + step) for start in range(0, len(pictures), step)]
+
+
+def in_parts(run: Callable[[Pixels], Sequence[NDArray[np.float32]]], pictures: Pictures) -> list[NDArray[np.float32]]:
+    """What a net gives, run on one part of the pictures after the other."""
+    found = [run(pictures[part]) for part in parts(pictures)]
+    return [np.concatenate(each) for each in zip(*found, strict=True)]
+
+
 def familiarities(run: Answers, pixels: Pixels) -> NDArray[np.float32]:
     """How familiar pictures `(N, S, S, 3)` are, `(N,)`, to a model that says so."""
-    found = [run(pixels[start : start + _BATCH])[1] for start in range(0, len(pixels), _BATCH)]
+    found = [run(pixels[part])[1] for part in parts(pixels)]
     return np.concatenate([each for each in found if each is not None])
 
 
@@ -151,7 +168,7 @@ def answer(
         InputError: the folder holds no pictures, or one of a class that the model does not know.
     """
     files, threads = labelled(folder, classes), usable_cpus()
-    chunk = chunk_size(len(files), threads)
+    chunk, batch = chunk_size(len(files), threads), at_once(size)
 
     def read(path: Path) -> tuple[Pixels, int] | str:
         try:
@@ -161,10 +178,10 @@ def answer(
         return resize(picture, size, mode), picture.shape[0] * picture.shape[1]
 
     kept: list[tuple[Path, int]] = []
-    pixels = np.empty((len(files) if keep else _BATCH, size, size, 3), np.uint8)
+    pixels = np.empty((len(files) if keep else batch, size, size, 3), np.uint8)
     answers, areas, unreadable = [], [], []
     begin = end = 0  # of those in `pixels` that wait for the net
-    waiting = 2 * max(_BATCH, threads * chunk)
+    waiting = 2 * max(batch, threads * chunk)
     results = ahead(read, (path for path, _ in files), threads, waiting, chunk)
     # Each of the threads with a matrix product in threads of its own would take twice as long.
     with threadpool_limits(1, "blas"):
@@ -176,7 +193,7 @@ def answer(
             end += 1
             kept.append((path, label))
             areas.append(area)
-            if end - begin == _BATCH:
+            if end - begin == batch:
                 answers.append(run(pixels[begin:end]))
                 begin = end = end if keep else 0
     if begin < end:

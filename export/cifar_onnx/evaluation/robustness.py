@@ -10,10 +10,8 @@ from itertools import product
 import numpy as np
 
 from cifar_onnx.evaluation.corruptions import KINDS, SEVERITIES, corrupt
-from cifar_onnx.evaluation.outcome import Logits, Outcome
+from cifar_onnx.evaluation.outcome import Logits, Outcome, parts
 from cifar_onnx.progress import track
-
-_BATCH = 256  # pictures
 
 
 @dataclass(frozen=True)
@@ -41,12 +39,10 @@ def under_corruptions(outcome: Outcome, logits: Logits) -> Robustness:
         logits: the net.
     """
     count = len(outcome.labels)
-    starts = range(0, count, _BATCH)
     hits = {kind: np.zeros(len(SEVERITIES), np.int64) for kind in KINDS}
-    work = list(product(KINDS, SEVERITIES, starts))
-    for kind, severity, start in track(work, "corrupting", len(work)):
-        part = slice(start, start + _BATCH)
-        seeds = range(start, min(start + _BATCH, count))  # noise of its own for each picture, by its place
+    work = list(product(KINDS, SEVERITIES, parts(outcome.pixels)))
+    for kind, severity, part in track(work, "corrupting", len(work)):
+        seeds = range(*part.indices(count))  # noise of its own for each picture, by its place
         answers = logits(corrupt(outcome.pixels[part], kind, severity, seeds)).argmax(axis=1)
         hits[kind][SEVERITIES.index(severity)] += (answers == outcome.labels[part]).sum()
     rows = {kind: (right / count).tolist() for kind, right in hits.items()}

@@ -2,7 +2,7 @@
 
 python benchmarks/accuracy.py [--config configs/fast_cpu.yaml] [--data DIR] [--seeds 5] [--full], and options of `fit`:
 a table from one run. `fit` counts whole, but for imports and for reading the images; Keras counts its epochs only.
-Without --full two of its epochs are timed and multiplied by the number that it needed when that was last measured.
+Without --full its second epoch is timed and multiplied by the number that it needed when that was last measured.
 """
 
 import argparse

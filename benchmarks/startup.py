@@ -1,6 +1,7 @@
 """How long people wait before anything happens: imports, the first answer, the first training step.
 
-python benchmarks/startup.py: medians of five fresh processes each, seconds and megabytes of memory at the end.
+python benchmarks/startup.py: medians of five fresh processes each, of `fit` three; seconds, and megabytes of memory at
+the end.
 """
 
 import statistics

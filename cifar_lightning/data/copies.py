@@ -3,7 +3,7 @@
 import sys
 
 from cifar_lightning.data.images import Images, Part
-from cifar_onnx.commands import say
+from cifar_onnx.shell import say
 
 
 def tell(trained: Images, classes: list[str], judged: Images, part: Part) -> None:

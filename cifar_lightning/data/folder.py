@@ -22,11 +22,11 @@ from cifar_lightning.data.lock import alone
 from cifar_lightning.data.memory import free
 from cifar_lightning.data.store import Decoded, Picture, Store, digest, file_keys
 from cifar_onnx.ahead import ahead, chunk_size
-from cifar_onnx.commands import say
 from cifar_onnx.errors import ImageError, InputError, ReadError
 from cifar_onnx.images import ResizeMode, decode, fingerprint, resize
 from cifar_onnx.progress import track
 from cifar_onnx.session import usable_cpus
+from cifar_onnx.shell import say
 
 _TOLD = 5  # unreadable files that are named
 _VERSION = 4  # of how pictures become pixels: a change makes old caches stale

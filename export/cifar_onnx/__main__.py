@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import get_args
 
-from cifar_onnx import __version__, commands, images
+from cifar_onnx import __version__, commands, images, shell
 from cifar_onnx.errors import InputError
 
 _TRAINING = ("fit", "validate", "test", "predict", "export", "runs", "reproduce", "sweep")
@@ -29,12 +29,15 @@ def main(args: Sequence[str] | None = None) -> int:
         code: int = options.run(options)
         return code
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+        shell.say(f"error: {error}", sys.stderr)
+    except MemoryError as error:
+        advice = "take fewer or smaller pictures" + (", or a smaller --resamples" if "resamples" in options else "")
+        shell.say(f"error: memory is not enough ({error or 'MemoryError'}): {advice}", sys.stderr)
     except OSError as error:
         if isinstance(error, BrokenPipeError):
             raise
         name = error.filename or "what was to be written"
-        print(f"error: {name}: {error.strerror or error}", file=sys.stderr)
+        shell.say(f"error: {name}: {error.strerror or error}", sys.stderr)
     return 2
 
 
@@ -115,7 +118,6 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("model", nargs="?", type=Path, default="model.onnx", help="the file (default: %(default)s)")
     serve.add_argument("--host", default="127.0.0.1", help="address to listen at (default: %(default)s, this machine)")
     serve.add_argument("--port", type=_whole(0, 65535), default=8000, help="0 takes a free one (default: %(default)s)")
-    serve.add_argument("--threads", type=_positive, metavar="N", help="threads of the net (default: all CPUs)")
     serve.add_argument(
         "--max-batch", type=_positive, default=32, metavar="N", help="pictures that run together (default: %(default)s)"
     )
@@ -154,7 +156,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument(
             "--untrusted", action="store_true", help="try the file first in a process with little memory and time"
         )
-    for command in (classify, verify, evaluate, compare):
+    for command in (classify, verify, evaluate, compare, serve):
         command.add_argument(
             "--provider", action="append", metavar="NAME", help="execution provider, such as cpu or cuda (default: cpu)"
         )

@@ -14,7 +14,7 @@ from PIL import Image
 
 from cifar_onnx import contract, images, probe
 from cifar_onnx.ahead import batches_ahead
-from cifar_onnx.errors import ContractError, ImageError, InputError
+from cifar_onnx.errors import ContractError, ImageError, InputError, some
 from cifar_onnx.images import Pixels, Source
 from cifar_onnx.prediction import Prediction, Scores
 from cifar_onnx.replay import Replay, replay
@@ -225,7 +225,7 @@ class Classifier:
         pixels = images.resize(images.decode(image), self.contract.size, self.contract.resize)
         label = self(pixels).label if label is None else label
         if label not in self.classes:
-            raise InputError(f"unknown class {label!r}: the model knows {', '.join(self.classes)}")
+            raise InputError(f"unknown class {label!r}: the model knows {some(self.classes)}")
         k = self.classes.index(label)
         if self.has_maps:
             return cam(self.maps(pixels)[k], self.contract.size)

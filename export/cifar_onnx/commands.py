@@ -9,7 +9,6 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TextIO
 
 import onnxruntime
 
@@ -18,17 +17,12 @@ from cifar_onnx import benchmark as speed
 from cifar_onnx.errors import InputError
 from cifar_onnx.folders import find, others
 from cifar_onnx.session import usable_cpus
+from cifar_onnx.shell import say
 
 _NAMED = 4  # classes of a prediction set, as on the page
 _BATCH = 16  # pictures that run together; as many more are being decoded
-_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0))}
 
 Answer = tuple[str, Prediction | str]  # path, and an error where there is no prediction
-
-
-def say(line: str, file: TextIO | None = None) -> None:
-    """Print a line for people; names in it, from a file of anybody's, do not steer their terminal."""
-    print(line.translate(_CONTROLS), file=file, flush=True)
 
 
 def _classifier(options: argparse.Namespace) -> Classifier:

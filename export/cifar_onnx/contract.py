@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import math
+import re
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -104,7 +105,7 @@ def parse(data: bytes) -> Contract:
         raise ContractError("not an ONNX file, or a damaged one") from None
     try:
         info = json.loads(metadata[KEY], parse_int=_whole)
-        if info["format"] != FORMAT:
+        if type(info["format"]) is not int or info["format"] != FORMAT:
             raise ContractError(f"contract format {info['format']!r} is unknown: this version reads format {FORMAT}")
         contract = _from_info(info)
     except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
@@ -123,19 +124,29 @@ def title(path: str | PathLike[str]) -> str:
 
 def seal(data: bytes) -> bytes:
     """Write the digest into the bytes of a model whose contract holds a blank one (`"digest": BLANK`)."""
-    return _with_digest(data, BLANK, hashlib.sha256(data).hexdigest())
+    return data.replace(_entry(BLANK), _entry(hashlib.sha256(data).hexdigest()), 1)
 
 
 def _digest(data: bytes, stated: str) -> str:
-    return hashlib.sha256(_with_digest(data, stated, BLANK)).hexdigest()
+    found, at = hashlib.sha256(), data.find(_entry(stated))
+    if at < 0:
+        return ""
+    parts = memoryview(data)  # a copy of a large file would take as much memory
+    for part in (parts[:at], _entry(BLANK), parts[at + len(_entry(stated)) :]):
+        found.update(part)
+    return found.hexdigest()
 
 
-def _with_digest(data: bytes, old: str, new: str) -> bytes:
-    return data.replace(f'"digest": "{old}"'.encode(), f'"digest": "{new}"'.encode(), 1)
+def _entry(digest: str) -> bytes:
+    return f'"digest": "{digest}"'.encode()
 
 
 def _from_info(info: dict[str, Any]) -> Contract:
     classes, sets, unknown = _names(info["classes"]), info["sets"], info["unknown"]
+    if not re.fullmatch("[0-9a-f]{64}", str(info["digest"])):
+        raise ValueError("digest is not 64 hexadecimal digits")
+    if not isinstance(info["golden"], list):
+        raise ValueError("golden is not a list")
     for key in ("cost", "metrics", "provenance"):
         if not isinstance(info.get(key, {}), dict):
             raise ValueError(f"{key} is not an object")

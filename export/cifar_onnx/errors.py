@@ -1,5 +1,9 @@
 """Errors in what a user gave. Each message is one sentence: what is wrong, and what would be right."""
 
+from collections.abc import Sequence
+
+_NAMED = 10  # of many
+
 
 class InputError(ValueError):
     """A file, key or value given by the user cannot be used. Commands print it and end with exit code 2."""
@@ -23,3 +27,9 @@ class NoContractError(ContractError):
 
 class ProviderError(InputError):
     """The execution provider asked for is not active on this machine."""
+
+
+def some(names: Sequence[str]) -> str:
+    """Names for a sentence, of which the first stand for many."""
+    more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from cifar_onnx.images import Pixels, resize_weights
 
-RUNS = 82  # pictures that the net sees for one map by occlusion
 _BATCH = 16  # covered pictures in one run of the net
 
 Heat = NDArray[np.float32]
@@ -34,6 +33,16 @@ def cam(maps: NDArray[np.float32], size: int) -> Heat:
     return scaled(rows @ np.maximum(maps, 0) @ columns.T)
 
 
+def runs(size: int) -> int:
+    """How many pictures `(size, size)` the net sees for one map by occlusion."""
+    return len(_spans(size)) ** 2 + 1
+
+
+def _spans(size: int) -> list[slice]:
+    square, step = max(1, size // 4), max(1, size // 8)
+    return [slice(max(0, start), start + square) for start in range(step - square, size, step)]
+
+
 def occlusion(logits: Callable[[Pixels], NDArray[np.float32]], pixels: Pixels, k: int) -> Heat:
     """How much less a net believes in a class where the picture is covered.
 
@@ -49,10 +58,7 @@ def occlusion(logits: Callable[[Pixels], NDArray[np.float32]], pixels: Pixels, k
     Returns:
         `(S, S)`, from 0 to 1 at its highest, or 0 everywhere.
     """
-    size = len(pixels)
-    square, step = max(1, size // 4), max(1, size // 8)
-    spans = [slice(max(0, start), start + square) for start in range(step - square, size, step)]
-    windows = list(product(spans, repeat=2))
+    windows = list(product(_spans(len(pixels)), repeat=2))
     # The mean colour, because mid-grey on a dark or bright picture is a thing to be seen.
     cover = pixels.mean(axis=(0, 1)).round()
     covered = np.repeat(pixels[None], len(windows), axis=0)
@@ -60,7 +66,7 @@ def occlusion(logits: Callable[[Pixels], NDArray[np.float32]], pixels: Pixels, k
         picture[window] = cover
     runs = [logits(covered[start : start + _BATCH]) for start in range(0, len(covered), _BATCH)]
     falls = _log_odds(logits(pixels[None]), k) - _log_odds(np.concatenate(runs), k)  # one for each window
-    total, count = np.zeros((2, size, size))
+    total, count = np.zeros((2, *pixels.shape[:2]))
     for window, fall in zip(windows, falls, strict=True):
         total[window] += fall
         count[window] += 1

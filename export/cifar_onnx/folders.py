@@ -7,11 +7,20 @@ from glob import glob, has_magic
 from os import PathLike
 from pathlib import Path
 
-from cifar_onnx.errors import InputError
+from cifar_onnx.errors import InputError, some
 
 _SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".webp"})
 _JUNK = frozenset(  # of Windows, macOS' archives, Synology's servers (small copies of each picture) and Linux
-    {"thumbs.db", "desktop.ini", "$recycle.bin", "system volume information", "__macosx", "@eadir", "lost+found"}
+    {
+        "thumbs.db",
+        "desktop.ini",
+        "$recycle.bin",
+        "system volume information",
+        "__macosx",
+        "@eadir",
+        "lost+found",
+        "icon\r",
+    }
 )
 _PARTS = ("test", "val", "train")
 
@@ -47,7 +56,7 @@ def files(folder: Path) -> list[Path]:
 
 def _may_be_file(path: Path) -> bool:
     try:
-        return path.is_file()
+        return path.is_file() or (path.is_symlink() and not path.exists())  # the latter of links that lead nowhere
     except OSError:  # the decoder says why it cannot be read
         return True
 
@@ -73,7 +82,7 @@ def labelled(folder: Path, classes: Sequence[str]) -> list[tuple[Path, int]]:
     if unknown := [name for name in found if composed(name) not in places]:
         part = next((part for part in _PARTS if part in unknown), None)
         hint = f": did you mean {folder / part}?" if part else ""
-        raise InputError(f"{folder / unknown[0]}: {unknown[0]!r} is not one of the classes {', '.join(classes)}{hint}")
+        raise InputError(f"{folder / unknown[0]}: {unknown[0]!r} is not one of the classes {some(classes)}{hint}")
     pairs = [(path, places[composed(name)]) for name in found for path in files(folder / name)]
     if not pairs:
         raise InputError(f"{folder} holds no folder with pictures: it must hold one for each class")

@@ -11,7 +11,7 @@ import onnxruntime as ort
 from cifar_onnx import contract
 from cifar_onnx.errors import ContractError
 
-MEMORY = 2 * 2**30  # bytes of address space that the trial may take
+MEMORY = 2 * 2**30  # bytes of address space that the trial may take, besides copies of the file
 SECONDS = 10  # of CPU; and, three times as many, of waiting
 
 
@@ -42,7 +42,7 @@ def run(data: bytes, name: str) -> None:
         lines = done.stderr.decode(errors="replace").strip().splitlines()
         why = f"was killed (signal {-done.returncode})" if done.returncode < 0 else lines[-1] if lines else "failed"
         raise ContractError(
-            f"{name}: refused: its trial with {MEMORY / 2**30:g} GB of memory and {SECONDS} s of CPU {why}"
+            f"{name}: refused: its trial with {_memory(data) / 2**30:.3g} GB of memory and {SECONDS} s of CPU {why}"
         )
     if _token(data) not in done.stdout:  # what ran was no Python, however well it ended
         raise ContractError(nowhere)
@@ -51,8 +51,8 @@ def run(data: bytes, name: str) -> None:
 def trial() -> None:
     """What the other process does with the file that it reads from standard input."""
     try:
-        _limit()
         data = sys.stdin.buffer.read()
+        _limit(_memory(data))
         _try(data)
         sys.stdout.buffer.write(_token(data))
     except BaseException as error:  # whatever the file leads to
@@ -64,12 +64,16 @@ def _token(data: bytes) -> bytes:
     return hashlib.sha256(data).hexdigest().encode()
 
 
-def _limit() -> None:
+def _memory(data: bytes) -> int:
+    return MEMORY + 3 * len(data)
+
+
+def _limit(memory: int) -> None:
     try:
         import resource
     except ImportError:  # on Windows only the time is limited
         return
-    limits = {resource.RLIMIT_AS: MEMORY, resource.RLIMIT_CPU: SECONDS, resource.RLIMIT_CORE: 0}
+    limits = {resource.RLIMIT_AS: memory, resource.RLIMIT_CPU: SECONDS, resource.RLIMIT_CORE: 0}
     if sys.platform == "darwin":  # whose kernel refuses it: https://github.com/python/cpython/issues/78783
         del limits[resource.RLIMIT_AS]
     for kind, most in limits.items():

@@ -1,9 +1,17 @@
-"""Commands to print, quoted so that people can paste them into their shell."""
+"""Lines for people's terminals, and commands in them, quoted so that they can be pasted."""
 
 import shlex
 import subprocess
 import sys
 from pathlib import PurePath
+from typing import TextIO
+
+_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0))}
+
+
+def say(line: str, file: TextIO | None = None) -> None:
+    """Print a line; names in it, from a file of anybody's, do not steer the terminal."""
+    print(line.translate(_CONTROLS), file=file, flush=True)
 
 
 def line(*words: object) -> str:

@@ -73,10 +73,10 @@ function field(name, schema, required, known, place) {
 }
 
 function kind(schema) {
-  const { type, format, items, anyOf, enum: words } = resolved(schema);
+  const { type, format, items, anyOf, enum: words, const: only } = resolved(schema);
   if (anyOf) return anyOf.map(kind).join(" or ");
-  if (items) return `list of ${kind(items)}`;
-  return format === "binary" ? "file" : (words?.join(" or ") ?? type);
+  if (items) return `list of ${kind(items) ?? "anything"}`;
+  return format === "binary" ? "file" : (words?.join(" or ") ?? type ?? only);
 }
 
 const main = document.querySelector("main");

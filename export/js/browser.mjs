@@ -22,8 +22,10 @@ export function connect(progress, lost) {
       const { resolve: give, reject: fail } = waiting.get(id) ?? { resolve, reject };
       waiting.delete(id);
       if (loaded !== undefined) progress(loaded);
-      else if (error) fail(new Error(error));
-      else give(prediction ?? { place: "in this browser", contract, classify });
+      else if (error) {
+        if (id === undefined) worker.terminate(); // it has no model
+        fail(new Error(error));
+      } else give(prediction ?? { place: "in this browser", contract, classify });
     };
   });
 }

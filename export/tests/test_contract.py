@@ -57,10 +57,13 @@ def test_a_checkpoint_is_to_be_exported_first(tmp_path: Path) -> None:
         (model_of({**INFO, "temperature": 10**400}), "its contract cannot be read"),
         (field(7, b"") + field(14, field(1, b"classifier") + field(2, b"[" * 100_000)), "its contract cannot be read"),
         (model_of({**INFO, "golden": [SAMPLE]}), "cannot be read .*1 numbers for 2 classes"),
+        (model_of({**INFO, "digest": "\ud800"}), "cannot be read .*digest is not 64 hexadecimal digits"),
+        (model_of({**INFO, "format": True}), "contract format True is unknown"),
+        (model_of({**INFO, "golden": {}}), "cannot be read .*golden is not a list"),
     ],
     ids=["empty", "text", "no contract", "format", "resize mode", "no classes", "half a letter", "a list", "sets",
          "classes a text", "a class twice", "no size", "no temperature", "no class", "a text", "temperature 0",
-         "provenance", "beyond floating point", "deep", "a golden sample of one class"],
+         "provenance", "beyond floating point", "deep", "a golden sample of one class", "digest", "true", "golden"],
 )  # fmt: skip
 def test_other_files_are_refused_with_the_reason(tmp_path: Path, data: bytes, reason: str) -> None:
     path = tmp_path / "m.onnx"

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -27,7 +28,7 @@ from cifar_onnx.evaluation.compare import Comparison, bounds, latency, same_clas
 from cifar_onnx.evaluation.outcome import Outcome, answer, familiarities, squares
 from cifar_onnx.evaluation.reliability import Coverage
 from cifar_onnx.evaluation.robustness import under_corruptions
-from cifar_onnx.evaluation.slices import Groups, slicings
+from cifar_onnx.evaluation.slices import Groups, _thirds, slicings
 from cifar_onnx.images import Pixels, decode, resize
 from cifar_onnx.uncertainty import PredictionSets
 
@@ -451,12 +452,33 @@ class TestSlices:
         ],
     )
     def test_bad_tables(
-        self, text: str, sentence: str, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+        self,
+        text: str,
+        sentence: str,
+        scans: Path,
+        tmp_path: Path,
+        capsys: pytest.CaptureFixture[str],
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         (tmp_path / "groups.csv").write_text(text)
         words = ["evaluate", str(MODEL), str(scans), "--groups", str(tmp_path / "groups.csv")]
+        monkeypatch.setattr(commands, "answer", None)  # it shows before the work
         assert main([*words, "--output", str(tmp_path / "out")]) == 2
         assert sentence in capsys.readouterr().err
+
+    def test_large_numbers_are_whole(self) -> None:
+        _, names, _ = _thirds("size", np.array([10.0, 12.345, 3464.1, 99999.0, 5.0, 2000.4]), ("s", "m", "l"), "side")
+        assert names == ["s, up to 11.6", "m, up to 2,488", "l, above"]
+
+
+@pytest.mark.parametrize("command", [["evaluate", str(MODEL)], ["compare", str(MODEL), str(MODEL)]])
+def test_too_little_memory_is_one_sentence(
+    command: list[str], scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(commands, "answer", Mock(side_effect=MemoryError("Unable to allocate 7.5 GiB")))
+    assert main([*command, str(scans), "--output", str(tmp_path / "out")]) == 2
+    less = "take fewer or smaller pictures" + (", or a smaller --resamples" if command[0] == "evaluate" else "")
+    assert capsys.readouterr().err == f"error: memory is not enough (Unable to allocate 7.5 GiB): {less}\n"
 
 
 class TestCompare:
@@ -552,7 +574,7 @@ class TestCompare:
     def test_models_of_other_classes_are_refused(self) -> None:
         same_classes(("a", "b"), ("b", "a"))
         same_classes(("a\u0308", "b"), ("b", "\u00e4"))  # two spellings of one letter
-        with pytest.raises(InputError, match="know different classes, a, b and a, c: only models of the same"):
+        with pytest.raises(InputError, match="know different classes, a, b, and a, c: only models of the same"):
             same_classes(("a", "b"), ("a", "c"))
 
     def test_classes_may_be_in_another_order(self, scans: Path) -> None:

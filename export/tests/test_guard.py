@@ -1,10 +1,12 @@
 """Hostile and damaged files: refused on their bytes, or in a trial that may die of them."""
 
+import io
 import json
 import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnxruntime
@@ -247,7 +249,7 @@ def test_a_trial_on_macos_sets_no_limit_that_is_refused_there(monkeypatch: pytes
 
     monkeypatch.setattr(resource, "setrlimit", setrlimit)
     monkeypatch.setattr(sys, "platform", "darwin")
-    probe._limit()
+    probe._limit(probe.MEMORY)
     assert taken == [resource.RLIMIT_CPU, resource.RLIMIT_CORE]
 
 
@@ -273,6 +275,16 @@ def test_the_server_tries_what_it_serves(model: Path, tmp_path: Path) -> None:
     path.write_bytes(bomb(model, 2**33))
     with pytest.raises(ContractError, match=rf"^{re.escape(str(path))}: refused: its trial"):
         serving.Served(path, serving.Settings(8, 0, 10**6, 1), lambda _: None)
+
+
+def test_a_large_file_may_take_more_memory(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("resource")
+    limits = []
+    monkeypatch.setattr(probe, "_limit", limits.append)
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(model.read_bytes())))
+    monkeypatch.setattr(sys, "stdout", SimpleNamespace(buffer=io.BytesIO()))
+    probe.trial()
+    assert limits == [2 * 2**30 + 3 * model.stat().st_size]
 
 
 def test_a_trial_that_does_not_end_is_ended(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:

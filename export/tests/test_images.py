@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from cifar_onnx import ImageError, InputError, images
+from cifar_onnx import ImageError, InputError, folders, images
 from cifar_onnx.errors import ReadError
 from cifar_onnx.folders import find, labelled
 
@@ -353,6 +353,18 @@ def test_a_folder_that_cannot_be_read_is_not_left_out(tmp_path: Path, monkeypatc
     for look in (lambda: find(tmp_path), lambda: labelled(tmp_path, ["a"])):
         with pytest.raises(InputError, match=r"private cannot be read \(Permission denied\)$"):
             look()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="on Windows few people may make links")
+def test_links_that_lead_nowhere_are_not_left_out(tmp_path: Path) -> None:
+    (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    assert folders.files(tmp_path) == [tmp_path / "gone.png"]
+
+
+def test_what_macos_keeps_in_folders_is_left_out(tmp_path: Path) -> None:
+    for name in ("Icon\r", ".DS_Store", "a.png"):
+        (tmp_path / name).touch()
+    assert folders.files(tmp_path) == [tmp_path / "a.png"]
 
 
 def test_a_file_that_may_not_be_looked_at_is_not_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

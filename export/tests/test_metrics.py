@@ -99,6 +99,7 @@ def test_what_is_vectorised_equals_scikit_learn_on_every_resample(case: str) -> 
     resampled = Bootstrap(whole, draws).scores
     for number, row in enumerate(draws):
         expected = scores(take(whole, np.repeat(np.arange(len(row)), row)))
+        del expected["expected_calibration_error"]  # whose interval comes from a test, not from resamples
         assert resampled.keys() == expected.keys()
         for name, value in expected.items():
             assert resampled[name][number] == pytest.approx(value, abs=1e-9, nan_ok=True), name
@@ -134,13 +135,6 @@ def test_known_values() -> None:
     assert found["expected_calibration_error"] == pytest.approx((0.1 + 0.4 + 0.3 + 0.8) / 4, abs=1e-6)
     assert found["roc_auc"] == 0.75
     assert "top5_accuracy" not in found
-
-
-def test_of_one_class_the_margin_is_above_nothing() -> None:
-    one = Outcome(
-        ("a",), ["", ""], np.zeros(2, np.int64), np.ones((2, 1), np.float32), np.zeros((2, 1, 1, 3), np.uint8)
-    )
-    assert one.margins.tolist() == [1, 1]
 
 
 def test_draws_are_resamples_that_the_seed_decides() -> None:

@@ -449,6 +449,7 @@ class TestAround:
         cases = [
             ([str(MODEL), "--port", str(server.port)], "error: cannot listen at 127.0.0.1"),
             ([str(MODEL), "--host", "no.such.host.invalid"], "error: cannot listen at no.such.host.invalid"),
+            ([str(MODEL), "--provider", "cuda13"], "error: unknown execution provider 'cuda13': onnxruntime knows"),
             ([str(MODEL), "--host", "x" * 64], "no such name"),  # which is too long to be looked up
             ([str(tmp_path / "none.onnx")], "none.onnx: cannot be read"),
             ([str(broken)], "broken.onnx: "),

@@ -13,10 +13,10 @@ from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
+from scipy.sparse import csr_array, hstack
 from scipy.stats import norm
 
-from cifar_onnx.evaluation.metrics import TOP, calibration_interval, gaps, in_top, scores
+from cifar_onnx.evaluation.metrics import TOP, calibration_interval, in_top, scores
 from cifar_onnx.evaluation.outcome import Booleans, Floats, Integers, Outcome
 
 _SMALLEST = np.finfo(np.float64).eps  # probabilities below it count as it: scikit-learn's log_loss
@@ -56,12 +56,17 @@ def draw(count: int, resamples: int, seed: int = 0) -> Draws:
     return draws
 
 
-def _sums(draws: Draws, columns: Floats) -> Floats:
+def _sums(draws: Draws, columns: csr_array) -> Floats:
     """Sums over each resample of columns `(N, M)`: `(R, M)`."""
     step = max(1, _CHUNK // draws.shape[1])
     return np.concatenate(
         [draws[start : start + step].astype(np.float64) @ columns for start in range(0, len(draws), step)]
     )
+
+
+def _one_hot(classes: Integers, count: int) -> csr_array:
+    """Numbers of classes `(N,)` as rows with a single 1: `(N, K)`."""
+    return csr_array((np.ones(len(classes)), classes, np.arange(len(classes) + 1)), shape=(len(classes), count))
 
 
 class Bootstrap:
@@ -81,19 +86,18 @@ class Bootstrap:
         """Every metric of each resample, `(R,)`; NaN where it is not defined."""
         outcome = self.outcome
         count, classes = outcome.probabilities.shape
-        truth, guess = (np.eye(classes)[which] for which in (outcome.labels, outcome.predictions))  # (N, K)
+        truth, guess = (_one_hot(which, classes) for which in (outcome.labels, outcome.predictions))
         of_label = outcome.probabilities[np.arange(count), outcome.labels]
         loss = -np.log(np.clip(of_label, _SMALLEST, 1 - _SMALLEST))
-        brier = np.square(outcome.probabilities - truth).sum(axis=1)
+        brier = np.square(outcome.probabilities).sum(axis=1) - 2 * of_label + 1
         top = in_top(outcome) if classes > TOP else np.zeros(count)
-        sums = _sums(self.draws, np.column_stack([loss, brier, top, truth, guess, truth * guess]))
+        columns = hstack([csr_array(np.column_stack([loss, brier, top])), truth, guess, truth * guess], "csr")
+        sums = _sums(self.draws, columns)
         loss, brier, top = sums[:, :3].T / count
         found = _of_counts(*np.split(sums[:, 3:], 3, axis=1))
         if classes > TOP:
             found["top5_accuracy"] = top
         found |= {"negative_log_likelihood": loss, "brier_score": brier}
-        apart = _sums(self.draws, gaps(outcome.confidences, outcome.correct)) / count
-        found["expected_calibration_error"] = np.abs(apart).sum(axis=1)
         found["roc_auc"], found["average_precision"] = self._rankings()
         return found
 
@@ -115,16 +119,20 @@ class Bootstrap:
 
     def shares(self, hits: Booleans, groups: Booleans) -> list[Estimate]:
         """Share of hits `(N,)` within each group `(N, G)` of pictures."""
-        found = _means(self.draws, groups * hits[:, None], groups)
+        number, both = groups.shape[1], csr_array(np.column_stack([groups * hits[:, None], groups]), dtype=np.float64)
+        drawn, whole = _sums(self.draws, both), both.sum(axis=0)
+        with np.errstate(invalid="ignore"):
+            shares, resampled = (each[..., :number] / each[..., number:] for each in (whole, drawn))
+        found = [estimate(share, each) for share, each in zip(shares, resampled.T, strict=True)]
         return [_widened(each, float(count)) for each, count in zip(found, groups.sum(axis=0), strict=True)]
 
     @cached_property
     def estimates(self) -> dict[str, Estimate]:
         """Every metric with its interval, in the order in which people ask for them."""
-        found = {name: estimate(value, self.scores[name]) for name, value in scores(self.outcome).items()}
-        error = "expected_calibration_error"
-        own = calibration_interval(self.outcome.confidences, self.outcome.correct)
-        found[error] = Estimate(found[error].value, *own)
+        values, error = scores(self.outcome), "expected_calibration_error"
+        own = calibration_interval(self.outcome.confidences, self.outcome.correct)  # not by resamples, which raise it
+        found = {name: estimate(value, self.scores[name]) for name, value in values.items() if name != error}
+        found[error] = Estimate(values[error], *own)
         return {name: each if name in _LOSSES else _widened(each, self._pictures(name)) for name, each in found.items()}
 
     def _pictures(self, name: str) -> float:
@@ -137,15 +145,6 @@ class Bootstrap:
             return float(len(support) * support.min())
         total = support.sum()
         return float(total - (support**2).sum() / total if name in _BEYOND_CHANCE else total)
-
-
-def _means(draws: Draws, values: Floats | Booleans, groups: Booleans) -> list[Estimate]:
-    """Means within each group of values `(N, G)` that are 0 outside of it."""
-    number = groups.shape[1]
-    drawn = _sums(draws, np.column_stack([values, groups]))
-    with np.errstate(invalid="ignore"):
-        means, resampled = values.sum(axis=0) / groups.sum(axis=0), drawn[:, :number] / drawn[:, number:]
-    return [estimate(mean, each) for mean, each in zip(means, resampled.T, strict=True)]
 
 
 def estimate(value: float, resampled: Floats) -> Estimate:

@@ -26,7 +26,7 @@ class Bin:
     """Pictures of which the model is about as sure.
 
     Attributes:
-        low: the lowest confidence; `high` the highest.
+        low: the end of the bin towards 0; `high` that towards 1.
         high: likewise.
         share: of all pictures.
         confidence: their mean confidence; NaN where there is none.
@@ -58,6 +58,7 @@ class Charts:
             are too many classes for numbers.
         shades: the same as a picture `(K, K, 4)`, where `cells` is None.
         classes: the lowest recall first.
+        hidden: classes that have no place there.
         bins: by confidence.
         most: the largest share of a bin, rounded up.
         coverage: accuracy if only the surest part of the pictures is answered.
@@ -66,6 +67,7 @@ class Charts:
     cells: list[list[tuple[int, float]]] | None
     shades: Pixels | None
     classes: list[ClassMetrics]
+    hidden: int
     bins: list[Bin]
     most: float
     coverage: Curve
@@ -79,11 +81,13 @@ def charts(outcome: Outcome, classes: Sequence[ClassMetrics]) -> Charts:
     known = calibration(outcome.confidences, outcome.correct)
     shares = known.counts / known.counts.sum()
     edges = np.linspace(0, 1, BINS + 1).tolist()
+    present = sorted((each for each in classes if each.support), key=lambda each: each.recall)
     columns = (column.tolist() for column in (shares, known.confidences, known.accuracies))
     return Charts(
         cells=_cells(table, shades) if few else None,
         shades=None if few else _picture(shades),
-        classes=sorted((each for each in classes if each.support), key=lambda each: each.recall)[:_BARS],
+        classes=present[:_BARS],
+        hidden=len(present[_BARS:]),
         bins=[Bin(*each) for each in zip(edges[:-1], edges[1:], *columns, strict=True)],
         most=max(ticks(0, float(shares.max()))),
         coverage=_coverage(outcome),

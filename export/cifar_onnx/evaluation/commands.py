@@ -3,7 +3,6 @@
 import argparse
 from pathlib import Path
 
-from cifar_onnx.commands import say
 from cifar_onnx.errors import InputError
 from cifar_onnx.evaluation import report, tables
 from cifar_onnx.evaluation.bootstrap import Bootstrap, draw
@@ -16,6 +15,8 @@ from cifar_onnx.evaluation.report import Maps
 from cifar_onnx.evaluation.robustness import under_corruptions
 from cifar_onnx.evaluation.slices import Groups, slicings
 from cifar_onnx.evaluation.subject import subjects
+from cifar_onnx.folders import labelled
+from cifar_onnx.shell import say
 
 _SHOWN = ("accuracy", "f1_macro", "negative_log_likelihood", "expected_calibration_error")
 
@@ -25,6 +26,8 @@ def evaluate(options: argparse.Namespace) -> int:
     (subject,), folder, output = subjects([options.model], options), Path(options.folder), Path(options.output)
     tables.check_folder(output)
     groups = Groups(Path(options.groups)) if options.groups else None
+    if groups:  # a mistake in it shows before the work
+        groups.check([str(path) for path, _ in labelled(folder, subject.classes)], folder)
     known, others = subject.contract, None
     if options.others:
         if known is None:

@@ -11,7 +11,7 @@ from functools import cached_property
 import numpy as np
 from scipy.stats import binomtest
 
-from cifar_onnx.errors import InputError
+from cifar_onnx.errors import InputError, some
 from cifar_onnx.evaluation.bootstrap import Estimate, Z
 from cifar_onnx.evaluation.outcome import Booleans, Integers, Logits, Outcome
 from cifar_onnx.folders import composed
@@ -114,7 +114,7 @@ def same_classes(a: Sequence[str], b: Sequence[str]) -> None:
     """
     if set(map(composed, a)) != set(map(composed, b)):
         raise InputError(
-            f"the models know different classes, {', '.join(a)} and {', '.join(b)}: "
+            f"the models know different classes, {some(a)}, and {some(b)}: "
             "only models of the same classes can be compared"
         )
 

@@ -84,6 +84,8 @@ class ForeignClassifier:
         self._first = shape[1] == 3
         sides = shape[2:] if self._first else shape[1:3]
         known = sides[0] if isinstance(sides[0], int) and sides[0] == sides[1] else None
+        if known is None and all(isinstance(side, int) for side in sides):
+            raise InputError(f"{model} takes pictures of {sides[1]} x {sides[0]} pixels: only squares can be evaluated")
         if size is None and known is None:
             raise InputError(f"{model} does not say how large its pictures are: give --size")
         if size and known and size != known:

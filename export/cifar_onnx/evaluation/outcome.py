@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from cifar_onnx.ahead import ahead, chunk_size
-from cifar_onnx.errors import ImageError, InputError
+from cifar_onnx.errors import ImageError, InputError, some
 from cifar_onnx.folders import find, labelled
 from cifar_onnx.images import Pictures, Pixels, ResizeMode, decode, resize
 from cifar_onnx.progress import track
@@ -71,8 +71,7 @@ class Outcome:
     def absent(self) -> str:
         """The classes of which there is no picture, in words; empty where there are pictures of all."""
         present = set(self.labels.tolist())
-        names = [name for place, name in enumerate(self.classes) if place not in present]
-        return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+        return some([name for place, name in enumerate(self.classes) if place not in present])
 
     @cached_property
     def probabilities(self) -> Floats:
@@ -96,9 +95,9 @@ class Outcome:
 
     @cached_property
     def margins(self) -> Floats:
-        """`(N,)`: how far it is above the second, or above nothing where there is but one class."""
+        """`(N,)`: how far it is above the second."""
         ranked = np.sort(self.probabilities, axis=1)
-        margins: Floats = ranked[:, -1] - ranked[:, -2:-1].sum(axis=1)
+        margins: Floats = ranked[:, -1] - ranked[:, -2]
         return margins
 
     @cached_property

@@ -79,7 +79,7 @@ def _moments(pixels: Pixels) -> Floats:
 def _thirds(title: str, values: Floats, names: Sequence[str], unit: str) -> tuple[str, list[str], Integers]:
     """Names of the thirds, and the third of each picture; equal values are in one, so that there may be fewer."""
     low, high = np.quantile(values, [1 / 3, 2 / 3])
-    ends = (f"up to {low:.3g}", f"up to {high:.3g}", "above")
+    ends = *(f"up to {end:,.0f}" if end >= 1000 else f"up to {end:.3g}" for end in (low, high)), "above"
     members = np.searchsorted([low, high], values)
     return f"{title} ({unit})", [f"{name}, {end}" for name, end in zip(names, ends, strict=True)], members
 
@@ -129,6 +129,18 @@ class Groups:
             if (count := len({row[number] for row in self.rows.values()})) > _MOST:
                 raise InputError(f"{path}: column {column} has {count} groups: {_MOST} at most can be shown")
 
+    def check(self, names: Sequence[str], folder: Path | None) -> list[list[str] | None]:
+        """The rows of pictures, None for those that the file lacks; as `of`."""
+        root = (folder or Path()).resolve()
+        # As the folder sees them, and as the shell does.
+        listed = {_key(base / path): row for path, row in self.rows.items() for base in (Path(), root)}
+        found = [listed.get(_key(Path(name))) for name in names]
+        if not any(found):
+            example = Path(names[0])
+            inside = example.relative_to(folder) if folder and example.is_relative_to(folder) else example
+            raise InputError(f"{self.path} lists none of the pictures: its paths must be like {inside.as_posix()}")
+        return found
+
     def of(self, names: Sequence[str], folder: Path | None) -> dict[str, list[str]]:
         """Name of each property -> its value for each picture; "not listed" for those that the file lacks.
 
@@ -139,14 +151,7 @@ class Groups:
         Raises:
             InputError: the file lists none of the pictures.
         """
-        root = (folder or Path()).resolve()
-        # As the folder sees them, and as the shell does.
-        listed = {_key(base / path): row for path, row in self.rows.items() for base in (Path(), root)}
-        found = [listed.get(_key(Path(name))) for name in names]
-        if not any(found):
-            example = Path(names[0])
-            inside = example.relative_to(folder) if folder and example.is_relative_to(folder) else example
-            raise InputError(f"{self.path} lists none of the pictures: its paths must be like {inside.as_posix()}")
+        found = self.check(names, folder)
         if missing := sum(row is None for row in found):
             print(f"{self.path} lists {len(found) - missing:,} of {len(found):,} pictures")
         return {

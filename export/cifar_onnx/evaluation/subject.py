@@ -89,6 +89,8 @@ def _subject(path: str, options: argparse.Namespace) -> Subject:
     except NoContractError:
         return _foreign(path, options, settings)
     contract = classifier.contract
+    if len(contract.classes) < 2:
+        raise InputError(f"{path} knows one class, {contract.classes[0]}, and is always right: a classifier has two")
     temperature = np.float32(contract.temperature)
 
     def run(batch: Pixels) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

@@ -17,7 +17,7 @@ from cifar_onnx.serving.connection import DeadlineProtocol
 from cifar_onnx.serving.gate import Gate
 from cifar_onnx.serving.model import Settings
 
-_GRACE = 10.0  # seconds that requests have to end in once the server is told to
+_GRACE = 9.0  # seconds that requests have to end in once the server is told to; docker stop kills after 10
 
 
 class Server(uvicorn.Server):
@@ -51,7 +51,9 @@ def serve(options: argparse.Namespace) -> int:
         ContractError: the model cannot be served.
         InputError: the address cannot be listened at.
     """
-    settings = Settings(options.max_batch, options.max_wait / 1000, int(options.max_pixels * 1e6), options.threads)
+    providers = tuple(options.provider or ("cpu",))
+    pixels = int(options.max_pixels * 1e6)
+    settings = Settings(options.max_batch, options.max_wait / 1000, pixels, options.threads, providers)
     hosts = {options.host, socket.gethostname(), *options.allow_host}
     gate = build(options.model, settings, hosts, int(options.max_body * 1e6), options.max_waiting, options.runtime)
     listener = _listen(options.host, options.port)
@@ -68,7 +70,7 @@ def serve(options: argparse.Namespace) -> int:
         access_log=options.access_log,
         server_header=False,
         proxy_headers=False,
-        timeout_graceful_shutdown=int(_GRACE),
+        timeout_graceful_shutdown=1,  # beyond that, for answers that are on their way
     )
     host = f"[{options.host}]" if ":" in options.host else options.host
     address = f"http://{host}:{listener.getsockname()[1]}"

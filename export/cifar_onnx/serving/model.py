@@ -39,12 +39,14 @@ class Settings:
         wait: seconds to wait for others.
         pixels: of a picture at most.
         threads: of the net; None is one for each CPU.
+        providers: of onnxruntime, the first of them that can run an operation does.
     """
 
     batch: int
     wait: float
     pixels: int
     threads: int | None
+    providers: Sequence[str] = ("cpu",)
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,9 @@ class Served:
     def __init__(self, path: Path, settings: Settings, seen: Callable[[int], None]) -> None:
         self.data, found = contract.read(path)
         try:
-            self.classifier = Classifier(self.data, threads=settings.threads, untrusted=True)
+            self.classifier = Classifier(
+                self.data, providers=settings.providers, threads=settings.threads, untrusted=True
+            )
         except ContractError as error:  # of bytes, which have no name
             raise ContractError(f"{path}: {str(error).removeprefix('the model: ')}") from None
         self.digest = found.digest

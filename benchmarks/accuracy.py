@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from benchmarks.bench import PEERS, answers, machine, pictures, show
+from benchmarks.bench import PEERS, answers, machine, pictures, show, there
 
 TARGET = 0.733  # the lower of two peaks of the tutorial on CIFAR-10 (JPEG)
 NEEDED = 11  # epochs of Keras until it is passed: --full on 2026-11-22
@@ -68,7 +68,7 @@ def main() -> None:
     """Run both and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--config", default="configs/fast_cpu.yaml")
-    parser.add_argument("--data", type=Path, default=Path("data/cifar10-jpeg"))
+    parser.add_argument("--data", type=there, default="data/cifar10-jpeg")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--full", action="store_true")
     parser.add_argument("--seed", type=int, help=argparse.SUPPRESS)
@@ -76,8 +76,6 @@ def main() -> None:
     if options.seed is not None:
         fit(options.config, str(options.data), options.seed, words)
         return
-    if not options.data.is_dir():
-        sys.exit(f"{options.data} is no folder: accuracy needs CIFAR-10 as pictures, --data DIR")
     command = [sys.executable, __file__, "--config", options.config, "--data", options.data, *words]
     runs = [answers([*command, "--seed", seed])[-1] for seed in range(options.seeds)]
     seconds, accuracies = ([run[key] for run in runs] for key in ("seconds", "accuracy"))

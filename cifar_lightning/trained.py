@@ -13,7 +13,7 @@ from cifar_onnx import InputError
 
 
 def load(path: str, classes: list[str] | None = None) -> Classifier:
-    """The model of a checkpoint, on the CPU; no random generator is moved.
+    """The model of a checkpoint, on the CPU and in evaluation mode; no random generator is moved.
 
     Args:
         path: the checkpoint; its net is one of this project or its libraries.
@@ -33,4 +33,4 @@ def load(path: str, classes: list[str] | None = None) -> Classifier:
     except ArgumentError as error:
         raise InputError(f"{path}: {explain(str(error), ())}") from None
     model.load_state_dict(kept["state_dict"])
-    return model
+    return model.eval()

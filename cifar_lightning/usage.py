@@ -25,8 +25,9 @@ python -m cifar_lightning fit [--config C.yaml] [--KEY VALUE ...]
 Train; without options the tutorial's CNN on CIFAR-10. Each key of a config file is an option, which beats the file.
 
   --data ImageFolder --data.root photos     photos in a folder for each class (--data.labels labels.csv: in a list)
-  --data.image_size 64                      side of the square, in pixels, that they are resized to
+  --data.image_size 64                      side of the square, in pixels, that they are resized to (32)
   --data CIFAR100                           or CIFAR10, ImageNet, Digits
+  --data.resize_mode crop                   how they become square: or stretch, pad
   --data.batch_size 64
   --data.augment+ Mirror                    or ShiftedCrop, RandomResizedCrop, Cutout, TrivialAugment, RandAugment
 
@@ -34,15 +35,16 @@ Train; without options the tutorial's CNN on CIFAR-10. Each key of a config file
   --model.optimizer AdamW                   any of torch.optim, or MuonSGD
   --model.optimizer.lr 0.001
   --model.scheduler OneCycleLR              with --model.scheduler.max_lr 0.01; or WarmupLinear, CosineAnnealingLR, ...
+  --model.loss CrossEntropy                 with --model.loss.label_smoothing 0.1; or Focal, Distillation
   --model.init_from P                       start from the weights of another run
 
   --trainer.max_epochs 50
-  --trainer.accelerator gpu                 or cpu; by default what there is
+  --trainer.accelerator gpu                 or cpu; by default what there is (--trainer.devices: how many)
   --trainer.precision bf16-mixed
   --trainer.callbacks+ EMA                  or SWA, Freeze, EarlyStopping, LearningRateFinder, ...
   --experiment NAME                         the run goes into runs/NAME/version_N
   --seed_everything 0
-  --ckpt_path last                          resume the newest unfinished run
+  --ckpt_path last                          resume the newest unfinished run of the experiment, or start one
 
 """
 _CHECKPOINT = """\
@@ -57,16 +59,17 @@ Judge a checkpoint on the test set: metrics with intervals, tables, and report.h
 
 {_CHECKPOINT}\
   --output DIR                              for the files; by default report in the run's folder
-  --groups groups.csv                       results for groups of pictures: the column path, and one for each kind
+  --groups groups.csv                       results for groups of pictures: columns path, and one for each kind of group
   --corruptions                             results under noise, blur, fog and the like
-  --attacks "[1, 2, 4, 8]"                  results under adversarial changes of so many grey levels
+  --attacks "[1, 2, 4, 8]"                  results under adversarial changes of up to so many grey levels
   --resamples 1000                          of the bootstrap, for the intervals
 
 """
 _PREDICT = f"""\
 python -m cifar_lightning predict --ckpt_path P [--KEY VALUE ...]
 
-Write the predictions of a checkpoint to a CSV file: for the test photos, or for all photos in another --data.root.
+Write the predictions of a checkpoint to a CSV file: for the test photos; of another --data.root that has no test/, for
+all of its photos.
 
 {_CHECKPOINT}\
   --output FILE                             by default predictions.csv in the run's folder

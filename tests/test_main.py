@@ -490,8 +490,8 @@ data:
         brief: tuple[object, ...] = quick
         if "bf16" in config.read_text():  # slow on most CPUs
             brief += ("--model.net.widths", "[16, 16, 16]")
-        if "sha256:" in config.read_text():  # weights that are fetched
-            brief += ("--model.net.weights", "null", "--model.net.sha256", "null", "--data.image_size", 32)
+        if "weights: DEFAULT" in config.read_text():  # which are fetched
+            brief += ("--model.net.weights", "null", "--data.image_size", 32)
         # Where it begins with the checkpoint of another experiment, that is run before it.
         before = re.findall(r"runs/(\w+)/version_0/checkpoints/best.ckpt", config.read_text())
         for path in (*(config.with_stem(name) for name in before), config):

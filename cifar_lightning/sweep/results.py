@@ -54,7 +54,7 @@ def write(study: Study, plan: Plan) -> None:
     custom = own if is_custom([again["model"], again["data"]]) else []
     config = plan.folder / "best.yaml"
     print("the best again:", shell.line("python", "-m", "cifar_lightning", "fit", "--config", config))
-    print("next:", shell.line("python", "-m", "cifar_lightning", "test", "--ckpt_path", best["best"], *custom))
+    print("next:", shell.line("python", "-m", "cifar_lightning", "test", "--ckpt_path", best["kept"], *custom))
 
 
 def line(trial: FrozenTrial, plan: Plan) -> str:

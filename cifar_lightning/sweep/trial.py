@@ -85,7 +85,7 @@ def value_of(trial: optuna.Trial, plan: Plan, say: Say) -> float:
         done = run([*plan.words, *spaces.words(values)], [watch])
         callbacks = done.trainer.callbacks  # type: ignore[attr-defined]
         kept = next(each.best_model_path for each in callbacks if isinstance(each, BestCheckpoint))
-        trial.set_user_attr("best", kept)
+        trial.set_user_attr("kept", kept or str(done.run and done.run.last))  # with checkpoint.save_top_k 0, the last
     best = plan.best(watch.values)
     if best is None:
         raise InputError(

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 from unittest.mock import Mock
 
@@ -22,7 +23,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
-from cifar_lightning import files
+from cifar_lightning import files, runs
 from cifar_lightning.__main__ import main
 from cifar_lightning.data import ImageData
 from cifar_lightning.leaderboard.differences import short
@@ -358,14 +359,15 @@ class TestTrials:
         assert len({row["model.net"] for row in table(Path("runs/sweep-lr"))}) == 2
         assert "slices.svg" in result.out
 
+    @pytest.mark.parametrize(("module", "name"), [(files, "_put"), (runs, "FileLock")])
     def test_what_the_machine_refuses_is_no_failure_of_the_values(
-        self, run: Run, monkeypatch: pytest.MonkeyPatch
+        self, run: Run, monkeypatch: pytest.MonkeyPatch, module: ModuleType, name: str
     ) -> None:
         with monkeypatch.context() as patch:
-            patch.setattr(files, "_put", Mock(side_effect=OSError(errno.ENOSPC, "No space left on device")))
+            patch.setattr(module, name, Mock(side_effect=OSError(errno.ENOSPC, "No space left on device")))
             result = run("sweep", "--config", "lr.yaml", "--trials", 1)
         assert result.code == 2
-        assert "cannot be saved (No space left on device" in result.err
+        assert "(No space left on device" in result.err
         result = run("sweep", "--config", "lr.yaml", "--trials", 1)
         assert result.code == 0, result.err
         (row,) = table(Path("runs/sweep-lr"))

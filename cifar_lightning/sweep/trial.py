@@ -95,6 +95,11 @@ def value_of(trial: optuna.Trial, plan: Plan, say: Say) -> float:
     return best
 
 
+def _is_of_the_machine(error: BaseException | None) -> bool:
+    """Whether it comes of a full disk, say."""
+    return error is not None and (isinstance(error, OSError) or _is_of_the_machine(error.__cause__))
+
+
 @contextmanager
 def _own_failures(trial: optuna.Trial) -> Iterator[None]:
     """Note what is wrong with the values of a trial."""
@@ -102,7 +107,7 @@ def _own_failures(trial: optuna.Trial) -> Iterator[None]:
         yield
     except (ValueError, RuntimeError, NotFiniteError, MisconfigurationException) as error:
         own = InputError | NotFiniteError | MisconfigurationException | torch.OutOfMemoryError
-        if isinstance(error.__cause__, OSError):  # a full disk, say: its values are to be tried again
+        if _is_of_the_machine(error):  # its values are to be tried again
             trial.study.enqueue_trial(trial.params)
             raise
         if not isinstance(error, own) and not mistake(error):

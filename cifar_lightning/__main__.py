@@ -16,7 +16,8 @@ def main(args: Sequence[str] | None = None) -> int:
     if not words or words[0] in ("-h", "--help"):
         print(usage.COMMANDS, end="")
         return 0 if words else 2
-    if words[0] in usage.OPTIONS and not {"-h", "--help"}.isdisjoint(words[1:]):
+    asking = {"-h", "--help", *(["--help_all"] if words[0] in ("sweep", "reproduce") else [])}
+    if words[0] in usage.OPTIONS and not asking.isdisjoint(words[1:]):
         print(usage.OPTIONS[words[0]], end="")
         return 0
     if words[0] == "--version":

@@ -179,7 +179,7 @@ class CLI(LightningCLI):
         settings.check_callbacks(self.trainer.callbacks, self.model)  # type: ignore[attr-defined]
         device = self.trainer.strategy.root_device
         settings.check_compilation(self.model.compile_mode, self.trainer)
-        if self.config.fit.trainer.sync_batchnorm:
+        if self.config.fit.trainer.sync_batchnorm and self.trainer.world_size > 1:
             settings.check_batch_norm(self.model.net)
         settings.check_precision(self.trainer.precision, device)
         self.model.begin(resumed=self.checkpoint is not None)

@@ -74,8 +74,8 @@ def read(words: Sequence[str], options: Iterable[str]) -> Command:
     ckpt_path, going_on, sources = settings.get("ckpt_path"), None, configs
     line, digest = " ".join(shlex.join(typed).splitlines()), _digest(configs)
     if words[:1] == ["fit"] and ckpt_path == "last":
-        options = {word.partition("=")[0] for word in rest if word.startswith("--")}
-        going_on = _unfinished(settings, bare=not configs and options <= _OF_ANY_RUN)
+        asked = {word.partition("=")[0] for word in rest if word.startswith("--")}
+        going_on = _unfinished(settings, bare=not configs and asked <= _OF_ANY_RUN)
         ckpt_path = going_on / runs.LAST if going_on else None
     if going_on:
         own = going_on / "config.yaml"
@@ -134,7 +134,8 @@ def _unfinished(settings: dict[str, Any], bare: bool) -> Path | None:
         longer = f", and to train the newest for longer, name it: --ckpt_path {ended / runs.LAST}"
         if bare:
             raise InputError(f"{nothing}: {ended} has come to its end{longer}")
-    if bare and rank() == 0 and (busy := [run for run in runs.folders(root / experiment) if runs.held(run)]):
+    begun = [run for run in runs.folders(root / experiment) if bare and not runs.facts(run).get("finished")]
+    if rank() == 0 and (busy := [*filter(runs.held, begun)]):
         raise InputError(f"{nothing}: another process is at work in {busy[-1]}")
     _say(f"{nothing}: a new run{longer}")
     return None

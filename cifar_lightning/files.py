@@ -17,7 +17,7 @@ def target(output: str | None, default: Path) -> Path:
     if output is None:
         return default
     if output.endswith(".ckpt"):
-        raise InputError(f"output is {output}, as checkpoints are called: name another file, such as {default.name}")
+        raise InputError(f"{output} is called as checkpoints are: name another file, such as {default.name}")
     return Path(output, default.name) if output.endswith(("/", os.sep)) or Path(output).is_dir() else Path(output)
 
 

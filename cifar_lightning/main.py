@@ -64,7 +64,7 @@ _MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 # What the machine refuses, and no code can mend.
 _OUTSIDE = (
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO),
-    *(errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.EEXIST),
+    *(errno.ENOMEM, errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.EEXIST),
 )
 
 
@@ -123,7 +123,9 @@ def main(args: Sequence[str] | None = None) -> int:
         return _fail(f"{error.filename or 'a file'} cannot be read or written: {error.strerror}", 2)
     except (MemoryError, RuntimeError, ValueError) as error:
         if isinstance(error, MemoryError) or any(words in str(error) for words in _MEMORY):
-            sentences = " ".join(str(error).split()).split(". ")[:2]  # the others say how torch shares memory out
+            sentences = (" ".join(str(error).split()) or "MemoryError").split(". ")[
+                :2
+            ]  # the others say how torch shares memory out
             less = "take smaller batches (--data.batch_size), smaller pictures (--data.image_size) or a smaller net"
             return _fail(f"memory is not enough ({'. '.join(sentences).rstrip('.')}): {less}", 2)
         if not mistake(error):

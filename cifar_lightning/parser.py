@@ -75,11 +75,11 @@ class Parser(LightningArgumentParser):
 
 def load_yaml(text: str) -> Any:
     """As jsonargparse does, but a key that is given twice is an error."""
-    refuse_duplicates(text)
+    _refuse_duplicates(text)
     return _load(text)
 
 
-def refuse_duplicates(text: str) -> None:
+def _refuse_duplicates(text: str) -> None:
     """Raise a YAMLError where a mapping has a key twice: YAML forbids it, PyYAML takes the last."""
     todo, seen = [yaml.compose(text, Loader=yaml.SafeLoader)], set()
     while todo:

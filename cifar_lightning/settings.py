@@ -115,7 +115,7 @@ def check_batch_norm(net: nn.Module) -> None:
     Raises:
         InputError: as timm's BatchNormAct2d, whose activation would be lost.
     """
-    layers = {type(each) for each in net.modules() if isinstance(each, _BatchNorm)}
+    layers = {type(each) for each in net.modules() if isinstance(each, _BatchNorm)} - {nn.SyncBatchNorm}
     more = sorted(each.__name__ for each in layers if each.forward is not _BatchNorm.forward)
     if more:
         raise InputError(

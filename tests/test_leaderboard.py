@@ -114,6 +114,9 @@ class TestEntry:
     def test_where_nothing_is_monitored_it_is_the_last(self, make: Make) -> None:
         folder = make(config=changed(checkpoint={"monitor": None, "mode": "max"}))
         assert (entry(folder).val_accuracy, entry(folder).best) == (0.8, 2)
+        metrics = folder / "metrics.csv"
+        metrics.write_text(metrics.read_text() + "2,13,,0.1,9\n")  # a second validation of that epoch
+        assert (entry(folder).val_accuracy, entry(folder).best) == (0.1, 3)
 
     def test_only_epochs_that_may_be_kept_count(self, make: Make) -> None:
         kept = {"monitor": "val/accuracy", "mode": "max", "every_n_epochs": 2}
@@ -133,6 +136,8 @@ class TestEntry:
         Path("runs/new").symlink_to(Path("big/old").resolve())
         (folder,) = find(runs_)
         assert read(folder, runs_).run == "new/version_0"
+        (folder,) = find(runs_ / "new/version_0")
+        assert read(folder, folder).run == "new/version_0"
 
     def test_an_older_run_without_the_facts_has_empty_cells(self, make: Make) -> None:
         folder = make()
@@ -372,7 +377,7 @@ class TestTable:
             (("--sort", "val_acuracy"), "there is no column 'val_acuracy': did you mean 'val_accuracy'?"),
             (("--sor", "run"), "unrecognized arguments"),
             (("--csv", "--html", "x"), "not allowed with argument"),
-            (("--html", "x.ckpt"), "output is x.ckpt, as checkpoints are called"),
+            (("--html", "x.ckpt"), "x.ckpt is called as checkpoints are"),
         ],
     )
     def test_mistakes(self, run: Run, make: Make, words: tuple[str, ...], sentence: str) -> None:

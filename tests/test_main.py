@@ -22,6 +22,7 @@ import yaml
 from lightning.pytorch.strategies import SingleDeviceStrategy
 from lightning_utilities.core.imports import RequirementCache
 from PIL import Image
+from torch import nn
 
 from cifar_lightning import usage
 from cifar_lightning.callbacks import BestCheckpoint, EpochLines, LastCheckpoint
@@ -127,9 +128,10 @@ class TestFit:
         words: tuple[object, ...] = ("--config", config)
         if given.startswith("typed"):
             words = ("--model.optimizer", "AdamW") if given == "typed" else ("--model.optimizer.class_path=AdamW",)
-        optimizer = config_of(run, "fit", *words)["model"]["optimizer"]
-        assert optimizer["class_path"] == "torch.optim.AdamW"
-        assert optimizer["init_args"]["weight_decay"] == 0.01
+        for last in ((), ("--ckpt_path", "last")):  # of which there is none
+            optimizer = config_of(run, "fit", *words, *last)["model"]["optimizer"]
+            assert optimizer["class_path"] == "torch.optim.AdamW"
+            assert optimizer["init_args"]["weight_decay"] == 0.01
 
     def test_a_net_that_does_not_ask_for_the_number_of_classes_is_trained_and_tested(
         self, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -718,7 +720,7 @@ class TestFromACheckpoint:
         kept = checkpoint.read_bytes()
         result = run(command, "--ckpt_path", checkpoint, "--output", checkpoint)
         assert result.code == 2
-        assert f"output is {checkpoint}, as checkpoints are called: name another file, such as " in result.err
+        assert f"{checkpoint} is called as checkpoints are: name another file, such as " in result.err
         assert checkpoint.read_bytes() == kept
 
     def test_where_nothing_can_be_written_nothing_is_predicted(
@@ -1120,6 +1122,7 @@ class TestMistakes:
                 "(DefaultCPUAllocator: can't allocate",
             ),
             (MemoryError("Unable to allocate 7.5 GiB for an array"), "(Unable to allocate 7.5 GiB for an array)"),
+            (MemoryError(), "(MemoryError)"),
         ],
     )
     def test_too_little_memory_is_one_sentence_with_a_remedy(
@@ -1136,12 +1139,16 @@ class TestMistakes:
         less = "take smaller batches (--data.batch_size), smaller pictures (--data.image_size) or a smaller net"
         assert line.endswith(f": {less}")
 
-    def test_batch_normalisation_that_does_more_is_not_made_plain(self, run: Run) -> None:
-        net = ("--model.net", "Timm", "--model.net.name", "tf_efficientnet_lite0")
-        result = run("fit", *BRIEF, *net, "--trainer.sync_batchnorm", "true")
+    def test_batch_normalisation_that_does_more_is_not_made_plain(
+        self, run: Run, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        words = ("--model.net", "Timm", "--model.net.name", "tf_efficientnet_lite0", "--trainer.sync_batchnorm", "true")
+        assert run("fit", *BRIEF, *words).code == 0  # where there is one process, nothing is put in its place
+        monkeypatch.setattr(L.Trainer, "world_size", 2)
+        result = run("fit", *BRIEF, *words)
         assert result.code == 2
         assert "in the place of model.net's BatchNormAct2d" in result.err
-        check_batch_norm(SpeedNet(3))
+        check_batch_norm(nn.Sequential(SpeedNet(3), nn.SyncBatchNorm(3)))
 
     def test_what_short_help_names_for_fit_is_taken(self, run: Run) -> None:
         named = [shlex.split(words) for words in re.findall(r"^  (--(?:\S| \S)+)", usage.OPTIONS["fit"], re.MULTILINE)]
@@ -1160,7 +1167,8 @@ class TestMistakes:
         everything = run(command, "--help_all").out
         named = {option for option in re.findall(r"--[a-z_.+]*[a-z_+]", short.out) if not option.endswith("help")}
         of_classes = {"--data.root", "--data.labels", "--data.image_size", "--data.batch_size", "--data.augment+"}
-        of_classes |= {"--model.net.name", "--model.optimizer.lr", "--model.scheduler.max_lr"}
+        of_classes |= {"--model.net.name", "--model.optimizer.lr", "--model.scheduler.max_lr", "--data.resize_mode"}
+        of_classes |= {"--model.loss.label_smoothing"}
         assert [each for each in named - of_classes - {"--help_all", "--against"} if each not in everything] == []
 
     def test_help_of_a_command_is_complete(self, run: Run) -> None:

@@ -138,12 +138,12 @@ class TestGoingOn:
     def test_the_printed_command_allows_classes_of_ones_own(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         Path("timed_net.py").write_text(
             "from torch import nn\n"
-            "class Net(nn.Sequential):\n"
+            "class Timed(nn.Sequential):\n"
             "    def __init__(self, num_classes: int):\n"
             "        super().__init__(nn.Flatten(), nn.Linear(3072, num_classes))\n"
         )
         monkeypatch.syspath_prepend(Path.cwd())
-        words = ("--data", "Digits", "--model.net", "timed_net.Net", "--trainer.max_epochs", 100_000)
+        words = ("--data", "Digits", "--model.net", "timed_net.Timed", "--trainer.max_epochs", 100_000)
         result = run("fit", *words, "--trainer.max_time", "00:00:00:01", "--trainer.default_root_dir", "out")
         command = "fit --ckpt_path last --experiment cnn --trainer.default_root_dir out --allow_custom_classes"
         assert result.out.splitlines()[-1] == f"next: python -m cifar_lightning {command}"
@@ -439,13 +439,13 @@ def test_a_run_whose_time_is_up_when_it_is_done_has_ended(run: Run, monkeypatch:
     assert runs.facts(Path("runs/cnn/version_0"))["finished"]
 
 
-@pytest.mark.skipif(os.name != "posix", reason="HOME is that of POSIX")
 def test_a_home_of_nobody_is_named(run: Run) -> None:
     result = run("fit", *BRIEF, "--ckpt_path", "last", "--trainer.default_root_dir", "~nobody-of-this-name")
     assert result.code == 2
     assert result.err == "error: trainer.default_root_dir is ~nobody-of-this-name: there is no such home\n"
 
 
+@pytest.mark.skipif(os.name != "posix", reason="HOME is that of POSIX")
 def test_the_home_folder_may_be_called_as_in_a_shell(run: Run, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(photos.parent))
     data = f"data: {{class_path: ImageFolder, init_args: {{root: ~/{photos.name}}}}}"

@@ -30,6 +30,8 @@ from cifar_lightning.leaderboard.differences import short
 from cifar_lightning.sweep.plan import read
 from cifar_lightning.sweep.space import Choice, Range
 from cifar_lightning.sweep.study import Process, Sampler, _storage, counted
+from cifar_lightning.sweep.trial import _is_of_the_machine
+from cifar_onnx import InputError
 from tests.conftest import BRIEF, Child, Run, Start
 
 SHIPPED = sorted((Path(__file__).parent.parent / "configs" / "sweeps").glob("*.yaml"))
@@ -351,6 +353,14 @@ class TestTrials:
         assert "dropout probability has to be between 0 and 1" in states["1.5"][1]
         assert states["1.5"][1] in result.out
 
+    def test_a_file_that_a_value_names_is_a_failure_of_the_value(self) -> None:
+        full = InputError("full")
+        full.__cause__ = OSError(errno.ENOSPC, "No space left on device")
+        assert _is_of_the_machine(full)
+        missing = InputError("missing")
+        missing.__cause__ = FileNotFoundError(errno.ENOENT, "No such file or directory")
+        assert not _is_of_the_machine(missing)
+
     def test_a_class_and_the_same_with_settings_are_two_values(self, run: Run, tmp_path: Path) -> None:
         nets = ["CNN", {"class_path": "CNN", "init_args": {"widths": [4, 4]}}]
         file = write(tmp_path, space={"model.net": nets}, sampler="BruteForceSampler")
@@ -377,7 +387,7 @@ class TestTrials:
         file = write(tmp_path, pruner={"class_path": "ThresholdPruner", "init_args": {"upper": 0.0}})
         result = run("sweep", "--config", file, "--trials", 2)
         assert result.code == 0, result.err
-        assert result.out.endswith("no trial has come to its end: 2 were pruned or failed\n")
+        assert result.out.endswith("no trial has come to its end: pruned or failed: 2\n")
         assert [row["state"] for row in table(Path("runs/sweep-lr"))] == ["pruned", "pruned"]
 
     def test_the_next_command_allows_a_net_of_ones_own_and_names_its_file(
@@ -385,12 +395,12 @@ class TestTrials:
     ) -> None:
         Path("swept_net.py").write_text(
             "from torch import nn\n"
-            "class Net(nn.Sequential):\n"
+            "class Swept(nn.Sequential):\n"
             "    def __init__(self, num_classes: int):\n"
             "        super().__init__(nn.Flatten(), nn.Linear(3072, num_classes))\n"
         )
         monkeypatch.syspath_prepend(Path.cwd())
-        words = ("--model.net", "swept_net.Net", "--checkpoint.filename", "mine", "--trials", 1)
+        words = ("--model.net", "swept_net.Swept", "--checkpoint.filename", "mine", "--trials", 1)
         file = write(Path(), space={RATE: [1e-3]}, config=[])
         result = run("sweep", "--config", file, *BRIEF, *words)
         assert result.code == 0, result.err
@@ -557,7 +567,7 @@ class TestTogether:
         assert optuna.create_study(storage=_storage(read(["--config", "lr.yaml"]))).trials == []
 
     def test_a_database_takes_the_place_of_the_file(self, run: Run) -> None:
-        words = ("sweep", "--config", "lr.yaml", "--storage", "sqlite:///sweep.db", "--trials")
+        words = ("sweep", "--config", "lr.yaml", "--storage", "sqlite:///runs/sweep-lr/sweep.db", "--trials")
         assert run(*words, 1).code == 0
         assert run(*words, 2).code == 0
         assert len(table(Path("runs/sweep-lr"))) == 2

@@ -217,6 +217,7 @@ def test_without_a_network_a_sentence_says_which_file_is_missing(run: Run, monke
         ("resnet18", "DEFAULT", IMAGENET[0], IMAGENET[1]),
         ("resnet18", "ResNet18_Weights.IMAGENET1K_V1", IMAGENET[0], IMAGENET[1]),  # as torchvision's pages say it
         ("vgg11", "some/file.pth", IMAGENET[0], IMAGENET[1]),
+        ("vgg11", "Pets_Weights.pth", IMAGENET[0], IMAGENET[1]),
         ("vgg16", "IMAGENET1K_FEATURES", (0.48235, 0.45882, 0.40784), (1 / 255, 1 / 255, 1 / 255)),
         ("efficientnet_v2_l", "DEFAULT", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
     ],

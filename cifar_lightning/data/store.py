@@ -175,9 +175,16 @@ class Store:
 def file_keys(folder: Path, paths: Sequence[Path]) -> list[str]:
     """What a store calls files below a folder: a file that is changed has another key."""
     inside = f"{folder}{os.sep}"
-    stats = [path.stat() for path in paths]
+    stats = [_status(path) for path in paths]
     names = [str(path).removeprefix(inside) for path in paths]
     return [digest(f"{name}\0{it.st_size}\0{it.st_mtime_ns}") for name, it in zip(names, stats, strict=True)]
+
+
+def _status(path: Path) -> os.stat_result:
+    try:
+        return path.stat()
+    except FileNotFoundError:  # a link that leads nowhere, as the decoder will say
+        return path.lstat()
 
 
 def digest(text: str) -> str:

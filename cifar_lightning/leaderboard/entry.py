@@ -115,7 +115,7 @@ def read(folder: Path, place: Path) -> Entry:
     done = [row["epoch"] for row in rows if "train/loss" in row and "epoch" in row]
     parts = folder.relative_to(place).parts
     return Entry(
-        run="/".join(parts if len(parts) > 1 else folder.resolve().parts[-2:]),
+        run="/".join(parts if len(parts) > 1 else Path(os.path.abspath(folder)).parts[-2:]),
         state=_state(folder, facts),
         epochs=int(max(done)) + 1 if done else 0 if rows else None,
         val_accuracy=accuracy,
@@ -176,14 +176,17 @@ def _best(validated: Sequence[Row], kept: Mapping[str, Any]) -> int | None:
         validated: what was measured in each.
         kept: the settings of BestCheckpoint.
     """
-    monitor = kept.get("monitor", "val/accuracy") or "epoch"  # null keeps the last one
-    lowest, every = kept.get("mode") == "min" and monitor != "epoch", _count(kept.get("every_n_epochs")) or 1
+    monitor, lowest = kept.get("monitor", "val/accuracy"), kept.get("mode") == "min"
+    every = _count(kept.get("every_n_epochs")) or 1
+    possible = [(place, row) for place, row in enumerate(validated) if (row.get("epoch", 0) + 1) % every == 0]
+    if monitor is None and possible:
+        return possible[-1][0]
     if not any(monitor in row for row in validated):
         monitor, lowest = "val/accuracy", False
     order = [
         (row[monitor] if lowest else -row[monitor], row.get("val/loss", math.inf), place)
-        for place, row in enumerate(validated)
-        if monitor in row and (row.get("epoch", 0) + 1) % every == 0
+        for place, row in possible
+        if monitor in row
     ]
     return min(order)[-1] if order else None
 

@@ -120,7 +120,7 @@ class Torchvision(Named):
             body = models.get_model(name, num_classes=num_classes, **_allowed(settings))
         if name.startswith("mnasnet"):  # its own asks of weights how old they are, which averaged ones do not say
             body._load_from_state_dict = MethodType(nn.Module._load_from_state_dict, body)
-        weights = weights and re.sub(r"^\w+_Weights\.", "", weights)  # as torchvision's own names begin
+        weights = weights and re.sub(r"^\w+_Weights\.(?=[A-Z0-9_]+$)", "", weights)  # as torchvision's own names begin
         super().__init__(name, body, num_classes, weights, sha256, small_stem)
         self.statistics = None
         if weights:  # of a file, too: who has trained it has most likely begun with torchvision's

@@ -231,7 +231,7 @@ def _check_trainer(config: Namespace) -> None:
 
 def _monitored(base: Namespace, settings: Namespace) -> tuple[str, Literal["min", "max"]]:
     """What is measured, by default what the checkpoint keeps the best by, and which of its values is the best."""
-    kept = base.checkpoint or Namespace(monitor=None, mode="max")  # type: ignore[no-untyped-call]
+    kept = base.checkpoint
     monitor, mode = settings.monitor or kept.monitor, settings.mode or kept.mode
     if not str(monitor).startswith("val/"):
         raise InputError(f"monitor is {monitor}: a sweep looks at validation only, at val/loss or val/accuracy say")

@@ -10,6 +10,7 @@ from filelock import FileLock
 from optuna import Study
 from optuna.trial import FrozenTrial, TrialState
 
+from cifar_lightning import runs
 from cifar_lightning.files import write_whole
 from cifar_lightning.parser import load_yaml
 from cifar_lightning.sweep.charts import draw
@@ -39,7 +40,7 @@ def write(study: Study, plan: Plan) -> None:
     with FileLock(plan.folder / ".results.lock"):  # two processes may come to the end at the same time
         write_whole(plan.folder / "trials.csv", _csv(ended, plan).encode())
         if not done:
-            none = [f"{len(ended)} were pruned or failed"] * bool(ended) + [others] * bool(others)
+            none = [f"pruned or failed: {len(ended)}"] * bool(ended) + [others] * bool(others)
             print(f"no trial has come to its end: {', '.join(none)}")
             return
         write_whole(plan.folder / "best.yaml", _config(done[0], len(ended), plan).encode())
@@ -52,9 +53,9 @@ def write(study: Study, plan: Plan) -> None:
     again = load_yaml(best["config"])
     own = ["--allow_custom_classes", "--config", Path(best["run"], "config.yaml")]
     custom = own if is_custom([again["model"], again["data"]]) else []
-    config = plan.folder / "best.yaml"
+    config, kept = plan.folder / "best.yaml", best.get("kept") or Path(best["run"], runs.BEST)  # not noted at first
     print("the best again:", shell.line("python", "-m", "cifar_lightning", "fit", "--config", config))
-    print("next:", shell.line("python", "-m", "cifar_lightning", "test", "--ckpt_path", best["kept"], *custom))
+    print("next:", shell.line("python", "-m", "cifar_lightning", "test", "--ckpt_path", kept, *custom))
 
 
 def line(trial: FrozenTrial, plan: Plan) -> str:

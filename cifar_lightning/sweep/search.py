@@ -32,7 +32,6 @@ def search(words: Sequence[str]) -> None:
     """
     plan = read(words)
     study = open_study(plan)
-    plan.folder.mkdir(parents=True, exist_ok=True)
     try:
         with Process(study, plan.folder) as process:
             if len(counted(study)) < plan.trials:

@@ -83,7 +83,7 @@ class Choice:
         several that do, it is the one with the most settings.
         """
         found = [each for each in self.values if _alike(value, each)]
-        return _label(max(found, key=lambda each: len(json.dumps(each)))) if found else None
+        return _label(max(found, key=_settings)) if found else None
 
 
 Space = dict[str, Range | Choice]
@@ -104,6 +104,14 @@ def _alike(value: Any, typed: Any) -> bool:
     if isinstance(value, list | tuple) and isinstance(typed, list):
         return len(value) == len(typed) and all(map(_alike, value, typed))
     return bool(value == typed)
+
+
+def _settings(typed: Any) -> int:
+    """How many settings of classes are given."""
+    if isinstance(typed, dict):
+        own = typed.get("init_args") or {}
+        return len(own) + _settings([*own.values()])
+    return sum(map(_settings, typed)) if isinstance(typed, list) else 0
 
 
 def _label(value: Any) -> Any:

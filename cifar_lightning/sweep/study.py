@@ -10,7 +10,7 @@ from copy import copy
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
 import optuna
 from filelock import FileLock, Timeout
@@ -19,7 +19,6 @@ from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, GridSampler, QMCSampler, RandomSampler
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
-from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
@@ -146,7 +145,7 @@ def _old(trial: FrozenTrial) -> bool:
     return start is not None and datetime.now(start.tzinfo) - start > _BEGINNING
 
 
-def again(study: optuna.Study, trial: FrozenTrial) -> None:
+def again(study: optuna.Study, trial: FrozenTrial | optuna.Trial) -> None:
     """Let the parameters of a trial be tried again."""
     if trial.params:
         study.enqueue_trial(trial.params)
@@ -179,8 +178,9 @@ def open_study(plan: Plan) -> optuna.Study:
         sampler = _sampler(plan)
     with named("pruner"):
         pruner = _made(plan.pruner)
+    plan.folder.mkdir(parents=True, exist_ok=True)  # where a database may be, too
     name, storage = plan.folder.name, _storage(plan)
-    direction = StudyDirection.MAXIMIZE if plan.mode == "max" else StudyDirection.MINIMIZE
+    direction: Literal["minimize", "maximize"] = "minimize" if plan.mode == "min" else "maximize"
     study = optuna.create_study(
         storage=storage, study_name=name, direction=direction, sampler=sampler, pruner=pruner, load_if_exists=True
     )

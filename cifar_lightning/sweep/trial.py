@@ -1,5 +1,6 @@
 """One trial: a `fit` whose validation is reported, and which ends where it falls behind."""
 
+import errno
 import io
 import math
 from collections.abc import Callable, Iterator
@@ -19,9 +20,11 @@ from cifar_lightning.main import mistake, run
 from cifar_lightning.settings import quiet
 from cifar_lightning.sweep import space as spaces
 from cifar_lightning.sweep.plan import Plan
+from cifar_lightning.sweep.study import again
 from cifar_onnx import InputError
 
 Say = Callable[[str], None]
+_REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO)
 
 
 class FailedError(Exception):
@@ -96,8 +99,10 @@ def value_of(trial: optuna.Trial, plan: Plan, say: Say) -> float:
 
 
 def _is_of_the_machine(error: BaseException | None) -> bool:
-    """Whether it comes of a full disk, say."""
-    return error is not None and (isinstance(error, OSError) or _is_of_the_machine(error.__cause__))
+    """Whether it comes of a full disk, say, and not of a file that a value names."""
+    if error is None:
+        return False
+    return (isinstance(error, OSError) and error.errno in _REFUSED) or _is_of_the_machine(error.__cause__)
 
 
 @contextmanager
@@ -107,8 +112,8 @@ def _own_failures(trial: optuna.Trial) -> Iterator[None]:
         yield
     except (ValueError, RuntimeError, NotFiniteError, MisconfigurationException) as error:
         own = InputError | NotFiniteError | MisconfigurationException | torch.OutOfMemoryError
-        if _is_of_the_machine(error):  # its values are to be tried again
-            trial.study.enqueue_trial(trial.params)
+        if _is_of_the_machine(error):
+            again(trial.study, trial)
             raise
         if not isinstance(error, own) and not mistake(error):
             raise

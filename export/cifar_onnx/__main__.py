@@ -32,7 +32,7 @@ def main(args: Sequence[str] | None = None) -> int:
         shell.say(f"error: {error}", sys.stderr)
     except MemoryError as error:
         advice = "take fewer or smaller pictures" + (", or a smaller --resamples" if "resamples" in options else "")
-        shell.say(f"error: memory is not enough ({error or 'MemoryError'}): {advice}", sys.stderr)
+        shell.say(f"error: memory is not enough ({str(error) or 'MemoryError'}): {advice}", sys.stderr)
     except OSError as error:
         if isinstance(error, BrokenPipeError):
             raise

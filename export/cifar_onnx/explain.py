@@ -64,8 +64,8 @@ def occlusion(logits: Callable[[Pixels], NDArray[np.float32]], pixels: Pixels, k
     covered = np.repeat(pixels[None], len(windows), axis=0)
     for picture, window in zip(covered, windows, strict=True):
         picture[window] = cover
-    runs = [logits(covered[start : start + _BATCH]) for start in range(0, len(covered), _BATCH)]
-    falls = _log_odds(logits(pixels[None]), k) - _log_odds(np.concatenate(runs), k)  # one for each window
+    answers = [logits(covered[start : start + _BATCH]) for start in range(0, len(covered), _BATCH)]
+    falls = _log_odds(logits(pixels[None]), k) - _log_odds(np.concatenate(answers), k)  # one for each window
     total, count = np.zeros((2, *pixels.shape[:2]))
     for window, fall in zip(windows, falls, strict=True):
         total[window] += fall

@@ -574,7 +574,7 @@ class TestCompare:
     def test_models_of_other_classes_are_refused(self) -> None:
         same_classes(("a", "b"), ("b", "a"))
         same_classes(("a\u0308", "b"), ("b", "\u00e4"))  # two spellings of one letter
-        with pytest.raises(InputError, match="know different classes, a, b, and a, c: only models of the same"):
+        with pytest.raises(InputError, match=r"know different classes \(one alone knows b, c\): only models of"):
             same_classes(("a", "b"), ("a", "c"))
 
     def test_classes_may_be_in_another_order(self, scans: Path) -> None:

@@ -83,13 +83,13 @@ class Bootstrap:
 
     @cached_property
     def scores(self) -> dict[str, Floats]:
-        """Every metric of each resample, `(R,)`; NaN where it is not defined."""
+        """Every metric of each resample, `(R,)`, but for the calibration error; NaN where it is not defined."""
         outcome = self.outcome
         count, classes = outcome.probabilities.shape
         truth, guess = (_one_hot(which, classes) for which in (outcome.labels, outcome.predictions))
         of_label = outcome.probabilities[np.arange(count), outcome.labels]
         loss = -np.log(np.clip(of_label, _SMALLEST, 1 - _SMALLEST))
-        brier = np.square(outcome.probabilities).sum(axis=1) - 2 * of_label + 1
+        brier = np.maximum(np.square(outcome.probabilities).sum(axis=1) - 2 * of_label + 1, 0)
         top = in_top(outcome) if classes > TOP else np.zeros(count)
         columns = hstack([csr_array(np.column_stack([loss, brier, top])), truth, guess, truth * guess], "csr")
         sums = _sums(self.draws, columns)

@@ -112,9 +112,9 @@ def same_classes(a: Sequence[str], b: Sequence[str]) -> None:
     Raises:
         InputError: they do not.
     """
-    if set(map(composed, a)) != set(map(composed, b)):
+    if differing := {*map(composed, a)} ^ {*map(composed, b)}:
         raise InputError(
-            f"the models know different classes, {some(a)}, and {some(b)}: "
+            f"the models know different classes (one alone knows {some(sorted(differing))}): "
             "only models of the same classes can be compared"
         )
 

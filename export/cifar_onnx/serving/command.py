@@ -17,7 +17,7 @@ from cifar_onnx.serving.connection import DeadlineProtocol
 from cifar_onnx.serving.gate import Gate
 from cifar_onnx.serving.model import Settings
 
-_GRACE = 9.0  # seconds that requests have to end in once the server is told to; docker stop kills after 10
+_GRACE = 8.0  # seconds that requests have to end in once the server is told to; docker stop kills after 10
 
 
 class Server(uvicorn.Server):

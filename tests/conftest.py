@@ -192,6 +192,15 @@ def write_model(path: Path, model: Classifier, **settings: object) -> str:
     return str(path)
 
 
+def write_net(module: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file in the current folder with a net of the user's own, which can be imported."""
+    Path(f"{module}.py").write_text(
+        f"from torch import nn\nclass {name}(nn.Sequential):\n    def __init__(self, num_classes: int):\n"
+        "        super().__init__(nn.Flatten(), nn.Linear(3072, num_classes))\n"
+    )
+    monkeypatch.syspath_prepend(Path.cwd())
+
+
 # A run that takes a second: four small batches of digits.
 BRIEF = ("--data", "Digits", "--data.batch_size", 16, "--trainer.max_epochs", 1, "--trainer.limit_train_batches", 4)
 

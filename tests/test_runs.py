@@ -15,7 +15,7 @@ import yaml
 from cifar_lightning import runs
 from cifar_lightning.checkpoint import load
 from cifar_onnx import InputError
-from tests.conftest import BRIEF, Run, Start, command_line
+from tests.conftest import BRIEF, Run, Start, command_line, write_net
 
 
 def as_nobody(*words: str) -> int:
@@ -136,13 +136,7 @@ class TestGoingOn:
             assert (result.code, yaml.safe_load(result.out)["experiment"]) == (0, name)
 
     def test_the_printed_command_allows_classes_of_ones_own(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-        Path("timed_net.py").write_text(
-            "from torch import nn\n"
-            "class Timed(nn.Sequential):\n"
-            "    def __init__(self, num_classes: int):\n"
-            "        super().__init__(nn.Flatten(), nn.Linear(3072, num_classes))\n"
-        )
-        monkeypatch.syspath_prepend(Path.cwd())
+        write_net("timed_net", "Timed", monkeypatch)
         words = ("--data", "Digits", "--model.net", "timed_net.Timed", "--trainer.max_epochs", 100_000)
         result = run("fit", *words, "--trainer.max_time", "00:00:00:01", "--trainer.default_root_dir", "out")
         command = "fit --ckpt_path last --experiment cnn --trainer.default_root_dir out --allow_custom_classes"

@@ -32,7 +32,7 @@ from cifar_lightning.sweep.space import Choice, Range
 from cifar_lightning.sweep.study import Process, Sampler, _storage, counted
 from cifar_lightning.sweep.trial import _is_of_the_machine
 from cifar_onnx import InputError
-from tests.conftest import BRIEF, Child, Run, Start
+from tests.conftest import BRIEF, Child, Run, Start, write_net
 
 SHIPPED = sorted((Path(__file__).parent.parent / "configs" / "sweeps").glob("*.yaml"))
 ONE_CYCLE = {"model.scheduler": ["torch.optim.lr_scheduler.OneCycleLR"], "model.scheduler.max_lr": [0.1]}
@@ -393,13 +393,7 @@ class TestTrials:
     def test_the_next_command_allows_a_net_of_ones_own_and_names_its_file(
         self, run: Run, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        Path("swept_net.py").write_text(
-            "from torch import nn\n"
-            "class Swept(nn.Sequential):\n"
-            "    def __init__(self, num_classes: int):\n"
-            "        super().__init__(nn.Flatten(), nn.Linear(3072, num_classes))\n"
-        )
-        monkeypatch.syspath_prepend(Path.cwd())
+        write_net("swept_net", "Swept", monkeypatch)
         words = ("--model.net", "swept_net.Swept", "--checkpoint.filename", "mine", "--trials", 1)
         file = write(Path(), space={RATE: [1e-3]}, config=[])
         result = run("sweep", "--config", file, *BRIEF, *words)

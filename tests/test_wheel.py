@@ -82,7 +82,7 @@ def bare(place: Path, *words: str) -> subprocess.CompletedProcess[str]:
     """Run Python with nothing but that folder and the standard library."""
     environment = {**os.environ, "PYTHONPATH": str(place)}
     command = [sys.executable, "-S", "-P", *words]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=place, timeout=120)
+    return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=place, timeout=400)
 
 
 def test_the_wheel_carries_types_licence_and_the_page(wheel: Path) -> None:

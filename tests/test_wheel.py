@@ -78,11 +78,11 @@ def place(wheel: Path, request: pytest.FixtureRequest) -> Path:
     return folder
 
 
-def bare(place: Path, *words: str) -> subprocess.CompletedProcess[str]:
+def bare(place: Path, *words: str, seconds: float = 120) -> subprocess.CompletedProcess[str]:
     """Run Python with nothing but that folder and the standard library."""
     environment = {**os.environ, "PYTHONPATH": str(place)}
     command = [sys.executable, "-S", "-P", *words]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=place, timeout=400)
+    return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=place, timeout=seconds)
 
 
 def test_the_wheel_carries_types_licence_and_the_page(wheel: Path) -> None:
@@ -127,13 +127,13 @@ def test_its_own_tests_pass_there(place: Path) -> None:
 @pytest.mark.slow
 def test_all_of_its_own_tests_pass_there(place: Path) -> None:
     """But for those of the page and of JavaScript; what needs an extra that is not there is skipped."""
-    check(place, "")
+    check(place, "", seconds=400)
 
 
-def check(place: Path, *names: str) -> None:
+def check(place: Path, *names: str, seconds: float = 120) -> None:
     tests = [str(EXPORT / "tests" / name) for name in names]
     words = ["-q", "-c", str(EXPORT / "pyproject.toml"), "--ignore-glob=*_js.py", "--ignore-glob=*_page.py"]
-    result = bare(place, "-m", "pytest", *words, *tests)
+    result = bare(place, "-m", "pytest", *words, *tests, seconds=seconds)
     assert result.returncode == 0, result.stdout[-3000:] + result.stderr
     where = bare(place, "-c", "import cifar_onnx; print(cifar_onnx.__file__)").stdout
     assert where.startswith(str(place))

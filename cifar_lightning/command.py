@@ -134,9 +134,10 @@ def _unfinished(settings: dict[str, Any], bare: bool) -> Path | None:
         longer = f", and to train the newest for longer, name it: --ckpt_path {ended / runs.LAST}"
         if bare:
             raise InputError(f"{nothing}: {ended} has come to its end{longer}")
-    begun = [run for run in runs.folders(root / experiment) if bare and not runs.facts(run).get("finished")]
-    if rank() == 0 and (busy := [*filter(runs.held, begun)]):
-        raise InputError(f"{nothing}: another process is at work in {busy[-1]}")
+    if bare and rank() == 0:
+        begun = [run for run in runs.folders(root / experiment) if not runs.facts(run).get("finished")]
+        if busy := [*filter(runs.held, begun)]:
+            raise InputError(f"{nothing}: another process is at work in {busy[-1]}")
     _say(f"{nothing}: a new run{longer}")
     return None
 

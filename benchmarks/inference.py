@@ -22,10 +22,9 @@ from torch import nn
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from benchmarks.bench import PEERS, answers, machine, pictures, show
 from cifar_lightning.calibration import calibrate
-from cifar_lightning.data.images import Images
-from cifar_lightning.export import export
+from cifar_lightning.data.images import Images, Sample
+from cifar_lightning.export.model_file import write_model
 from cifar_lightning.nets import CNN, Pixels
-from cifar_lightning.parity import Sample
 from cifar_onnx import Classifier, images
 from cifar_onnx.session import usable_cpus
 
@@ -63,7 +62,7 @@ def exported(path: Path, net: CNN, pixels: Pixels, watched: bool) -> Path:
     known = Images(np.stack([each.pixels for each in (samples * 4)[:count]]), np.arange(count) % 10, [""] * count)
     model = nn.Sequential(pixels, net)
     calibration = calibrate(model, known, classes)
-    export(model, samples, path, classes=classes, size=32, resize="stretch", facts={}, calibration=calibration)
+    write_model(model, samples, path, classes=classes, size=32, resize="stretch", facts={}, calibration=calibration)
     return path
 
 

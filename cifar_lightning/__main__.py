@@ -4,7 +4,8 @@ import sys
 from collections.abc import Sequence
 from io import TextIOWrapper
 
-from cifar_lightning import __version__, usage
+from cifar_lightning import __version__
+from cifar_lightning.cli import usage
 
 
 def main(args: Sequence[str] | None = None) -> int:

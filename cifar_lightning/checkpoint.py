@@ -6,7 +6,6 @@ import json
 import os
 import re
 from collections.abc import Iterable
-from importlib.metadata import version
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, BinaryIO
@@ -18,7 +17,7 @@ from lightning.fabric.plugins import CheckpointIO
 from cifar_lightning import runs
 from cifar_lightning.data import ImageData
 from cifar_lightning.files import write_whole
-from cifar_onnx import InputError, images
+from cifar_onnx import InputError
 
 _TRAILER = re.compile(rb"sha256:([0-9a-f]{64})\n")
 _TRAILER_SIZE = 72  # bytes at the end of a file, of which zip readers, and so torch.load, take no notice
@@ -212,23 +211,15 @@ def parser_defaults(checkpoint: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def facts(checkpoint: dict[str, Any], datamodule: ImageData) -> dict[str, Any]:
-    """What a contract tells of how its weights came to be; no dates and no paths, so that bytes repeat."""
+def origin(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """What a checkpoint says of how its weights came to be, for the contract of a file."""
     settings = {key: checkpoint[key] for key in ("hyper_parameters", "datamodule_hyper_parameters")}
     return {
         "metrics": checkpoint["run"]["metrics"],
         "provenance": {
             "config": hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest(),
-            "data": {
-                "source": type(datamodule).__name__,
-                "validation": images.fingerprint(datamodule.images("val").pixels),
-            },
             "seed": checkpoint["run"]["seed"],
             "epoch": checkpoint["epoch"],
             "step": checkpoint["global_step"],
-            "versions": {
-                name: version(name)
-                for name in ("cifar-lightning", "cifar-onnx", "torch", "lightning", "onnx", "onnxruntime")
-            },
         },
     }

@@ -11,7 +11,7 @@ import lightning.pytorch as L
 import torch
 from torch import Tensor
 
-from cifar_lightning.arrival import Arrival, anywhere
+from cifar_lightning.async_copy import Arrival, anywhere
 
 _SHOWN = 64  # sample indices in a message
 

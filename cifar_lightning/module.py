@@ -18,12 +18,12 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from cifar_lightning.batch import Batch
 from cifar_lightning.familiarity import Watched
 from cifar_lightning.finite import LossWatch
+from cifar_lightning.initial_weights import begin
 from cifar_lightning.loss import CrossEntropy
-from cifar_lightning.measured import Measured, Measurement
+from cifar_lightning.metrics import Measured, Measurement
 from cifar_lightning.nets.pixels import Pixels
 from cifar_lightning.nets.whitening import Whitening
 from cifar_lightning.recipe import Recipe, SchedulerCallable
-from cifar_lightning.transfer import begin
 from cifar_onnx import InputError
 
 Outputs = Tensor | tuple[Tensor, ...]  # logits `(B, K)`, or these and auxiliary ones
@@ -58,6 +58,7 @@ class Classifier(Measured):
 
     Attributes:
         resumed: whether the weights that it begins with will come from a checkpoint of its own run.
+        seed: that of the run, once it has begun.
     """
 
     def __init__(
@@ -95,7 +96,7 @@ class Classifier(Measured):
             )
         self._watch = LossWatch()
         self._known: dict[str, float] = {}  # metrics of the run that is resumed
-        self._seed = 0
+        self.seed = 0
         self._init_from = init_from
         self._begun = self._normalised = self.resumed = False
 
@@ -114,7 +115,7 @@ class Classifier(Measured):
     def setup(self, stage: str) -> None:
         datamodule = self.trainer.datamodule  # type: ignore[attr-defined]
         if stage == "fit":
-            self._seed = torch.initial_seed()  # of seed_everything; each step seeds anew
+            self.seed = torch.initial_seed()  # of seed_everything; each step seeds anew
             # Lightning converts after it has restored a checkpoint, and would have rounded 64-bit weights to 32.
             self.trainer.precision_plugin.convert_module(self)
             if self.compile_mode:
@@ -217,7 +218,7 @@ class Classifier(Measured):
         total, count = self.loss_of_all("train")
         checkpoint["run"] = {
             "experiment": str(self.trainer.logger.name) if self.trainer.logger else "",
-            "seed": self._seed,
+            "seed": self.seed,
             "threads": torch.get_num_threads(),
             "metrics": {name: float(value) for name, value in self.trainer.callback_metrics.items()},
             "validated": self.validated,

@@ -9,7 +9,7 @@ import torch
 
 from cifar_lightning import checkpoint as checkpoints
 from cifar_lightning import runs
-from cifar_lightning.command import commands
+from cifar_lightning.cli.command import commands
 from cifar_onnx import InputError
 
 USAGE = "reproduce takes the folder of a run: python -m cifar_lightning reproduce runs/<experiment>/version_N"

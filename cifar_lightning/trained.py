@@ -6,9 +6,9 @@ import torch
 from lightning.pytorch.cli import instantiate_module
 
 from cifar_lightning import checkpoint as checkpoints
+from cifar_lightning.cli.parser import explain
+from cifar_lightning.cli.trusted_classes import check_classes
 from cifar_lightning.module import Classifier
-from cifar_lightning.parser import explain
-from cifar_lightning.trust import check_classes
 from cifar_onnx import InputError
 
 

@@ -6,7 +6,6 @@ from functools import partial
 from pathlib import Path
 
 import lightning.pytorch as L
-import numpy as np
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from torch import nn
 
@@ -14,12 +13,11 @@ from cifar_lightning import checkpoint as checkpoints
 from cifar_lightning import runs
 from cifar_lightning.data import ImageData, ImageFolder
 from cifar_lightning.data.images import Part
-from cifar_lightning.export import export
+from cifar_lightning.export import ParityError, export
 from cifar_lightning.files import target
 from cifar_lightning.module import Classifier
-from cifar_lightning.parity import ParityError, against, fused
-from cifar_lightning.quantize import RANGES, Precision
 from cifar_onnx import InputError, contract, shell
+from cifar_onnx.contract import Precision
 from cifar_onnx.explain import occlusion
 from cifar_onnx.uncertainty import Method
 
@@ -167,42 +165,20 @@ class Trainer(L.Trainer):
             license: for the model card, such as apache-2.0.
             triton: folder for a Triton model repository with the file.
         """
-        from cifar_lightning.calibration import calibrate
-        from cifar_lightning.model_card import write_card
-        from cifar_lightning.triton_server import write_triton
+        from cifar_lightning.export.model_card import write_card
+        from cifar_lightning.export.triton_server import write_triton
 
         assert ckpt_path is not None
         checkpoint = checkpoints.load(ckpt_path)
         model.load_state_dict(checkpoint["state_dict"])
         path = target(output, runs.folder_of(ckpt_path) / "model.onnx")
-        samples = list(datamodule.samples(256))
-        net = fused(nn.Sequential(model.pixels, model.net).cpu().eval(), samples)
-        known, training = datamodule.images("val"), None
         if _seen(datamodule, ckpt_path, "val"):
             print(f"the run may have learnt from pictures that calibrate the file: {_CHANGED}")
-        calibration = calibrate(net, known, model.classes, alpha, sets)
-        if precision != "fp32":
-            pixels = datamodule.images("train").pixels
-            training = pixels[np.unique(np.linspace(0, len(pixels) - 1, RANGES).astype(int))]
-        try:
-            report = export(
-                net,
-                samples,
-                path,
-                classes=model.classes,
-                size=datamodule.image_size,
-                resize=datamodule.resize_mode,
-                facts=checkpoints.facts(checkpoint, datamodule),
-                calibration=calibration,
-                precision=precision,
-                training=training,
-                known=known,
-            )
-        except ParityError as error:
-            raise ParityError(f"no file was written: {error}") from None
+        origin = checkpoints.origin(checkpoint)
+        exported = export(model, datamodule, path, alpha=alpha, sets=sets, precision=precision, origin=origin)
         name, tested = checkpoint["run"]["experiment"], runs.folder_of(ckpt_path) / "report" / "metrics.json"
         card = write_card(path, name, tested, checkpoints.file_digest(ckpt_path), license)
-        print(f"{calibration}\n{report}\nwrote {path} and {card}")
+        print(f"{exported}\nwrote {path} and {card}")
         if triton:
             print(f"wrote {write_triton(path, name, Path(triton))}")
         print("next:", shell.line("python", "-m", "cifar_onnx", "classify", "--model", path, "PHOTO.jpg"))
@@ -223,6 +199,7 @@ class Trainer(L.Trainer):
             images: how many pictures to compare on.
         """
         from cifar_lightning.calibration import calibrate
+        from cifar_lightning.export.parity import against, fused
 
         assert ckpt_path is not None
         if images < 1:

@@ -20,8 +20,28 @@ OURS = "cifar_lightning."
 
 # Module or folder -> what it may import, of third parties and of this package.
 LAW = {
-    "cifar_lightning/__main__.py": {OURS + "__version__", OURS + "usage", OURS + "main", OURS + "leaderboard"},
-    "cifar_lightning/usage.py": set(),
+    "cifar_lightning/__main__.py": {OURS + "__version__", OURS + "cli.usage", OURS + "main", OURS + "leaderboard"},
+    "cifar_lightning/cli": {
+        "torch", "lightning", "jsonargparse", "cifar_onnx", OURS + "augment", OURS + "callbacks", OURS + "checkpoint",
+        OURS + "cli", OURS + "data", OURS + "distill", OURS + "error_source",
+        OURS + "interruption", OURS + "loss", OURS + "mix", OURS + "module", OURS + "nets", OURS + "runs",
+        OURS + "suggestion", OURS + "trainer",
+    },
+    "cifar_lightning/cli/command.py": {"lightning", "yaml", "cifar_onnx", OURS + "cli.parser", OURS + "runs"},
+    "cifar_lightning/cli/dry_run.py": {
+        "torch", "cifar_onnx", OURS + "batch", OURS + "error_source", OURS + "data", OURS + "module",
+    },
+    "cifar_lightning/cli/parser.py": {
+        "torch", "lightning", "yaml", "jsonargparse", OURS + "augment", OURS + "mix", OURS + "data",
+        OURS + "suggestion",
+    },
+    "cifar_lightning/cli/settings.py": {
+        "torch", "lightning", "jsonargparse", "cifar_onnx", OURS + "callbacks", OURS + "module",
+    },
+    "cifar_lightning/cli/trusted_classes.py": {
+        "torch", "cifar_onnx", OURS + "augment", OURS + "mix", OURS + "data", OURS + "checkpoint",
+    },
+    "cifar_lightning/cli/usage.py": set(),
     "cifar_lightning/suggestion.py": set(),
     "cifar_lightning/nets": {
         "torch", "torchvision", "timm", "safetensors", "cifar_onnx.errors", OURS + "nets", OURS + "suggestion",
@@ -29,7 +49,7 @@ LAW = {
     "cifar_lightning/augment.py": {"torch", "torchvision", "cifar_onnx.errors"},
     "cifar_lightning/mix.py": {"torch", "torchvision", "cifar_onnx.errors", OURS + "augment"},
     "cifar_lightning/batch.py": {"torch"},
-    "cifar_lightning/culprit.py": {"cifar_onnx"},
+    "cifar_lightning/error_source.py": {"cifar_onnx"},
     "cifar_lightning/loss.py": {"torch", "cifar_onnx.errors"},
     "cifar_lightning/optim.py": {"torch"},
     "cifar_lightning/data": {
@@ -37,36 +57,29 @@ LAW = {
         "threadpoolctl", "cifar_onnx", OURS + "augment", OURS + "batch", OURS + "mix", OURS + "data",
     },
     "cifar_lightning/module.py": {
-        "torch", "lightning", "cifar_onnx", OURS + "batch", OURS + "finite", OURS + "measured", OURS + "nets.pixels",
-        OURS + "nets.whitening", OURS + "recipe", OURS + "familiarity", OURS + "loss", OURS + "transfer",
+        "torch", "lightning", "cifar_onnx", OURS + "batch", OURS + "finite", OURS + "metrics", OURS + "nets.pixels",
+        OURS + "nets.whitening", OURS + "recipe", OURS + "familiarity", OURS + "loss", OURS + "initial_weights",
     },
-    "cifar_lightning/measured.py": {"torch", "torchmetrics", OURS + "recipe"},
-    "cifar_lightning/transfer.py": {"torch", "cifar_onnx.errors", OURS + "nets", OURS + "checkpoint"},
+    "cifar_lightning/metrics.py": {"torch", "torchmetrics", OURS + "recipe"},
+    "cifar_lightning/initial_weights.py": {"torch", "cifar_onnx.errors", OURS + "nets", OURS + "checkpoint"},
     "cifar_lightning/recipe.py": {"torch", "lightning", "cifar_onnx", OURS + "optim"},
     "cifar_lightning/trained.py": {
-        "torch", "lightning", "cifar_onnx", OURS + "module", OURS + "parser", OURS + "trust", OURS + "checkpoint",
+        "torch", "lightning", "cifar_onnx", OURS + "module", OURS + "cli.parser", OURS + "cli.trusted_classes",
+        OURS + "checkpoint",
     },
     "cifar_lightning/distill.py": {"torch", "cifar_onnx", OURS + "loss", OURS + "module", OURS + "trained"},
-    "cifar_lightning/settings.py": {
-        "torch", "lightning", "jsonargparse", "cifar_onnx", OURS + "callbacks", OURS + "module",
-    },
-    "cifar_lightning/dry_run.py": {
-        "torch", "cifar_onnx", OURS + "batch", OURS + "culprit", OURS + "data", OURS + "module",
-    },
-    "cifar_lightning/finite.py": {"torch", "lightning", OURS + "arrival"},
-    "cifar_lightning/arrival.py": {"torch"},
-    "cifar_lightning/command.py": {"lightning", "yaml", "cifar_onnx", OURS + "parser", OURS + "runs"},
+    "cifar_lightning/finite.py": {"torch", "lightning", OURS + "async_copy"},
+    "cifar_lightning/async_copy.py": {"torch"},
     "cifar_lightning/callbacks": {
-        "lightning", "torch", "torch_pruning", "cifar_onnx", OURS + "interruption", OURS + "arrival",
-        OURS + "batch", OURS + "callbacks", OURS + "nets.weights", OURS + "command", OURS + "files", OURS + "runs",
-        OURS + "trained", OURS + "culprit", OURS + "checkpoint",
+        "lightning", "torch", "torch_pruning", "cifar_onnx", OURS + "interruption", OURS + "async_copy",
+        OURS + "batch", OURS + "callbacks", OURS + "nets.weights", OURS + "cli.command", OURS + "files", OURS + "runs",
+        OURS + "trained", OURS + "error_source", OURS + "checkpoint",
     },
     "cifar_lightning/sweep": {
         "optuna", "sqlalchemy", "lightning", "torch", "jsonargparse", "yaml", "filelock", "rich", "numpy", "matplotlib",
-        "cifar_onnx", OURS + "main", OURS + "cli", OURS + "command", OURS + "parser", OURS + "settings",
-        OURS + "module", OURS + "finite", OURS + "interruption", OURS + "files", OURS + "sweep",
-        OURS + "leaderboard.differences", OURS + "runs", OURS + "suggestion", OURS + "callbacks", OURS + "culprit",
-        OURS + "trust",
+        "cifar_onnx", OURS + "main", OURS + "cli", OURS + "module", OURS + "finite", OURS + "interruption",
+        OURS + "files", OURS + "sweep", OURS + "leaderboard.differences", OURS + "runs", OURS + "suggestion",
+        OURS + "callbacks", OURS + "error_source",
     },
     "cifar_lightning/interruption.py": set(),
     "cifar_lightning/malloc.py": set(),
@@ -75,34 +88,24 @@ LAW = {
     "cifar_lightning/leaderboard": {
         "yaml", "rich", "cifar_onnx", OURS + "files", OURS + "leaderboard", OURS + "suggestion", OURS + "runs",
     },
-    "cifar_lightning/graph.py": {"torch", "onnx", "onnx_ir", "cifar_onnx", OURS + "cam", OURS + "capture"},
-    "cifar_lightning/capture.py": {"torch", "cifar_onnx", OURS + "familiarity", "cifar_lightning"},
-    "cifar_lightning/cam.py": {"onnx"},
-    "cifar_lightning/export.py": {
-        "torch", "onnx", "numpy", "PIL", "cifar_onnx", OURS + "graph", OURS + "parity",
-        OURS + "familiarity", OURS + "calibration", OURS + "quantize", OURS + "data.images",
+    "cifar_lightning/export": {
+        "torch", "onnx", "onnx_ir", "onnxruntime", "numpy", "PIL", "yaml", "cifar_onnx", OURS + "calibration",
+        OURS + "data", OURS + "error_source", OURS + "export", OURS + "familiarity", OURS + "files", OURS + "module",
+        OURS + "nets.zoo",
     },
-    "cifar_lightning/parity.py": {
-        "torch", "onnx", "onnxruntime", "numpy", "cifar_onnx", OURS + "data.images", OURS + "familiarity",
-        OURS + "calibration", OURS + "quantize", OURS + "graph", OURS + "nets.zoo",
-    },
+    "cifar_lightning/export/cam.py": {"onnx"},
+    "cifar_lightning/export/capture.py": {"torch", "cifar_onnx", OURS + "familiarity", OURS + "error_source"},
+    "cifar_lightning/export/graph.py": {"torch", "onnx", "onnx_ir", "cifar_onnx", OURS + "export"},
+    "cifar_lightning/export/quantize.py": {"numpy", "onnx", "onnx_ir", "onnxruntime", "cifar_onnx"},
+    "cifar_lightning/export/model_card.py": {"yaml", "cifar_onnx"},
+    "cifar_lightning/export/triton_server.py": {"cifar_onnx"},
     "cifar_lightning/checkpoint.py": {
         "torch", "lightning.fabric", "jsonargparse", "cifar_onnx", OURS + "data", OURS + "files", OURS + "runs",
     },
-    "cifar_lightning/trust.py": {
-        "torch", "cifar_onnx", OURS + "augment", OURS + "mix", OURS + "data", OURS + "checkpoint",
-    },
-    "cifar_lightning/model_card.py": {"yaml", "cifar_onnx"},
-    "cifar_lightning/triton_server.py": {"cifar_onnx"},
-    "cifar_lightning/reproduce.py": {"torch", "cifar_onnx", OURS + "checkpoint", OURS + "command", OURS + "runs"},
-    "cifar_lightning/quantize.py": {"numpy", "onnx", "onnx_ir", "onnxruntime", "cifar_onnx"},
+    "cifar_lightning/reproduce.py": {"torch", "cifar_onnx", OURS + "checkpoint", OURS + "cli.command", OURS + "runs"},
     "cifar_lightning/familiarity.py": {"torch", "numpy"},
     "cifar_lightning/calibration.py": {
         "torch", "numpy", "scipy", "cifar_onnx", OURS + "data.images", OURS + "familiarity",
-    },
-    "cifar_lightning/parser.py": {
-        "torch", "lightning", "yaml", "jsonargparse", OURS + "augment", OURS + "mix", OURS + "data",
-        OURS + "suggestion",
     },
     "cifar_lightning/evaluation.py": {
         "torch", "lightning", "numpy", "cifar_onnx", OURS + "attacks", OURS + "calibration", OURS + "data",
@@ -129,8 +132,10 @@ def imported(file: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{file}: imports are absolute"
             assert node.module
-            package = node.module == "cifar_lightning"  # which its modules are imported from
-            names |= {f"{node.module}.{alias.name}" for alias in node.names} if package else {node.module}
+            folder = ROOT / node.module.replace(".", "/")  # of a package, whose modules are imported from it
+            for alias in node.names:
+                whole = node.module == "cifar_lightning" or (folder / f"{alias.name}.py").exists()
+                names.add(f"{node.module}.{alias.name}" if whole else node.module)
     return {name for name in names if name.split(".")[0] not in sys.stdlib_module_names}
 
 
@@ -163,6 +168,13 @@ def test_each_package_declares_what_it_imports() -> None:
                 top = name.split(".")[0]
                 names = {canonicalize_name(each) for each in distributions.get(top, [top])}
                 assert names & (known | asked), f"{file.relative_to(ROOT)} imports {name}, which is not declared"
+
+
+def test_training_loads_neither_onnx_nor_scikit_learn() -> None:
+    """They take a second, and only what is exported or judged needs them."""
+    code = "import sys, cifar_lightning.main; print('LOADED', *sorted({'onnx', 'sklearn'} & set(sys.modules)))"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out.splitlines()[-1] == "LOADED"
 
 
 @pytest.mark.parametrize("words", [["--help"], ["--version"], ["fit", "--help"], ["sweep", "--help"]])

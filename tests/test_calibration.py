@@ -13,9 +13,9 @@ from torch import nn
 
 from cifar_lightning.calibration import calibrate, conformal_threshold, fit_temperature, unknown_threshold
 from cifar_lightning.data.images import Images
+from cifar_lightning.export.parity import by_torch
 from cifar_lightning.familiarity import Contrasts, Energy, MaxLogit, Scored, Watched, candidates, held_out, values
 from cifar_lightning.nets import CNN, Pixels, SpeedNet
-from cifar_lightning.parity import by_torch
 from cifar_onnx import Classifier, InputError
 from cifar_onnx.evaluation.metrics import expected_calibration_error
 from cifar_onnx.uncertainty import PredictionSets, nonconformity

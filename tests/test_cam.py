@@ -14,12 +14,12 @@ from onnx import numpy_helper
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, cross_entropy
 
-from cifar_lightning import graph
-from cifar_lightning.cam import with_cam
 from cifar_lightning.data.images import Sample
-from cifar_lightning.export import export
+from cifar_lightning.export import graph
+from cifar_lightning.export.cam import with_cam
+from cifar_lightning.export.model_file import write_model
+from cifar_lightning.export.parity import ParityError
 from cifar_lightning.nets import CNN, Pixels
-from cifar_lightning.parity import ParityError
 from cifar_onnx import Classifier, images
 from cifar_onnx.explain import cam
 from tests.conftest import calibrated
@@ -215,7 +215,7 @@ def write(pixels: Pixels, net: nn.Module, output: Path) -> Path:
     samples = [Sample("picture", images.encode_png(each), images.fingerprint(each), each) for each in pictures]
     known = calibrated(pixels, net, CLASSES)
     model = nn.Sequential(pixels, net)
-    export(model, samples, output, classes=CLASSES, size=32, resize="stretch", facts={}, calibration=known)
+    write_model(model, samples, output, classes=CLASSES, size=32, resize="stretch", facts={}, calibration=known)
     return output
 
 

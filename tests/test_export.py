@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+import lightning.pytorch as L
 import numpy as np
 import onnx
 import onnxruntime as ort
@@ -22,14 +23,17 @@ from PIL import Image
 from torch import Tensor, nn
 
 import cifar_lightning
-from cifar_lightning import calibration, graph, parity
+from cifar_lightning import calibration
 from cifar_lightning import checkpoint as checkpoints
+from cifar_lightning.data import ImageFolder
 from cifar_lightning.data.images import Sample
-from cifar_lightning.export import _cost, export
+from cifar_lightning.export import export, graph, parity
+from cifar_lightning.export.model_card import write_card
+from cifar_lightning.export.model_file import _cost, write_model
+from cifar_lightning.export.parity import ParityError, Report, against, by_torch, compare
 from cifar_lightning.familiarity import Energy, Scored
-from cifar_lightning.model_card import write_card
+from cifar_lightning.module import Classifier as Model
 from cifar_lightning.nets import CNN, Pixels, SpeedNet
-from cifar_lightning.parity import ParityError, Report, against, by_torch, compare
 from cifar_onnx import Classifier, InputError, contract, guard, images
 from cifar_onnx.evaluation import outcome
 from tests.conftest import BRIEF, Run, calibrated
@@ -97,7 +101,7 @@ def exported(
     settings = {"classes": CLASSES, "size": size, "resize": mode, "facts": {"note": "é"}}
     calibration = calibration or calibrated(pixels, net, CLASSES, size)
     model = torch.nn.Sequential(pixels, net)
-    return export(model, given or samples(), output, calibration=calibration, **settings)  # type: ignore[arg-type]
+    return write_model(model, given or samples(), output, calibration=calibration, **settings)  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
@@ -440,6 +444,54 @@ class TestCommand:
         assert result.code == 1
         assert "error: no file was written: logits: differ from torch's by up to" in result.err
         assert not Path("m.onnx").exists()
+
+
+class TestPython:
+    """A model that a Trainer of the user's own has trained."""
+
+    @pytest.fixture
+    def data(self, photos: Path) -> ImageFolder:
+        return ImageFolder(str(photos), image_size=24, batch_size=8)
+
+    def test_a_trained_model_becomes_a_file_and_stays_as_it_is(
+        self, data: ImageFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        L.seed_everything(7, verbose=False)
+        model = Model(data.classes, CNN(3, widths=(8,), hidden=8))
+        settings = {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
+        trainer = L.Trainer(max_epochs=2, accelerator="cpu", logger=False, **settings)  # type: ignore[arg-type]
+        trainer.fit(model, data)
+        model.train()
+        before = {name: value.clone() for name, value in model.state_dict().items()}
+        found = export(model, data, tmp_path, alpha=0.2, sets="aps")
+        assert found.path == tmp_path / "model.onnx"
+        assert "calibrated on 3 validation images" in str(found)
+        assert "labels 36 of 36" in str(found)
+        assert model.training
+        assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+        classifier = Classifier(found.path)
+        assert classifier.classes == ("blue", "green", "red")
+        known = classifier.contract
+        assert (known.sets.alpha, known.sets.method) == (0.2, "aps")
+        told = known.info["provenance"]
+        assert (told["seed"], told["step"]) == (7, trainer.global_step)
+        assert told["data"]["source"] == "ImageFolder"
+        assert known.info["metrics"]["val/accuracy"] == float(trainer.callback_metrics["val/accuracy"])
+        pixels = data.images("test").pixels
+        with torch.inference_mode():
+            expected = model.eval()(torch.from_numpy(pixels[:]).permute(0, 3, 1, 2)).argmax(1)
+        assert [each.label for each in classifier(list(pixels))] == [data.classes[each] for each in expected]
+
+    def test_a_model_without_a_trainer_has_no_metrics(self, data: ImageFolder, tmp_path: Path) -> None:
+        path = export(Model(data.classes, CNN(3, widths=(8,))), data, tmp_path / "m.onnx").path
+        info = contract.read(path)[1].info
+        assert info["metrics"] == {}
+        assert info["provenance"].keys() == {"data", "versions"}
+
+    def test_other_classes_than_the_datas_are_refused(self, data: ImageFolder, tmp_path: Path) -> None:
+        model = Model(["ant", "bee"], CNN(2, widths=(8,)))
+        with pytest.raises(InputError, match="the model knows the classes ant, bee; the data has blue, green, red"):
+            export(model, data, tmp_path)
 
 
 class TestVerify:

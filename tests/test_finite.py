@@ -11,7 +11,7 @@ import torch
 
 from cifar_lightning import checkpoint as checkpoints
 from cifar_lightning import finite
-from cifar_lightning.arrival import anywhere
+from cifar_lightning.async_copy import anywhere
 from cifar_lightning.callbacks import Resume
 from cifar_lightning.finite import LossWatch, NotFiniteError
 from cifar_lightning.loss import CrossEntropy

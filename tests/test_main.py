@@ -24,15 +24,15 @@ from lightning_utilities.core.imports import RequirementCache
 from PIL import Image
 from torch import nn
 
-from cifar_lightning import usage
 from cifar_lightning.callbacks import BestCheckpoint, EpochLines, LastCheckpoint
 from cifar_lightning.checkpoint import write
-from cifar_lightning.cli import CLI
+from cifar_lightning.cli import usage
+from cifar_lightning.cli.lightning_cli import CLI
+from cifar_lightning.cli.settings import check_batch_norm
 from cifar_lightning.data import Digits, ImageData
 from cifar_lightning.files import target
 from cifar_lightning.main import main
 from cifar_lightning.nets import SpeedNet
-from cifar_lightning.settings import check_batch_norm
 from cifar_onnx import Classifier
 from tests.conftest import BRIEF, Run, command_line
 

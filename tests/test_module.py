@@ -16,8 +16,8 @@ from cifar_lightning import checkpoint as checkpoints
 from cifar_lightning import trained
 from cifar_lightning.augment import AlternatingMirror, Cutout, Mirror, ShiftedCrop
 from cifar_lightning.batch import Batch
+from cifar_lightning.cli.dry_run import dry_run
 from cifar_lightning.data import Digits
-from cifar_lightning.dry_run import dry_run
 from cifar_lightning.finite import LossWatch
 from cifar_lightning.loss import CrossEntropy
 from cifar_lightning.module import Classifier

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from torch import nn
 
-from cifar_lightning.cli import CLI
+from cifar_lightning.cli.lightning_cli import CLI
+from cifar_lightning.cli.parser import Parser
 from cifar_lightning.data import Digits
 from cifar_lightning.module import Classifier
 from cifar_lightning.nets import CNN
-from cifar_lightning.parser import Parser
 from tests.conftest import Run
 
 OF_CLASSES = (

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from cifar_lightning import quantize
+from cifar_lightning.export import quantize
+from cifar_lightning.export.graph import core
 from cifar_lightning.familiarity import Energy, Familiarity, MaxLogit, Scored
-from cifar_lightning.graph import core
 from cifar_onnx import Classifier, InputError
 from cifar_onnx.__main__ import main as receiver
 from tests.conftest import Run

@@ -23,7 +23,7 @@ from cifar_lightning.attacks import fgsm, pgd, under_attacks
 from cifar_lightning.batch import Batch
 from cifar_lightning.callbacks import curves, first_batch
 from cifar_lightning.data import Digits
-from cifar_lightning.graph import core
+from cifar_lightning.export.graph import core
 from cifar_lightning.module import Classifier
 from cifar_lightning.nets import CNN, Pixels
 from cifar_onnx import contract, images

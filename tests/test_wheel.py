@@ -95,7 +95,7 @@ def test_the_wheel_carries_types_licence_and_the_page(wheel: Path) -> None:
 
 def test_the_wheel_that_trains_carries_types_licence_and_templates(tmp_path: Path) -> None:
     names = zipfile.ZipFile(build(EXPORT.parent, tmp_path)).namelist()
-    assert {"cifar_lightning/py.typed", "cifar_lightning/model_card.md.jinja"} <= set(names)
+    assert {"cifar_lightning/py.typed", "cifar_lightning/export/model_card.md.jinja"} <= set(names)
     assert any(name.endswith("/LICENSE") for name in names)
     assert {name.partition("/")[0].partition("-")[0] for name in names} == {"cifar_lightning"}
 

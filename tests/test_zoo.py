@@ -20,9 +20,9 @@ from torch import nn
 from torchvision.models.mobilenetv3 import InvertedResidual
 from torchvision.ops import StochasticDepth
 
-from cifar_lightning import parity
 from cifar_lightning.data.images import Sample
-from cifar_lightning.export import export
+from cifar_lightning.export import parity
+from cifar_lightning.export.model_file import write_model
 from cifar_lightning.module import Classifier
 from cifar_lightning.nets import Pixels, Timm, Torchvision
 from cifar_lightning.nets.zoo import Named
@@ -93,7 +93,7 @@ def check(tmp_path: Path, net: Named, side: int) -> None:
 
     model.eval()
     samples = [Sample(str(n), images.encode_png(p), images.fingerprint(p), p) for n, p in enumerate(pictures)]
-    report = export(
+    report = write_model(
         nn.Sequential(model.pixels, net), samples, tmp_path / "m.onnx", classes=CLASSES, size=side, resize="stretch",
         facts={}, calibration=calibrated(model.pixels, net, CLASSES, side),
     )  # fmt: skip

@@ -6,7 +6,7 @@ from typing import Any
 import lightning.pytorch as L
 from lightning.pytorch.cli import SaveConfigCallback
 
-from cifar_lightning.command import Command, commands, header
+from cifar_lightning.cli.command import Command, commands, header
 from cifar_lightning.files import write_whole
 
 

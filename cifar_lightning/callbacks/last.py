@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch.callbacks import Checkpoint
 
 from cifar_lightning import interruption, runs
-from cifar_lightning.arrival import Arrival, anywhere
+from cifar_lightning.async_copy import Arrival, anywhere
 from cifar_lightning.interruption import Interrupted
 from cifar_onnx import InputError
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from cifar_lightning import trained
-from cifar_lightning.culprit import named
+from cifar_lightning.error_source import named
 from cifar_onnx import InputError
 
 

@@ -1,7 +1,6 @@
 """Handwritten digits that come with scikit-learn: real images that need no network."""
 
 import numpy as np
-from sklearn.datasets import load_digits
 
 from cifar_lightning.data.base import ImageData
 from cifar_lightning.data.images import Images, Part
@@ -24,6 +23,8 @@ class Digits(ImageData):
         return frozenset({"train"})
 
     def load(self, part: Part) -> Images:
+        from sklearn.datasets import load_digits  # which takes half a second to import
+
         scans, labels = load_digits(return_X_y=True)  # grey levels 0..16
         grey = np.rint(scans.reshape(-1, 3, 8, 8) * (255 / 16)).astype(np.uint8)
         threes = np.stack([resize(three, 32) for three in np.moveaxis(grey, 1, -1)])  # each a channel of one picture

@@ -20,14 +20,14 @@ from optuna.trial import FrozenTrial
 from torch import nn
 
 from cifar_lightning import runs
-from cifar_lightning.cli import CLI
-from cifar_lightning.command import beginning, mapping
-from cifar_lightning.culprit import said
+from cifar_lightning.cli.command import beginning, mapping
+from cifar_lightning.cli.lightning_cli import CLI
+from cifar_lightning.cli.parser import Parser
+from cifar_lightning.cli.settings import asked_callbacks, check_callbacks, check_trainer, check_training
+from cifar_lightning.error_source import said
 from cifar_lightning.leaderboard.differences import short
 from cifar_lightning.main import run
 from cifar_lightning.module import Classifier
-from cifar_lightning.parser import Parser
-from cifar_lightning.settings import asked_callbacks, check_callbacks, check_trainer, check_training
 from cifar_lightning.sweep import space as spaces
 from cifar_lightning.sweep.space import Choice, Range, Space
 from cifar_onnx import InputError

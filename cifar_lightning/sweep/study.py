@@ -23,8 +23,8 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
-from cifar_lightning.culprit import named
-from cifar_lightning.parser import class_of
+from cifar_lightning.cli.parser import class_of
+from cifar_lightning.error_source import named
 from cifar_lightning.sweep.plan import Plan
 from cifar_onnx import InputError
 

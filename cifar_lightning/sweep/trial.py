@@ -14,10 +14,10 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from cifar_lightning import interruption
 from cifar_lightning.callbacks import BestCheckpoint
+from cifar_lightning.cli.settings import quiet
 from cifar_lightning.finite import NotFiniteError
 from cifar_lightning.interruption import Interrupted
 from cifar_lightning.main import mistake, run
-from cifar_lightning.settings import quiet
 from cifar_lightning.sweep import space as spaces
 from cifar_lightning.sweep.plan import Plan
 from cifar_lightning.sweep.study import again

@@ -7,8 +7,8 @@ from torch import Tensor
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from cifar_lightning.batch import Batch
-from cifar_lightning.culprit import named
 from cifar_lightning.data import ImageData
+from cifar_lightning.error_source import named
 from cifar_lightning.module import Classifier
 from cifar_onnx import InputError
 

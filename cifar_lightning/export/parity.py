@@ -15,11 +15,12 @@ import onnxruntime as ort
 import torch
 from torch import nn
 
-from cifar_lightning import graph
 from cifar_lightning.data.images import Sample
+from cifar_lightning.export import graph
+from cifar_lightning.export.handover import ParityError
+from cifar_lightning.export.quantize import Run
 from cifar_lightning.familiarity import Energy, Scored
 from cifar_lightning.nets.zoo import Named
-from cifar_lightning.quantize import Run
 from cifar_onnx import Classifier, images
 from cifar_onnx.evaluation.outcome import in_parts
 from cifar_onnx.prediction import Scores
@@ -29,10 +30,6 @@ if TYPE_CHECKING:  # it takes seconds to import what it needs
 
 TOLERANCE = 1e-4  # of logits and probabilities from the same pixels
 _LARGE = 3  # beyond this, logits may differ by as much more: float32 has no more digits
-
-
-class ParityError(Exception):
-    """The exported file does not answer as the checkpoint does; the message names the stage that differs."""
 
 
 @dataclass(frozen=True)

@@ -13,18 +13,19 @@ from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 
-from cifar_lightning import augment, distill, loss, mix, nets, runs, settings  # noqa: F401  so that a config may name their classes without a module
+from cifar_lightning import augment, distill, loss, mix, nets, runs  # noqa: F401  so that a config may name their classes without a module
 from cifar_lightning import checkpoint as checkpoints
 from cifar_lightning.callbacks import BestCheckpoint, LastCheckpoint, RunConfig, keep_found
-from cifar_lightning.command import Command, rank
-from cifar_lightning.culprit import innermost, said
+from cifar_lightning.cli import settings
+from cifar_lightning.cli.command import Command, rank
+from cifar_lightning.cli.dry_run import dry_run
+from cifar_lightning.cli.parser import Parser
+from cifar_lightning.cli.trusted_classes import is_custom
 from cifar_lightning.data import ImageData, ImageFolder
-from cifar_lightning.dry_run import dry_run
+from cifar_lightning.error_source import innermost, said
 from cifar_lightning.interruption import Interrupted
 from cifar_lightning.module import Classifier
-from cifar_lightning.parser import Parser
 from cifar_lightning.trainer import Trainer
-from cifar_lightning.trust import is_custom
 from cifar_onnx import InputError, shell
 
 # The tutorial's experiment, and what keeps its best epoch.

@@ -1,4 +1,4 @@
-"""From a trained net to model.onnx: the graph with its contract, proven on real pictures before it is written.
+"""model.onnx: the graph with its contract, proven on real pictures before it is written.
 
 Notation: `B` batch, `H W` size of the pictures, `S` side of the square that the net sees, `K` classes.
 """
@@ -21,12 +21,14 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from cifar_lightning import graph, quantize
 from cifar_lightning.data.images import Images, Sample
+from cifar_lightning.export import graph, quantize
+from cifar_lightning.export.handover import ParityError
+from cifar_lightning.export.parity import Report, by_torch, compare
+from cifar_lightning.export.quantize import Run
 from cifar_lightning.familiarity import Scored
-from cifar_lightning.parity import ParityError, Report, by_torch, compare
-from cifar_lightning.quantize import Precision, Run
 from cifar_onnx import InputError, contract, images
+from cifar_onnx.contract import Precision
 
 if TYPE_CHECKING:  # it takes seconds to import what it needs, which training does not
     from cifar_lightning.calibration import Calibration
@@ -35,7 +37,7 @@ GOLDEN_SIDE = 64  # pixels: larger pictures are shrunk to this before they becom
 _ORIENTATION = 0x0112  # EXIF tag
 
 
-def export(
+def write_model(
     model: nn.Module,
     samples: Sequence[Sample],
     output: Path,

@@ -16,7 +16,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.onnx import ONNXProgram
 from torch.onnx.errors import OnnxExporterError
 
-from cifar_lightning import culprit
+from cifar_lightning import error_source
 from cifar_lightning.familiarity import Watched
 from cifar_onnx import InputError
 
@@ -74,7 +74,7 @@ def _reason(error: BaseException) -> str:
     if first.endswith(":") and rest:
         first += f" {rest[0].removeprefix('- ')}"
     advice = next((words for sign, words in _ADVICE.items() if sign in said), _OTHERS)
-    return f"torch says: {first.rstrip('.')}{culprit.line(error)}: {advice}"
+    return f"torch says: {first.rstrip('.')}{error_source.line(error)}: {advice}"
 
 
 @contextlib.contextmanager

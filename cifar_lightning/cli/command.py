@@ -15,7 +15,7 @@ import yaml
 from lightning.pytorch.utilities import rank_zero_only
 
 from cifar_lightning import runs
-from cifar_lightning.parser import load_yaml
+from cifar_lightning.cli.parser import load_yaml
 from cifar_onnx import InputError
 
 _HEADER, _DIGEST = "# python -m cifar_lightning ", "  # sha256 "

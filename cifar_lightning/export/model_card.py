@@ -45,7 +45,7 @@ def write_card(model: Path, name: str, report: Path, checkpoint: str, license_na
         front["model-index"] = [{"name": name, "results": [result]}]
     path = model.with_name("MODEL_CARD.md" if model.name == "model.onnx" else f"{model.stem}.MODEL_CARD.md")
     text = render(
-        "cifar_lightning",
+        "cifar_lightning.export",
         "model_card.md.jinja",
         front=yaml.safe_dump(front, sort_keys=False, allow_unicode=True),
         name=name,

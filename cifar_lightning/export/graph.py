@@ -11,8 +11,8 @@ from onnx import ModelProto, TensorProto, helper
 from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 from torch import nn
 
-from cifar_lightning.cam import with_cam
-from cifar_lightning.capture import capture
+from cifar_lightning.export.cam import with_cam
+from cifar_lightning.export.capture import capture
 from cifar_onnx import InputError, images
 
 _LARGEST = 2**31  # bytes of a protocol buffer

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import onnx
@@ -26,15 +26,14 @@ from onnxruntime.transformers.float16 import convert_float_to_float16
 from onnxruntime.transformers.onnx_model import OnnxModel
 
 from cifar_onnx import InputError
+from cifar_onnx.contract import Precision
 from cifar_onnx.evaluation.outcome import in_parts
 from cifar_onnx.images import Pictures, Pixels
 from cifar_onnx.prediction import Scores
 from cifar_onnx.progress import track
 
-Precision = Literal["fp32", "fp16", "int8"]
 Run = Callable[[Pictures], tuple[Scores, Scores]]  # logits (N, K) and familiarity (N,) of uint8 (N, S, S, 3)
 
-RANGES = 500  # pictures that ranges of 8-bit numbers are found by
 DROP, CLASS_DROP = 0.003, 0.01  # of accuracy, and of the recall of any class
 _QUANTIZED = ["Conv", "Gemm"]  # not the product of matrices in the familiarity, whose values have no common scale
 # 8 bits of activations by 8 of weights overflow 16-bit sums on CPUs without VNNI: weights get 7, or no sign.

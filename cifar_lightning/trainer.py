@@ -172,6 +172,8 @@ class Trainer(L.Trainer):
         checkpoint = checkpoints.load(ckpt_path)
         model.load_state_dict(checkpoint["state_dict"])
         path = target(output, runs.folder_of(ckpt_path) / "model.onnx")
+        for folder in (path.parent, *([Path(triton)] if triton else [])):  # a large net takes minutes
+            runs.check_writable(folder)
         if _seen(datamodule, ckpt_path, "val"):
             print(f"the run may have learnt from pictures that calibrate the file: {_CHANGED}")
         origin = checkpoints.origin(checkpoint)

@@ -416,6 +416,16 @@ class TestCommand:
         found = tuple(told["provenance"][key] for key in ("seed", "epoch", "step"))
         assert found == (kept["run"]["seed"], kept["epoch"], kept["global_step"])
 
+    @pytest.mark.parametrize("words", [("--output", "file/m.onnx"), ("--output", "m.onnx", "--triton", "file")])
+    def test_a_folder_that_cannot_be_written_is_told_before_the_work(
+        self, run: Run, checkpoint: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+    ) -> None:
+        Path("file").touch()
+        monkeypatch.setattr(graph, "core", None)
+        result = run("export", "--ckpt_path", checkpoint, *words)
+        assert result.code == 2
+        assert "error: file: nothing can be written there" in result.err
+
     @pytest.mark.parametrize("mode", MODES)
     def test_photos_of_any_size_pass_the_gate(self, run: Run, photos: Path, mode: str) -> None:
         words = ("--data.root", photos, "--data.image_size", 24, "--data.resize_mode", mode)
@@ -553,16 +563,10 @@ class TestHandover:
     def test_the_card_tells_what_is_known(self, run: Run, checkpoint: Path) -> None:
         shutil.copytree(checkpoint.parent, "run/checkpoints")  # without the report of another test
         checkpoint = Path("run/checkpoints", checkpoint.name)
-        words = ("export", "--ckpt_path", checkpoint, "--output", "out/m.onnx")
+        assert run("test", "--ckpt_path", checkpoint, "--resamples", 20).code == 0
+        words = ("export", "--ckpt_path", checkpoint.resolve(), "--output", "out/m.onnx", "--license", "apache-2.0")
         assert run(*words).code == 0
         card = Path("out/m.MODEL_CARD.md")  # MODEL_CARD.md is model.onnx's
-        front = yaml.safe_load(card.read_text().split("---\n")[1])
-        assert "license" not in front
-        assert "It has not been tested yet" in card.read_text()
-
-        assert run("test", "--ckpt_path", checkpoint, "--resamples", 20).code == 0
-        words = ("export", "--ckpt_path", checkpoint.resolve(), "--output", "out/m.onnx")
-        assert run(*words, "--license", "apache-2.0").code == 0
         _, matter, text = card.read_text().split("---\n", 2)
         front = yaml.safe_load(matter)
         assert (front["license"], front["pipeline_tag"]) == ("apache-2.0", "image-classification")
@@ -576,9 +580,9 @@ class TestHandover:
         assert "apache-2.0" in text
         assert Classifier("out/m.onnx").contract.digest in text
 
-        checkpoints.write({**checkpoints.load(str(checkpoint)), "more": 1}, checkpoint)
-        assert run(*words).code == 0
+        write_card(Path("out/m.onnx"), "cnn", report / "metrics.json", "another checkpoint's digest", None)
         assert "It has not been tested yet" in card.read_text()
+        assert "license" not in yaml.safe_load(card.read_text().split("---\n")[1])
 
     @pytest.mark.parametrize("content", ["", "[1]", "{}", '{"model": 1}', '{"model": {"digest": "x"}}', "[" * 100_000])
     def test_a_damaged_report_is_none(self, model: Path, tmp_path: Path, content: str) -> None:
@@ -618,10 +622,6 @@ class TestHandover:
         assert np.allclose(logits, whole, atol=1e-5)
 
     def test_a_triton_repository(self, run: Run, checkpoint: Path) -> None:
-        Path("file").touch()
-        refused = run("export", "--ckpt_path", checkpoint, "--output", "m.onnx", "--triton", "file")
-        assert refused.code == 2
-        assert "file cannot be written" in refused.err
         result = run("export", "--ckpt_path", checkpoint, "--output", "m.onnx", "--triton", "repository")
         assert result.code == 0
         place = Path("repository/cnn")

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 from torch import nn
 from torch.onnx._internal.exporter._registration import ONNXRegistry
@@ -240,3 +241,16 @@ def make_photos(folder: Path, count: int) -> None:
             pixels = generator.integers(0, 120, (height, width, 3), dtype=np.uint8)
             pixels[:, :, channel] += 120
             Image.fromarray(pixels).save(folder / name / f"{number:02}.{'png' if number % 2 else 'jpg'}")
+
+
+def config_of(run: Run, *words: object) -> dict[str, Any]:
+    """What a command would run with."""
+    result = run(*words, "--print_config")
+    assert result.code == 0, result.err
+    config: dict[str, Any] = yaml.safe_load(result.out)
+    return config
+
+
+def lines(text: str, start: str) -> list[str]:
+    """The lines that begin so."""
+    return [line for line in text.splitlines() if line.startswith(start)]

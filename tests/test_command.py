@@ -1,0 +1,223 @@
+"""What a command starts from: typed options, config files, and checkpoints."""
+
+import csv
+import json
+import os
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from PIL import Image
+
+from cifar_lightning.cli.lightning_cli import CLI
+from cifar_lightning.data import Digits
+from cifar_lightning.files import target
+from tests.conftest import BRIEF, Run, config_of
+
+
+class TestPrecedence:
+    """Typed > config file > checkpoint > defaults."""
+
+    def test_options_of_a_class_may_stand_before_its_name(self, run: Run) -> None:
+        words = ("--data.mix.alpha", 0.3, "--data.batch_size=7", "--model.net.dropout", 0.2, "--data.mix=CutMix")
+        config = config_of(run, "fit", *words, "--model.net", "CNN", "--experiment", "a", "--data", "Digits")
+        assert config["data"]["class_path"].endswith("Digits")
+        assert config["data"]["init_args"]["batch_size"] == 7
+        assert config["data"]["init_args"]["mix"]["class_path"].endswith("CutMix")
+        assert config["data"]["init_args"]["mix"]["init_args"] == {"alpha": 0.3}
+        assert config["model"]["net"]["init_args"]["dropout"] == 0.2
+        assert config["experiment"] == "a"
+
+    @pytest.fixture
+    def made(self, run: Run) -> Path:
+        """A checkpoint with a dropout of 0.1 and a batch size of 32."""
+        words = ("--model.net.init_args.dropout", 0.1, "--model.net.init_args.hidden", 8, "--data.batch_size", 32)
+        assert run("fit", *BRIEF, *words).code == 0
+        Path("c.yaml").write_text(
+            "model: {net: {class_path: CNN, init_args: {dropout: 0.2}}}\ndata: {class_path: Digits}\n"
+        )
+        return Path("runs/cnn/version_0/checkpoints/last.ckpt")
+
+    def test_the_checkpoint_beats_the_defaults(self, run: Run, made: Path) -> None:
+        config = config_of(run, "fit", "--ckpt_path", made)
+        assert config["model"]["net"]["init_args"]["dropout"] == 0.1
+        assert config["data"]["class_path"].endswith("Digits")
+        assert config["data"]["init_args"]["batch_size"] == 32
+
+    def test_the_config_file_beats_the_checkpoint(self, run: Run, made: Path) -> None:
+        config = config_of(run, "fit", "--config", "c.yaml", "--ckpt_path", made)
+        assert config["model"]["net"]["init_args"]["dropout"] == 0.2
+        assert config["model"]["net"]["init_args"]["hidden"] == 8
+
+    def test_what_was_typed_beats_the_config_file(self, run: Run, made: Path) -> None:
+        config = config_of(run, "fit", "--config", "c.yaml", "--model.net.init_args.dropout", 0.3)
+        assert config["model"]["net"]["init_args"]["dropout"] == 0.3
+
+    def test_what_was_typed_beats_a_config_file_that_comes_after_it(self, run: Run, made: Path) -> None:
+        config = config_of(run, "fit", "--model.net.init_args.dropout", 0.3, "--config=c.yaml")
+        assert config["model"]["net"]["init_args"]["dropout"] == 0.3
+
+    def test_a_resumed_run_belongs_to_the_same_experiment(self, run: Run) -> None:
+        assert run("fit", *BRIEF, "--experiment", "mine").code == 0
+        assert config_of(run, "fit", "--ckpt_path", "runs/mine/version_0/checkpoints/last.ckpt")["experiment"] == "mine"
+
+    def test_what_was_typed_beats_the_checkpoint_in_the_run_itself(self, run: Run, made: Path) -> None:
+        words = ("--ckpt_path", made, "--model.net.init_args.dropout", 0.4, "--trainer.max_epochs", 2)
+        assert run("fit", *words, "--experiment", "on").code == 0
+        kept = torch.load("runs/on/version_0/checkpoints/last.ckpt", weights_only=True)["hyper_parameters"]
+        assert kept["net"]["init_args"]["dropout"] == 0.4
+        assert kept["net"]["init_args"]["hidden"] == 8
+
+    def test_a_typed_learning_rate_and_class_weights_beat_the_checkpoints(self, run: Run, made: Path) -> None:
+        words = ("--model.optimizer.init_args.lr", 0.5, "--model.loss.class_weights", [2.0] * 10)
+        result = run("fit", "--ckpt_path", made, *words, "--trainer.max_epochs", 2, "--experiment", "on")
+        assert result.code == 0
+        assert "no callbacks: --config runs/cnn/version_0/config.yaml takes over those of its run" in result.err
+        kept = torch.load("runs/on/version_0/checkpoints/last.ckpt", weights_only=True)
+        assert kept["optimizer_states"][0]["param_groups"][0]["lr"] == 0.5
+        assert kept["hyper_parameters"]["loss"]["init_args"]["class_weights"] == [2.0] * 10
+        assert "loss.weight" not in kept["state_dict"]
+
+
+class TestFromACheckpoint:
+    def test_metrics_need_no_config_and_write_no_run(self, run: Run, checkpoint: Path) -> None:
+        result = run("validate", "--ckpt_path", checkpoint)
+        assert result.code == 0, result.err
+        for name in ("accuracy", "precision", "recall", "f1", "loss"):
+            assert f"val/{name}" in result.out
+        assert run("test", "--ckpt_path", checkpoint).code == 0
+        assert not list(Path().iterdir())
+
+    def test_predict_writes_a_row_for_every_test_image(self, run: Run, checkpoint: Path, tmp_path: Path) -> None:
+        result = run("predict", "--ckpt_path", checkpoint, "--output", "p.csv")
+        assert result.code == 0, result.err
+        with Path("p.csv").open() as file:
+            rows = list(csv.DictReader(file))
+        images = Digits().images("test")
+        assert [row["image"] for row in rows] == list(images.names)
+        right = [row["label"] == str(label) for row, label in zip(rows, images.labels, strict=True)]
+        assert sum(right) / len(right) > 0.8
+        assert all(0.1 <= float(row["probability"]) <= 1 for row in rows)
+
+    @pytest.mark.parametrize("folder", ["there", "new/"])
+    def test_what_is_written_may_go_into_a_folder(self, run: Run, checkpoint: Path, folder: str) -> None:
+        Path("there").mkdir()
+        for command, name in (("predict", "predictions.csv"), ("export", "model.onnx")):
+            assert run(command, "--ckpt_path", checkpoint, "--output", folder).code == 0
+            assert Path(folder, name).is_file()
+
+    def test_what_ends_with_a_separator_is_a_folder(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(os, "sep", "\\")  # as on Windows
+        for folder in ("new/", "new\\"):
+            assert target(folder, Path("runs/a.csv")) == Path(folder, "a.csv")
+
+    def test_predict_takes_a_folder_of_any_pictures(self, run: Run, photos: Path, tmp_path: Path) -> None:
+        assert run("fit", *BRIEF, "--data", "ImageFolder", "--data.root", photos).code == 0
+        shutil.copytree(photos / "test" / "red", "new")
+        Path("new/broken.jpg").write_bytes(b"nothing")
+        ckpt = "runs/cnn/version_0/checkpoints/best.ckpt"
+        result = run("predict", "--ckpt_path", ckpt, "--data.root", "new")
+        assert result.code == 0, result.err
+        with Path("runs/cnn/version_0/predictions.csv").open() as file:
+            rows = list(csv.DictReader(file))
+        broken = rows.pop()
+        assert sorted(row["image"] for row in rows) == ["new/00.jpg", "new/01.png", "new/02.jpg"]
+        assert {row["label"] for row in rows} <= {"blue", "green", "red"}
+        assert {row["error"] for row in rows} == {""}
+        assert (broken["image"], broken["label"]) == ("new/broken.jpg", "")
+        assert "not a picture" in broken["error"]
+
+    def test_held_out_photos_that_may_have_been_trained_on_are_told(self, run: Run, photos: Path) -> None:
+        assert run("fit", *BRIEF, "--data", "ImageFolder", "--data.root", photos / "train").code == 0
+        kept = Path("runs/cnn/version_0/checkpoints")
+        shutil.copy(photos / "test" / "red" / "00.jpg", photos / "train" / "red" / "new.jpg")
+        tested = run("test", "--ckpt_path", kept / "best.ckpt", "--resamples", 2)
+        assert "which fit may have used in part: they, or how they are split, have changed since" in tested.out
+        assert [path.name for path in kept.parent.glob("report*")] == ["report-seen"]
+        exported = run("export", "--ckpt_path", kept / "best.ckpt")
+        assert "the run may have learnt from pictures that calibrate the file: they, or how they are" in exported.out
+        resumed = run("fit", "--trainer.max_epochs", 2, "--ckpt_path", kept / "last.ckpt")
+        assert "it may know some of those that are held out now" in resumed.out
+
+    def test_a_part_of_the_test_set_leaves_the_runs_report_as_it_is(self, run: Run) -> None:
+        assert run("fit", *BRIEF).code == 0
+        words = ("test", "--ckpt_path", "runs/cnn/version_0/checkpoints/best.ckpt", "--resamples", 2)
+        assert run(*words).code == 0
+        report = Path("runs/cnn/version_0/report/metrics.json")
+        whole = report.read_bytes()
+        result = run(*words, "--trainer.limit_test_batches", 1)
+        assert "only 16 of 179 images are judged" in result.out
+        assert report.read_bytes() == whole
+        assert json.loads(Path("runs/cnn/version_0/report-part/metrics.json").read_text())["images"] == 16
+
+    @pytest.mark.parametrize("command", ["predict", "export"])
+    def test_what_is_written_takes_no_checkpoints_place(self, run: Run, checkpoint: Path, command: str) -> None:
+        kept = checkpoint.read_bytes()
+        result = run(command, "--ckpt_path", checkpoint, "--output", checkpoint)
+        assert result.code == 2
+        assert f"{checkpoint} is called as checkpoints are: name another file, such as " in result.err
+        assert checkpoint.read_bytes() == kept
+
+    def test_where_nothing_can_be_written_nothing_is_predicted(
+        self, run: Run, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        Path("file").write_text("")
+        monkeypatch.setattr(Digits, "load", None)
+        result = run("predict", "--ckpt_path", checkpoint, "--output", "file/p.csv")
+        assert result.code == 2
+        assert "error: file: nothing can be written there" in result.err
+
+    def test_pillow_warns_nobody_of_exif_that_is_rotten(self, run: Run, photos: Path) -> None:
+        """A warning would be an error here, and the photo be left out."""
+        Image.new("RGB", (9, 9)).save(photos / "train" / "red" / "rotten.jpg", exif=b"Exif\0\0MM\0*\0\0\0\x08")
+        result = run("fit", *BRIEF, "--data", "ImageFolder", "--data.root", photos)
+        assert result.code == 0
+        assert "left out" not in result.err
+
+    @pytest.mark.parametrize(("command", "name"), [("test", "test"), ("predict", "predict"), ("validate", "val")])
+    def test_no_batch_at_all_is_refused(self, run: Run, checkpoint: Path, command: str, name: str) -> None:
+        result = run(command, "--ckpt_path", checkpoint, f"--trainer.limit_{name}_batches", 0)
+        assert result.code == 2
+        assert f"trainer.limit_{name}_batches is 0: {command} would have nothing to do" in result.err
+
+    def test_a_folder_that_is_called_as_a_setting_is_no_danger(self, run: Run) -> None:
+        assert run("fit", *BRIEF, "--model.loss.class_weights", "inverse").code == 0
+        Path("inverse").mkdir()
+        ckpt = "runs/cnn/version_0/checkpoints/best.ckpt"
+        assert run("predict", "--ckpt_path", ckpt).code == 0
+
+    def test_class_names_travel_with_the_checkpoint(self, run: Run, photos: Path) -> None:
+        """A test set that lacks a class keeps the order of the training folder."""
+        assert run("fit", *BRIEF, "--data", "ImageFolder", "--data.root", photos).code == 0
+        (Path("other") / "test").mkdir(parents=True)
+        shutil.copytree(photos / "train" / "red", "other/test/red")
+        ckpt = Path("runs/cnn/version_0/checkpoints/best.ckpt")
+        assert torch.load(ckpt, weights_only=True)["hyper_parameters"]["classes"] == ["blue", "green", "red"]
+        result = run("test", "--ckpt_path", ckpt, "--data.root", "other")
+        assert result.code == 0
+        assert "not calibrated, and nothing is unknown to it" in result.out
+
+    def test_a_checkpoint_is_calibrated_by_its_own_photos_only(self, run: Run, photos: Path) -> None:
+        assert run("fit", *BRIEF, "--data", "ImageFolder", "--data.root", photos).code == 0
+        words = ("test", "--ckpt_path", "runs/cnn/version_0/checkpoints/best.ckpt", "--resamples", 2, "--data.root")
+        shutil.copytree(photos, "moved")
+        assert "not calibrated" not in run(*words, "moved").out
+        shutil.copytree(photos, "others")
+        Path("others/train/red/00.jpg").unlink()
+        assert "these are not the run's pictures (python -m cifar_onnx evaluate judges" in run(*words, "others").out
+
+    def test_checkpoints_hold_nothing_but_tensors_and_plain_values(self, checkpoint: Path) -> None:
+        for name in ("best.ckpt", "last.ckpt"):
+            kept = torch.load(checkpoint.with_name(name), weights_only=True)
+            assert kept["run"]["seed"] == 0
+            assert kept["run"]["metrics"]["val/accuracy"] > 0.8
+
+
+def test_of_the_commands_only_the_one_that_is_asked_for_gets_a_parser() -> None:
+    def parsers(word: str) -> set[str]:
+        return {*CLI.subcommands(SimpleNamespace(command=SimpleNamespace(words=[word])))}  # type: ignore[arg-type]
+
+    assert parsers("test") == {"test"}
+    assert parsers("tset") == {"fit", "validate", "test", "predict", "export", "verify"}

@@ -27,7 +27,7 @@ Train; without options the tutorial's CNN on CIFAR-10. Each key of a config file
   --data ImageFolder --data.root photos     photos in a folder for each class (--data.labels labels.csv: in a list)
   --data.image_size 64                      side of the square, in pixels, that they are resized to (32)
   --data CIFAR100                           or CIFAR10, ImageNet, Digits
-  --data.resize_mode crop                   how they become square: or stretch, pad
+  --data.resize_mode crop                   how they become square: or stretch (the default), pad
   --data.batch_size 64
   --data.augment+ Mirror                    or ShiftedCrop, RandomResizedCrop, Cutout, TrivialAugment, RandAugment
 

@@ -79,7 +79,7 @@ def export(
     from cifar_lightning.export.model_file import write_model
     from cifar_lightning.export.parity import fused
 
-    if model.classes != data.classes:
+    if [*model.classes] != [*data.classes]:
         knows, has = ", ".join(model.classes), ", ".join(data.classes)
         raise InputError(f"the model knows the classes {knows}; the data has {has}")
     path = target(str(output), Path("model.onnx"))

@@ -1,7 +1,4 @@
-"""The tutorial's net: three convolutional blocks with dropout (Brownlee 2019).
-
-https://machinelearningmastery.com/how-to-develop-a-cnn-from-scratch-for-cifar-10-photo-classification/
-"""
+"""The tutorial's net: three convolutional blocks, a dense layer and dropout, as Keras tutorials on CIFAR-10 have it."""
 
 from itertools import pairwise
 

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 
-class Arrival:
+class AsyncCopy:
     """Numbers on their way from a device, `(N,)`."""
 
     def __init__(self, numbers: Tensor) -> None:

@@ -4,6 +4,7 @@ Notation: `B` batch, `K` classes, `S` side of the images; radii are of the maxim
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from itertools import product
 
 import numpy as np
@@ -62,9 +63,12 @@ def _ascent(net: Net, images: Tensor, labels: Tensor) -> Tensor:
     """Sign of the gradient of the loss, image by image.
 
     Of a net that is surer than any picture warrants, logits are brought closer: the gradient would be rounded to zero.
+    In float16 that of a less sure one would be, too: there it is that of the same net in float32.
     """
-    images = images.detach().requires_grad_()
-    logits = net(images)
+    images, kind = images.detach().requires_grad_(), images.device.type
+    half = torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) == torch.float16
+    with torch.autocast(kind, enabled=False) if half else nullcontext():
+        logits = net(images)
     spread = (logits.amax(1, keepdim=True) - logits.amin(1, keepdim=True)).detach()
     loss = cross_entropy(logits / (spread / _SPREAD).clamp(min=1), labels, reduction="sum")
     return torch.autograd.grad(loss, images)[0].sign()

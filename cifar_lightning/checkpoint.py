@@ -18,6 +18,7 @@ from cifar_lightning import runs
 from cifar_lightning.data import ImageData
 from cifar_lightning.files import write_whole
 from cifar_onnx import InputError
+from cifar_onnx.errors import some
 
 _TRAILER = re.compile(rb"sha256:([0-9a-f]{64})\n")
 _TRAILER_SIZE = 72  # bytes at the end of a file, of which zip readers, and so torch.load, take no notice
@@ -184,8 +185,8 @@ def check_data(checkpoint: dict[str, Any], data: ImageData, exported: bool) -> N
     """
     known, trained = (checkpoint[key] for key in ("hyper_parameters", "datamodule_hyper_parameters"))
     if known["classes"] != data.classes:
-        has = ", ".join(data.classes)
-        raise InputError(f"the checkpoint knows the classes {', '.join(known['classes'])}; the data has {has}")
+        has = some(data.classes)
+        raise InputError(f"the checkpoint knows the classes {some(known['classes'])}; the data has {has}")
     for name, value in (("image_size", data.image_size), ("resize_mode", data.resize_mode)):
         if exported and trained.get(name, value) != value:
             raise InputError(f"the checkpoint was trained with data.{name} {trained[name]}: export takes no other")
@@ -219,7 +220,7 @@ def origin(checkpoint: dict[str, Any]) -> dict[str, Any]:
         "provenance": {
             "config": hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest(),
             "seed": checkpoint["run"]["seed"],
-            "epoch": checkpoint["epoch"],
-            "step": checkpoint["global_step"],
+            "epoch": checkpoint.get("epoch"),
+            "step": checkpoint.get("global_step"),
         },
     }

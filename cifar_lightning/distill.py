@@ -54,7 +54,7 @@ class Distillation(CrossEntropy):
         if not self.training:
             return hard
         if not self._loaded:
-            self._loaded.append(trained.load(self.teacher, classes).to(logits.device))
+            self._loaded.append(trained.load(self.teacher, classes, advice=trained.NO_OTHER).to(logits.device))
         with no_grad():
             answers = (self._loaded[0](images).float() / self.temperature).log_softmax(1)  # its net may be in bfloat16
         own = (logits / self.temperature).log_softmax(1)

@@ -4,8 +4,23 @@ import os
 import shutil
 import time
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from cifar_onnx import InputError
+
+
+def check_writable(folder: Path) -> None:
+    """Refuse a folder in which nothing can be written.
+
+    Raises:
+        InputError: naming it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise InputError(f"{folder}: nothing can be written there ({error.strerror})") from error
 
 
 def target(output: str | None, default: Path) -> Path:
@@ -18,7 +33,8 @@ def target(output: str | None, default: Path) -> Path:
         return default
     if output.endswith(".ckpt"):
         raise InputError(f"{output} is called as checkpoints are: name another file, such as {default.name}")
-    return Path(output, default.name) if output.endswith(("/", os.sep)) or Path(output).is_dir() else Path(output)
+    path = Path(output).expanduser()
+    return path / default.name if output.endswith(("/", os.sep)) or path.is_dir() else path
 
 
 def write_whole(path: Path, *parts: bytes | memoryview) -> None:

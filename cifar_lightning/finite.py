@@ -11,7 +11,7 @@ import lightning.pytorch as L
 import torch
 from torch import Tensor
 
-from cifar_lightning.async_copy import Arrival, anywhere
+from cifar_lightning.async_copy import AsyncCopy, anywhere
 
 _SHOWN = 64  # sample indices in a message
 
@@ -23,7 +23,7 @@ class NotFiniteError(ArithmeticError):
 class _Loss(NamedTuple):
     """A loss on its way, of several processes also whether it is bad in any, and where it comes from."""
 
-    arrival: Arrival
+    numbers: AsyncCopy
     step: int
     indices: Tensor
     logits: Tensor
@@ -52,7 +52,7 @@ class LossWatch:
         if trainer.world_size > 1:
             numbers = torch.cat([numbers.float(), anywhere(~numbers.isfinite())])
         # Elsewhere a copy: the memory may be a CUDA graph's, which the next step writes to.
-        taken = _Loss(Arrival(numbers), trainer.global_step, indices, logits if on_cpu else logits.clone())
+        taken = _Loss(AsyncCopy(numbers), trainer.global_step, indices, logits if on_cpu else logits.clone())
         if not on_cpu:
             self.check(trainer)  # the one before
         self._unseen = taken
@@ -67,9 +67,9 @@ class LossWatch:
         """
         if self._unseen is None:
             return
-        arrival, step, indices, logits = self._unseen
+        numbers, step, indices, logits = self._unseen
         self._unseen = None
-        loss, *anywhere_bad = arrival.read()
+        loss, *anywhere_bad = numbers.read()
         finite = math.isfinite(loss)
         if finite and not any(anywhere_bad):
             return

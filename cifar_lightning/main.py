@@ -22,12 +22,12 @@ from cifar_lightning.callbacks import Curves, EpochLines, FirstBatch, Record, Re
 from cifar_lightning.cli.command import read
 from cifar_lightning.cli.lightning_cli import CLI, DEFAULTS
 from cifar_lightning.cli.parser import Parser, load_yaml
-from cifar_lightning.cli.trusted_classes import check_classes
 from cifar_lightning.export import ParityError
 from cifar_lightning.finite import NotFiniteError
 from cifar_lightning.interruption import Interrupted
 from cifar_lightning.reproduce import reproduce
 from cifar_lightning.sweep import sweep
+from cifar_lightning.trusted_classes import check_classes
 from cifar_onnx import InputError
 from cifar_onnx.session import usable_cpus
 

@@ -21,7 +21,7 @@ Measurement = Literal["train", "val", "test"]
 
 
 class Measured(Optimized):
-    """Keeps sums on the device until the end of an epoch, so that no step waits for one.
+    """Keeps sums on the device until the end of an epoch, so that no training step waits for one.
 
     Args:
         recipe: of optimizer and schedule.
@@ -31,6 +31,9 @@ class Measured(Optimized):
         validated: whether the weights have been validated since the epoch began.
         tested: places `(N,)` of the test images that were judged, in their order, logits `(N, K)`, and contrasts
             `(N, D)`, which familiarity is computed from.
+        seed: that of the run, once it has begun.
+        origin: once the weights have been trained, how they came to be, as the contract of a file tells it.
+        sees: likewise, the size of the images, and how pictures become square, as data modules name them.
     """
 
     tested: tuple[Tensor, Tensor, Tensor]
@@ -49,12 +52,15 @@ class Measured(Optimized):
         self.val_metrics = metrics.clone(prefix="val/")
         self.test_metrics = metrics.clone(prefix="test/")
         self.validated = False
+        self.seed = 0
+        self.origin: dict[str, Any] = {}
+        self.sees: dict[str, Any] = {}
         self._losses: dict[Measurement, tuple[Tensor, int]] = {}  # of this epoch: sum over images, and their number
         self._answers: list[tuple[Tensor, Tensor, Tensor]] = []  # to test images: indices, logits, contrasts
 
     def note_loss(self, part: Measurement, loss: Tensor, count: int) -> None:
         """Add the mean loss of some images to those of the epoch."""
-        total, before = self._losses.get(part, (torch.zeros((), device=loss.device), 0))
+        total, before = self._losses.get(part) or (torch.zeros((), device=loss.device), 0)
         self._losses[part] = torch.add(total.to(loss.device), loss.detach(), alpha=count), before + count
 
     def note_answers(self, indices: Tensor, logits: Tensor, contrasts: Tensor, labels: Tensor) -> None:
@@ -70,7 +76,7 @@ class Measured(Optimized):
         """Sum of the losses of all images of this epoch so far, in all processes, and their number."""
         total, count = self._losses.get(part, (torch.zeros(()), 0))
         # Restored from a checkpoint, it came before the model was on its device.
-        both = torch.stack([total.to(self.device), torch.tensor(float(count), device=self.device)])
+        both = torch.stack([total.to(self.device), torch.full((), float(count), device=self.device)])
         if self.trainer.world_size > 1:
             both = self.trainer.strategy.reduce(both, reduce_op="sum")
         return both[0], both[1]
@@ -99,6 +105,12 @@ class Measured(Optimized):
     def on_validation_epoch_end(self) -> None:
         self._log_metrics("val", self.val_metrics)
         self.validated = not self.trainer.sanity_checking
+
+    def on_fit_end(self) -> None:
+        metrics = {name: float(value) for name, value in self.trainer.callback_metrics.items()}
+        self.origin = {"metrics": metrics, "provenance": {"seed": self.seed, "step": self.trainer.global_step}}
+        if (data := self.trainer.datamodule) is not None:  # type: ignore[attr-defined]
+            self.sees = {"image_size": data.image_size, "resize_mode": data.resize_mode}
 
     def on_test_epoch_end(self) -> None:
         self._log_metrics("test", self.test_metrics)

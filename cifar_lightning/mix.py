@@ -6,6 +6,7 @@ Notation: `B` batch, `H W` size, `K` classes.
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from cifar_lightning.augment import Draw, seeded
@@ -46,7 +47,8 @@ class MixUp(Mixing):
 
         with seeded(draw, self):
             mixed, shares = v2.MixUp(alpha=self.alpha, num_classes=classes)(images.float(), labels)
-        return mixed.round().to(images.dtype), shares
+        # As batches are; on a GPU torchvision's would not be.
+        return mixed.round().to(images.dtype).contiguous(memory_format=torch.channels_last), shares
 
 
 @dataclass(frozen=True)

@@ -57,8 +57,7 @@ class Classifier(Measured):
             The first steps then take minutes: worth it where training takes hours, or on the same GPU again and again.
 
     Attributes:
-        resumed: whether the weights that it begins with will come from a checkpoint of its own run.
-        seed: that of the run, once it has begun.
+        resumed: whether the weights that it begins with come from a checkpoint.
     """
 
     def __init__(
@@ -91,12 +90,12 @@ class Classifier(Measured):
         weights = dict(self.loss.named_buffers(recurse=False)).get("weight")  # by which torch's losses weigh classes
         if weights is not None and weights.shape != (len(classes),):
             raise InputError(
-                f"model.loss has {weights.numel()} class weights for {len(classes)} classes: give one for each of "
-                f"{', '.join(classes)}"
+                f"model.loss has {weights.numel()} class weights for {len(classes)} classes: give one for each"
             )
+        if isinstance(self.loss, CrossEntropy):
+            self.loss.expect(len(classes))
         self._watch = LossWatch()
         self._known: dict[str, float] = {}  # metrics of the run that is resumed
-        self.seed = 0
         self._init_from = init_from
         self._begun = self._normalised = self.resumed = False
 
@@ -109,8 +108,7 @@ class Classifier(Measured):
         if self._begun:
             return
         self._begun, self.resumed = True, resumed
-        if not resumed:
-            self._normalised = begin(self.net, self.pixels, self.classes, self._init_from)
+        self._normalised = resumed or begin(self.net, self.pixels, self.classes, self._init_from)
 
     def setup(self, stage: str) -> None:
         datamodule = self.trainer.datamodule  # type: ignore[attr-defined]
@@ -127,7 +125,7 @@ class Classifier(Measured):
                 if datamodule is not None:
                     labels = torch.from_numpy(datamodule.images("train").labels)
                     self.loss.see(labels.bincount(minlength=len(self.classes)).to(self.device))
-                elif self.loss.rule and self.loss.weight is None:
+                elif self.loss.rule and not self.loss.seen:
                     raise InputError(
                         f"class_weights {self.loss.rule} needs a data module, whose images are counted: without one, "
                         "give the loss their numbers, loss.see(torch.tensor([...])), or weights"
@@ -188,7 +186,8 @@ class Classifier(Measured):
 
     def predict_step(self, batch: Batch, batch_idx: int) -> tuple[Tensor, Tensor]:
         """Indices `(B,)` and probabilities `(B, K)`."""
-        return batch.indices, self(batch.images).float().softmax(1)
+        with self._eager():
+            return batch.indices, self(batch.images).float().softmax(1)
 
     def on_train_epoch_end(self) -> None:
         """Log the loss, and step a schedule that waits for a plateau, before checkpoints are written.
@@ -228,6 +227,7 @@ class Classifier(Measured):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take up an epoch that was interrupted; the first process has the loss of all."""
+        self.begin(resumed=True)
         run = checkpoint["run"]
         self.validated, self._known = run["validated"], run["metrics"]
         if self._trainer and self._trainer.is_global_zero:  # there is none in load_from_checkpoint

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from functools import cache
 from typing import Any
 
 import torch
@@ -139,6 +140,7 @@ def _orthogonalised(updates: Sequence[Tensor], steps: int, scale: float) -> list
     return result
 
 
+@cache
 def _is_fast_in_bfloat16(device: torch.device) -> bool:
     return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
 

@@ -7,7 +7,6 @@ import re
 import shutil
 from contextlib import suppress
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import Any
 
 from filelock import FileLock, Timeout
@@ -100,20 +99,6 @@ def check_name(experiment: object) -> None:
         or set(experiment) == {"."}
     ):
         raise InputError(f"experiment {experiment!r} cannot name a folder: use letters, digits, '-', '_' and '.'")
-
-
-def check_writable(folder: Path) -> None:
-    """Refuse a folder in which nothing can be written.
-
-    Raises:
-        InputError: naming it.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise InputError(f"{folder}: nothing can be written there ({error.strerror})") from error
 
 
 def start(root: Path, experiment: str) -> Run:

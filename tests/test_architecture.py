@@ -11,6 +11,8 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from tests.conftest import make_photos
+
 ROOT = Path(__file__).parent.parent
 HEAVY = {
     *("torch", "torchvision", "lightning", "torchmetrics", "onnx", "onnxruntime"),
@@ -23,9 +25,8 @@ LAW = {
     "cifar_lightning/__main__.py": {OURS + "__version__", OURS + "cli.usage", OURS + "main", OURS + "leaderboard"},
     "cifar_lightning/cli": {
         "torch", "lightning", "jsonargparse", "cifar_onnx", OURS + "augment", OURS + "callbacks", OURS + "checkpoint",
-        OURS + "cli", OURS + "data", OURS + "distill", OURS + "error_source",
-        OURS + "interruption", OURS + "loss", OURS + "mix", OURS + "module", OURS + "nets", OURS + "runs",
-        OURS + "suggestion", OURS + "trainer",
+        OURS + "cli", OURS + "data", OURS + "distill", OURS + "error_source", OURS + "files", OURS + "interruption",
+        OURS + "loss", OURS + "mix", OURS + "module", OURS + "nets", OURS + "runs", OURS + "trusted_classes",
     },
     "cifar_lightning/cli/command.py": {"lightning", "yaml", "cifar_onnx", OURS + "cli.parser", OURS + "runs"},
     "cifar_lightning/cli/dry_run.py": {
@@ -38,11 +39,21 @@ LAW = {
     "cifar_lightning/cli/settings.py": {
         "torch", "lightning", "jsonargparse", "cifar_onnx", OURS + "callbacks", OURS + "module",
     },
-    "cifar_lightning/cli/trusted_classes.py": {
-        "torch", "cifar_onnx", OURS + "augment", OURS + "mix", OURS + "data", OURS + "checkpoint",
+    "cifar_lightning/cli/run_config.py": {"lightning", OURS + "cli.command", OURS + "files"},
+    "cifar_lightning/cli/trainer.py": {
+        "torch", "lightning", "cifar_onnx", OURS + "calibration", OURS + "checkpoint", OURS + "data",
+        OURS + "evaluation", OURS + "export", OURS + "files", OURS + "module", OURS + "runs",
     },
     "cifar_lightning/cli/usage.py": set(),
+    "cifar_lightning/main.py": {
+        "torch", "lightning", "jsonargparse", "yaml", "filelock", "cifar_onnx", OURS + "callbacks", OURS + "checkpoint",
+        OURS + "cli", OURS + "export", OURS + "finite", OURS + "interruption",
+        OURS + "malloc", OURS + "reproduce", OURS + "sweep", OURS + "trusted_classes",
+    },
     "cifar_lightning/suggestion.py": set(),
+    "cifar_lightning/trusted_classes.py": {
+        "torch", "cifar_onnx", OURS + "augment", OURS + "mix", OURS + "data", OURS + "checkpoint",
+    },
     "cifar_lightning/nets": {
         "torch", "torchvision", "timm", "safetensors", "cifar_onnx.errors", OURS + "nets", OURS + "suggestion",
     },
@@ -64,7 +75,7 @@ LAW = {
     "cifar_lightning/initial_weights.py": {"torch", "cifar_onnx.errors", OURS + "nets", OURS + "checkpoint"},
     "cifar_lightning/recipe.py": {"torch", "lightning", "cifar_onnx", OURS + "optim"},
     "cifar_lightning/trained.py": {
-        "torch", "lightning", "cifar_onnx", OURS + "module", OURS + "cli.parser", OURS + "cli.trusted_classes",
+        "torch", "lightning", "cifar_onnx", OURS + "module", OURS + "cli.parser", OURS + "trusted_classes",
         OURS + "checkpoint",
     },
     "cifar_lightning/distill.py": {"torch", "cifar_onnx", OURS + "loss", OURS + "module", OURS + "trained"},
@@ -72,14 +83,14 @@ LAW = {
     "cifar_lightning/async_copy.py": {"torch"},
     "cifar_lightning/callbacks": {
         "lightning", "torch", "torch_pruning", "cifar_onnx", OURS + "interruption", OURS + "async_copy",
-        OURS + "batch", OURS + "callbacks", OURS + "nets.weights", OURS + "cli.command", OURS + "files", OURS + "runs",
-        OURS + "trained", OURS + "error_source", OURS + "checkpoint",
+        OURS + "batch", OURS + "callbacks", OURS + "nets.weights", OURS + "files", OURS + "runs", OURS + "trained",
+        OURS + "error_source", OURS + "checkpoint",
     },
     "cifar_lightning/sweep": {
         "optuna", "sqlalchemy", "lightning", "torch", "jsonargparse", "yaml", "filelock", "rich", "numpy", "matplotlib",
         "cifar_onnx", OURS + "main", OURS + "cli", OURS + "module", OURS + "finite", OURS + "interruption",
         OURS + "files", OURS + "sweep", OURS + "leaderboard.differences", OURS + "runs", OURS + "suggestion",
-        OURS + "callbacks", OURS + "error_source",
+        OURS + "callbacks", OURS + "error_source", OURS + "trusted_classes",
     },
     "cifar_lightning/interruption.py": set(),
     "cifar_lightning/malloc.py": set(),
@@ -89,7 +100,7 @@ LAW = {
         "yaml", "rich", "cifar_onnx", OURS + "files", OURS + "leaderboard", OURS + "suggestion", OURS + "runs",
     },
     "cifar_lightning/export": {
-        "torch", "onnx", "onnx_ir", "onnxruntime", "numpy", "PIL", "yaml", "cifar_onnx", OURS + "calibration",
+        "torch", "onnx", "onnxruntime", "numpy", "PIL", "cifar_onnx", OURS + "calibration",
         OURS + "data", OURS + "error_source", OURS + "export", OURS + "familiarity", OURS + "files", OURS + "module",
         OURS + "nets.zoo",
     },
@@ -170,10 +181,16 @@ def test_each_package_declares_what_it_imports() -> None:
                 assert names & (known | asked), f"{file.relative_to(ROOT)} imports {name}, which is not declared"
 
 
-def test_training_loads_neither_onnx_nor_scikit_learn() -> None:
-    """They take a second, and only what is exported or judged needs them."""
-    code = "import sys, cifar_lightning.main; print('LOADED', *sorted({'onnx', 'sklearn'} & set(sys.modules)))"
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+def test_training_loads_neither_onnx_nor_scikit_learn(tmp_path: Path) -> None:
+    """They take a second, and only the digits, and what is exported or judged, need them."""
+    words = ["fit", "--model.net.widths", "[4]", "--trainer.fast_dev_run", "true"]
+    source = ["--data", "ImageFolder", "--data.root", str(tmp_path / "photos")]
+    make_photos(tmp_path / "photos", 4)
+    code = (
+        f"import sys; from cifar_lightning.main import main; assert main({words + source}) == 0; "
+        "print('LOADED', *sorted({'onnx', 'sklearn'} & set(sys.modules)))"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path).stdout
     assert out.splitlines()[-1] == "LOADED"
 
 

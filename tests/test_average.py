@@ -112,6 +112,13 @@ def test_a_checkpoint_of_weights_only_holds_the_average_that_was_judged(run: Run
     assert all(torch.equal(value, average[name]) for name, value in kept.items())
 
 
+@pytest.mark.parametrize("kind", ["EMA", "SWA"])
+def test_class_weights_that_the_training_set_decides_need_not_be_averaged(run: Run, kind: str) -> None:
+    words = ["--trainer.callbacks+", kind, *(["--trainer.callbacks.from_epoch", 0] if kind == "SWA" else [])]
+    result = run("fit", *BRIEF, "--model.loss.class_weights", "inverse", *words)
+    assert result.code == 0, result.err
+
+
 def test_lightnings_own_which_keeps_nothing_is_refused(run: Run) -> None:
     words = ("--trainer.callbacks+", "StochasticWeightAveraging", "--trainer.callbacks.swa_lrs", 0.01)
     result = run("fit", *BRIEF, *words)

@@ -5,10 +5,11 @@ import json
 import math
 import re
 import shutil
+import textwrap
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import lightning.pytorch as L
 import numpy as np
@@ -25,7 +26,7 @@ from torch import Tensor, nn
 import cifar_lightning
 from cifar_lightning import calibration
 from cifar_lightning import checkpoint as checkpoints
-from cifar_lightning.data import ImageFolder
+from cifar_lightning.data import Digits, ImageFolder
 from cifar_lightning.data.images import Sample
 from cifar_lightning.export import export, graph, parity
 from cifar_lightning.export.model_card import write_card
@@ -34,6 +35,7 @@ from cifar_lightning.export.parity import ParityError, Report, against, by_torch
 from cifar_lightning.familiarity import Energy, Scored
 from cifar_lightning.module import Classifier as Model
 from cifar_lightning.nets import CNN, Pixels, SpeedNet
+from cifar_lightning.trained import load
 from cifar_onnx import Classifier, InputError, contract, guard, images
 from cifar_onnx.evaluation import outcome
 from tests.conftest import BRIEF, Run, calibrated
@@ -397,16 +399,12 @@ class TestCommand:
         assert result.out.splitlines()[-1].startswith("next: python -m cifar_onnx classify --model ")
 
     def test_the_file_answers_as_the_checkpoint_does(self, run: Run, model: Path, checkpoint: Path) -> None:
-        from cifar_lightning.data import Digits
-
         assert run("predict", "--ckpt_path", checkpoint, "--output", "p.csv").code == 0
         labels = [line.split(",")[1] for line in Path("p.csv").read_text().splitlines()[1:]]
         pixels = Digits().images("test").pixels
         assert [prediction.label for prediction in Classifier(model)(list(pixels))] == labels
 
     def test_the_file_says_where_its_weights_come_from(self, model: Path, checkpoint: Path) -> None:
-        from cifar_lightning.data import Digits
-
         kept, told = checkpoints.load(checkpoint), contract.read(model)[1].info
         assert told["metrics"] == kept["run"]["metrics"]
         assert told["provenance"]["data"] == {
@@ -456,6 +454,11 @@ class TestCommand:
         assert not Path("m.onnx").exists()
 
 
+def quiet(**settings: Any) -> L.Trainer:
+    defaults = {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
+    return L.Trainer(**{"accelerator": "cpu", "logger": False, **defaults, **settings})
+
+
 class TestPython:
     """A model that a Trainer of the user's own has trained."""
 
@@ -468,9 +471,11 @@ class TestPython:
     ) -> None:
         L.seed_everything(7, verbose=False)
         model = Model(data.classes, CNN(3, widths=(8,), hidden=8))
-        settings = {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
-        trainer = L.Trainer(max_epochs=2, accelerator="cpu", logger=False, **settings)  # type: ignore[arg-type]
+        trainer = quiet(max_epochs=2)
         trainer.fit(model, data)
+        accuracy, step = float(trainer.callback_metrics["val/accuracy"]), trainer.global_step
+        trainer.test(model, data, verbose=False)  # forgets them
+        quiet().validate(model, data, verbose=False)
         model.train()
         before = {name: value.clone() for name, value in model.state_dict().items()}
         found = export(model, data, tmp_path, alpha=0.2, sets="aps")
@@ -484,19 +489,67 @@ class TestPython:
         known = classifier.contract
         assert (known.sets.alpha, known.sets.method) == (0.2, "aps")
         told = known.info["provenance"]
-        assert (told["seed"], told["step"]) == (7, trainer.global_step)
+        assert (told["seed"], told["step"]) == (7, step)
         assert told["data"]["source"] == "ImageFolder"
-        assert known.info["metrics"]["val/accuracy"] == float(trainer.callback_metrics["val/accuracy"])
+        assert known.info["metrics"]["val/accuracy"] == accuracy
         pixels = data.images("test").pixels
         with torch.inference_mode():
             expected = model.eval()(torch.from_numpy(pixels[:]).permute(0, 3, 1, 2)).argmax(1)
         assert [each.label for each in classifier(list(pixels))] == [data.classes[each] for each in expected]
 
-    def test_a_model_without_a_trainer_has_no_metrics(self, data: ImageFolder, tmp_path: Path) -> None:
-        path = export(Model(data.classes, CNN(3, widths=(8,))), data, tmp_path / "m.onnx").path
-        info = contract.read(path)[1].info
+    def test_a_model_that_was_not_trained_has_no_metrics_and_others_only_finite_ones(
+        self, data: ImageFolder, tmp_path: Path
+    ) -> None:
+        model = Model(data.classes, CNN(3, widths=(8,)))
+        info = contract.read(export(model, data, tmp_path / "m.onnx").path)[1].info
         assert info["metrics"] == {}
         assert info["provenance"].keys() == {"data", "versions"}
+        model.origin = {"metrics": {"val/accuracy": 0.5, "val/loss": math.nan, "lr-Adam": 0.1}, "provenance": {}}
+        assert contract.read(export(model, data, tmp_path / "m.onnx").path)[1].info["metrics"] == {"val/accuracy": 0.5}
+
+    def test_weights_in_half_precision_are_exported_in_float32(self, data: ImageFolder, tmp_path: Path) -> None:
+        model = Model(data.classes, CNN(3, widths=(8,)))
+        quiet(max_epochs=1, precision="bf16-true").fit(model, data)
+        assert model.net.head.weight.dtype == torch.bfloat16  # type: ignore[union-attr]
+        assert export(model, data, tmp_path).report.labels == 36
+
+    def test_what_a_checkpoint_holds_becomes_the_file_that_the_command_writes(
+        self, checkpoint: Path, model: Path, tmp_path: Path
+    ) -> None:
+        assert export(load(str(checkpoint)), Digits(), tmp_path).path.read_bytes() == model.read_bytes()
+
+    def test_pictures_that_become_square_otherwise_are_refused(self, data: ImageFolder, tmp_path: Path) -> None:
+        model = Model(data.classes, CNN(3, widths=(8,)))
+        quiet(max_epochs=1, limit_train_batches=1).fit(model, data)
+        other = ImageFolder(data.root, image_size=32)
+        with pytest.raises(InputError, match="was trained with image_size 24, and the data has 32: export takes no"):
+            export(model, other, tmp_path)
+        other = ImageFolder(data.root, image_size=24, resize_mode="pad")
+        with pytest.raises(InputError, match="was trained with resize_mode stretch, and the data has pad: export"):
+            export(model, other, tmp_path)
+
+    @pytest.mark.parametrize("given", [{"precision": "int4"}, {"precision": "FP16"}, {"sets": "raps"}])
+    def test_arguments_of_no_such_value_are_refused(
+        self, data: ImageFolder, tmp_path: Path, given: dict[str, Any]
+    ) -> None:
+        (name,) = given
+        with pytest.raises(InputError, match=f"{name} is '{given[name]}': it must be one of "):
+            export(Model(data.classes, CNN(3, widths=(8,))), data, tmp_path, **given)
+
+    def test_a_net_that_cannot_be_copied_is_refused(self, data: ImageFolder, tmp_path: Path) -> None:
+        net = CNN(3, widths=(8,))
+        net.product = net.head.weight * 2
+        with pytest.raises(InputError, match=r"^model\.net cannot be copied: RuntimeError: Only Tensors created"):
+            export(Model(data.classes, net), data, tmp_path)
+
+    @pytest.mark.filterwarnings("ignore:The number of training batches", "ignore:`isinstance")
+    def test_the_lines_of_the_readme_work(self, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        text = (Path(__file__).parent.parent / "README.md").read_text().partition("## In Python\n")[2]
+        block = textwrap.dedent(re.search(r"\n\n((?:    .*\n|\n)+)", text)[1])  # type: ignore[index]
+        assert photos == Path("photos").resolve()
+        exec(block.replace("max_epochs=10", "max_epochs=1, accelerator='cpu'"), {})
+        assert "labels 36 of 36" in capsys.readouterr().out
+        assert Classifier("model.onnx").classes == ("blue", "green", "red")
 
     def test_other_classes_than_the_datas_are_refused(self, data: ImageFolder, tmp_path: Path) -> None:
         model = Model(["ant", "bee"], CNN(2, widths=(8,)))
@@ -583,6 +636,16 @@ class TestHandover:
         write_card(Path("out/m.onnx"), "cnn", report / "metrics.json", "another checkpoint's digest", None)
         assert "It has not been tested yet" in card.read_text()
         assert "license" not in yaml.safe_load(card.read_text().split("---\n")[1])
+        assert "\n- accuracy: " in card.read_text()
+        assert "train" not in card.read_text().partition("On the validation pictures:")[2].partition("##")[0]
+
+    def test_the_name_in_a_checkpoint_is_no_path(self, run: Run, checkpoint: Path) -> None:
+        kept = checkpoints.load(checkpoint)
+        checkpoints.write({**kept, "run": {**kept["run"], "experiment": "../../x"}}, "x.ckpt")
+        result = run("export", "--ckpt_path", "x.ckpt", "--experiment", "fine", "--triton", "repository")
+        assert result.code == 2
+        assert "../../x" in result.err
+        assert not Path("repository").exists()
 
     @pytest.mark.parametrize("content", ["", "[1]", "{}", '{"model": 1}', '{"model": {"digest": "x"}}', "[" * 100_000])
     def test_a_damaged_report_is_none(self, model: Path, tmp_path: Path, content: str) -> None:

@@ -21,6 +21,7 @@ import yaml
 from lightning.pytorch.strategies import SingleDeviceStrategy
 
 from cifar_lightning.callbacks import BestCheckpoint, EpochLines, LastCheckpoint
+from cifar_lightning.cli.settings import check_precision
 from cifar_lightning.data import Digits, ImageData
 from cifar_onnx import Classifier
 from tests.conftest import BRIEF, Run, command_line, config_of, lines
@@ -243,6 +244,20 @@ class TestFit:
         result = run("fit", "--data", "Digits", *few, *words)
         assert result.code == 0, result.err
         assert ("precision bf16-mixed is slower than 32-true on this CPU" in result.err) == told
+
+    @pytest.mark.parametrize(("capability", "told"), [((7, 5), True), ((8, 0), False)])
+    def test_so_it_is_on_a_gpu(
+        self,
+        capsys: pytest.CaptureFixture[str],
+        monkeypatch: pytest.MonkeyPatch,
+        capability: tuple[int, int],
+        told: bool,
+    ) -> None:
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+        check_precision("16-mixed", torch.device("cuda"))
+        assert not capsys.readouterr().err
+        check_precision("bf16-mixed", torch.device("cuda"))
+        assert ("bf16-mixed is slower than 16-mixed on this GPU" in capsys.readouterr().err) == told
 
     @pytest.mark.parametrize("often", [("--trainer.val_check_interval", 0.5), ("--trainer.check_val_every_n_epoch", 2)])
     def test_the_best_by_the_training_loss_is_the_epoch_that_had_it(self, run: Run, often: tuple[object, ...]) -> None:

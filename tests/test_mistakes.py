@@ -67,6 +67,10 @@ class Whole(Fixed):
 class Unbuilt(Fixed):
     def __init__(self) -> None:
         raise KeyError("no such width")
+class Uncopied(Fixed):
+    def __init__(self) -> None:
+        super().__init__()
+        self.product = self[1].weight * 2
 class Normed(nn.Sequential):
     def __init__(self) -> None:
         super().__init__(nn.Flatten(), nn.Linear(3072, 10), nn.BatchNorm1d(10))
@@ -332,6 +336,7 @@ class TestMistakes:
             (["--trainer.limit_train_batches", 0], "trainer.limit_train_batches is 0: fit would have nothing to do"),
             (["--model.net.widths", "[-4, 4]"], "RuntimeError: "),
             (["--model.net", "ownnets.Unbuilt"], "KeyError: 'no such width' ("),
+            (["--model.net", "ownnets.Uncopied"], "model cannot be copied: RuntimeError: Only Tensors created"),
             (["--model.loss.class_weights", "[-1,1,1,1,1,1,1,1,1,1]"], "none may be below 0"),
             (["--model.optimizer", "MuonSGD", "--model.optimizer.lr", -1], "MuonSGD.lr is -1.0: it must be at least 0"),
             (["--data.augment+", "Mirror", "--data.augment.probability", 50], "Mirror.probability is 50: it must lie"),

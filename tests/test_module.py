@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from contextlib import nullcontext
 from copy import deepcopy
 from functools import partial
 from pathlib import Path
@@ -23,7 +24,9 @@ from cifar_lightning.loss import CrossEntropy
 from cifar_lightning.module import Classifier
 from cifar_lightning.nets import CNN, SpeedNet, Whitening
 from cifar_lightning.optim import MuonSGD, WarmupLinear
+from cifar_lightning.recipe import Recipe
 from cifar_onnx import InputError
+from tests.conftest import BRIEF, Run, write_net
 
 CLASSES = list("0123456789")
 
@@ -279,6 +282,44 @@ def test_a_checkpoint_becomes_a_model_again(checkpoint: Path) -> None:
     for model in (trained.load(str(checkpoint)), Classifier.load_from_checkpoint(checkpoint)):
         assert model.classes == CLASSES
         assert torch.equal(model.eval()(images), fresh.eval()(images))
+
+
+def test_a_model_that_was_loaded_is_trained_on_from_what_it_has(checkpoint: Path) -> None:
+    for model in (trained.load(str(checkpoint)), Classifier.load_from_checkpoint(checkpoint)):
+        model.pixels.set_statistics([0.1] * 3, [0.2] * 3)  # as of other pictures
+        model.recipe = Recipe(partial(torch.optim.SGD, lr=0.0), None)
+        before = deepcopy(model.state_dict())
+        trainer(max_epochs=1, limit_train_batches=1).fit(model, Digits())
+        assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
+def test_classes_of_others_are_loaded_where_that_is_allowed(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_net("nets_to_load", "Loaded", monkeypatch)
+    assert run("fit", *BRIEF, "--model.net", "nets_to_load.Loaded").code == 0
+    best = "runs/cnn/version_0/checkpoints/best.ckpt"
+    with pytest.raises(InputError, match=r"Loaded is not a class of .*; if you trust that code, give allow"):
+        trained.load(best)
+    assert type(trained.load(best, allow_custom=True).net).__name__ == "Loaded"
+
+
+def test_only_training_runs_a_compiled_net(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, stances = Classifier(CLASSES, CNN(), compile="default").eval(), []
+    monkeypatch.setattr(model, "_eager", lambda: nullcontext(stances.append("eager")))
+    images = torch.zeros(1, 3, 32, 32, dtype=torch.uint8)
+    model.predict_step(Batch(images, torch.tensor([0]), torch.tensor([0]), seed=0), 0)
+    assert stances == ["eager"]
+
+
+def test_the_dry_run_does_not_look_for_fast_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
+    searching = []
+    net = CNN()
+    net.register_forward_pre_hook(lambda *_: searching.append(torch.backends.cudnn.benchmark))
+    dry_run(Classifier(CLASSES, net), Digits(), torch.device("cpu"))
+    assert set(searching) == {False}
+    assert torch.backends.cudnn.benchmark
 
 
 def test_the_dry_run_changes_nothing() -> None:

@@ -423,7 +423,8 @@ class TestSignals:
 
     def test_a_run_that_goes_on_finishes_its_first_step_too(self) -> None:
         """The sixth, whose gradients are added up over two batches."""
-        trainer, last = SimpleNamespace(global_step=5, world_size=1), LastCheckpoint()
+        loop = SimpleNamespace(epoch_loop=SimpleNamespace())
+        trainer, last = SimpleNamespace(global_step=5, world_size=1, fit_loop=loop), LastCheckpoint()
         with interruption.handled():
             last.on_train_start(trainer, None)  # type: ignore[arg-type]
             signal.raise_signal(signal.SIGTERM)

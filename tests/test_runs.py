@@ -12,7 +12,7 @@ import lightning.pytorch as L
 import pytest
 import yaml
 
-from cifar_lightning import runs
+from cifar_lightning import files, runs
 from cifar_lightning.checkpoint import load
 from cifar_onnx import InputError
 from tests.conftest import BRIEF, Run, Start, command_line, write_net
@@ -64,10 +64,10 @@ class TestUnwritable:
         def full(**_: object) -> None:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-        runs.check_writable(tmp_path)
-        monkeypatch.setattr(runs, "TemporaryFile", full)
+        files.check_writable(tmp_path)
+        monkeypatch.setattr(files, "TemporaryFile", full)
         with pytest.raises(InputError, match=r"nothing can be written there \(No space left"):
-            runs.check_writable(tmp_path)
+            files.check_writable(tmp_path)
 
     def test_a_folder_that_becomes_unwritable_ends_the_run(self, run: Run) -> None:
         result = run("fit", *BRIEF, "--trainer.callbacks+", "tests.test_runs.Spoil")

@@ -243,6 +243,18 @@ class TestAttacks:
             assert changed.min() >= 0
             assert changed.max() <= 255
 
+    def test_a_net_does_not_escape_them_by_half_precision(self) -> None:
+        """The slope of the loss of a picture with a margin of 24 is less than the smallest number of float16."""
+        layer = nn.Linear(3 * 4 * 4, 2, bias=False)
+        with torch.no_grad():
+            layer.weight.copy_(torch.tensor([[1.0], [-1.0]]).expand(2, 48) / 48)
+        net = nn.Sequential(nn.Flatten(), layer)
+        images = torch.full((1, 3, 4, 4), 12.0)
+        with torch.autocast("cpu", dtype=torch.float16):
+            changed = fgsm(net, images, torch.tensor([0]), 1.0)
+            assert net(images).dtype == torch.float16
+        assert (changed < images).all()
+
     @pytest.mark.parametrize("sureness", [0.1, 100.0])
     def test_a_net_does_not_escape_them_by_being_surer(self, sureness: float) -> None:
         def net(images: torch.Tensor) -> torch.Tensor:

@@ -2,12 +2,11 @@
 
 from cifar_lightning.callbacks.average import EMA, SWA
 from cifar_lightning.callbacks.best import BestCheckpoint
-from cifar_lightning.callbacks.config import RunConfig
 from cifar_lightning.callbacks.curves import Curves
 from cifar_lightning.callbacks.first_batch import FirstBatch
 from cifar_lightning.callbacks.freeze import Freeze
 from cifar_lightning.callbacks.last import LastCheckpoint
-from cifar_lightning.callbacks.lines import EpochLines
+from cifar_lightning.callbacks.progress import EpochLines
 from cifar_lightning.callbacks.prune import Pruned
 from cifar_lightning.callbacks.record import Record
 from cifar_lightning.callbacks.resume import Resume, keep_found
@@ -24,6 +23,5 @@ __all__ = [
     "Pruned",
     "Record",
     "Resume",
-    "RunConfig",
     "keep_found",
 ]

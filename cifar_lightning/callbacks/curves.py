@@ -9,6 +9,7 @@ from pathlib import Path
 import lightning.pytorch as L
 
 from cifar_lightning.files import write_whole
+from cifar_onnx.evaluation.axis import ticks
 from cifar_onnx.evaluation.templates import render
 
 _DRAWN = ("train/loss", "val/loss", "val/accuracy")
@@ -53,8 +54,6 @@ class Panel:
 
 
 def _panel(epochs: Mapping[int, Mapping[str, float]], name: str) -> Panel:
-    from cifar_onnx.evaluation.charts import ticks  # with scikit-learn, which training can do without
-
     known: dict[str, list[tuple[int, float]]] = {}
     for part in _COLOURS:
         every = [(epoch, row.get(f"{part}/{name}", math.nan)) for epoch, row in epochs.items()]

@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch.callbacks import Checkpoint
 
 from cifar_lightning import interruption, runs
-from cifar_lightning.async_copy import Arrival, anywhere
+from cifar_lightning.async_copy import AsyncCopy, anywhere
 from cifar_lightning.interruption import Interrupted
 from cifar_onnx import InputError
 
@@ -34,7 +34,7 @@ class LastCheckpoint(Checkpoint):
         self.every_n_epochs = every_n_epochs
         self._steps = 0  # finished
         self._training = self._kept = self._accumulating = False
-        self._told: Arrival | None = None  # whether any process was to stop when it was last asked
+        self._told: AsyncCopy | None = None  # whether any process was to stop when it was last asked
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         folder = trainer.log_dir
@@ -51,7 +51,8 @@ class LastCheckpoint(Checkpoint):
         if trainer.world_size == 1:
             return stopping
         device = trainer.strategy.root_device
-        told = Arrival(anywhere(torch.full((1,), stopping, device=device)))  # a copy to the device would be waited for
+        flag = torch.full((1,), stopping, device=device)  # a copy to the device would be waited for
+        told = AsyncCopy(anywhere(flag))
         before, self._told = told if device.type == "cpu" else self._told, told
         return before is not None and any(before.read())
 
@@ -59,6 +60,8 @@ class LastCheckpoint(Checkpoint):
         # Lightning has put its own handler in front, which ends with exit code 0 and saves nothing.
         interruption.listen()
         interruption.defer(True)
+        # Nor does Lightning need to ask all processes in each step whether they have met it: a GPU would be waited for.
+        trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
         self._training = True
         self._told = None
         self._steps = trainer.global_step

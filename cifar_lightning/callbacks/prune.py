@@ -24,7 +24,8 @@ class Pruned(L.Callback):
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         if stage != "fit" or pl_module.resumed:  # a run that goes on brings its own weights
             return
-        wide = trained.load(self.checkpoint, pl_module.classes).net  # type: ignore[arg-type]
+        classes: list[str] = pl_module.classes  # type: ignore[assignment]
+        wide = trained.load(self.checkpoint, classes, advice=trained.NO_OTHER).net
         net: nn.Module = pl_module.net  # type: ignore[assignment]
         if type(wide) is not type(net):
             raise InputError(

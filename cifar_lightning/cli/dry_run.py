@@ -1,5 +1,7 @@
 """One step of training on invented pictures: settings that cannot work are refused before any image is read."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from copy import deepcopy
 
 import torch
@@ -31,12 +33,13 @@ def dry_run(model: Classifier, data: ImageData, device: torch.device) -> None:
     pictures = torch.randint(256, (count, data.image_size, data.image_size, 3), dtype=torch.uint8, generator=generator)
     labels = torch.zeros(count, dtype=torch.int64, device=device)
     devices = [] if device.type == "cpu" else [device]
-    with torch.random.fork_rng(devices, device_type=device.type if devices else "cuda"):
+    with torch.random.fork_rng(devices, device_type=device.type if devices else "cuda"), _untuned():
         plain = pictures.to(device).permute(0, 3, 1, 2)
         with named("data.augment"):
             batch = data.augmented(Batch(plain, labels, torch.arange(count, device=device), seed=0))
             images, labels = batch.images, batch.labels
-        model = deepcopy(model).to(device)
+        with named("model cannot be copied"):
+            model = deepcopy(model).to(device)
         with named("model.optimizer"):
             optimizer = model.recipe.optimizer_of(model)
         with named("model.scheduler"):
@@ -62,6 +65,17 @@ def dry_run(model: Classifier, data: ImageData, device: torch.device) -> None:
                     schedule.step()
                 schedule.state_dict()
         _check_evaluation(model.eval(), plain)
+
+
+@contextmanager
+def _untuned() -> Iterator[None]:
+    """Without cuDNN's search for the fastest kernels (trainer.benchmark), which is for the sizes of the training."""
+    asked = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = asked
 
 
 def _check_logits(outputs: object, count: int, classes: int) -> None:

@@ -15,17 +15,19 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 
 from cifar_lightning import augment, distill, loss, mix, nets, runs  # noqa: F401  so that a config may name their classes without a module
 from cifar_lightning import checkpoint as checkpoints
-from cifar_lightning.callbacks import BestCheckpoint, LastCheckpoint, RunConfig, keep_found
+from cifar_lightning.callbacks import BestCheckpoint, LastCheckpoint, keep_found
 from cifar_lightning.cli import settings
 from cifar_lightning.cli.command import Command, rank
 from cifar_lightning.cli.dry_run import dry_run
 from cifar_lightning.cli.parser import Parser
-from cifar_lightning.cli.trusted_classes import is_custom
+from cifar_lightning.cli.run_config import RunConfig
+from cifar_lightning.cli.trainer import Trainer
 from cifar_lightning.data import ImageData, ImageFolder
 from cifar_lightning.error_source import innermost, said
+from cifar_lightning.files import check_writable
 from cifar_lightning.interruption import Interrupted
 from cifar_lightning.module import Classifier
-from cifar_lightning.trainer import Trainer
+from cifar_lightning.trusted_classes import is_custom
 from cifar_onnx import InputError, shell
 
 # The tutorial's experiment, and what keeps its best epoch.
@@ -168,8 +170,7 @@ class CLI(LightningCLI):
         metrics = CSVLogger(root, name=name, version=version or 0, flush_logs_every_n_steps=1)
         if self.run and self.going_on and self.checkpoint:
             batch, validated = checkpoints.place(self.checkpoint)
-            # Before the logger removes the file.
-            ended = checkpoints.ended(self.checkpoint)
+            ended = checkpoints.ended(self.checkpoint)  # before the logger removes the file
             rows = self.run.metrics(self.checkpoint["global_step"], validated or not batch, ended)
             metrics.experiment.metrics.extend(rows)
             metrics.save()
@@ -190,7 +191,7 @@ class CLI(LightningCLI):
             print(self.datamodule, flush=True)
         for callback in self.trainer.checkpoint_callbacks:
             if folder := getattr(callback, "dirpath", None):
-                runs.check_writable(Path(folder))
+                check_writable(Path(folder))
         if self.run:
             seed, threads = self.config.fit.seed_everything, torch.get_num_threads()
             versions = {name: metadata.version(name) for name in ("cifar-lightning", "torch", "lightning")}
@@ -234,8 +235,7 @@ class CLI(LightningCLI):
 
     def _custom(self) -> list[str]:
         """Further options that a command with a checkpoint of this run needs, whose classes may be the user's own."""
-        hparams = [dict(each.hparams) for each in (self.model, self.datamodule)]
-        if not self.run or not is_custom(hparams):
+        if not self.run or not is_custom([dict(each.hparams) for each in (self.model, self.datamodule)]):
             return []
         return ["--allow_custom_classes", "--config", str(_short(self.run.folder / "config.yaml"))]
 

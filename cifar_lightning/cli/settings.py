@@ -147,18 +147,26 @@ def check_compilation(mode: str | None, trainer: L.Trainer) -> None:
 
 @rank_zero_only
 def check_precision(precision: str, device: torch.device) -> None:
-    """Tell of bfloat16 on an x86 CPU without instructions for it, which takes several times as long as in float32.
+    """Tell of bfloat16 where there are no instructions for it, which takes several times as long as in float32.
+
+    On CPUs it is x86 that is looked at, and of GPUs those of NVIDIA (Ampere, of 2020, is the first to have them).
 
     Args:
         precision: the Trainer's.
         device: where training will be.
     """
-    able = torch.cpu.get_capabilities()  # those of other CPUs have other names
-    if device.type == "cpu" and precision.startswith("bf16") and not able.get("avx512_bf16", True):
-        print(
-            f"trainer.precision {precision} is slower than 32-true on this CPU, which has no instructions for it",
-            file=sys.stderr,
-        )
+    if not precision.startswith("bf16"):
+        return
+    if device.type == "cpu" and not torch.cpu.get_capabilities().get("avx512_bf16", True):  # others have other names
+        slow, remedy = "CPU", "32-true"
+    elif device.type == "cuda" and torch.version.hip is None and torch.cuda.get_device_capability(device) < (8, 0):
+        slow, remedy = "GPU", "16-mixed"
+    else:
+        return
+    print(
+        f"trainer.precision {precision} is slower than {remedy} on this {slow}, which has no instructions for it",
+        file=sys.stderr,
+    )
 
 
 def check_callbacks(callbacks: Sequence[Callback], model: Classifier) -> None:

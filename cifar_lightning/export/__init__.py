@@ -1,5 +1,6 @@
 """From a trained model to model.onnx: one file with its contract, proven on real pictures before it is written."""
 
-from cifar_lightning.export.handover import Exported, ParityError, export
+from cifar_lightning.export.errors import ParityError
+from cifar_lightning.export.pipeline import Exported, export
 
 __all__ = ["Exported", "ParityError", "export"]

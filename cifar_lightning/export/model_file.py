@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import cycle
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import onnx
@@ -21,17 +21,15 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from cifar_lightning.calibration import Calibration
 from cifar_lightning.data.images import Images, Sample
 from cifar_lightning.export import graph, quantize
-from cifar_lightning.export.handover import ParityError
+from cifar_lightning.export.errors import ParityError
 from cifar_lightning.export.parity import Report, by_torch, compare
 from cifar_lightning.export.quantize import Run
 from cifar_lightning.familiarity import Scored
 from cifar_onnx import InputError, contract, images
 from cifar_onnx.contract import Precision
-
-if TYPE_CHECKING:  # it takes seconds to import what it needs, which training does not
-    from cifar_lightning.calibration import Calibration
 
 GOLDEN_SIDE = 64  # pixels: larger pictures are shrunk to this before they become golden samples
 _ORIENTATION = 0x0112  # EXIF tag
@@ -46,7 +44,7 @@ def write_model(
     size: int,
     resize: images.ResizeMode,
     facts: Mapping[str, Any],
-    calibration: "Calibration",
+    calibration: Calibration,
     precision: Precision = "fp32",
     training: images.Pixels | None = None,
     known: Images | None = None,
@@ -125,7 +123,7 @@ def write_model(
                 report = replace(report, variant=f"{variant}\n{quantize.beside(candidate, other, size)}\n")
             candidate.replace(output)
     except OSError as error:
-        raise InputError(f"{output} cannot be written ({error}): name another file with --output") from None
+        raise InputError(f"{output} cannot be written ({error}): name another file") from None
     return report
 
 

@@ -7,7 +7,6 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
@@ -15,18 +14,16 @@ import onnxruntime as ort
 import torch
 from torch import nn
 
+from cifar_lightning.calibration import Calibration
 from cifar_lightning.data.images import Sample
 from cifar_lightning.export import graph
-from cifar_lightning.export.handover import ParityError
+from cifar_lightning.export.errors import ParityError
 from cifar_lightning.export.quantize import Run
 from cifar_lightning.familiarity import Energy, Scored
 from cifar_lightning.nets.zoo import Named
 from cifar_onnx import Classifier, images
 from cifar_onnx.evaluation.outcome import in_parts
 from cifar_onnx.prediction import Scores
-
-if TYPE_CHECKING:  # it takes seconds to import what it needs
-    from cifar_lightning.calibration import Calibration
 
 TOLERANCE = 1e-4  # of logits and probabilities from the same pixels
 _LARGE = 3  # beyond this, logits may differ by as much more: float32 has no more digits
@@ -96,7 +93,7 @@ def by_torch(model: nn.Module) -> Run:
 
 
 def against(
-    path: Path, net: nn.Module, calibration: "Calibration", samples: Sequence[Sample], classes: Sequence[str]
+    path: Path, net: nn.Module, calibration: Calibration, samples: Sequence[Sample], classes: Sequence[str]
 ) -> Report:
     """Compare a model file with a net of pixels 0..255 and its calibration; as `compare`."""
     answers = by_torch(Scored(net, calibration.score.cpu()).eval())(np.stack([sample.pixels for sample in samples]))

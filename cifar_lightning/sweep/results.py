@@ -12,11 +12,11 @@ from optuna.trial import FrozenTrial, TrialState
 
 from cifar_lightning import runs
 from cifar_lightning.cli.parser import load_yaml
-from cifar_lightning.cli.trusted_classes import is_custom
 from cifar_lightning.files import write_whole
 from cifar_lightning.sweep.charts import draw
 from cifar_lightning.sweep.plan import Plan
 from cifar_lightning.sweep.study import counted, failed
+from cifar_lightning.trusted_classes import is_custom
 from cifar_onnx import InputError, shell
 
 _BEST = 5  # trials in the table

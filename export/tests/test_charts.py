@@ -9,8 +9,9 @@ import pytest
 pytest.importorskip("sklearn")
 
 from cifar_onnx.evaluation import report
+from cifar_onnx.evaluation.axis import ticks
 from cifar_onnx.evaluation.bootstrap import Bootstrap, draw
-from cifar_onnx.evaluation.charts import Charts, charts, ticks
+from cifar_onnx.evaluation.charts import Charts, charts
 from cifar_onnx.evaluation.evaluation import Evaluation, by_class
 from cifar_onnx.evaluation.outcome import Outcome
 

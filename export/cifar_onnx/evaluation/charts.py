@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from cifar_onnx.evaluation.axis import ticks
 from cifar_onnx.evaluation.evaluation import ClassMetrics
 from cifar_onnx.evaluation.metrics import BINS, calibration, confusion
 from cifar_onnx.evaluation.outcome import Floats, Integers, Outcome
@@ -113,12 +114,3 @@ def _coverage(outcome: Outcome) -> Curve:
     rows = ticks(float(points[:, 1].min()), 1.0)
     step = rows[1] - rows[0]
     return Curve([(x, y) for x, y in points.tolist()], rows, max(0, -math.floor(math.log10(100 * step) + 1e-9)))
-
-
-def ticks(low: float, high: float, least: float = 0.005) -> list[float]:
-    """Two to eight round numbers, at least so far apart, from `low` or below to `high` or above."""
-    wide = max(high - low, 5 * least) / 5
-    power = 10.0 ** math.floor(math.log10(wide))
-    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= wide - 1e-12)
-    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return [number * step for number in range(min(first, last - 1), last + 1)]

@@ -7,14 +7,13 @@ from pathlib import Path
 
 import lightning.pytorch as L
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
-from torch import nn
 
 from cifar_lightning import checkpoint as checkpoints
 from cifar_lightning import runs
 from cifar_lightning.data import ImageData, ImageFolder
 from cifar_lightning.data.images import Part
 from cifar_lightning.export import ParityError, export
-from cifar_lightning.files import target
+from cifar_lightning.files import check_writable, target
 from cifar_lightning.module import Classifier
 from cifar_onnx import InputError, contract, shell
 from cifar_onnx.contract import Precision
@@ -128,7 +127,7 @@ class Trainer(L.Trainer):
         """
         assert ckpt_path is not None
         path = target(output, runs.folder_of(ckpt_path) / "predictions.csv")
-        runs.check_writable(path.parent)
+        check_writable(path.parent)
         batches = super().predict(model, datamodule=datamodule, ckpt_path=ckpt_path)
         assert batches is not None
         images = datamodule.predicted
@@ -172,14 +171,16 @@ class Trainer(L.Trainer):
         checkpoint = checkpoints.load(ckpt_path)
         model.load_state_dict(checkpoint["state_dict"])
         path = target(output, runs.folder_of(ckpt_path) / "model.onnx")
-        for folder in (path.parent, *([Path(triton)] if triton else [])):  # a large net takes minutes
-            runs.check_writable(folder)
+        name = checkpoint["run"]["experiment"]
+        runs.check_name(name)
+        if triton:
+            check_writable(Path(triton))  # before the work
         if _seen(datamodule, ckpt_path, "val"):
             print(f"the run may have learnt from pictures that calibrate the file: {_CHANGED}")
-        origin = checkpoints.origin(checkpoint)
-        exported = export(model, datamodule, path, alpha=alpha, sets=sets, precision=precision, origin=origin)
-        name, tested = checkpoint["run"]["experiment"], runs.folder_of(ckpt_path) / "report" / "metrics.json"
-        card = write_card(path, name, tested, checkpoints.file_digest(ckpt_path), license)
+        model.origin = checkpoints.origin(checkpoint)
+        exported = export(model, datamodule, path, alpha=alpha, sets=sets, precision=precision)
+        tested = runs.folder_of(ckpt_path) / "report" / "metrics.json"
+        card = write_card(path := exported.path, name, tested, checkpoints.file_digest(ckpt_path), license)
         print(f"{exported}\nwrote {path} and {card}")
         if triton:
             print(f"wrote {write_triton(path, name, Path(triton))}")
@@ -201,7 +202,8 @@ class Trainer(L.Trainer):
             images: how many pictures to compare on.
         """
         from cifar_lightning.calibration import calibrate
-        from cifar_lightning.export.parity import against, fused
+        from cifar_lightning.export.parity import against
+        from cifar_lightning.export.pipeline import as_exported
 
         assert ckpt_path is not None
         if images < 1:
@@ -215,7 +217,7 @@ class Trainer(L.Trainer):
             raise ParityError(f"labels: {file} knows {', '.join(known.classes)}, not {', '.join(model.classes)}")
         model.load_state_dict(checkpoints.load(ckpt_path)["state_dict"])
         samples = list(datamodule.samples(images))
-        net = fused(nn.Sequential(model.pixels, model.net).cpu().eval(), samples)
+        net = as_exported(model, samples)
         calibration = calibrate(net, datamodule.images("val"), model.classes, known.sets.alpha, known.sets.method)
         print(against(Path(file), net, calibration, samples, model.classes))
         pairs = (

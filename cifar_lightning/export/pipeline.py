@@ -1,20 +1,25 @@
-"""A trained model as one file that anybody can run: calibrated, described, and proven to answer as torch does."""
+"""The export, from a trained model and its data to a file: calibrate, describe, prove that it answers as torch does."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 from torch import nn
 
 from cifar_lightning.data import ImageData
-from cifar_lightning.files import target
+from cifar_lightning.data.images import Sample
+from cifar_lightning.error_source import named
+from cifar_lightning.export.errors import ParityError
+from cifar_lightning.files import check_writable, target
 from cifar_lightning.module import Classifier
 from cifar_onnx import InputError, images
 from cifar_onnx.contract import Precision
+from cifar_onnx.errors import some
 from cifar_onnx.uncertainty import Method
 
 if TYPE_CHECKING:  # what they import takes seconds, and training needs none of it
@@ -23,10 +28,6 @@ if TYPE_CHECKING:  # what they import takes seconds, and training needs none of 
 
 _SAMPLES = 256  # pictures that the file and torch are compared on
 _RANGES = 500  # that ranges of 8-bit numbers are found by
-
-
-class ParityError(Exception):
-    """The exported file does not answer as the model does; the message names the stage that differs."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,6 @@ def export(
     alpha: float = 0.1,
     sets: Method = "lac",
     precision: Precision = "fp32",
-    origin: Mapping[str, Any] | None = None,
 ) -> Exported:
     """Write a trained model as one ONNX file, calibrated, and proven on real images to give the same answers.
 
@@ -68,23 +68,27 @@ def export(
         alpha: share of pictures whose right label may be missing from their prediction set.
         sets: how labels get into these sets, by probability (lac) or by sums of them (aps).
         precision: of the net: fp32, fp16 or int8. The smaller ones are written only if they are as good.
-        origin: how the weights came to be, `metrics` and `provenance` of the contract; None is what the model's own
-            Trainer knows.
 
     Raises:
         ParityError: the file would answer otherwise than torch, or the smaller net is not as good.
-        InputError: the data has other classes, torch cannot export the net, or the file cannot be written.
+        InputError: an argument has no such value, the data has other classes, or its pictures become square otherwise
+            than the model has learnt them, torch cannot export the net, or the file cannot be written.
     """
     from cifar_lightning.calibration import calibrate
     from cifar_lightning.export.model_file import write_model
-    from cifar_lightning.export.parity import fused
 
+    for name, given, kinds in (("sets", sets, get_args(Method)), ("precision", precision, get_args(Precision))):
+        if given not in kinds:
+            raise InputError(f"{name} is {given!r}: it must be one of {', '.join(kinds)}")
     if [*model.classes] != [*data.classes]:
-        knows, has = ", ".join(model.classes), ", ".join(data.classes)
-        raise InputError(f"the model knows the classes {knows}; the data has {has}")
+        raise InputError(f"the model knows the classes {some(model.classes)}; the data has {some(data.classes)}")
+    for name, seen in model.sees.items():
+        if (now := getattr(data, name)) != seen:
+            raise InputError(f"the model was trained with {name} {seen}, and the data has {now}: export takes no other")
     path = target(str(output), Path("model.onnx"))
+    check_writable(path.parent)  # before the work: a large net takes minutes
     samples = list(data.samples(_SAMPLES))
-    net = fused(deepcopy(nn.Sequential(model.pixels, model.net)).cpu().eval(), samples)
+    net = as_exported(model, samples)
     known, training = data.images("val"), None
     calibration = calibrate(net, known, model.classes, alpha, sets)
     if precision != "fp32":
@@ -98,7 +102,7 @@ def export(
             classes=model.classes,
             size=data.image_size,
             resize=data.resize_mode,
-            facts=_facts(data, origin or _origin(model)),
+            facts=_facts(model, data),
             calibration=calibration,
             precision=precision,
             training=training,
@@ -109,21 +113,28 @@ def export(
     return Exported(path, calibration, report)
 
 
-def _origin(model: Classifier) -> dict[str, Any]:
-    """What the Trainer that a model is of knows of its training."""
-    if (trainer := model._trainer) is None:
-        return {"metrics": {}, "provenance": {}}
-    metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
-    return {"metrics": metrics, "provenance": {"seed": model.seed, "step": trainer.global_step}}
+def as_exported(model: Classifier, samples: Sequence[Sample]) -> nn.Sequential:
+    """Normalisation and net as they are exported: a copy on the CPU, in float32 and evaluation mode.
+
+    Args:
+        model: the model.
+        samples: pictures on which branches that only training needs must make no difference, to be left out.
+    """
+    from cifar_lightning.export.parity import fused
+
+    with named("model.net cannot be copied"):
+        net = deepcopy(nn.Sequential(model.pixels, model.net))
+    return fused(net.cpu().float().eval(), samples)
 
 
-def _facts(data: ImageData, origin: Mapping[str, Any]) -> dict[str, Any]:
+def _facts(model: Classifier, data: ImageData) -> dict[str, Any]:
     """What a contract tells of how its weights came to be; no dates and no paths, so that bytes repeat."""
     packages = ("cifar-lightning", "cifar-onnx", "torch", "lightning", "onnx", "onnxruntime")
+    measured = model.origin.get("metrics", {}).items()  # and what callbacks have logged besides
     return {
-        **origin,
+        "metrics": {name: x for name, x in measured if name.startswith(("train/", "val/")) and math.isfinite(x)},
         "provenance": {
-            **origin["provenance"],
+            **model.origin.get("provenance", {}),
             "data": {"source": type(data).__name__, "validation": images.fingerprint(data.images("val").pixels)},
             "versions": {name: version(name) for name in packages},
         },

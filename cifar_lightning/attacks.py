@@ -69,9 +69,9 @@ def _ascent(net: Net, images: Tensor, labels: Tensor) -> Tensor:
     half = torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) == torch.float16
     with torch.autocast(kind, enabled=False) if half else nullcontext():
         logits = net(images)
-    spread = (logits.amax(1, keepdim=True) - logits.amin(1, keepdim=True)).detach()
-    loss = cross_entropy(logits / (spread / _SPREAD).clamp(min=1), labels, reduction="sum")
-    return torch.autograd.grad(loss, images)[0].sign()
+        spread = (logits.amax(1, keepdim=True) - logits.amin(1, keepdim=True)).detach()
+        loss = cross_entropy(logits / (spread / _SPREAD).clamp(min=1), labels, reduction="sum")
+        return torch.autograd.grad(loss, images)[0].sign()
 
 
 def under_attacks(outcome: Outcome, net: nn.Module, radii: Sequence[float], device: torch.device) -> Robustness:

@@ -41,8 +41,9 @@ class CrossEntropy(nn.CrossEntropyLoss):
 
     def expect(self, classes: int) -> None:
         """Make room for the weights of the rule, if there is one: a copy of the loss, as in an average, has it, too."""
-        self.see(torch.ones(classes))
-        self.seen = False
+        if not self.seen:
+            self.see(torch.ones(classes))
+            self.seen = False
 
     def see(self, counts: Tensor) -> None:
         """Let the rule, if there is one, decide by the numbers of training images of each class, `(K,)`."""

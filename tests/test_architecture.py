@@ -182,7 +182,7 @@ def test_each_package_declares_what_it_imports() -> None:
 
 
 def test_training_loads_neither_onnx_nor_scikit_learn(tmp_path: Path) -> None:
-    """They take a second, and only the digits, and what is exported or judged, need them."""
+    """They take time, and only the digits, and what is exported or judged, need them."""
     words = ["fit", "--model.net.widths", "[4]", "--trainer.fast_dev_run", "true"]
     source = ["--data", "ImageFolder", "--data.root", str(tmp_path / "photos")]
     make_photos(tmp_path / "photos", 4)

@@ -510,7 +510,7 @@ class TestPython:
     def test_weights_in_half_precision_are_exported_in_float32(self, data: ImageFolder, tmp_path: Path) -> None:
         model = Model(data.classes, CNN(3, widths=(8,)))
         quiet(max_epochs=1, precision="bf16-true").fit(model, data)
-        assert model.net.head.weight.dtype == torch.bfloat16  # type: ignore[union-attr]
+        assert next(model.net.parameters()).dtype == torch.bfloat16
         assert export(model, data, tmp_path).report.labels == 36
 
     def test_what_a_checkpoint_holds_becomes_the_file_that_the_command_writes(
@@ -537,10 +537,10 @@ class TestPython:
             export(Model(data.classes, CNN(3, widths=(8,))), data, tmp_path, **given)
 
     def test_a_net_that_cannot_be_copied_is_refused(self, data: ImageFolder, tmp_path: Path) -> None:
-        net = CNN(3, widths=(8,))
-        net.product = net.head.weight * 2
+        model = Model(data.classes, CNN(3, widths=(8,)))
+        model.net.product = next(model.net.parameters()) * 2
         with pytest.raises(InputError, match=r"^model\.net cannot be copied: RuntimeError: Only Tensors created"):
-            export(Model(data.classes, net), data, tmp_path)
+            export(model, data, tmp_path)
 
     @pytest.mark.filterwarnings("ignore:The number of training batches", "ignore:`isinstance")
     def test_the_lines_of_the_readme_work(self, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -286,7 +286,7 @@ def test_a_checkpoint_becomes_a_model_again(checkpoint: Path) -> None:
 
 def test_a_model_that_was_loaded_is_trained_on_from_what_it_has(checkpoint: Path) -> None:
     for model in (trained.load(str(checkpoint)), Classifier.load_from_checkpoint(checkpoint)):
-        model.pixels.set_statistics([0.1] * 3, [0.2] * 3)  # as of other pictures
+        model.train().pixels.set_statistics([0.1] * 3, [0.2] * 3)  # as of other pictures
         model.recipe = Recipe(partial(torch.optim.SGD, lr=0.0), None)
         before = deepcopy(model.state_dict())
         trainer(max_epochs=1, limit_train_batches=1).fit(model, Digits())

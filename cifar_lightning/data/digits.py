@@ -23,7 +23,7 @@ class Digits(ImageData):
         return frozenset({"train"})
 
     def load(self, part: Part) -> Images:
-        from sklearn.datasets import load_digits  # which takes half a second to import
+        from sklearn.datasets import load_digits  # which takes time to import
 
         scans, labels = load_digits(return_X_y=True)  # grey levels 0..16
         grey = np.rint(scans.reshape(-1, 3, 8, 8) * (255 / 16)).astype(np.uint8)

@@ -433,6 +433,13 @@ class TestSignals:
             with pytest.raises(Interrupted):
                 last.on_train_batch_end(trainer, None, None, None, 1)  # type: ignore[arg-type]
 
+    def test_lightning_does_not_ask_all_processes_in_each_step_as_well(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        trainer = L.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
+        with interruption.handled():
+            LastCheckpoint().on_train_start(trainer, None)  # type: ignore[arg-type]
+            monkeypatch.setattr(torch, "tensor", None)  # by which it would ask
+            trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor()
+
     def test_a_second_one_ends_it_at_once(self, start: Start) -> None:
         for signum in (signal.SIGTERM, signal.SIGINT):
             begin = time.monotonic()

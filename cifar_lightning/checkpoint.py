@@ -183,13 +183,17 @@ def check_data(checkpoint: dict[str, Any], data: ImageData, exported: bool) -> N
     Raises:
         InputError: it has other classes, or its pictures were made square otherwise.
     """
-    known, trained = (checkpoint[key] for key in ("hyper_parameters", "datamodule_hyper_parameters"))
-    if known["classes"] != data.classes:
-        has = some(data.classes)
-        raise InputError(f"the checkpoint knows the classes {some(known['classes'])}; the data has {has}")
-    for name, value in (("image_size", data.image_size), ("resize_mode", data.resize_mode)):
-        if exported and trained.get(name, value) != value:
-            raise InputError(f"the checkpoint was trained with data.{name} {trained[name]}: export takes no other")
+    if (known := checkpoint["hyper_parameters"]["classes"]) != data.classes:
+        raise InputError(f"the checkpoint knows the classes {some(known)}; the data has {some(data.classes)}")
+    for name, value in sees(checkpoint).items():
+        if exported and getattr(data, name) != value:
+            raise InputError(f"the checkpoint was trained with data.{name} {value}: export takes no other")
+
+
+def sees(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """The size of the images that a checkpoint's net has learnt from, and how pictures became square."""
+    data = checkpoint["datamodule_hyper_parameters"]
+    return {name: data.get(name, getattr(ImageData, name)) for name in ("image_size", "resize_mode")}
 
 
 def parser_defaults(checkpoint: dict[str, Any]) -> dict[str, Any]:

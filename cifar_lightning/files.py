@@ -33,8 +33,7 @@ def target(output: str | None, default: Path) -> Path:
         return default
     if output.endswith(".ckpt"):
         raise InputError(f"{output} is called as checkpoints are: name another file, such as {default.name}")
-    path = Path(output).expanduser()
-    return path / default.name if output.endswith(("/", os.sep)) or path.is_dir() else path
+    return Path(output, default.name) if output.endswith(("/", os.sep)) or Path(output).is_dir() else Path(output)
 
 
 def write_whole(path: Path, *parts: bytes | memoryview) -> None:

@@ -18,6 +18,7 @@ from torchmetrics.classification import (
 from cifar_lightning.recipe import Optimized, Recipe
 
 Measurement = Literal["train", "val", "test"]
+_SEEN = ("image_size", "resize_mode")  # of data modules
 
 
 class Measured(Optimized):
@@ -32,8 +33,8 @@ class Measured(Optimized):
         tested: places `(N,)` of the test images that were judged, in their order, logits `(N, K)`, and contrasts
             `(N, D)`, which familiarity is computed from.
         seed: that of the run, once it has begun.
-        origin: once the weights have been trained, how they came to be, as the contract of a file tells it.
-        sees: likewise, the size of the images, and how pictures become square, as data modules name them.
+        origin: how its weights came to be, as the contract of a file tells it; empty where that is not known.
+        sees: likewise, the size of the images that they are of, and how pictures become square.
     """
 
     tested: tuple[Tensor, Tensor, Tensor]
@@ -106,11 +107,25 @@ class Measured(Optimized):
         self._log_metrics("val", self.val_metrics)
         self.validated = not self.trainer.sanity_checking
 
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take up what is known of the weights, and an epoch that was interrupted; the first process has its loss."""
+        run = checkpoint["run"]
+        self.validated = run["validated"]
+        if self._trainer and self._trainer.is_global_zero:  # there is none in load_from_checkpoint
+            self.restore_loss(*run["train_loss"])
+        provenance = {"seed": run["seed"], "epoch": checkpoint.get("epoch"), "step": checkpoint.get("global_step")}
+        self.origin = {"metrics": run["metrics"], "provenance": provenance}
+        data = checkpoint.get("datamodule_hyper_parameters", {})
+        self.sees = {name: data[name] for name in _SEEN if name in data}
+
+    def on_train_start(self) -> None:
+        self.origin = {}  # from here on these are other weights
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        self.sees = {name: getattr(data, name) for name in _SEEN if hasattr(data, name)}
+
     def on_fit_end(self) -> None:
         metrics = {name: float(value) for name, value in self.trainer.callback_metrics.items()}
         self.origin = {"metrics": metrics, "provenance": {"seed": self.seed, "step": self.trainer.global_step}}
-        if (data := self.trainer.datamodule) is not None:  # type: ignore[attr-defined]
-            self.sees = {"image_size": data.image_size, "resize_mode": data.resize_mode}
 
     def on_test_epoch_end(self) -> None:
         self._log_metrics("test", self.test_metrics)

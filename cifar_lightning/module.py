@@ -57,7 +57,7 @@ class Classifier(Measured):
             The first steps then take minutes: worth it where training takes hours, or on the same GPU again and again.
 
     Attributes:
-        resumed: whether the weights that it begins with come from a checkpoint.
+        resumed: whether `begin` was told to leave the weights as they are: its own run's, or a loaded model's.
     """
 
     def __init__(
@@ -226,18 +226,16 @@ class Classifier(Measured):
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take up an epoch that was interrupted; the first process has the loss of all."""
+        super().on_load_checkpoint(checkpoint)
         self.begin(resumed=True)
-        run = checkpoint["run"]
-        self.validated, self._known = run["validated"], run["metrics"]
-        if self._trainer and self._trainer.is_global_zero:  # there is none in load_from_checkpoint
-            self.restore_loss(*run["train_loss"])
+        self._known = checkpoint["run"]["metrics"]
 
     def on_train_start(self) -> None:
         """Compute whitening from training images, where no checkpoint has brought it; take up metrics and settings.
 
         In on_fit_start it would come after the learning-rate finder, which trains there.
         """
+        super().on_train_start()
         layers = [each for each in self.net.modules() if isinstance(each, Whitening) and not each.fitted]
         datamodule = self.trainer.datamodule  # type: ignore[attr-defined]
         if layers and datamodule is None:

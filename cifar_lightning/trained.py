@@ -45,6 +45,5 @@ def load(
         raise InputError(f"{path}: {explain(str(error), ())}") from None
     model.load_state_dict(kept["state_dict"])
     model.begin(resumed=True)  # if it is trained further, with the weights that it has
-    model.origin, data = checkpoints.origin(kept), kept["datamodule_hyper_parameters"]
-    model.sees = {name: data[name] for name in ("image_size", "resize_mode") if name in data}
+    model.origin, model.sees = checkpoints.origin(kept), checkpoints.sees(kept)
     return model.eval()

@@ -1,6 +1,7 @@
 import pytest
 import torch
 from torch import Generator, Tensor
+from torchvision.transforms import v2
 
 from cifar_lightning.augment import (
     AlternatingMirror,
@@ -204,6 +205,15 @@ def test_a_run_mixes_from_a_config_and_its_checkpoint_is_read(run: Run, loss: st
     assert result.code == 0, result.err
     result = run("test", "--ckpt_path", "runs/cnn/version_0/checkpoints/best.ckpt", "--resamples", 10)
     assert result.code == 0, result.err
+
+
+def test_images_lie_in_memory_as_before_where_torchvision_moves_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As its roll does on a GPU."""
+    blend = v2.MixUp.forward
+    monkeypatch.setattr(v2.MixUp, "forward", lambda self, *parts: (blend(self, *parts)[0].contiguous(), parts[1]))
+    images = IMAGES.contiguous(memory_format=torch.channels_last)
+    found, _ = MixUp()(images, torch.zeros(len(images), dtype=torch.int64), 2, Draw(Generator(), torch.arange(64), 0))
+    assert found.is_contiguous(memory_format=torch.channels_last)
 
 
 @pytest.mark.parametrize("kind", [MixUp, CutMix])

@@ -113,11 +113,6 @@ class TestFromACheckpoint:
         for folder in ("new/", "new\\"):
             assert target(folder, Path("runs/a.csv")) == Path(folder, "a.csv")
 
-    def test_a_tilde_is_the_users_own_folder(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-        monkeypatch.setenv("HOME", str(tmp_path))
-        assert target("~/a.csv", Path("b.csv")) == tmp_path / "a.csv"
-        assert target("~", Path("b.csv")) == tmp_path / "b.csv"
-
     def test_predict_takes_a_folder_of_any_pictures(self, run: Run, photos: Path, tmp_path: Path) -> None:
         assert run("fit", *BRIEF, "--data", "ImageFolder", "--data.root", photos).code == 0
         shutil.copytree(photos / "test" / "red", "new")

@@ -19,6 +19,7 @@ import openvino
 import pytest
 import torch
 import yaml
+from lightning.pytorch.callbacks import ModelCheckpoint
 from onnx import TensorProto
 from PIL import Image
 from torch import Tensor, nn
@@ -419,7 +420,7 @@ class TestCommand:
         self, run: Run, checkpoint: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
     ) -> None:
         Path("file").touch()
-        monkeypatch.setattr(graph, "core", None)
+        monkeypatch.setattr(Digits, "load", None)
         result = run("export", "--ckpt_path", checkpoint, *words)
         assert result.code == 2
         assert "error: file: nothing can be written there" in result.err
@@ -527,6 +528,37 @@ class TestPython:
         other = ImageFolder(data.root, image_size=24, resize_mode="pad")
         with pytest.raises(InputError, match="was trained with resize_mode stretch, and the data has pad: export"):
             export(model, other, tmp_path)
+
+    def test_the_best_epoch_brings_its_own_metrics_along(self, data: ImageFolder, tmp_path: Path) -> None:
+        model, best = (
+            Model(data.classes, CNN(3, widths=(8,))),
+            ModelCheckpoint(tmp_path, monitor="train/loss", mode="max"),
+        )
+        trainer = quiet(max_epochs=2, callbacks=[best], enable_checkpointing=True)
+        trainer.fit(model, data)
+        assert best.best_model_path.startswith(str(tmp_path / "epoch=0"))
+        trainer.validate(datamodule=data, ckpt_path="best", verbose=False)
+        info = contract.read(export(model, data, tmp_path).path)[1].info
+        assert info["provenance"]["step"] * 2 == trainer.global_step
+        assert info["metrics"]["train/loss"] == pytest.approx(float(best.best_model_score or 0))
+
+    def test_a_fit_that_was_stopped_leaves_nothing_that_is_known(self, data: ImageFolder, tmp_path: Path) -> None:
+        class Stop(L.Callback):
+            def on_train_batch_end(self, *_: object) -> None:
+                raise RuntimeError("stopped")
+
+        model = Model(data.classes, CNN(3, widths=(8,)))
+        quiet(max_epochs=1).fit(model, data)
+        with pytest.raises(RuntimeError, match="stopped"):
+            quiet(max_epochs=1, callbacks=[Stop()]).fit(model, data)
+        assert model.origin == {}
+        assert model.sees == {"image_size": 24, "resize_mode": "stretch"}
+
+    def test_what_a_checkpoint_was_trained_with_is_known(self, run: Run, photos: Path, tmp_path: Path) -> None:
+        assert run("fit", *BRIEF, "--data", "ImageFolder", "--data.root", photos, "--data.image_size", 24).code == 0
+        model = load("runs/cnn/version_0/checkpoints/best.ckpt")
+        with pytest.raises(InputError, match="was trained with image_size 24, and the data has 32: export takes no"):
+            export(model, ImageFolder(str(photos)), tmp_path)
 
     @pytest.mark.parametrize("given", [{"precision": "int4"}, {"precision": "FP16"}, {"sets": "raps"}])
     def test_arguments_of_no_such_value_are_refused(

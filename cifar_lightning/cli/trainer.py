@@ -173,8 +173,8 @@ class Trainer(L.Trainer):
         path = target(output, runs.folder_of(ckpt_path) / "model.onnx")
         name = checkpoint["run"]["experiment"]
         runs.check_name(name)
-        if triton:
-            check_writable(Path(triton))  # before the work
+        for folder in (path.parent, *([Path(triton)] if triton else [])):
+            check_writable(folder)  # before the work
         if _seen(datamodule, ckpt_path, "val"):
             print(f"the run may have learnt from pictures that calibrate the file: {_CHANGED}")
         model.origin = checkpoints.origin(checkpoint)

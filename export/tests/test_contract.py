@@ -1,3 +1,6 @@
+import re
+import shutil
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +22,22 @@ def test_it_is_read_without_a_runtime(model: Path) -> None:
     assert len(known.golden) == 8
     assert all(len(golden.probabilities) == 10 for golden in known.golden)
     assert known.info["provenance"]["seed"] == 0
+
+
+def test_the_lines_of_the_readme_give_the_same_answers(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (Path(__file__).parent.parent / "README.md").read_text().partition("With onnxruntime alone")[2]
+    block = textwrap.dedent(re.search(r"\n\n((?:    .*\n|\n)+)", text)[1])  # type: ignore[index]
+    shutil.copy(model, tmp_path / "model.onnx")
+    monkeypatch.chdir(tmp_path)
+    for golden in contract.read(model)[1].golden:
+        if golden.name not in ("16-bit grey", "transparent"):
+            Path("photo.jpg").write_bytes(golden.encoded)
+            found: dict[str, object] = {}
+            exec(block, found)
+            assert found["label"] == golden.label
+            assert bool(found["unknown"]) == Classifier(model)("photo.jpg").unknown
 
 
 def test_a_contract_of_the_known_format_is_taken() -> None:

@@ -530,13 +530,11 @@ class TestPython:
             export(model, other, tmp_path)
 
     def test_the_best_epoch_brings_its_own_metrics_along(self, data: ImageFolder, tmp_path: Path) -> None:
-        model, best = (
-            Model(data.classes, CNN(3, widths=(8,))),
-            ModelCheckpoint(tmp_path, monitor="train/loss", mode="max"),
-        )
+        model = Model(data.classes, CNN(3, widths=(8,)))
+        best = ModelCheckpoint(tmp_path / "kept", monitor="train/loss", mode="max")
         trainer = quiet(max_epochs=2, callbacks=[best], enable_checkpointing=True)
         trainer.fit(model, data)
-        assert best.best_model_path.startswith(str(tmp_path / "epoch=0"))
+        assert best.best_model_path.startswith(str(tmp_path / "kept" / "epoch=0"))
         trainer.validate(datamodule=data, ckpt_path="best", verbose=False)
         info = contract.read(export(model, data, tmp_path).path)[1].info
         assert info["provenance"]["step"] * 2 == trainer.global_step

@@ -191,9 +191,9 @@ def check_data(checkpoint: dict[str, Any], data: ImageData, exported: bool) -> N
 
 
 def sees(checkpoint: dict[str, Any]) -> dict[str, Any]:
-    """The size of the images that a checkpoint's net has learnt from, and how pictures became square."""
-    data = checkpoint["datamodule_hyper_parameters"]
-    return {name: data.get(name, getattr(ImageData, name)) for name in ("image_size", "resize_mode")}
+    """The size of the images that a checkpoint's net knows and, where that is a setting, how they became square."""
+    data, names = checkpoint["datamodule_hyper_parameters"], ("image_size", "resize_mode")
+    return {"image_size": ImageData.image_size} | {name: data[name] for name in names if name in data}
 
 
 def parser_defaults(checkpoint: dict[str, Any]) -> dict[str, Any]:

@@ -121,7 +121,8 @@ class Measured(Optimized):
     def on_train_start(self) -> None:
         self.origin = {}  # from here on these are other weights
         data = self.trainer.datamodule  # type: ignore[attr-defined]
-        self.sees = {name: getattr(data, name) for name in _SEEN if hasattr(data, name)}
+        asked = {"image_size", *getattr(data, "hparams", {})}  # how pictures become square, only where it is a setting
+        self.sees = {name: getattr(data, name) for name in _SEEN if name in asked and hasattr(data, name)}
 
     def on_fit_end(self) -> None:
         metrics = {name: float(value) for name, value in self.trainer.callback_metrics.items()}

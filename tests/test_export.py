@@ -552,6 +552,12 @@ class TestPython:
         assert model.origin == {}
         assert model.sees == {"image_size": 24, "resize_mode": "stretch"}
 
+    def test_where_pictures_were_square_already_they_may_become_so_in_any_way(self, checkpoint: Path) -> None:
+        trained = Model(Digits().classes, CNN(widths=(8,)))
+        quiet(max_epochs=1, limit_train_batches=1).fit(trained, Digits())
+        for model in (load(str(checkpoint)), trained):
+            assert model.sees == {"image_size": 32}
+
     def test_what_a_checkpoint_was_trained_with_is_known(self, run: Run, photos: Path, tmp_path: Path) -> None:
         assert run("fit", *BRIEF, "--data", "ImageFolder", "--data.root", photos, "--data.image_size", 24).code == 0
         model = load("runs/cnn/version_0/checkpoints/best.ckpt")

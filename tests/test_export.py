@@ -535,6 +535,8 @@ class TestPython:
         trainer = quiet(max_epochs=2, callbacks=[best], enable_checkpointing=True)
         trainer.fit(model, data)
         assert best.best_model_path.startswith(str(tmp_path / "kept" / "epoch=0"))
+        loaded = Model.load_from_checkpoint(best.best_model_path, net=CNN(3, widths=(8,)))
+        assert loaded.sees == {"image_size": 24, "resize_mode": "stretch"}
         trainer.validate(datamodule=data, ckpt_path="best", verbose=False)
         info = contract.read(export(model, data, tmp_path).path)[1].info
         assert info["provenance"]["step"] * 2 == trainer.global_step

@@ -118,6 +118,16 @@ class TestCommands:
         )
         assert all(torch.equal(whole[name], value) for name, value in again.items())
 
+    def test_a_wide_net_of_a_class_of_others_is_refused(self, run: Run, checkpoint: Path) -> None:
+        state = checkpoints.load(checkpoint)
+        state["hyper_parameters"]["net"]["class_path"] = "elsewhere.Net"
+        checkpoints.write(state, "wide.ckpt")
+        result = run("fit", *PRUNED, "wide.ckpt", *NARROW)
+        assert result.code == 2
+        assert (
+            "elsewhere.Net is not a class of this project or its libraries; no other can be learnt from" in result.err
+        )
+
     def test_whitening_is_carried_over(self, run: Run, tmp_path: Path) -> None:
         net = speed(16, 16)
         net.whitening.fit(IMAGES)

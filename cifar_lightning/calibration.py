@@ -71,7 +71,7 @@ class Calibration:
         return (
             f"calibrated on {self.images:,} validation images: temperature {self.temperature:g}, expected calibration "
             f"error {before:.1f} % before, {after:.1f} % after\n"
-            f"unknown by {self.unknown.score.replace('_', ' ')}: {REFUSED:.0%} of these images, {refused}"
+            f"called unknown (by {self.unknown.score.replace('_', ' ')}): {REFUSED:.0%} of these images, {refused}"
             + "".join(f"\nwarning: {each}" for each in self.warnings)
         )
 
@@ -81,11 +81,11 @@ class Calibration:
         found, needed = [], math.ceil(1 / self.sets.alpha - 1e-9) - 1
         if self.images < needed:
             found.append(
-                f"{self.images} validation images are too few for prediction sets at alpha {self.sets.alpha:g}: each "
-                f"holds all classes, until there are {needed}"
+                f"{self.images} validation images are too few for prediction sets at alpha {self.sets.alpha:g}: "
+                f"each set holds all classes (at least {needed} images are needed)"
             )
         if (mean := float(np.mean([each.auroc for each in self.rejections]))) < _TELLING:
-            found.append(f"what it calls unknown is hardly better than chance (AUROC {mean:.2f} on average)")
+            found.append(f"what it calls unknown is hardly better than chance (mean AUROC {mean:.2f})")
         return found
 
     def again(

@@ -30,11 +30,10 @@ class Distillation(CrossEntropy):
         self, teacher: str, temperature: float = 4.0, weight: float = 0.9, label_smoothing: float = 0.0
     ) -> None:
         super().__init__(label_smoothing)
-        if temperature <= 0 or not 0 <= weight <= 1:
-            raise InputError(
-                f"model.loss has temperature {temperature:g} and weight {weight:g}: the one lies above 0, the other "
-                "between 0 and 1"
-            )
+        if temperature <= 0:
+            raise InputError(f"model.loss.temperature is {temperature:g}: it must be above 0")
+        if not 0 <= weight <= 1:
+            raise InputError(f"model.loss.weight is {weight:g}: it must lie between 0 and 1")
         self.teacher, self.temperature, self.share = teacher, temperature, weight
         self._loaded: list[Classifier] = []  # in a list it is no part of this module: its weights are not the student's
 

@@ -113,5 +113,5 @@ def _validation(datamodule: ImageData, ckpt_path: str) -> Images | None:
         if not others:
             return validation
         reason = "these are not the run's pictures (python -m cifar_onnx evaluate judges an exported file as it is)"
-    print(f"not calibrated, and nothing is unknown to it: {reason}")
+    print(f"without calibration, prediction sets and unknown pictures: {reason}")
     return None

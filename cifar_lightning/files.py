@@ -32,7 +32,7 @@ def target(output: str | None, default: Path) -> Path:
     if output is None:
         return default
     if output.endswith(".ckpt"):
-        raise InputError(f"{output} is called as checkpoints are: name another file, such as {default.name}")
+        raise InputError(f"{output} ends in .ckpt, like a checkpoint: name another file, such as {default.name}")
     return Path(output, default.name) if output.endswith(("/", os.sep)) or Path(output).is_dir() else Path(output)
 
 
@@ -66,7 +66,7 @@ def write_whole(path: Path, *parts: bytes | memoryview) -> None:
         size = sum(memoryview(part).nbytes for part in parts) / 1e6
         raise InputError(
             f"{path} cannot be saved ({error.strerror}; it takes {size:,.1f} MB, {free:,.1f} MB are free): "
-            "what was saved before is as it was"
+            "what was saved before is unchanged"
         ) from error
 
 

@@ -35,7 +35,7 @@ class LossWatch:
     def __init__(self) -> None:
         self._unseen: _Loss | None = None
 
-    def see(self, trainer: L.Trainer, loss: Tensor, indices: Tensor, logits: Tensor) -> None:
+    def watch(self, trainer: L.Trainer, loss: Tensor, indices: Tensor, logits: Tensor) -> None:
         """Take the loss of this step.
 
         Args:
@@ -82,7 +82,7 @@ class LossWatch:
         more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
         raise NotFiniteError(
             f"the loss is {loss} {where}, for training images {', '.join(map(str, found[:_SHOWN]))}{more}: "
-            "try a lower learning rate, or look at them"
+            "try a lower learning rate, or inspect these images"
         )
 
     def check_weights(self, trainer: L.Trainer, state: Mapping[str, Tensor]) -> None:
@@ -93,4 +93,6 @@ class LossWatch:
         """
         for name, value in state.items():
             if not value.isfinite().all():
-                raise NotFiniteError(f"{name} is not finite after step {trainer.global_step - 1}: it is not saved")
+                raise NotFiniteError(
+                    f"{name} is not finite after step {trainer.global_step - 1}: no checkpoint is written"
+                )

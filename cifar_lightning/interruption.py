@@ -46,7 +46,7 @@ def _handle(signum: int, _: FrameType | None) -> None:
         raise Interrupted(signum)
     name = signal.Signals(signum).name
     # Not print: a handler may run in the middle of another one.
-    os.write(2, f"{name}: finishing the step and saving it (once more: stop at once)\n".encode())
+    os.write(2, f"{name}: finishing the step and saving it (again: stop at once)\n".encode())
 
 
 def listen() -> None:

@@ -32,24 +32,24 @@ class CrossEntropy(nn.CrossEntropyLoss):
     def __init__(self, label_smoothing: float = 0.0, class_weights: list[float] | Rule | None = None) -> None:
         super().__init__(label_smoothing=label_smoothing)
         self.rule = class_weights if isinstance(class_weights, str) else None
-        self.seen = False  # the numbers that the rule decides by
+        self.counted = False  # the images of each class, which the rule decides by
         if isinstance(class_weights, list):
             if not all(weight >= 0 for weight in class_weights) or not any(class_weights):
                 raise InputError(f"class_weights are {class_weights}: none may be below 0, and not all may be 0")
             # A setting, not something learnt: a checkpoint must not overrule what was asked for.
             self.register_buffer("weight", torch.tensor(class_weights), persistent=False)
 
-    def expect(self, classes: int) -> None:
+    def reserve(self, classes: int) -> None:
         """Make room for the weights of the rule, if there is one: a copy of the loss, as in an average, has it, too."""
-        if not self.seen:
-            self.see(torch.ones(classes))
-            self.seen = False
+        if not self.counted:
+            self.set_counts(torch.ones(classes))
+            self.counted = False
 
-    def see(self, counts: Tensor) -> None:
+    def set_counts(self, counts: Tensor) -> None:
         """Let the rule, if there is one, decide by the numbers of training images of each class, `(K,)`."""
         if self.rule is None:
             return
-        self.seen = True
+        self.counted = True
         number = counts.cpu().clamp(min=1).double()  # which not every device knows (MPS)
         weights = 1 / number if self.rule == "inverse" else (1 - _BETA) / (1 - _BETA**number)
         self.register_buffer("weight", (weights / weights.mean()).float().to(counts.device), persistent=False)

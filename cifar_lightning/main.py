@@ -109,7 +109,7 @@ def main(args: Sequence[str] | None = None) -> int:
         smaller = " Or take smaller batches: --data.batch_size." if "limit_train_batches" in str(error) else ""
         return _fail(f"{error}{smaller}", 2)
     except Timeout as error:
-        return _fail(f"another process is at work there: {error.lock_file} is held", 2)
+        return _fail(f"another process is using this folder (lock file {error.lock_file})", 2)
     except (ImportError, SyntaxError) as error:  # of a class that a config or checkpoint names
         missing = isinstance(error, ModuleNotFoundError) and error.name  # Lightning raises it, nameless, with advice
         advice = ": if it is your own, name a config file beside it, or that of the run, with --config"
@@ -123,11 +123,10 @@ def main(args: Sequence[str] | None = None) -> int:
         return _fail(f"{error.filename or 'a file'} cannot be read or written: {error.strerror}", 2)
     except (MemoryError, RuntimeError, ValueError) as error:
         if isinstance(error, MemoryError) or any(words in str(error) for words in _MEMORY):
-            sentences = (" ".join(str(error).split()) or "MemoryError").split(". ")[
-                :2
-            ]  # the others say how torch shares memory out
+            # The sentences after the first two say how torch shares memory out.
+            sentences = (" ".join(str(error).split()) or "MemoryError").split(". ")[:2]
             less = "take smaller batches (--data.batch_size), smaller pictures (--data.image_size) or a smaller net"
-            return _fail(f"memory is not enough ({'. '.join(sentences).rstrip('.')}): {less}", 2)
+            return _fail(f"not enough memory ({'. '.join(sentences).rstrip('.')}): {less}", 2)
         if not mistake(error):
             raise
         return _fail(" ".join(str(error).split()), 2)
@@ -152,7 +151,7 @@ def run(args: Sequence[str], callbacks: Sequence[Callback] | None = None, cli: C
         torch.set_num_threads(cpus)
     for word in args:
         if word.encode(errors="replace").decode() != word:
-            raise InputError(f"{word!r} is no text in UTF-8, and settings are: rename the file or folder")
+            raise InputError(f"{word!r} is not valid UTF-8: rename the file or folder")
     command = read(args, DEFAULTS)
     for place in command.places:  # nets of the user's own may lie there
         if (folder := str(place.resolve())) not in sys.path:

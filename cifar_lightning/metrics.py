@@ -18,7 +18,6 @@ from torchmetrics.classification import (
 from cifar_lightning.recipe import Optimized, Recipe
 
 Measurement = Literal["train", "val", "test"]
-_SEEN = ("image_size", "resize_mode")  # of data modules
 
 
 class Measured(Optimized):
@@ -34,7 +33,7 @@ class Measured(Optimized):
             `(N, D)`, which familiarity is computed from.
         seed: that of the run, once it has begun.
         origin: how its weights came to be, as the contract of a file tells it; empty where that is not known.
-        sees: likewise, the size of the images that they are of, and how pictures become square.
+        input_rule: likewise, that of the data: the size of the images, and how pictures become square.
     """
 
     tested: tuple[Tensor, Tensor, Tensor]
@@ -55,7 +54,7 @@ class Measured(Optimized):
         self.validated = False
         self.seed = 0
         self.origin: dict[str, Any] = {}
-        self.sees: dict[str, Any] = {}
+        self.input_rule: dict[str, Any] = {}
         self._losses: dict[Measurement, tuple[Tensor, int]] = {}  # of this epoch: sum over images, and their number
         self._answers: list[tuple[Tensor, Tensor, Tensor]] = []  # to test images: indices, logits, contrasts
 
@@ -115,14 +114,11 @@ class Measured(Optimized):
             self.restore_loss(*run["train_loss"])
         provenance = {"seed": run["seed"], "epoch": checkpoint.get("epoch"), "step": checkpoint.get("global_step")}
         self.origin = {"metrics": run["metrics"], "provenance": provenance}
-        data = checkpoint.get("datamodule_hyper_parameters", {})
-        self.sees = {name: data[name] for name in _SEEN if name in data}
+        self.input_rule = run.get("input", {})
 
     def on_train_start(self) -> None:
         self.origin = {}  # from here on these are other weights
-        data = self.trainer.datamodule  # type: ignore[attr-defined]
-        asked = {"image_size", *getattr(data, "hparams", {})}  # how pictures become square, only where it is a setting
-        self.sees = {name: getattr(data, name) for name in _SEEN if name in asked and hasattr(data, name)}
+        self.input_rule = getattr(self.trainer.datamodule, "input_rule", {})  # type: ignore[attr-defined]
 
     def on_fit_end(self) -> None:
         metrics = {name: float(value) for name, value in self.trainer.callback_metrics.items()}

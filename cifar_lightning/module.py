@@ -93,7 +93,7 @@ class Classifier(Measured):
                 f"model.loss has {weights.numel()} class weights for {len(classes)} classes: give one for each"
             )
         if isinstance(self.loss, CrossEntropy):
-            self.loss.expect(len(classes))
+            self.loss.reserve(len(classes))
         self._watch = LossWatch()
         self._known: dict[str, float] = {}  # metrics of the run that is resumed
         self._init_from = init_from
@@ -124,11 +124,11 @@ class Classifier(Measured):
             if isinstance(self.loss, CrossEntropy):
                 if datamodule is not None:
                     labels = torch.from_numpy(datamodule.images("train").labels)
-                    self.loss.see(labels.bincount(minlength=len(self.classes)).to(self.device))
-                elif self.loss.rule and not self.loss.seen:
+                    self.loss.set_counts(labels.bincount(minlength=len(self.classes)).to(self.device))
+                elif self.loss.rule and not self.loss.counted:
                     raise InputError(
                         f"class_weights {self.loss.rule} needs a data module, whose images are counted: without one, "
-                        "give the loss their numbers, loss.see(torch.tensor([...])), or weights"
+                        "give the loss their numbers, loss.set_counts(torch.tensor([...])), or weights"
                     )
             if datamodule is not None and not self._normalised:
                 self.pixels.set_statistics(*datamodule.statistics)
@@ -166,7 +166,7 @@ class Classifier(Measured):
         _seed(batch.seed + 1, self.device)
         loss, logits = self._judged(self(batch.images), batch, "train")
         if not self.searching:  # for a learning rate, up to those that are too high
-            self._watch.see(self.trainer, loss, batch.indices, logits)
+            self._watch.watch(self.trainer, loss, batch.indices, logits)
         return loss * batch.weight if self.trainer.world_size > 1 else loss
 
     def _eager(self) -> AbstractContextManager[None]:
@@ -223,6 +223,7 @@ class Classifier(Measured):
             "validated": self.validated,
             "train_loss": (total.cpu(), int(count)),
             "found_lr": self._found_lr,
+            "input": self.input_rule,
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

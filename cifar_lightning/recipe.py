@@ -203,5 +203,5 @@ class Optimized(L.LightningModule):
         if isinstance(schedule, WHOLE) and schedule.total_steps < steps:
             raise InputError(
                 f"the {type(schedule).__name__} ends after {schedule.total_steps:,} steps, before the {steps:,} that "
-                "are asked for; that of a run that goes on cannot be made longer"
+                "are asked for: the schedule of a resumed run cannot be made longer"
             )

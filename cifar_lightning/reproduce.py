@@ -37,7 +37,7 @@ def reproduce(words: Sequence[str], fit: Callable[[Sequence[str]], runs.Run | No
             raise InputError(f"{path} is not there: {USAGE}")
     facts = runs.facts(folder)
     if not facts.get("finished"):
-        raise InputError(f"{folder} has not come to its end: go on with it first, with fit --ckpt_path last")
+        raise InputError(f"{folder} has not finished: resume it first, with fit --ckpt_path last")
     before = checkpoints.load(last)
     start = ["--ckpt_path", str(facts["started_from"])] if "started_from" in facts else []
     run = fit(["--config", str(config), *start])

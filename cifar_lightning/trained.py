@@ -45,5 +45,5 @@ def load(
         raise InputError(f"{path}: {explain(str(error), ())}") from None
     model.load_state_dict(kept["state_dict"])
     model.begin(resumed=True)  # if it is trained further, with the weights that it has
-    model.origin, model.sees = checkpoints.origin(kept), checkpoints.sees(kept)
+    model.origin, model.input_rule = checkpoints.origin(kept), kept["run"].get("input", {})
     return model.eval()

@@ -70,7 +70,7 @@ def test_usual_ways_to_write_a_net_can_be_exported(tmp_path: Path, kind: type[Ow
             r"data-dependent expression .*test_capture\.py, line \d+\): no step may depend on values: use torch\.where",
         ),
         (Looping, "a static shape of 2 .*: it must take any number of pictures: x.shape"),
-        (Deformed, "No Op registered for DeformConv with domain_version of 18: take operations of opset 18"),
+        (Deformed, "No Op registered for DeformConv with domain_version of 18: use operations of opset 18"),
         (Bessel, "No ONNX function found for .*bessel_j0.*: ONNX has no such operation: take others"),
     ],
 )

@@ -23,6 +23,8 @@ from jsonargparse import Namespace
 
 from cifar_lightning import checkpoint as checkpoints
 from cifar_lightning.callbacks import EpochLines
+from cifar_lightning.cli.from_checkpoint import check_resumable, parser_defaults
+from cifar_lightning.data.match import check_match
 from cifar_onnx import InputError
 from tests.conftest import BRIEF, Run, Start, command_line
 
@@ -77,7 +79,7 @@ class TestWhole:
     )
     def test_a_whole_file_of_something_else_is_refused(self, path: Path, other: Any) -> None:
         checkpoints.write(other, path)
-        with pytest.raises(InputError, match=r"x\.ckpt: not a checkpoint that this project's fit has written"):
+        with pytest.raises(InputError, match=r"x\.ckpt: not a checkpoint written by this project's fit"):
             checkpoints.load(path)
 
     @pytest.mark.parametrize("step", ["open", "write", "fsync", "rename", "fsync folder"])
@@ -344,7 +346,7 @@ class TestNoCode:
         kept = checkpoints.load(checkpoint)
         other = {"url": "http://127.0.0.1:9/evil", "cache_dir": "/evil", "memory": 1e9}
         kept["datamodule_hyper_parameters"] |= other
-        assert checkpoints.parser_defaults(kept)["data"]["init_args"].keys() & other.keys() == set()
+        assert parser_defaults(kept)["data"]["init_args"].keys() & other.keys() == set()
 
 
 def trained(batch: int = 0, lr: float = 0.1, scheduled: bool = False) -> dict[str, Any]:
@@ -366,10 +368,10 @@ def trained(batch: int = 0, lr: float = 0.1, scheduled: bool = False) -> dict[st
     [
         (0, trained(batch=3), ""),
         (1, trained(batch=0), ""),
-        (1, trained(batch=3), "x.ckpt is in the middle of an epoch: it can go on with seed 0 only"),
+        (1, trained(batch=3), "x.ckpt was saved within an epoch: it can be resumed with seed 0 only"),
         (0, trained(lr=0.2), ""),
         (0, trained(scheduled=True), ""),
-        (0, trained(lr=0.2, scheduled=True), r"began with model.optimizer.lr 0.2: it cannot go on with 0.1"),
+        (0, trained(lr=0.2, scheduled=True), r"began with model.optimizer.lr 0.2: it cannot be resumed with 0.1"),
     ],
 )
 def test_what_a_run_goes_on_with(seed: int, checkpoint: dict[str, Any], reason: str) -> None:
@@ -380,19 +382,19 @@ def test_what_a_run_goes_on_with(seed: int, checkpoint: dict[str, Any], reason: 
     model = Namespace(optimizer=adam, scheduler=scheduler)
     config = Namespace(ckpt_path="x.ckpt", seed_everything=seed, model=model)
     with pytest.raises(InputError, match=reason) if reason else nullcontext():
-        checkpoints.check_resumable(checkpoint, config)
+        check_resumable(checkpoint, config)
 
 
 @pytest.mark.parametrize(
-    ("classes", "size", "exported", "reason"),
+    ("classes", "size", "rule", "reason"),
     [
-        (["a", "b"], 8, True, ""),
-        (["a", "b"], 9, False, ""),
-        (["a", "b"], 9, True, "was trained with data.image_size 8: export takes no other"),
-        (["b", "a"], 8, False, "knows the classes a, b; the data has b, a"),
+        (["a", "b"], 8, {"image_size": 8}, ""),
+        (["a", "b"], 9, {}, ""),
+        (["a", "b"], 9, {"image_size": 8}, "the net was trained with data.image_size 8, and the data has 9"),
+        (["b", "a"], 8, {"image_size": 8}, "the net knows the classes a, b; the data has b, a"),
     ],
 )
-def test_which_data_goes_with_a_net(classes: list[str], size: int, exported: bool, reason: str) -> None:
+def test_which_data_goes_with_a_net(classes: list[str], size: int, rule: dict[str, Any], reason: str) -> None:
     data = SimpleNamespace(classes=classes, image_size=size, resize_mode="crop")
     with pytest.raises(InputError, match=reason) if reason else nullcontext():
-        checkpoints.check_data(trained(), data, exported)  # type: ignore[arg-type]
+        check_match("the net", ["a", "b"], rule, data)  # type: ignore[arg-type]

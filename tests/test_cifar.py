@@ -194,7 +194,7 @@ def test_nothing_is_downloaded_into_a_folder_of_photos(tmp_path: Path) -> None:
     for name in ("cat/a.JPG", "dog/b.jpeg"):
         (tmp_path / name).parent.mkdir()
         (tmp_path / name).touch()
-    with pytest.raises(InputError, match="holds folders of photos and no CIFAR-10: take them with --data ImageFolder"):
+    with pytest.raises(InputError, match="holds folders of photos and no CIFAR-10: use --data ImageFolder"):
         CIFAR10(str(tmp_path), url="http://127.0.0.1:9/").load("train")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cat", "dog"]
 

@@ -137,7 +137,7 @@ class TestFromACheckpoint:
         assert "which fit may have used in part: they, or how they are split, have changed since" in tested.out
         assert [path.name for path in kept.parent.glob("report*")] == ["report-seen"]
         exported = run("export", "--ckpt_path", kept / "best.ckpt")
-        assert "the run may have learnt from pictures that calibrate the file: they, or how they are" in exported.out
+        assert "images that calibrate the file may have been trained on: they, or how they are" in exported.out
         resumed = run("fit", "--trainer.max_epochs", 2, "--ckpt_path", kept / "last.ckpt")
         assert "it may know some of those that are held out now" in resumed.out
 
@@ -148,7 +148,7 @@ class TestFromACheckpoint:
         report = Path("runs/cnn/version_0/report/metrics.json")
         whole = report.read_bytes()
         result = run(*words, "--trainer.limit_test_batches", 1)
-        assert "only 16 of 179 images are judged" in result.out
+        assert "only 16 of 179 images are evaluated" in result.out
         assert report.read_bytes() == whole
         assert json.loads(Path("runs/cnn/version_0/report-part/metrics.json").read_text())["images"] == 16
 
@@ -157,7 +157,7 @@ class TestFromACheckpoint:
         kept = checkpoint.read_bytes()
         result = run(command, "--ckpt_path", checkpoint, "--output", checkpoint)
         assert result.code == 2
-        assert f"{checkpoint} is called as checkpoints are: name another file, such as " in result.err
+        assert f"{checkpoint} ends in .ckpt, like a checkpoint: name another file, such as " in result.err
         assert checkpoint.read_bytes() == kept
 
     def test_where_nothing_can_be_written_nothing_is_predicted(
@@ -174,7 +174,7 @@ class TestFromACheckpoint:
         Image.new("RGB", (9, 9)).save(photos / "train" / "red" / "rotten.jpg", exif=b"Exif\0\0MM\0*\0\0\0\x08")
         result = run("fit", *BRIEF, "--data", "ImageFolder", "--data.root", photos)
         assert result.code == 0
-        assert "left out" not in result.err
+        assert "skipped" not in result.err
 
     @pytest.mark.parametrize(("command", "name"), [("test", "test"), ("predict", "predict"), ("validate", "val")])
     def test_no_batch_at_all_is_refused(self, run: Run, checkpoint: Path, command: str, name: str) -> None:
@@ -197,7 +197,7 @@ class TestFromACheckpoint:
         assert torch.load(ckpt, weights_only=True)["hyper_parameters"]["classes"] == ["blue", "green", "red"]
         result = run("test", "--ckpt_path", ckpt, "--data.root", "other")
         assert result.code == 0
-        assert "not calibrated, and nothing is unknown to it" in result.out
+        assert "without calibration, prediction sets and unknown pictures" in result.out
 
     def test_a_checkpoint_is_calibrated_by_its_own_photos_only(self, run: Run, photos: Path) -> None:
         assert run("fit", *BRIEF, "--data", "ImageFolder", "--data.root", photos).code == 0

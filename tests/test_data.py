@@ -285,18 +285,18 @@ class TestImageFolder:
         for number in range(9):
             (photos / "train" / "red" / f"x\x1b[{number}.jpg").write_text("not a picture")
         ImageFolder(str(photos)).images("train")
-        lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("left out: ")]
+        lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("skipped: ")]
         assert len(lines) == 6
-        assert lines[-1] == f"left out: 4 more files of {photos / 'train'}"
-        assert lines[0].startswith(f"left out: {photos / 'train' / 'red' / 'x'}\\x1b[0.jpg: not a picture")
+        assert lines[-1] == f"skipped: 4 more files of {photos / 'train'}"
+        assert lines[0].startswith(f"skipped: {photos / 'train' / 'red' / 'x'}\\x1b[0.jpg: not a picture")
 
     def test_what_there_is_to_train_on_is_a_line(self, photos: Path) -> None:
-        held = "3 classes (blue, green, red): 33 images to train on, 3 held out to validate by"
+        held = "3 classes (blue, green, red): 33 training images, 3 held out for validation"
         assert str(ImageFolder(str(photos))) == held
-        flat = "3 classes (blue, green, red): 30 images to train on, 3 held out to validate by, 3 kept for the test"
+        flat = "3 classes (blue, green, red): 30 training images, 3 held out for validation, 3 held out for testing"
         assert str(ImageFolder(str(photos / "train"))) == flat
         shutil.copytree(photos / "test", photos / "val")
-        assert str(ImageFolder(str(photos))).endswith(": 36 images to train on, 9 to validate by")
+        assert str(ImageFolder(str(photos))).endswith(": 36 training images, 9 for validation")
 
     def test_a_test_folder_without_a_training_folder_is_no_class(self, photos: Path) -> None:
         (photos / "train").rename(photos / "trainn")
@@ -313,8 +313,8 @@ class TestImageFolder:
         shutil.copy(red / "07.png", photos / "val" / "red" / "same.png")
         attach(ImageFolder(str(photos)), "fit")
         assert [line for line in capsys.readouterr().err.splitlines() if "such as" in line] == [
-            f"pictures to train on with two labels: 1, such as {green / 'copy.png'} (green) and {red / '03.png'} (red)",
-            f"pictures for val that are also among those to train on: 1 of 7, such as {photos / 'val/red/same.png'} "
+            f"images with a copy of another label: 1, such as {green / 'copy.png'} (green) and {red / '03.png'} (red)",
+            f"1 of 7 val images are also training images, such as {photos / 'val/red/same.png'} "
             f"({red / '07.png'}); results look better than they are",
         ]
         with pytest.MonkeyPatch.context() as second:  # of several processes says nothing
@@ -322,7 +322,7 @@ class TestImageFolder:
             attach(ImageFolder(str(photos)), "fit")
             assert "such as" not in capsys.readouterr().err
         attach(ImageFolder(str(photos)), "test")
-        assert "for test that are also among those to train on: 1 of 10, such as" in capsys.readouterr().err
+        assert "1 of 10 test images are also training images, such as" in capsys.readouterr().err
         attach(ImageFolder(str(photos / "train")), "test")  # of which it is a slice
         assert "also among" not in capsys.readouterr().err
         shutil.rmtree(photos / "train")
@@ -385,7 +385,7 @@ class TestImageFolder:
         shutil.copy(red / "00.jpg", red / ".ipynb_checkpoints")
         data = ImageFolder(str(photos))
         assert len(data.images("train")) + len(data.images("val")) == 36
-        lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("left out: ")]
+        lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("skipped: ")]
         reasons = {"notes.txt": "not a picture", "cut.jpg": "truncated", "empty.png": "not a picture"}
         reasons |= {"gone.png": "no such file"} if os.name == "posix" else {}
         assert len(lines) == len(reasons)

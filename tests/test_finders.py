@@ -95,7 +95,7 @@ def test_a_run_that_goes_on_does_not_search_again(run: Run, finder: str, setting
     last = "checkpoints/last.ckpt"
     result = run(*words, "--trainer.max_epochs", 2, "--experiment", "on", "--ckpt_path", f"runs/cut/version_0/{last}")
     assert result.code == 0, result.err
-    assert f"{finder} searches where a run begins" in result.out
+    assert f"{finder} runs only at the start" in result.out
     whole, on = (torch.load(Path("runs", name, "version_0", last), weights_only=True) for name in ("whole", "on"))
     assert on["global_step"] == whole["global_step"] == 26
     assert all(torch.equal(value, on["state_dict"][name]) for name, value in whole["state_dict"].items())

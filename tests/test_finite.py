@@ -76,7 +76,7 @@ def test_weights_that_are_not_finite_are_not_saved(run: Run, monkeypatch: pytest
     average = ("--trainer.callbacks+", "EMA", "--trainer.callbacks.from_epoch", 100)
     result = run("fit", *BRIEF, "--trainer.max_epochs", 3, *(average if averaged else ()))
     assert result.code == 3
-    assert "error: net.blocks.0.0.weight is not finite after step 7: it is not saved" in result.err
+    assert "error: net.blocks.0.0.weight is not finite after step 7: no checkpoint is written" in result.err
     for path in Path("runs/cnn/version_0/checkpoints").iterdir():
         assert checkpoints.load(path)["global_step"] == 4
 
@@ -100,12 +100,12 @@ def test_processes_tell_each_other_without_meeting(monkeypatch: pytest.MonkeyPat
         optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
         two = SimpleNamespace(world_size=2, global_step=3, current_epoch=0, optimizers=[optimizer])
         watch, indices = LossWatch(), torch.arange(2)
-        watch.see(two, torch.tensor(1.0), indices, torch.zeros(2, 3))  # type: ignore[arg-type]
+        watch.watch(two, torch.tensor(1.0), indices, torch.zeros(2, 3))  # type: ignore[arg-type]
         with pytest.raises(NotFiniteError, match="the loss is nan in step 3"):
-            watch.see(two, torch.tensor(math.nan), indices, torch.zeros(2, 3))  # type: ignore[arg-type]
+            watch.watch(two, torch.tensor(math.nan), indices, torch.zeros(2, 3))  # type: ignore[arg-type]
         monkeypatch.setattr(finite, "anywhere", lambda flag: torch.ones(1))
         with pytest.raises(NotFiniteError, match="the loss of another process is not finite in step 3"):
-            watch.see(two, torch.tensor(1.0), indices, torch.zeros(2, 3))  # type: ignore[arg-type]
+            watch.watch(two, torch.tensor(1.0), indices, torch.zeros(2, 3))  # type: ignore[arg-type]
     finally:
         torch.distributed.destroy_process_group()
 
@@ -121,9 +121,9 @@ def test_on_a_device_a_loss_is_looked_at_in_the_next_step(monkeypatch: pytest.Mo
     trainer = SimpleNamespace(world_size=1, global_step=3, current_epoch=0, optimizers=[optimizer])
     watch, indices, logits = LossWatch(), torch.tensor([40, 41]), torch.zeros(2, 3)
     logits[1] = math.nan
-    watch.see(trainer, torch.tensor(math.nan).as_subclass(Elsewhere), indices, logits)  # type: ignore[arg-type]
+    watch.watch(trainer, torch.tensor(math.nan).as_subclass(Elsewhere), indices, logits)  # type: ignore[arg-type]
     logits.zero_()
     trainer.global_step = 4
     with pytest.raises(NotFiniteError, match=r"the loss is nan in step 3 .*, for training images 41: "):
-        watch.see(trainer, torch.tensor(1.0).as_subclass(Elsewhere), indices, logits)  # type: ignore[arg-type]
+        watch.watch(trainer, torch.tensor(1.0).as_subclass(Elsewhere), indices, logits)  # type: ignore[arg-type]
     watch.check(trainer)  # type: ignore[arg-type]  # and not again

@@ -377,7 +377,7 @@ class TestTable:
             (("--sort", "val_acuracy"), "there is no column 'val_acuracy': did you mean 'val_accuracy'?"),
             (("--sor", "run"), "unrecognized arguments"),
             (("--csv", "--html", "x"), "not allowed with argument"),
-            (("--html", "x.ckpt"), "x.ckpt is called as checkpoints are"),
+            (("--html", "x.ckpt"), "x.ckpt ends in .ckpt, like a checkpoint"),
         ],
     )
     def test_mistakes(self, run: Run, make: Make, words: tuple[str, ...], sentence: str) -> None:

@@ -24,7 +24,7 @@ COUNTS = torch.tensor([1000, 100, 10, 0])
 def test_a_rule_weighs_classes_by_their_counts_in_training_only(rule: Any) -> None:
     loss = CrossEntropy(0.1, rule)
     assert torch.equal(loss(LOGITS, LABELS), cross_entropy(LOGITS, LABELS, label_smoothing=0.1))
-    loss.see(COUNTS)
+    loss.set_counts(COUNTS)
     number = torch.tensor([1000.0, 100, 10, 1], dtype=torch.float64)
     weights = 1 / number if rule == "inverse" else (1 - 0.9999) / (1 - 0.9999**number)
     weights = (weights / weights.mean()).float()
@@ -38,7 +38,7 @@ def test_a_rule_weighs_classes_by_their_counts_in_training_only(rule: Any) -> No
 def test_weights_that_are_given_hold_in_training_whatever_the_counts() -> None:
     loss = CrossEntropy(class_weights=[1.0, 2.0, 3.0, 4.0])
     expected = cross_entropy(LOGITS, LABELS, torch.tensor([1.0, 2.0, 3.0, 4.0]))
-    loss.see(COUNTS)
+    loss.set_counts(COUNTS)
     assert torch.allclose(loss(LOGITS, LABELS), expected)
 
 
@@ -94,7 +94,7 @@ def test_a_blend_weighs_what_its_classes_do(kind: type[CrossEntropy]) -> None:
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 def test_a_blend_is_weighed_in_its_own_precision(kind: type[CrossEntropy], dtype: torch.dtype) -> None:
     loss = kind(class_weights="inverse")
-    loss.see(COUNTS)
+    loss.set_counts(COUNTS)
     blend = torch.nn.functional.one_hot(LABELS, 4).float().lerp(torch.full((12, 4), 0.25), 0.5)
     found = loss(LOGITS.to(dtype), blend.to(dtype))
     assert found.dtype == dtype

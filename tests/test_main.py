@@ -122,7 +122,7 @@ class TestFit:
         assert "nothing was validated (trainer.check_val_every_n_epoch is 9, of 1 epochs); what has" in result.out
         with warnings.catch_warnings(record=True) as seen:
             result = run("fit", *BRIEF, "--trainer.limit_val_batches", 0)
-        assert "nothing was validated; what has come of it is kept in" in result.out
+        assert "nothing was validated; the last weights are in" in result.out
         assert not [each for each in seen if "monitored key" in str(each.message)]
 
     def test_batches_that_are_too_large_for_few_images_are_named(self, run: Run, photos: Path) -> None:
@@ -293,7 +293,7 @@ class TestFit:
     @pytest.mark.parametrize("words", [("--checkpoint.monitor", "null"), ("--checkpoint.save_top_k", 0)])
     def test_that_no_epoch_was_chosen_is_said(self, run: Run, words: tuple[object, ...]) -> None:
         result = run("fit", *BRIEF, *words)
-        assert "no epoch was chosen as the best; what has come of it is kept in" in result.out
+        assert "no epoch was chosen as the best; the last weights are in" in result.out
 
     def test_of_equally_accurate_epochs_that_of_the_least_loss_is_kept(
         self, run: Run, monkeypatch: pytest.MonkeyPatch
@@ -325,7 +325,7 @@ class TestFit:
         monkeypatch.setattr(SingleDeviceStrategy, "root_device", torch.device("cuda"))
         result = run("fit", *BRIEF, "--trainer.accelerator", "cpu", "--model.compile", "max-autotune", *accumulated)
         assert result.code == 2
-        assert "gradients of 2 batches are to be added up, which model.compile max-autotune overwrites" in result.err
+        assert "model.compile max-autotune overwrites gradients, and those of 2 batches" in result.err
 
     @pytest.mark.parametrize(
         ("end", "epochs"),

@@ -124,7 +124,7 @@ class TestMistakes:
             (["classify", "a.jpg"], "classify is a command of the other package: python -m cifar_onnx classify"),
             (["fit", "--data", "/"], "data: '/' is a folder: --data ImageFolder --data.root /"),
             (["fit", "--ckpt_path", "best"], "best: no such checkpoint"),
-            (["fit", "--data", "ImageFolder", "--data.root", "caf\udce9"], "'caf\\udce9' is no text in UTF-8"),
+            (["fit", "--data", "ImageFolder", "--data.root", "caf\udce9"], "'caf\\udce9' is not valid UTF-8"),
             (["predict"], "predict needs a checkpoint: name its file with --ckpt_path"),
             (["fit", "--data", "Digits", "--trainer.accumulate_grad_batches", "0"], "must be at least 1"),
             (["fit", "--model.net.widths", "32"], "model.net.widths: expected tuple, got '32': write [32]"),
@@ -227,7 +227,7 @@ class TestMistakes:
         assert not Path("runs").exists()
 
     def test_a_file_that_is_no_checkpoint_is_named(self, run: Run) -> None:
-        sentence = "error: x.ckpt: damaged, or not a checkpoint that this project's fit has written"
+        sentence = "error: x.ckpt: damaged, or not a checkpoint written by this project's fit"
         for content in (b"", b"not a checkpoint"):
             Path("x.ckpt").write_bytes(content)
             result = run("test", "--ckpt_path", "x.ckpt")
@@ -238,7 +238,7 @@ class TestMistakes:
         for kept in ({"state_dict": {}}, torch.zeros(3)):
             write(kept, "x.ckpt")  # type: ignore[arg-type]
             result = run("test", "--ckpt_path", "x.ckpt")
-            assert "error: x.ckpt: not a checkpoint that this project's fit has written" in result.err
+            assert "error: x.ckpt: not a checkpoint written by this project's fit" in result.err
 
     def test_data_with_other_classes_than_the_checkpoints_is_refused(
         self, run: Run, checkpoint: Path, photos: Path
@@ -327,10 +327,13 @@ class TestMistakes:
                 ["--trainer.callbacks+", "EarlyStopping", "--trainer.callbacks.monitor", "val/accuracy"],
                 "EarlyStopping takes the minimum of val/accuracy for the best: let its mode be max",
             ),
-            (["--checkpoint.filename", "last"], "checkpoint.filename is last, as that of the last step is called"),
+            (
+                ["--checkpoint.filename", "last"],
+                "checkpoint.filename is last, which is the name of the last step's",
+            ),
             (
                 ["--trainer.callbacks+", "EMA", "--trainer.callbacks+", "SWA", "--trainer.callbacks.from_epoch", 0],
-                "EMA and SWA would each put an average in the place of the weights: take one",
+                "EMA and SWA cannot be combined, since each averages the weights: use one",
             ),
             (["--trainer.callbacks+", "EMA", "--trainer.callbacks+", "EMA"], "more than one stateful callback"),
             (["--trainer.limit_train_batches", 0], "trainer.limit_train_batches is 0: fit would have nothing to do"),
@@ -354,9 +357,9 @@ class TestMistakes:
                 ["--model.net", "ownnets.Normed", "--data.batch_size", 1],
                 "model.net, on images of 32 pixels (data.image",
             ),
-            (["--config"], "--config is given without a value"),
-            (["--config="], "--config is given without a value"),
-            (["--ckpt_path"], "--ckpt_path is given without a value"),
+            (["--config"], "--config has no value"),
+            (["--config="], "--config has no value"),
+            (["--ckpt_path"], "--ckpt_path has no value"),
         ],
     )
     def test_that_show_before_an_image_is_read(
@@ -427,7 +430,7 @@ class TestMistakes:
         result = run("fit", *BRIEF)
         assert result.code == 2
         (line,) = lines(result.err, "error: ")
-        assert f"memory is not enough {said}" in line
+        assert f"not enough memory {said}" in line
         less = "take smaller batches (--data.batch_size), smaller pictures (--data.image_size) or a smaller net"
         assert line.endswith(f": {less}")
 
@@ -439,7 +442,7 @@ class TestMistakes:
         monkeypatch.setattr(L.Trainer, "world_size", 2)
         result = run("fit", *BRIEF, *words)
         assert result.code == 2
-        assert "in the place of model.net's BatchNormAct2d" in result.err
+        assert "replace model.net's BatchNormAct2d" in result.err
         check_batch_norm(nn.Sequential(SpeedNet(3), nn.SyncBatchNorm(3)))
 
     def test_what_short_help_names_for_fit_is_taken(self, run: Run) -> None:

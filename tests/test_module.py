@@ -209,7 +209,7 @@ def test_class_weights_by_rule_may_be_told_how_many_images_there_are() -> None:
     data, loss = Digits(), CrossEntropy(class_weights="inverse")
     data.trainer = trainer()
     data.setup("fit")
-    loss.see(torch.tensor([1] * 9 + [2]))
+    loss.set_counts(torch.tensor([1] * 9 + [2]))
     model = Classifier(CLASSES, CNN(10, (4, 4), 8), loss=loss)
     trainer(max_epochs=1, limit_train_batches=1).fit(model, data.train_dataloader(), data.val_dataloader())
     assert loss.weight is not None

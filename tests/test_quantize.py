@@ -94,7 +94,7 @@ def test_a_net_of_nothing_to_quantise_is_refused() -> None:
             return x.mean((2, 3))
 
     net, pixels = core(Scored(Means(), Energy()).eval(), 8), np.zeros((9, 8, 8, 3), np.uint8)
-    with pytest.raises(InputError, match="this net has none of the operations that int8 is for: Conv, Gemm"):
+    with pytest.raises(InputError, match="this net has none of the operations that int8 quantizes: Conv, Gemm"):
         list(quantize.variants(net, "int8", pixels))
 
 

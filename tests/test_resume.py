@@ -309,7 +309,7 @@ class TestSameBytes:
         monkeypatch.setattr("cifar_lightning.main.usable_cpus", lambda: 7)
         monkeypatch.setattr(torch, "get_num_threads", lambda: 7)
         result = run("fit", *SMALL, "--ckpt_path", "last")
-        assert "the run has used 1 CPU threads, now there are 7" in result.out
+        assert "the run used 1 CPU threads and is resumed with 7" in result.out
 
 
 class Stop:
@@ -370,7 +370,7 @@ class TestSignals:
         assert "next: python -m cifar_lightning fit --ckpt_path last" in result.out
         resumed = start("fit", "--ckpt_path", "last").wait()
         assert resumed.code == 0, resumed.err
-        assert "going on with runs/cnn/version_0" in resumed.out
+        assert "resuming runs/cnn/version_0" in resumed.out
         assert weights(tmp_path) == weights(whole)
         assert weights(tmp_path, "best.ckpt") == weights(whole, "best.ckpt")
         assert rows(tmp_path) == rows(whole)

@@ -86,10 +86,10 @@ class TestGoingOn:
     def test_with_nothing_to_go_on_with_it_says_so_and_starts(self, run: Run) -> None:
         result = run("fit", *BRIEF, "--ckpt_path", "last")
         assert result.code == 0
-        assert "nothing to go on with in runs/cnn: a new run" in result.err
+        assert "nothing to resume in runs/cnn: a new run" in result.err
         again = run("fit", *BRIEF, "--ckpt_path", "last")
         assert (  # the first has come to its end
-            "nothing to go on with in runs/cnn: a new run, and to train the newest for longer, name it: "
+            "nothing to resume in runs/cnn: a new run; to train the newest run for longer: "
             "--ckpt_path runs/cnn/version_0/checkpoints/last.ckpt"
         ) in again.err
         assert sorted(path.name for path in Path("runs/cnn").iterdir()) == ["version_0", "version_1"]
@@ -102,7 +102,7 @@ class TestGoingOn:
         result = run("fit", "--ckpt_path", "last", "--experiment", "digits")
         assert result.code == 2
         assert result.err.endswith(
-            "nothing to go on with in runs/digits: runs/digits/version_0 has come to its end, and to train the newest "
+            "nothing to resume in runs/digits: runs/digits/version_0 has finished; to train the newest "
             "for longer, name it: --ckpt_path runs/digits/version_0/checkpoints/last.ckpt\n"
         )
         assert len([*Path("runs/digits").iterdir()]) == 1
@@ -111,7 +111,7 @@ class TestGoingOn:
         result = run("fit", "--ckpt_path", "last", "--experiment", "digits")
         held.release()
         assert result.code == 2
-        assert "nothing to go on with in runs/digits: another process is at work in runs/digits/version_0" in result.err
+        assert "nothing to resume in runs/digits: another process is training in runs/digits/version_0" in result.err
 
     def test_it_goes_on_in_the_folder_that_it_is_found_in(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         """Wherever its config says that it was begun, and whatever its experiment was called there."""
@@ -132,7 +132,7 @@ class TestGoingOn:
         for name in ("2024-05-01", "2024-31-12"):
             Path("x.yaml").write_text(f"experiment: {name}\n")
             result = run("fit", "--config", "x.yaml", *BRIEF, "--ckpt_path", "last", "--print_config")
-            assert f"nothing to go on with in runs/{name}: a new run" in result.err
+            assert f"nothing to resume in runs/{name}: a new run" in result.err
             assert (result.code, yaml.safe_load(result.out)["experiment"]) == (0, name)
 
     def test_the_printed_command_allows_classes_of_ones_own(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,7 +143,7 @@ class TestGoingOn:
         assert result.out.splitlines()[-1] == f"next: python -m cifar_lightning {command}"
         again = run(*command.split())
         assert again.code == 0, again.err
-        assert "going on with out/runs/cnn/version_0" in again.err
+        assert "resuming out/runs/cnn/version_0" in again.err
 
     def test_it_is_the_newest_unfinished_run_of_the_experiment_that_no_one_holds(self, run: Run) -> None:
         assert run("fit", *BRIEF, "--experiment", "a").code == 0
@@ -163,7 +163,7 @@ class TestGoingOn:
         assert runs.unfinished(root, "a") == root / "a" / "version_1"
         result = run("fit", "--experiment", "a", "--ckpt_path", "last", "--trainer.max_epochs", 2)
         assert result.code == 0, result.err
-        assert "going on with runs/a/version_1" in result.err
+        assert "resuming runs/a/version_1" in result.err
         assert "epoch 2/2" in result.out
         assert "epoch 1/2" not in result.out
         assert json.loads(Path("runs/a/version_1/run.json").read_text())["finished"] is True
@@ -223,7 +223,7 @@ class TestGoingOn:
             result = run("fit", *words, "--ckpt_path", "last", "--print_config")
             settings = yaml.safe_load(result.out)
             data = settings["data"]["init_args"]
-            changed = f"x.yaml changed since this command made {kept}/config.yaml" in result.err
+            changed = f"x.yaml changed since {kept}/config.yaml was written from it" in result.err
             return settings["trainer"]["max_epochs"], data["batch_size"], len(data["augment"]), changed
 
         write(1, 64)
@@ -282,7 +282,11 @@ class TestGoingOn:
     @pytest.mark.parametrize(
         ("before", "now", "sentence"),
         [
-            ([], ["--model.optimizer", "torch.optim.SGD"], "was trained with torch.optim.Adam: it cannot go on with"),
+            (
+                [],
+                ["--model.optimizer", "torch.optim.SGD"],
+                "was trained with torch.optim.Adam: it cannot be resumed",
+            ),
             (
                 [],
                 ["--model.scheduler", "ExponentialLR", "--model.scheduler.gamma", 0.9],
@@ -291,13 +295,13 @@ class TestGoingOn:
             (
                 ["--model.scheduler", "OneCycleLR", "--model.scheduler.max_lr", 0.1],
                 ["--trainer.max_epochs", 2],
-                "the OneCycleLR ends after 4 steps, before the 8 that are asked for; that of a run that goes on cannot",
+                "the OneCycleLR ends after 4 steps, before the 8 that are asked for: the schedule of a resumed run",
             ),
             (["--trainer.max_epochs", 2], ["--trainer.max_epochs", 1], "max_epochs=1"),
             (
                 ["--model.scheduler", "ExponentialLR", "--model.scheduler.gamma", 0.9],
                 ["--model.scheduler.gamma", 0.1, "--trainer.max_epochs", 2],
-                "a schedule that began with model.scheduler.gamma 0.9: it cannot go on with 0.1",
+                "a schedule that began with model.scheduler.gamma 0.9: it cannot be resumed with 0.1",
             ),
         ],
     )
@@ -327,7 +331,7 @@ class TestGoingOn:
         assert run("fit", *BRIEF, "--checkpoint.save_weights_only", "true").code == 0
         result = run("fit", "--ckpt_path", "runs/cnn/version_0/checkpoints/best.ckpt")
         assert result.code == 2
-        assert "holds weights only: fit cannot go on from it" in result.err
+        assert "holds weights only: fit cannot resume from it" in result.err
 
 
 def test_a_lock_that_cannot_be_removed_while_it_is_held_is_released(
@@ -422,7 +426,7 @@ class TestReproduce:
         assert run("fit", *BRIEF).code == 0
         facts = Path("runs/cnn/version_0/run.json")
         facts.write_text(facts.read_text().replace('"finished": true', '"finished": false'))
-        assert "has not come to its end" in run("reproduce", "runs/cnn/version_0").err
+        assert "has not finished: resume it first" in run("reproduce", "runs/cnn/version_0").err
 
 
 def test_a_run_whose_time_is_up_when_it_is_done_has_ended(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

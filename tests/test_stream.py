@@ -20,6 +20,7 @@ from lightning.pytorch.loggers import CSVLogger
 from cifar_lightning import checkpoint as checkpoints
 from cifar_lightning.augment import Mirror, ShiftedCrop
 from cifar_lightning.callbacks import LastCheckpoint, Resume
+from cifar_lightning.cli.from_checkpoint import parser_defaults
 from cifar_lightning.data import ImageFolder, batches, images, memory
 from cifar_lightning.data.batches import Batches
 from cifar_lightning.data.images import Rows, channel_statistics
@@ -84,7 +85,7 @@ class TestTraining:
         assert result.code == 0, result.err
         assert "GB of images are more than data.memory, 0 GB: they are read from" in result.err
         path = "runs/cnn/version_0/checkpoints/best.ckpt"
-        assert checkpoints.parser_defaults(checkpoints.load(path))["data"]["init_args"].keys().isdisjoint({"memory"})
+        assert parser_defaults(checkpoints.load(path))["data"]["init_args"].keys().isdisjoint({"memory"})
         for most in (0, 9):
             words = ("--ckpt_path", path, "--data.memory", most, "--output")
             assert run("test", *words, f"report-{most}", "--resamples", 10).code == 0
@@ -231,7 +232,7 @@ class TestStore:
         if room:
             assert np.array_equal(data.load("train").pixels, expected)
         else:
-            with pytest.raises(InputError, match=r"36 images of 32 x 32 pixels are too many .* by --data.cache_dir"):
+            with pytest.raises(InputError, match=r"36 images of 32 x 32 pixels do not fit .* by --data.cache_dir"):
                 data.load("train")
         assert f"[Errno {errno.ENOSPC}] 0.0 GB are needed in " in capsys.readouterr().err
 

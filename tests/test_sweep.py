@@ -387,7 +387,7 @@ class TestTrials:
         file = write(tmp_path, pruner={"class_path": "ThresholdPruner", "init_args": {"upper": 0.0}})
         result = run("sweep", "--config", file, "--trials", 2)
         assert result.code == 0, result.err
-        assert result.out.endswith("no trial has come to its end: pruned or failed: 2\n")
+        assert result.out.endswith("no trial has finished: pruned or failed: 2\n")
         assert [row["state"] for row in table(Path("runs/sweep-lr"))] == ["pruned", "pruned"]
 
     def test_the_next_command_allows_a_net_of_ones_own_and_names_its_file(

@@ -132,7 +132,7 @@ class TestBothWays:
                 ["--trainer.devices", 2, "--trainer.strategy", "ddp_spawn"],
                 "test takes no strategy that spawns or forks",
             ),
-            (["--attacks", "[-1]"], "no radius of attacks below 0"),
+            (["--attacks", "[-1]"], "attacks has a radius of -1 grey levels"),
             (["--resamples", 0], "resamples must be at least 1"),
             (["--output", "file/out"], "file/out"),
         ],
@@ -310,7 +310,7 @@ def test_a_part_of_the_test_set(run: Run, checkpoint: Path) -> None:
     words = ("--data.batch_size", 8, "--trainer.limit_test_batches", 2, "--output", "out")
     result = run("test", "--ckpt_path", checkpoint, *words)
     assert result.code == 0, result.err
-    assert "only 16 of 179 images are judged" in result.out
+    assert "only 16 of 179 images are evaluated" in result.out
     assert figures(Path("out/metrics.json"))["images"] == 16
 
 

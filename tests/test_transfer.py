@@ -51,17 +51,17 @@ class TestInitFrom:
         path, before = others
         result = run("fit", *BRIEF, "--model.init_from", path, "--trainer.callbacks+", "Freeze")
         assert result.code == 0, result.err
-        assert f"{path}: 8 of 10 tensors taken over; anew: head.4.weight, head.4.bias" in result.err
+        assert f"{path}: 8 of 10 tensors loaded; newly initialised: head.4.weight, head.4.bias" in result.err
         assert equal(state(), before) == before.keys() - {"net.head.4.weight", "net.head.4.bias"}
 
     def test_where_they_are_the_same_the_head_is_taken_too(self, run: Run, checkpoint: Path) -> None:
         result = run("fit", *BRIEF, "--model.init_from", checkpoint, "--model.optimizer.lr", 0)
         assert result.code == 0, result.err
-        assert "10 of 10 tensors taken over\n" in result.err
+        assert "10 of 10 tensors loaded\n" in result.err
         assert "held out now" not in result.out
         finder = ("--trainer.callbacks+", "LearningRateFinder", "--trainer.callbacks.num_training_steps", 3)
         result = run("fit", *BRIEF, "--model.init_from", checkpoint, "--data.val_fraction", 0.2, *finder)
-        assert f"are not those that {checkpoint} has learnt from: it may know some of those" in result.out
+        assert f"{checkpoint} was trained on other images or another split" in result.out
         assert equal(state(), state(checkpoint)) == state(checkpoint).keys()
 
     def test_a_run_that_goes_on_and_a_test_need_it_no_more(
@@ -72,7 +72,7 @@ class TestInitFrom:
         last = "runs/cnn/version_0/checkpoints/last.ckpt"
         result = run("fit", *BRIEF, "--model.init_from", others[0], "--ckpt_path", last, "--trainer.max_epochs", 2)
         assert result.code == 0, result.err
-        assert "taken over" not in result.err
+        assert "tensors loaded" not in result.err
         assert run("test", "--ckpt_path", last, "--resamples", 10).code == 0
 
     def test_a_layer_is_taken_over_whole_or_not_at_all(self) -> None:
@@ -105,7 +105,7 @@ class TestInitFrom:
 
     def test_another_net_and_a_missing_file_are_refused(self, run: Run, tmp_path: Path) -> None:
         speed = write_model(tmp_path / "speed.ckpt", Classifier(["a", "b"], SpeedNet(2, **SPEED)), **SPEED)
-        for path, reason in ((speed, "tensors only: it is of another net"), ("no.ckpt", "no such checkpoint")):
+        for path, reason in ((speed, "tensors: it belongs to another net"), ("no.ckpt", "no such checkpoint")):
             result = run("fit", *BRIEF, "--model.init_from", path)
             assert result.code == 2
             assert reason in result.err

@@ -171,7 +171,7 @@ def test_branches_for_training_are_not_exported(run: Run, monkeypatch: pytest.Mo
     assert Receiver("m.onnx").contract.info["cost"]["parameters"] == 4 * 27 + 4 + 40 + 10
 
     monkeypatch.setattr(parity, "TOLERANCE", 0)
-    assert "tiny keeps its branches: fused, its logits would be off by" in run("export", "--ckpt_path", best).err
+    assert "tiny is exported with its branches: fused" in run("export", "--ckpt_path", best).err
 
 
 @pytest.mark.parametrize(
@@ -280,15 +280,13 @@ def test_weights_of_a_file_are_taken_over_but_for_the_head(
     assert same == state.keys() - {"6.weight", "6.bias"}  # which are trained
     assert torch.allclose(kept["pixels.mean"], torch.tensor(IMAGENET[0]))
     assert torch.allclose(kept["pixels.std"], torch.tensor(IMAGENET[1]))
-    taken = (
-        "11 of 11 tensors taken over" if file == "same.pth" else "9 of 11 tensors taken over; anew: 6.weight, 6.bias"
-    )
+    taken = "11 of 11 tensors loaded" if file == "same.pth" else "9 of 11 tensors loaded; newly initialised: 6."
     assert taken in result.err
 
     path.unlink()  # what is trained needs it no more
     result = run("test", "--ckpt_path", "runs/cnn/version_0/checkpoints/last.ckpt", "--resamples", 10)
     assert result.code == 0, result.err
-    assert "taken over" not in result.err
+    assert "tensors loaded" not in result.err
 
 
 def test_positions_of_another_size_are_resampled_as_timm_does(tmp_path: Path) -> None:
@@ -315,7 +313,7 @@ def test_weights_that_are_not_what_they_should_be_are_refused(run: Run, small: l
         (path, "0" * 64, f"the file has the sha256 {digest}, not 000"),
         (path, None, f"sha256 {digest}, which --model.net.sha256 must say"),
         (code, hashlib.sha256(code.read_bytes()).hexdigest(), "not a file of weights alone"),
-        (other, other_digest, "fits 0 of the net's 11 tensors only: it is of another net"),
+        (other, other_digest, "matches only 0 of the net's 11 tensors: it belongs to another net"),
     ]
     for file, said, reason in cases:
         words = ("--model.net.weights", file, *(("--model.net.sha256", said) if said else ()))

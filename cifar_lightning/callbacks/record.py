@@ -42,8 +42,8 @@ class Record(L.Callback):
                     others = runs.learnt_others(path, images)
                     if others and checkpoints.load(path)["hyper_parameters"]["classes"] == pl_module.classes:
                         print(
-                            f"the images, or how they are split, are not those that {path} has learnt from: it may "
-                            "know some of those that are held out now"
+                            f"{path} was trained on other images or another split: it may have seen some of the images "
+                            "that are held out now"
                         )
             runs.record(self._folder, parameters=sum(each.numel() for each in net.parameters()), images=images)
 

@@ -44,7 +44,7 @@ class Resume(L.Callback):
         first = trainer.strategy.broadcast(trainer.ckpt_path)
         if first != trainer.ckpt_path:
             raise InputError(
-                f"one process goes on from {first}, another from {trainer.ckpt_path}: name the file with --ckpt_path"
+                f"one process resumes from {first}, another from {trainer.ckpt_path}: name the file with --ckpt_path"
             )
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -53,8 +53,8 @@ class Resume(L.Callback):
         threads = checkpoint["run"]["threads"]
         if threads != torch.get_num_threads():
             print(
-                f"the run has used {threads} CPU threads, now there are {torch.get_num_threads()}: its result will not "
-                "be the same bit for bit"
+                f"the run used {threads} CPU threads and is resumed with {torch.get_num_threads()}: its result will "
+                "not be the same bit for bit"
             )
         epoch, batch = trainer.datamodule.position  # type: ignore[attr-defined]
         begun = int(batch > 0)
@@ -128,7 +128,7 @@ def keep_found(
     callbacks: list[L.Callback] = trainer.callbacks  # type: ignore[attr-defined]
     for finder in [each for each in callbacks if type(each) in (LearningRateFinder, BatchSizeFinder)]:
         if trainer.is_global_zero:
-            print(f"{type(finder).__name__} searches where a run begins: this one goes on with what it has")
+            print(f"{type(finder).__name__} runs only at the start: the resumed run keeps what it found then")
         callbacks.remove(finder)
         if isinstance(finder, LearningRateFinder):
             if found := checkpoint["run"].get("found_lr"):

@@ -84,13 +84,13 @@ def read(words: Sequence[str], options: Iterable[str]) -> Command:
         if made.get(line) == digest:  # has been done: lists must not be appended to once more
             configs, rest = [str(own)], [*rest[:1], *shown]
         elif line in made:  # nor to those that are in there
-            _say(f"{' and '.join(configs)} changed since this command made {own}: read in the place of that")
+            _say(f"{' and '.join(configs)} changed since {own} was written from it: the changed file is used")
         else:
             configs = [str(own), *configs]
     elif words[:1] == ["fit"] and ckpt_path and not configs:
         own = runs.folder_of(str(ckpt_path)) / "config.yaml"
         if own.exists():
-            _say(f"a checkpoint holds no trainer and no callbacks: --config {own} takes over those of its run")
+            _say(f"a checkpoint holds no trainer settings and no callbacks: --config {own} adds those of its run")
     checkpoint = ["--ckpt_path", str(ckpt_path or "null")] if "ckpt_path" in settings else []
     nodes = [mapping(Path(path)) for path in configs]
     return Command(
@@ -127,17 +127,17 @@ def _unfinished(settings: dict[str, Any], bare: bool) -> Path | None:
     root, experiment = runs.root(settings.get("trainer.default_root_dir")), settings["experiment"]
     runs.check_name(experiment)
     if found := runs.unfinished(root, experiment, rank()):
-        _say(f"going on with {found}")
+        _say(f"resuming {found}")
         return found
-    nothing, longer = f"nothing to go on with in {root / experiment}", ""
+    nothing, longer = f"nothing to resume in {root / experiment}", ""
     if ended := runs.ended(root / experiment):
-        longer = f", and to train the newest for longer, name it: --ckpt_path {ended / runs.LAST}"
+        longer = f"; to train the newest run for longer: --ckpt_path {ended / runs.LAST}"
         if bare:
-            raise InputError(f"{nothing}: {ended} has come to its end{longer}")
+            raise InputError(f"{nothing}: {ended} has finished{longer}")
     if bare and rank() == 0:
         begun = [run for run in runs.folders(root / experiment) if not runs.facts(run).get("finished")]
         if busy := [*filter(runs.held, begun)]:
-            raise InputError(f"{nothing}: another process is at work in {busy[-1]}")
+            raise InputError(f"{nothing}: another process is training in {busy[-1]}")
     _say(f"{nothing}: a new run{longer}")
     return None
 
@@ -183,7 +183,7 @@ def _taken(words: Sequence[str], *options: str) -> tuple[list[str], list[str]]:
     parser.add_argument(*options, action="append", nargs="?", dest="values", default=[])
     found, rest = parser.parse_known_args(words)
     if not all(found.values):
-        raise InputError(f"{options[-1]} is given without a value")
+        raise InputError(f"{options[-1]} has no value")
     return found.values, rest
 
 

@@ -19,10 +19,12 @@ from cifar_lightning.callbacks import BestCheckpoint, LastCheckpoint, keep_found
 from cifar_lightning.cli import settings
 from cifar_lightning.cli.command import Command, rank
 from cifar_lightning.cli.dry_run import dry_run
+from cifar_lightning.cli.from_checkpoint import check_resumable, parser_defaults
 from cifar_lightning.cli.parser import Parser
 from cifar_lightning.cli.run_config import RunConfig
 from cifar_lightning.cli.trainer import Trainer
 from cifar_lightning.data import ImageData, ImageFolder
+from cifar_lightning.data.match import check_match
 from cifar_lightning.error_source import innermost, said
 from cifar_lightning.files import check_writable
 from cifar_lightning.interruption import Interrupted
@@ -63,8 +65,7 @@ class CLI(LightningCLI):
             asked = {word.partition("=")[0] for word in command.words}
             # A list of photos elsewhere names none in the folder whose photos are to be predicted.
             listed = command.words[0] == "predict" and "--data.root" in asked and "--data.labels" not in asked
-            dropped = [*command.appended, "data.labels"] if listed else command.appended
-            self.defaults = checkpoints.without(checkpoints.parser_defaults(checkpoint), dropped)
+            self.defaults = parser_defaults(checkpoint, [*command.appended, *["data.labels"] * listed])
         self.run: runs.Run | None = None
         try:
             super().__init__(
@@ -118,7 +119,7 @@ class CLI(LightningCLI):
                 option = "--against" if self.subcommand == "verify" else "--ckpt_path"
                 raise InputError(f"{self.subcommand} needs a checkpoint: name its file with {option}")
         elif self.checkpoint:
-            checkpoints.check_resumable(self.checkpoint, self.config.fit)
+            check_resumable(self.checkpoint, self.config.fit)
         config = self.config[self.subcommand]
         runs.check_name(config.experiment)
         if "init_args" not in config.model.net:  # where Lightning notes the number of classes, taken or not
@@ -145,7 +146,8 @@ class CLI(LightningCLI):
             return
         if isinstance(self.datamodule, ImageFolder):
             self.datamodule.elsewhere = self.datamodule.differs(self.checkpoint["datamodule_hyper_parameters"])
-        checkpoints.check_data(self.checkpoint, self.datamodule, exported=self.subcommand == "export")
+        rule = self.checkpoint["run"].get("input", {}) if self.subcommand == "export" else {}
+        check_match("the checkpoint", self.checkpoint["hyper_parameters"]["classes"], rule, self.datamodule)
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         """A run of `fit` gets a folder of its own, with metrics.csv, beside whatever other loggers were asked for."""
@@ -214,10 +216,10 @@ class CLI(LightningCLI):
             _next("test", "--ckpt_path", path, *self._custom())
         elif self.run and self.run.last.exists():
             every, of = self.trainer.check_val_every_n_epoch, self.trainer.max_epochs or -1
-            why = f" (trainer.check_val_every_n_epoch is {every}, of {of} epochs)" if every and every > of > 0 else ""
+            why = f" (trainer.check_val_every_n_epoch is {every}, the run has {of})" if every and every > of > 0 else ""
             validated = "val/loss" in self.trainer.callback_metrics
             none = "no epoch was chosen as the best" if validated else f"nothing was validated{why}"
-            print(f"{none}; what has come of it is kept in {self.run.last}")
+            print(f"{none}; the last weights are in {self.run.last}")
             _next("test", "--ckpt_path", self.run.last, *self._custom())
         if out_of_time:
             self._next_is_to_go_on()

@@ -54,23 +54,23 @@ def check_trainer(config: Namespace, command: str) -> None:
     for each in asked_callbacks(config):
         if each.class_path.endswith(".StochasticWeightAveraging"):
             raise InputError(
-                "StochasticWeightAveraging averages after the last checkpoint is written, which keeps nothing of "
-                "it: take --trainer.callbacks+ SWA --trainer.callbacks.from_epoch N"
+                "StochasticWeightAveraging averages after the last checkpoint is written, so that no checkpoint holds "
+                "the average: use --trainer.callbacks+ SWA --trainer.callbacks.from_epoch N"
             )
         if each.class_path.endswith(".BackboneFinetuning"):
             raise InputError(
-                "BackboneFinetuning is for modules with a backbone: take --trainer.callbacks+ Freeze "
+                "BackboneFinetuning is for modules with a backbone: use --trainer.callbacks+ Freeze "
                 "--trainer.callbacks.until_epoch N"
             )
         given = each.get("init_args", {})
         if any(given.get(f"update_starting_at_{name}") is not None for name in ("step", "epoch")):
             raise InputError(
-                "EMAWeightAveraging keeps the net as it was before the first step until it begins: "
-                "take --trainer.callbacks+ EMA --trainer.callbacks.from_epoch N"
+                "EMAWeightAveraging saves the untrained weights until its averaging starts: "
+                "use --trainer.callbacks+ EMA --trainer.callbacks.from_epoch N"
             )
     kept = config.checkpoint
     if kept.filename == "last":
-        raise InputError("checkpoint.filename is last, as that of the last step is called: take another")
+        raise InputError("checkpoint.filename is last, which is the name of the last step's checkpoint: use another")
     if kept.save_top_k not in (0, 1) and kept.filename and "{" not in kept.filename:
         raise InputError(
             f"checkpoint.save_top_k is {kept.save_top_k}, and checkpoint.filename {kept.filename} has room for one: "
@@ -119,8 +119,8 @@ def check_batch_norm(net: nn.Module) -> None:
     more = sorted(each.__name__ for each in layers if each.forward is not _BatchNorm.forward)
     if more:
         raise InputError(
-            f"trainer.sync_batchnorm would put plain batch normalisation in the place of model.net's {more[0]}, which "
-            "does more: leave it out, and take batches of 32 or more for each process"
+            f"trainer.sync_batchnorm would replace model.net's {more[0]} by plain batch normalisation, which does "
+            "less: leave it out, and use batches of 32 or more per process"
         )
 
 
@@ -140,8 +140,8 @@ def check_compilation(mode: str | None, trainer: L.Trainer) -> None:
     most = max([trainer.accumulate_grad_batches, *(count for each in schedules for count in each.values())])
     if trainer.strategy.root_device.type == "cuda" and mode in ("reduce-overhead", "max-autotune") and most > 1:
         raise InputError(
-            f"gradients of {most} batches are to be added up, which model.compile {mode} overwrites: "
-            "take max-autotune-no-cudagraphs or default"
+            f"model.compile {mode} overwrites gradients, and those of {most} batches are to be accumulated: "
+            "use max-autotune-no-cudagraphs or default"
         )
 
 
@@ -177,7 +177,7 @@ def check_callbacks(callbacks: Sequence[Callback], model: Classifier) -> None:
             nobody logs, where there is no callback of the user's own that may log it.
     """
     if len(averaging := [type(each).__name__ for each in callbacks if isinstance(each, WeightAveraging)]) > 1:
-        raise InputError(f"{' and '.join(averaging)} would each put an average in the place of the weights: take one")
+        raise InputError(f"{' and '.join(averaging)} cannot be combined, since each averages the weights: use one")
     names = ["train/loss", "val/loss", *map(str, model.val_metrics.keys()), "epoch", "step"]
     own = any(not type(each).__module__.startswith(("lightning.", "cifar_lightning.")) for each in callbacks)
     for callback in callbacks:

@@ -1,7 +1,6 @@
 """Lightning's Trainer with a report from `test`, a file from `predict`, and the commands `export` and `verify`."""
 
 import csv
-import math
 from functools import partial
 from pathlib import Path
 
@@ -12,16 +11,15 @@ from cifar_lightning import checkpoint as checkpoints
 from cifar_lightning import runs
 from cifar_lightning.data import ImageData, ImageFolder
 from cifar_lightning.data.images import Part
-from cifar_lightning.export import ParityError, export
+from cifar_lightning.export import export, verify
 from cifar_lightning.files import check_writable, target
 from cifar_lightning.module import Classifier
-from cifar_onnx import InputError, contract, shell
+from cifar_onnx import InputError, shell
 from cifar_onnx.contract import Precision
 from cifar_onnx.explain import occlusion
 from cifar_onnx.uncertainty import Method
 
 _CHANGED = "they, or how they are split, have changed since"
-_ROUNDING = 2e-4  # of what a calibration finds, whose logits differ in the last bits from one CPU to another
 
 
 def _seen(datamodule: ImageData, ckpt_path: str, part: Part) -> bool:
@@ -75,8 +73,10 @@ class Trainer(L.Trainer):
 
         assert ckpt_path is not None
         self.check_launcher("test")
-        if resamples < 1 or (attacks and min(attacks) < 0):
-            raise InputError("resamples must be at least 1, and no radius of attacks below 0")
+        if resamples < 1:
+            raise InputError(f"resamples is {resamples}: it must be at least 1")
+        if attacks and min(attacks) < 0:
+            raise InputError(f"attacks has a radius of {min(attacks):g} grey levels: it must be at least 0")
         own = "report"
         if isinstance(datamodule, ImageFolder) and datamodule.elsewhere:  # the run's own stays
             own += f"-{datamodule.title}"
@@ -95,7 +95,7 @@ class Trainer(L.Trainer):
                 uses = f"may have used in part: {_CHANGED}"
             print(f"the test set is {len(images):,} pictures of {place}, which fit {uses}")
         if (count := len(model.tested[0])) < len(images):
-            print(f"only {count:,} of {len(images):,} images are judged")
+            print(f"only {count:,} of {len(images):,} images are evaluated")
         if not output and (seen or count < len(images)):  # what others take for the run's report stays
             tables.check_folder(folder := folder.with_name(f"{folder.name}-{'seen' if seen else 'part'}"))
         evaluation, run = evaluate(
@@ -176,7 +176,7 @@ class Trainer(L.Trainer):
         for folder in (path.parent, *([Path(triton)] if triton else [])):
             check_writable(folder)  # before the work
         if _seen(datamodule, ckpt_path, "val"):
-            print(f"the run may have learnt from pictures that calibrate the file: {_CHANGED}")
+            print(f"some of the images that calibrate the file may have been trained on: {_CHANGED}")
         model.origin = checkpoints.origin(checkpoint)
         exported = export(model, datamodule, path, alpha=alpha, sets=sets, precision=precision)
         tested = runs.folder_of(ckpt_path) / "report" / "metrics.json"
@@ -201,31 +201,7 @@ class Trainer(L.Trainer):
             file: the exported file; it may stand alone behind the command.
             images: how many pictures to compare on.
         """
-        from cifar_lightning.calibration import calibrate
-        from cifar_lightning.export.parity import against
-        from cifar_lightning.export.pipeline import as_exported
-
         assert ckpt_path is not None
-        if images < 1:
-            raise InputError(f"images is {images}: it must be at least 1")
-        known = contract.read(file)[1]
-        if (precision := known.info.get("precision")) != "fp32":
-            raise InputError(
-                f"{file} is {precision}, and no copy of the checkpoint: python -m cifar_onnx verify {file}"
-            )
-        if known.classes != tuple(model.classes):
-            raise ParityError(f"labels: {file} knows {', '.join(known.classes)}, not {', '.join(model.classes)}")
         model.load_state_dict(checkpoints.load(ckpt_path)["state_dict"])
-        samples = list(datamodule.samples(images))
-        net = as_exported(model, samples)
-        calibration = calibrate(net, datamodule.images("val"), model.classes, known.sets.alpha, known.sets.method)
-        print(against(Path(file), net, calibration, samples, model.classes))
-        pairs = (
-            (calibration.temperature, known.temperature),
-            (calibration.sets.threshold, known.sets.threshold),
-            (calibration.unknown.threshold, known.unknown.threshold),
-        )
-        alike = all(math.isclose(now, then, rel_tol=_ROUNDING, abs_tol=_ROUNDING) for now, then in pairs)
-        if not alike or calibration.unknown.score != known.unknown.score:
-            raise ParityError(f"calibration: {file} was calibrated on other pictures than {ckpt_path} is now")
+        print(verify(model, datamodule, file, images=images))
         print(f"{file} answers as {ckpt_path} does")

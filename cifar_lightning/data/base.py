@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import lightning.pytorch as L
 import numpy as np
@@ -16,9 +16,8 @@ from cifar_lightning.data.batches import Batches
 from cifar_lightning.data.images import Images, Part, Rows, Sample, channel_statistics, slices
 from cifar_lightning.mix import Mixing
 from cifar_onnx import InputError
+from cifar_onnx.errors import some
 from cifar_onnx.images import ResizeMode, encode_png, fingerprint
-
-_NAMED = 10  # classes
 
 
 class ImageData(L.LightningDataModule, ABC):
@@ -96,10 +95,15 @@ class ImageData(L.LightningDataModule, ABC):
     def __str__(self) -> str:
         """What there is to train on, in a line."""
         count, train, val = len(self.classes), len(self.images("train")), len(self.images("val"))
-        names = ", ".join(self.classes[:_NAMED]) + (f" and {count - _NAMED} more" if count > _NAMED else "")
         held = "" if "val" in self.given else "held out "
-        test = "" if "test" in self.given else f", {len(self._parts['test']):,} kept for the test"
-        return f"{count} classes ({names}): {train:,} images to train on, {val:,} {held}to validate by{test}"
+        test = "" if "test" in self.given else f", {len(self._parts['test']):,} held out for testing"
+        return f"{count} classes ({some(self.classes)}): {train:,} training images, {val:,} {held}for validation{test}"
+
+    @property
+    def input_rule(self) -> dict[str, Any]:
+        """What a net learns to see: the size of the images and, where that is a setting, how pictures become square."""
+        way = {"resize_mode": self.resize_mode} if "resize_mode" in self.hparams else {}
+        return {"image_size": self.image_size, **way}
 
     def folder(self, part: Part) -> Path | None:
         """The folder that the pictures of a part are in, where they are files."""
@@ -195,7 +199,7 @@ class ImageData(L.LightningDataModule, ABC):
             return  # nothing is trained
         epoch, batch = state_dict["epoch"], state_dict["batch"]
         if batch and state_dict["batches"] != len(self.train_dataloader()):
-            print(f"other data, or batches of another size, than in the run: epoch {epoch} starts anew")
+            print(f"the data or the batch size differ from those of the interrupted run: epoch {epoch} restarts")
             batch = 0
         self.position = epoch, batch
 
@@ -205,27 +209,33 @@ class ImageData(L.LightningDataModule, ABC):
         return self.trainer.current_epoch, batch if self.trainer.current_epoch == epoch else 0
 
     def train_dataloader(self) -> Batches:
-        return self._batches("train", self.batch_size, self._place)
+        return self._batches("train", self._place)
 
     def val_dataloader(self) -> Batches:
-        return self._in_order("val")
+        return self._batches("val")
 
     def test_dataloader(self) -> Batches:
-        return self._in_order("test")
+        return self._batches("test")
 
     def predict_dataloader(self) -> Batches:
-        return self._in_order("predict" if "predict" in self._tensors else "test")
+        return self._batches("predict" if "predict" in self._tensors else "test")
 
-    def _in_order(self, part: Part) -> Batches:
+    def _batches(self, part: Part, place: Callable[[], tuple[int, int]] | None = None) -> Batches:
+        assert self.trainer is not None
+        pixels, labels = self._tensors[part]
         # Without gradients four times as many fit into memory; into the caches of a CPU they do not.
-        on_cpu = self._tensors[part][1].device.type == "cpu"
-        return self._batches(part, self.batch_size if on_cpu else 4 * self.batch_size)
-
-    def _batches(self, part: Part, size: int, place: Callable[[], tuple[int, int]] | None = None) -> Batches:
-        trainer = self.trainer
-        assert trainer is not None
-        order = part == "train" and self.sampling == "balanced", trainer.overfit_batches > 0  # type: ignore[attr-defined]
-        return Batches(*self._tensors[part], size, self._seed, place, trainer.global_rank, trainer.world_size, *order)
+        times = 1 if part == "train" or labels.device.type == "cpu" else 4
+        return Batches(
+            pixels,
+            labels,
+            times * self.batch_size,
+            seed=self._seed,
+            place=place,
+            rank=self.trainer.global_rank,
+            processes=self.trainer.world_size,
+            balanced=part == "train" and self.sampling == "balanced",
+            fixed=self.trainer.overfit_batches > 0,  # type: ignore[attr-defined]
+        )
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         return batch  # it is there already, and Lightning would look at every part of it

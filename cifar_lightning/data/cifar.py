@@ -86,7 +86,7 @@ class CIFAR10(ImageData):
         photos = self.root.glob("*/*.[jJ][pP]*[gG]")
         if not (self.root / self._published.filename).exists() and len({path.parent for path in photos}) > 1:
             raise InputError(
-                f"{self.root} holds folders of photos and no {self._title}: take them with --data ImageFolder "
+                f"{self.root} holds folders of photos and no {self._title}: use --data ImageFolder "
                 f"--data.root {self.root}, or name another --data.root"
             )
         with alone(self.root / f"{self._hidden}.lock", f"{self._title} in {self.root}"):

@@ -25,12 +25,12 @@ def tell(trained: Images, classes: list[str], judged: Images, part: Part) -> Non
             contradictions.append((first, place))
     if contradictions:
         named = " and ".join(f"{trained.names[i]} ({classes[trained.labels[i]]})" for i in contradictions[0])
-        say(f"pictures to train on with two labels: {len(contradictions)}, such as {named}", sys.stderr)
+        say(f"training images with a copy of another label: {len(contradictions)}, such as {named}", sys.stderr)
     shared = [(place, known[copy]) for place, copy in enumerate(judged.fingerprints.tolist()) if copy in known]
     if shared:
         place, first = shared[0]
         say(
-            f"pictures for {part} that are also among those to train on: {len(shared)} of {len(judged)}, such as "
-            f"{judged.names[place]} ({trained.names[first]}); results look better than they are",
+            f"{len(shared)} of {len(judged)} {part} images are also training images, such as {judged.names[place]} "
+            f"({trained.names[first]}): results look better than they are",
             sys.stderr,
         )

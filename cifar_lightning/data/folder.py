@@ -36,7 +36,7 @@ class ImageFolder(ImageData):
     """Photos as `root/train/<class>/*`, with `root/val/` and `root/test/` where present, or as `root/<class>/*`.
 
     Or anywhere, with a CSV file that labels them: `path,label`, and maybe `split` (train, val or test).
-    Any size, shape and mode; a file that cannot be read is named with its reason and left out.
+    Any size, shape and mode; a file that cannot be read is named with its reason and skipped.
 
     Args:
         root: the folder; by default, where there are `labels`, that of their file.
@@ -124,9 +124,9 @@ class ImageFolder(ImageData):
         paths = [path for path, _ in pairs]
         known = self._decoded(folder, paths)
         for place, error in islice(known.errors.items(), _TOLD):
-            say(f"left out: {paths[place]}: {error}", sys.stderr)
+            say(f"skipped: {paths[place]}: {error}", sys.stderr)
         if len(known.errors) > _TOLD:
-            print(f"left out: {len(known.errors) - _TOLD} more files of {folder}", file=sys.stderr)
+            print(f"skipped: {len(known.errors) - _TOLD} more files of {folder}", file=sys.stderr)
         images = known.images(pairs)
         if not len(images):
             raise InputError(f"{folder}: none of the {len(paths)} files can be read as a picture")
@@ -226,8 +226,8 @@ class ImageFolder(ImageData):
         size = self.image_size
         if len(paths) * size * size * 3 > free(torch.device("cpu")) / 2:
             raise InputError(
-                f"{len(paths):,} images of {size} x {size} pixels are too many for the memory, and {self.cache_dir} "
-                "cannot keep them: name a folder with room for them by --data.cache_dir"
+                f"{len(paths):,} images of {size} x {size} pixels do not fit into memory, and {self.cache_dir} "
+                "cannot hold them: name a folder with room for them by --data.cache_dir"
             )
         pixels = np.empty((len(paths), size, size, 3), np.uint8)
         facts = []

@@ -170,5 +170,5 @@ def _synsets(file: Path) -> list[tuple[int, str, str]]:
         found = np.atleast_1d(loadmat(file, squeeze_me=True)["synsets"])
         columns = [found[name].tolist() for name in ("ILSVRC2012_ID", "WNID", "words")]
     except Exception as error:  # loadmat raises whatever the bytes lead it to
-        raise InputError(f"{file} is not the development kit's ({error})") from None
+        raise InputError(f"{file} is not that of the development kit ({error})") from None
     return [(int(number), str(wnid), str(words)) for number, wnid, words in zip(*columns, strict=True)]

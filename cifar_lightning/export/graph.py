@@ -48,7 +48,7 @@ def core(model: nn.Module, size: int, name: str = "the net") -> ModelProto:
     if weights > _LARGEST:
         raise InputError(
             f"model.net ({name}) has {weights / 1e9:.1f} GB of weights, and one ONNX file holds {_LARGEST / 1e9:.1f} "
-            "GB: take a smaller net"
+            "GB: use a smaller net"
         )
     program = capture(model, size, OPSET, name)
     ClearMetadataAndDocStringPass()(program.model)
@@ -58,7 +58,7 @@ def core(model: nn.Module, size: int, name: str = "the net") -> ModelProto:
     except onnx.checker.ValidationError as error:  # the exporter leaves what it has no older form of
         reason = str(error).strip().partition("\n")[0]
         raise InputError(
-            f"model.net ({name}) cannot be exported: onnx says: {reason}: take operations of opset {OPSET}"
+            f"model.net ({name}) cannot be exported: onnx says: {reason}: use operations of opset {OPSET}"
         ) from error
     return net
 

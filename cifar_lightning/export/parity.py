@@ -14,7 +14,6 @@ import onnxruntime as ort
 import torch
 from torch import nn
 
-from cifar_lightning.calibration import Calibration
 from cifar_lightning.data.images import Sample
 from cifar_lightning.export import graph
 from cifar_lightning.export.errors import ParityError
@@ -66,7 +65,8 @@ def fused(net: nn.Sequential, samples: Sequence[Sample]) -> nn.Sequential:
     off, allowed = float(np.abs(logits - others).max()), _allowed(logits)
     if not off <= allowed:
         print(
-            f"{own.name} keeps its branches: fused, its logits would be off by {off:.3g}, more than {allowed:.3g}",
+            f"{own.name} is exported with its branches: fused, its logits would be off by {off:.3g}, more than "
+            f"{allowed:.3g}",
             file=sys.stderr,
         )
         return net
@@ -90,14 +90,6 @@ def by_torch(model: nn.Module) -> Run:
         return logits, familiarity
 
     return run
-
-
-def against(
-    path: Path, net: nn.Module, calibration: Calibration, samples: Sequence[Sample], classes: Sequence[str]
-) -> Report:
-    """Compare a model file with a net of pixels 0..255 and its calibration; as `compare`."""
-    answers = by_torch(Scored(net, calibration.score.cpu()).eval())(np.stack([sample.pixels for sample in samples]))
-    return compare(path, samples, answers, classes)
 
 
 def compare(path: Path, samples: Sequence[Sample], answers: tuple[Scores, Scores], classes: Sequence[str]) -> Report:

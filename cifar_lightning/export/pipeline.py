@@ -13,13 +13,14 @@ from torch import nn
 
 from cifar_lightning.data import ImageData
 from cifar_lightning.data.images import Sample
+from cifar_lightning.data.match import check_match
 from cifar_lightning.error_source import named
 from cifar_lightning.export.errors import ParityError
 from cifar_lightning.files import check_writable, target
 from cifar_lightning.module import Classifier
-from cifar_onnx import InputError, images
+from cifar_onnx import InputError, contract
 from cifar_onnx.contract import Precision
-from cifar_onnx.errors import some
+from cifar_onnx.images import fingerprint
 from cifar_onnx.uncertainty import Method
 
 if TYPE_CHECKING:  # what they import takes seconds, and training needs none of it
@@ -27,6 +28,7 @@ if TYPE_CHECKING:  # what they import takes seconds, and training needs none of 
     from cifar_lightning.export.parity import Report
 
 _SAMPLES = 256  # pictures that the file and torch are compared on
+_ROUNDING = 2e-4  # of what a calibration finds, whose logits differ in the last bits from one CPU to another
 _RANGES = 500  # that ranges of 8-bit numbers are found by
 
 
@@ -80,11 +82,7 @@ def export(
     for name, given, kinds in (("sets", sets, get_args(Method)), ("precision", precision, get_args(Precision))):
         if given not in kinds:
             raise InputError(f"{name} is {given!r}: it must be one of {', '.join(kinds)}")
-    if [*model.classes] != [*data.classes]:
-        raise InputError(f"the model knows the classes {some(model.classes)}; the data has {some(data.classes)}")
-    for name, seen in model.sees.items():
-        if (now := getattr(data, name)) != seen:
-            raise InputError(f"the model was trained with {name} {seen}, and the data has {now}: export takes no other")
+    check_match("the model", model.classes, model.input_rule, data)
     path = target(str(output), Path("model.onnx"))
     check_writable(path.parent)  # before the work: a large net takes minutes
     samples = list(data.samples(_SAMPLES))
@@ -113,6 +111,48 @@ def export(
     return Exported(path, calibration, report)
 
 
+def verify(model: Classifier, data: ImageData, file: str | Path = "model.onnx", *, images: int = _SAMPLES) -> "Report":
+    """Compare a model file with the model that it was exported from, on real images, and their calibrations.
+
+    Args:
+        model: the model, which stays as it is.
+        data: as for `export`.
+        file: the model file.
+        images: how many pictures to compare on.
+
+    Raises:
+        ParityError: naming the first stage that differs.
+        InputError: the file is damaged, or of another precision than fp32.
+    """
+    from cifar_lightning.calibration import calibrate
+    from cifar_lightning.export.parity import by_torch, compare
+    from cifar_lightning.familiarity import Scored
+
+    if images < 1:
+        raise InputError(f"images is {images}: it must be at least 1")
+    known = contract.read(file)[1]
+    if (precision := known.info.get("precision")) != "fp32":
+        raise InputError(
+            f"{file} is {precision}, not an exact copy of the checkpoint: use python -m cifar_onnx verify {file}"
+        )
+    if known.classes != tuple(model.classes):
+        raise ParityError(f"labels: {file} knows {', '.join(known.classes)}, not {', '.join(model.classes)}")
+    samples = list(data.samples(images))
+    net = as_exported(model, samples)
+    now = calibrate(net, data.images("val"), model.classes, known.sets.alpha, known.sets.method)
+    answers = by_torch(Scored(net, now.score.cpu()).eval())(np.stack([sample.pixels for sample in samples]))
+    report = compare(Path(file), samples, answers, model.classes)
+    pairs = (
+        (now.temperature, known.temperature),
+        (now.sets.threshold, known.sets.threshold),
+        (now.unknown.threshold, known.unknown.threshold),
+    )
+    alike = all(math.isclose(a, b, rel_tol=_ROUNDING, abs_tol=_ROUNDING) for a, b in pairs)
+    if not alike or now.unknown.score != known.unknown.score:
+        raise ParityError(f"calibration: {file} was calibrated on other images than the validation images are now")
+    return report
+
+
 def as_exported(model: Classifier, samples: Sequence[Sample]) -> nn.Sequential:
     """Normalisation and net as they are exported: a copy on the CPU, in float32 and evaluation mode.
 
@@ -135,7 +175,7 @@ def _facts(model: Classifier, data: ImageData) -> dict[str, Any]:
         "metrics": {name: x for name, x in measured if name.startswith(("train/", "val/")) and math.isfinite(x)},
         "provenance": {
             **model.origin.get("provenance", {}),
-            "data": {"source": type(data).__name__, "validation": images.fingerprint(data.images("val").pixels)},
+            "data": {"source": type(data).__name__, "validation": fingerprint(data.images("val").pixels)},
             "versions": {name: version(name) for name in packages},
         },
     }

@@ -83,7 +83,7 @@ def variants(net: ModelProto, precision: Precision, pictures: Pixels) -> Iterato
         net, expected = deepcopy(net), runner(net)(pictures)[0]
         first = next((node for node in net.graph.node if node.op_type in _QUANTIZED), None)
         if first is None:
-            raise InputError(f"this net has none of the operations that {precision} is for: {', '.join(_QUANTIZED)}")
+            raise InputError(f"this net has none of the operations that {precision} quantizes: {', '.join(_QUANTIZED)}")
         first.name = "first"
         onnx.save(net, plain)
         with _silent():
@@ -169,12 +169,13 @@ def _loss(
     """What is lost of the pictures that were right before, `(N,)`, where it is more than may be."""
     figures = f"accuracy on validation goes from {before.mean():.2%} to {after.mean():.2%}"
     if before.mean() - after.mean() > DROP + 1e-9:
-        return f"{figures}, by more than {100 * DROP:.1f} points"
+        return f"{figures}, a fall of more than {100 * DROP:.1f} points"
     losses = {name: float(before[labels == k].sum() - after[labels == k].sum()) for k, name in enumerate(classes)}
     shares = {name: losses[name] / max((labels == k).sum(), 1) for k, name in enumerate(classes)}
     worst = max(shares, key=lambda name: shares[name])
     if shares[worst] > CLASS_DROP + 1e-9:
-        return f"{figures}, but that of {worst} by {100 * shares[worst]:.1f} points, more than {100 * CLASS_DROP:.0f}"
+        fall = f"recall of {worst} falls by {100 * shares[worst]:.1f} points"
+        return f"{figures}, but {fall}, more than {100 * CLASS_DROP:.0f}"
     return None
 
 

@@ -49,7 +49,7 @@ def _shown(options: argparse.Namespace) -> str:
     if not entries:
         raise InputError(f"{place} holds no run: python -m cifar_lightning fit leaves one in runs")
     for path in (path for each in entries for path in each.damaged):
-        print(f"{path} cannot be read, at least not to its end", file=sys.stderr)
+        print(f"{path} cannot be read to its end", file=sys.stderr)
     board = Board(ranked(entries, options.sort))
     if options.csv:
         return table.comma_separated(board)

@@ -54,7 +54,7 @@ def read(path: str, sha256: str | None) -> dict[str, Tensor]:
         if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]
     if not isinstance(state, dict) or not all(isinstance(each, Tensor) for each in state.values()) or not state:
-        raise InputError(f"weights {path}: holds no names with tensors")
+        raise InputError(f"weights {path}: not a state_dict (names with tensors)")
     return {str(name).removeprefix("module."): each for name, each in state.items()}  # as DataParallel names them
 
 
@@ -88,13 +88,15 @@ def take(net: nn.Module, weights: Mapping[str, Tensor], source: str, skip: Colle
     left = [name for name in own if layer[name] in unfit or layer[name] in skip]
     taken = own.keys() - set(left)
     if len(taken) < len(own) / 2:
-        raise InputError(f"{source} fits {len(taken)} of the net's {len(own)} tensors only: it is of another net")
+        raise InputError(
+            f"{source} matches only {len(taken)} of the net's {len(own)} tensors: it belongs to another net"
+        )
     for name in taken:
         own[name].copy_(weights[name])
     if os.environ.get("LOCAL_RANK", "0") == "0":
         more = [f"{len(left) - _SHOWN} more"] if len(left) > _SHOWN else []
-        words = f"; anew: {', '.join([*left[:_SHOWN], *more])}" if left else ""
-        print(f"{source}: {len(taken)} of {len(own)} tensors taken over{words}", file=sys.stderr)
+        words = f"; newly initialised: {', '.join([*left[:_SHOWN], *more])}" if left else ""
+        print(f"{source}: {len(taken)} of {len(own)} tensors loaded{words}", file=sys.stderr)
 
 
 def heads(net: nn.Module, outputs: int) -> list[str]:

@@ -200,8 +200,8 @@ class Timm(Named):
         except Exception as error:  # of the hub's own kinds
             first = str(error).partition("\n")[0]
             raise InputError(
-                f"weights DEFAULT of {self.name}: cannot be had from the hub ({type(error).__name__}: {first}): fetch "
-                "them elsewhere, and name the file with --model.net.weights and --model.net.sha256"
+                f"weights DEFAULT of {self.name}: cannot be downloaded from the hub ({type(error).__name__}: {first}): "
+                "fetch them elsewhere, and name the file with --model.net.weights and --model.net.sha256"
             ) from None
         return state
 
@@ -213,7 +213,7 @@ class Timm(Named):
             found: dict[str, Tensor] = adapt(state, self.body)
         except Exception as error:  # whatever the names in it lead to
             reason = " ".join(f"{type(error).__name__}: {error}".split())
-            raise InputError(f"weights {self.weights}: timm does not take them for {self.name} ({reason})") from None
+            raise InputError(f"weights {self.weights}: timm does not accept them for {self.name} ({reason})") from None
         return found
 
     def fused(self) -> "Timm":

@@ -121,7 +121,7 @@ def read(words: Sequence[str]) -> Plan:
     own, rest = _parted(words)
     settings, configs, file = _settings(own)
     if beginning(rest, configs).get("ckpt_path") == "last":
-        raise InputError("ckpt_path is last: leave it out, the same command goes on with a sweep that was stopped")
+        raise InputError("ckpt_path is last: leave it out, since the same command resumes a sweep")
     space = spaces.read(settings.space)
     if settings.trials < 1:
         raise InputError(f"trials is {settings.trials}: it must be at least 1")
@@ -224,7 +224,7 @@ def _check_trainer(config: Namespace) -> None:
         raise InputError(said(error)) from error
     devices = config.trainer.devices
     if (len(devices) if isinstance(devices, list) else str(devices)) not in (1, "1") or config.trainer.num_nodes != 1:
-        raise InputError("a trial trains on one device: leave trainer.devices at 1, and start the sweep once for each")
+        raise InputError("a trial trains on one device: leave trainer.devices at 1, and start one sweep per device")
     if config.trainer.fast_dev_run:
         raise InputError("trainer.fast_dev_run leaves nothing to compare: leave it out")
 

@@ -41,7 +41,7 @@ def write(study: Study, plan: Plan) -> None:
         write_whole(plan.folder / "trials.csv", _csv(ended, plan).encode())
         if not done:
             none = [f"pruned or failed: {len(ended)}"] * bool(ended) + [others] * bool(others)
-            print(f"no trial has come to its end: {', '.join(none)}")
+            print(f"no trial has finished: {', '.join(none)}")
             return
         write_whole(plan.folder / "best.yaml", _config(done[0], len(ended), plan).encode())
         charts = draw(study, ended, plan)
@@ -54,7 +54,7 @@ def write(study: Study, plan: Plan) -> None:
     own = ["--allow_custom_classes", "--config", Path(best["run"], "config.yaml")]
     custom = own if is_custom([again["model"], again["data"]]) else []
     config, kept = plan.folder / "best.yaml", best.get("kept") or Path(best["run"], runs.BEST)  # not noted at first
-    print("the best again:", shell.line("python", "-m", "cifar_lightning", "fit", "--config", config))
+    print("to train the best again:", shell.line("python", "-m", "cifar_lightning", "fit", "--config", config))
     print("next:", shell.line("python", "-m", "cifar_lightning", "test", "--ckpt_path", kept, *custom))
 
 

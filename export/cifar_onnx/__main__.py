@@ -32,7 +32,7 @@ def main(args: Sequence[str] | None = None) -> int:
         shell.say(f"error: {error}", sys.stderr)
     except MemoryError as error:
         advice = "take fewer or smaller pictures" + (", or a smaller --resamples" if "resamples" in options else "")
-        shell.say(f"error: memory is not enough ({str(error) or 'MemoryError'}): {advice}", sys.stderr)
+        shell.say(f"error: not enough memory ({str(error) or 'MemoryError'}): {advice}", sys.stderr)
     except OSError as error:
         if isinstance(error, BrokenPipeError):
             raise
@@ -89,19 +89,19 @@ def _parser() -> argparse.ArgumentParser:
         type=_whole(1, 100_000),
         default=1000,
         metavar="N",
-        help="of the bootstrap (default: %(default)s)",
+        help="bootstrap resamples (default: %(default)s)",
     )
     evaluate.set_defaults(run=_extra("cifar_onnx.evaluation.commands", "evaluate", "evaluate"))
 
-    compare = group.add_parser("compare", help="hold two models against each other", allow_abbrev=False)
+    compare = group.add_parser("compare", help="compare two models on the same pictures", allow_abbrev=False)
     compare.add_argument("a", metavar="A", help="the model file that is in use")
     compare.add_argument("b", metavar="B", help="the one that may take its place")
     compare.add_argument("folder", metavar="DIR", help="pictures as DIR/<class>/*")
     compare.add_argument(
-        "--max-drop", type=_within(0, 100), metavar="POINTS", help="exit with 1 if B's accuracy is lower by more"
+        "--max-drop", type=_within(0, 100), metavar="POINTS", help="exit code 1 if B's accuracy is lower by more"
     )
     compare.add_argument(
-        "--no-class-below", type=_within(0, 1), metavar="RECALL", help="exit with 1 if B's recall of a class is"
+        "--no-class-below", type=_within(0, 1), metavar="RECALL", help="exit code 1 if B's recall of any class is lower"
     )
     compare.add_argument("--output", default="comparison", metavar="DIR", help="where files go (default: %(default)s)")
     compare.set_defaults(run=_extra("cifar_onnx.evaluation.commands", "compare", "evaluate"))

@@ -45,7 +45,7 @@ def classify(options: argparse.Namespace) -> int:
             names.append((pattern, str(error)))
             continue
         if os.path.isdir(pattern) and (left := others(Path(pattern))):
-            words = f"left out {len(left):,} files that are not pictures by their names, {left[0]} is the first"
+            words = f"skipped {len(left):,} files whose names do not end like a picture's, such as {left[0]}"
             say(f"{pattern}: {words}", sys.stderr)
     answers = _answers(classifier, names)
     if options.json:
@@ -121,7 +121,7 @@ def info(options: argparse.Namespace) -> int:
     say(f"classes   {len(about.classes)}: {', '.join(about.classes)}")
     say(f"input     any picture, made {about.size} x {about.size} pixels inside the graph ({about.resize})")
     sets, unknown = about.sets, about.unknown
-    say(f"doubts    temperature {about.temperature:g}; unknown where {unknown.score} is below {unknown.threshold:g}")
+    say(f"doubt     temperature {about.temperature:g}; unknown where {unknown.score} is below {unknown.threshold:g}")
     say(f"          sets hold the right label of {100 * (1 - sets.alpha):.4g}% of pictures ({sets.method})")
     cost = about.info.get("cost", {})
     if all(isinstance(cost.get(key), int | float) for key in ("parameters", "flops")):

@@ -200,7 +200,7 @@ class TestEvaluate:
         assert all(address.startswith(("data:", "#")) for address in addresses)
         assert "prefers-color-scheme: dark" in text
         assert "currentColor" in text
-        for heading in ("What is taken for what", "as often right as it is sure", "The surest mistakes", "Groups of"):
+        for heading in ("Confusion matrix", "Calibration", "Most confident mistakes", "Groups of"):
             assert heading in text
 
         class Images(HTMLParser):
@@ -254,7 +254,7 @@ class TestEvaluate:
         assert "30 pictures of 3 classes, none of them of c" in page
         assert "there were no pictures of c\n" in capsys.readouterr().out
         assert "0.0 points below the best" not in page
-        assert re.findall(r"picture-\d+", page.partition("The least sure hits")[2])[0] == "picture-1"
+        assert re.findall(r"picture-\d+", page.partition("Least confident correct predictions")[2])[0] == "picture-1"
         assert r"caf\udce9.png" in (tmp_path / "predictions.csv").read_text(encoding="utf-8")
 
     def test_a_single_picture_has_a_report(self, tmp_path: Path) -> None:
@@ -478,7 +478,7 @@ def test_too_little_memory_is_one_sentence(
     monkeypatch.setattr(commands, "answer", Mock(side_effect=MemoryError("Unable to allocate 7.5 GiB")))
     assert main([*command, str(scans), "--output", str(tmp_path / "out")]) == 2
     less = "take fewer or smaller pictures" + (", or a smaller --resamples" if command[0] == "evaluate" else "")
-    assert capsys.readouterr().err == f"error: memory is not enough (Unable to allocate 7.5 GiB): {less}\n"
+    assert capsys.readouterr().err == f"error: not enough memory (Unable to allocate 7.5 GiB): {less}\n"
 
 
 class TestCompare:
@@ -656,7 +656,7 @@ class TestFindings:
         text = (tmp_path / "report.html").read_text()
         assert len(text) < 2_000_000
         assert "The 40 classes of lowest recall" in text
-        assert "often taken for" in text
+        assert "often predicted as" in text
 
 
 def test_an_answer_that_is_not_finite_is_refused() -> None:

@@ -619,8 +619,8 @@ def test_a_model_is_replaced_while_it_is_asked(tmp_path: Path) -> None:
                 each.result()
         said = server.said
     assert set(seen) == set(digests)
-    assert said.count("is served from now on") == 4
-    assert said.count("is served on") == 1
+    assert said.count("now serving") == 4
+    assert said.count("still serving") == 1
 
 
 class Unread(io.StringIO):

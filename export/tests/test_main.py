@@ -303,7 +303,7 @@ def test_what_is_left_out_of_a_folder_is_named(model: Path, digits: Path, capsys
     assert main(["classify", "--model", str(model), str(digits)]) == 0
     out, err = capsys.readouterr()
     assert len(out.splitlines()) == 8
-    assert err == f"{digits}: left out 2 files that are not pictures by their names, {digits / 'a.HEIC'} is the first\n"
+    assert err == f"{digits}: skipped 2 files whose names do not end like a picture's, such as {digits / 'a.HEIC'}\n"
 
 
 @pytest.mark.skipif(os.name != "posix", reason="links need rights on Windows")

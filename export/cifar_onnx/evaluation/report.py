@@ -74,11 +74,11 @@ def write(evaluation: Evaluation, path: Path, explain: Maps, by_occlusion: bool)
         slicings=evaluation.slicings,
         galleries=[
             (
-                "The surest mistakes",
+                "Most confident mistakes",
                 "Beside the first, in orange, what spoke for the wrong class. Wrong labels show up here, too.",
                 _pictures(evaluation, mistakes, explain, explained),
             ),
-            ("The least sure hits", "Right, but only just.", _pictures(evaluation, hits, explain, 0)),
+            ("Least confident correct predictions", "Right, but only just.", _pictures(evaluation, hits, explain, 0)),
         ],
     )
     path.write_text(page, encoding="utf-8", errors="backslashreplace")

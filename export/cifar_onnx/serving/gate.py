@@ -146,7 +146,7 @@ class Gate:
     def _check(self, headers: Headers, work: bool) -> None:
         host = headers.get("host", "")
         if not self._knows(host):
-            raise RequestError(421, f"this server does not go by the name {host!r}: serve --allow-host adds one")
+            raise RequestError(421, f"unknown host name {host!r}: serve --allow-host adds one")
         length = headers.get("content-length", "")
         if length.isdecimal() and int(length) > self._body:
             raise self._too_large()
@@ -155,7 +155,7 @@ class Gate:
         if work and headers.get("content-encoding", "identity").lower() != "identity":
             raise RequestError(415, "send the body as it is, without Content-Encoding")
         if work and self._from_elsewhere(headers, host):
-            raise RequestError(403, "pages of other sites are not served: serve --allow-host names that of a proxy")
+            raise RequestError(403, "pages of other sites are refused: serve --allow-host adds the name of a proxy")
 
     def _from_elsewhere(self, headers: Headers, host: str) -> bool:
         """Whether a browser asks for a page of another server; over plain HTTP it names but the page's origin."""

@@ -187,12 +187,12 @@ class ModelFile:
             try:
                 found = await asyncio.to_thread(Served, self._path, self._settings, self._seen)
             except Exception as error:  # whatever it is: the next file may be a better one
-                _LOG.warning("%s; %s is served on", error, self.current.digest[:12])
+                _LOG.warning("%s; still serving %s", error, self.current.digest[:12])
                 continue
             if found.digest != self.current.digest:
                 self.current, replaced = found, True
                 self._changed(found)
-                _LOG.info("%s: %s is served from now on", self._path, found.digest[:12])
+                _LOG.info("%s: now serving %s", self._path, found.digest[:12])
 
     def _look(self) -> Stamp | None:
         try:

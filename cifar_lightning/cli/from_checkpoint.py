@@ -1,0 +1,74 @@
+"""What a checkpoint means to a command: defaults for its options, and whether `fit` may resume with the settings."""
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from jsonargparse import Namespace
+
+from cifar_lightning.checkpoint import PARTS, place
+from cifar_onnx import InputError
+
+
+def parser_defaults(checkpoint: dict[str, Any], dropped: Iterable[str] = ()) -> dict[str, Any]:
+    """What a checkpoint says of its experiment, seed, net and data, as defaults of the parser.
+
+    Args:
+        checkpoint: what `load` has read.
+        dropped: keys without a default, such as lists that are appended to: what is typed again is not there twice.
+    """
+    model, data = (dict(checkpoint[key]) for key in ("hyper_parameters", "datamodule_hyper_parameters"))
+    source = data.pop("_class_path")
+    net = dict(model["net"])
+    # The classes decide their number, and there are nets that do not ask for it.
+    net["init_args"] = {key: value for key, value in net.get("init_args", {}).items() if key != "num_classes"}
+    defaults = {
+        "experiment": checkpoint["run"]["experiment"],
+        "seed_everything": checkpoint["run"]["seed"],
+        **{f"model.{key}": model.get(key) for key in (*PARTS, "lr_factors")},
+        "model.net": net,
+        "data": {
+            "class_path": source,
+            # Where to download from, what to write and how much fits are the matter of who runs the command.
+            "init_args": {key: data[key] for key in data.keys() - {"_instantiator", "url", "cache_dir", "memory"}},
+        },
+    }
+    for key in dropped:
+        *parents, name = key.split(".")
+        node: Any = defaults
+        for parent in parents:
+            node = node.get(parent) if isinstance(node, dict) else None
+        if isinstance(node, dict):
+            for settings in (node, node.get("init_args") or {}):
+                settings.pop(name, None)
+    return defaults
+
+
+def check_resumable(checkpoint: dict[str, Any], config: Namespace) -> None:
+    """Refuse to go on from a checkpoint with settings that it cannot go on with.
+
+    Args:
+        checkpoint: what `load` has read.
+        config: of `fit`.
+
+    Raises:
+        InputError: it holds weights only, or another optimizer, schedule or seed was asked for.
+    """
+    if not checkpoint.get("optimizer_states"):
+        raise InputError(f"{config.ckpt_path} holds weights only: fit cannot resume from it")
+    for part in ("optimizer", "scheduler"):
+        before, now = checkpoint["hyper_parameters"].get(part), config.model[part]
+        if now and (before or {}).get("class_path") != now.class_path:
+            was = before["class_path"] if before else f"no {part}"
+            raise InputError(f"{config.ckpt_path} was trained with {was}: it cannot be resumed with {now.class_path}")
+        if config.model.scheduler and before and now:  # which has the rates in its hands, and these are restored
+            for name, value in now.as_dict().get("init_args", {}).items():
+                if json.dumps(value) != json.dumps(before.get("init_args", {}).get(name, value)):
+                    raise InputError(
+                        f"{config.ckpt_path} has a schedule that began with model.{part}.{name} "
+                        f"{before['init_args'][name]}: it cannot be resumed with {value}"
+                    )
+    batch, _ = place(checkpoint)
+    seed = checkpoint["run"]["seed"]
+    if batch and config.seed_everything != seed:
+        raise InputError(f"{config.ckpt_path} was saved within an epoch: it can be resumed with seed {seed} only")

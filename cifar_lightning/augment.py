@@ -20,7 +20,7 @@ from cifar_onnx.errors import InputError
 
 @dataclass(frozen=True)
 class Draw:
-    """What the chance in a batch comes from.
+    """The source of randomness for one batch.
 
     Attributes:
         generator: on the device of the images.
@@ -179,13 +179,15 @@ class _Policy(Augmentation):
 
     groups: int
 
+    def __post_init__(self) -> None:
+        if self.groups < 1:
+            raise InputError(f"{type(self).__name__}.groups is {self.groups}: it must be at least 1")
+
     @abstractmethod
     def transform(self) -> Callable[[Tensor], Tensor]:
         """What torchvision does with some images `(b, 3, H, W)`, differently each time."""
 
     def __call__(self, images: Tensor, draw: Draw) -> Tensor:
-        if self.groups < 1:
-            raise InputError(f"{type(self).__name__}.groups is {self.groups}: it must be at least 1")
         transform = self.transform()
         with seeded(draw, self):
             changed = torch.cat([transform(part) for part in images.chunk(self.groups)])
@@ -224,6 +226,7 @@ class RandAugment(_Policy):
     groups: int = 16
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.changes < 1:
             raise InputError(f"RandAugment.changes is {self.changes}: it must be at least 1")
         if not 0 <= self.magnitude <= 30:

@@ -47,13 +47,18 @@ class Distillation(CrossEntropy):
             classes: names, in the order of the logits.
 
         Raises:
-            InputError: there is no such teacher, or it knows other classes.
+            InputError: there is no such teacher, or it knows other classes, or images of another size.
         """
         hard = super().forward(logits, labels)
         if not self.training:
             return hard
         if not self._loaded:
-            self._loaded.append(trained.load(self.teacher, classes, advice=trained.NO_OTHER).to(logits.device))
+            teacher = trained.load(self.teacher, classes, advice=trained.NO_OTHER).to(logits.device)
+            if (size := teacher.input_rule.get("image_size")) not in (None, images.shape[-1]):
+                raise InputError(
+                    f"{self.teacher} was trained with data.image_size {size}, and the data has {images.shape[-1]}"
+                )
+            self._loaded.append(teacher)
         with no_grad():
             answers = (self._loaded[0](images).float() / self.temperature).log_softmax(1)  # its net may be in bfloat16
         own = (logits / self.temperature).log_softmax(1)

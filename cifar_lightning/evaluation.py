@@ -94,8 +94,8 @@ def evaluate(
         "digest": checkpoints.file_digest(ckpt_path),
         "net": type(model.net).__name__,
         "input": f"{datamodule.image_size} x {datamodule.image_size} pixels ({datamodule.resize_mode})",
-        "maps by": "occlusion",
-        "run by": f"PyTorch {torch.__version__}",
+        "maps_by": "occlusion",
+        "run_by": f"PyTorch {torch.__version__}",
     }
     title = str(runs.folder_of(ckpt_path))
     doubts = reliability(outcome, known.temperature, known.sets, known.unknown, run) if known else None

@@ -34,6 +34,11 @@ class LossWatch:
 
     def __init__(self) -> None:
         self._unseen: _Loss | None = None
+        self._infinite: set[str] = set()
+
+    def begin(self, state: Mapping[str, Tensor]) -> None:
+        """Let what is not finite before the first step, such as a mask, be no mistake later."""
+        self._infinite = {name for name, value in state.items() if not value.isfinite().all()}
 
     def watch(self, trainer: L.Trainer, loss: Tensor, indices: Tensor, logits: Tensor) -> None:
         """Take the loss of this step.
@@ -92,7 +97,7 @@ class LossWatch:
             NotFiniteError: naming the first that is not.
         """
         for name, value in state.items():
-            if not value.isfinite().all():
+            if name not in self._infinite and not value.isfinite().all():
                 raise NotFiniteError(
                     f"{name} is not finite after step {trainer.global_step - 1}: no checkpoint is written"
                 )

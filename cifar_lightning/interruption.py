@@ -21,9 +21,8 @@ class Interrupted(BaseException):
     """
 
     def __init__(self, signum: int) -> None:
-        self.name = signal.Signals(signum).name
         self.exit_code = 128 + signum
-        super().__init__(f"stopped by {self.name}")
+        super().__init__(f"stopped by {signal.Signals(signum).name}")
 
 
 def received() -> int | None:

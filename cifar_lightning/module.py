@@ -57,6 +57,7 @@ class Classifier(Measured):
             The first steps then take minutes: worth it where training takes hours, or on the same GPU again and again.
 
     Attributes:
+        normalised: whether the normalisation has come with weights; else it is by the training images' statistics.
         resumed: whether `begin` was told to leave the weights as they are: its own run's, or a loaded model's.
     """
 
@@ -79,9 +80,7 @@ class Classifier(Measured):
         objects = [name for name, value in self.hparams.items() if callable(value)]
         self.remove_ignored_hparams(objects)
         if any(isinstance(each, UninitializedParameter) for each in net.parameters()):
-            raise InputError(
-                "model.net has lazy layers, whose sizes are not known: give these, as in nn.Linear(512, 10)"
-            )
+            raise InputError("model.net has lazy layers of unknown size: give it, as in nn.Linear(512, 10)")
         self.pixels = Pixels()
         self.net = net.to(memory_format=torch.channels_last)
         self.compile_mode = compile
@@ -97,7 +96,7 @@ class Classifier(Measured):
         self._watch = LossWatch()
         self._known: dict[str, float] = {}  # metrics of the run that is resumed
         self._init_from = init_from
-        self._begun = self._normalised = self.resumed = False
+        self._begun = self.normalised = self.resumed = False
 
     def begin(self, resumed: bool = False) -> None:
         """Take over the weights that the net begins with, once; a run that goes on brings its own.
@@ -108,7 +107,7 @@ class Classifier(Measured):
         if self._begun:
             return
         self._begun, self.resumed = True, resumed
-        self._normalised = resumed or begin(self.net, self.pixels, self.classes, self._init_from)
+        self.normalised = resumed or begin(self.net, self.pixels, self.classes, self._init_from)
 
     def setup(self, stage: str) -> None:
         datamodule = self.trainer.datamodule  # type: ignore[attr-defined]
@@ -130,7 +129,7 @@ class Classifier(Measured):
                         f"class_weights {self.loss.rule} needs a data module, whose images are counted: without one, "
                         "give the loss their numbers, loss.set_counts(torch.tensor([...])), or weights"
                     )
-            if datamodule is not None and not self._normalised:
+            if datamodule is not None and not self.normalised:
                 self.pixels.set_statistics(*datamodule.statistics)
 
     def forward(self, images: Tensor) -> Outputs:
@@ -237,6 +236,7 @@ class Classifier(Measured):
         In on_fit_start it would come after the learning-rate finder, which trains there.
         """
         super().on_train_start()
+        self._watch.begin(self.state_dict())
         layers = [each for each in self.net.modules() if isinstance(each, Whitening) and not each.fitted]
         datamodule = self.trainer.datamodule  # type: ignore[attr-defined]
         if layers and datamodule is None:

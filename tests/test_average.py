@@ -7,11 +7,15 @@ from types import SimpleNamespace
 import lightning.pytorch as L
 import pytest
 import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from cifar_lightning.callbacks import EMA, SWA
 from cifar_lightning.callbacks.average import Average
+from cifar_lightning.data import Digits
+from cifar_lightning.module import Classifier
+from cifar_lightning.nets import CNN
 from tests.conftest import BRIEF, Run
 
 FAST = (*BRIEF, "--trainer.max_epochs", 3, "--trainer.limit_train_batches", 4)
@@ -123,17 +127,18 @@ def test_lightnings_own_which_keeps_nothing_is_refused(run: Run) -> None:
     words = ("--trainer.callbacks+", "StochasticWeightAveraging", "--trainer.callbacks.swa_lrs", 0.01)
     result = run("fit", *BRIEF, *words)
     assert result.code == 2
-    assert "take --trainer.callbacks+ SWA" in result.err
+    assert "use --trainer.callbacks+ SWA" in result.err
     assert not list(Path().rglob("*.ckpt"))
 
 
 @pytest.mark.parametrize("average", [SWA(0), EMA(0.1)])
-def test_batch_statistics_are_averaged_and_what_is_counted_is_copied(average: Average) -> None:
+def test_batch_statistics_are_averaged_and_other_buffers_are_copied(average: Average) -> None:
     class Net(L.LightningModule):
         def __init__(self) -> None:
             super().__init__()
             self.norm = nn.BatchNorm1d(2)
             self.register_buffer("fitted", torch.tensor(False))
+            self.register_buffer("mask", torch.tensor([-torch.inf]))
 
     net, trainer = Net(), SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device("cpu")))
     average.setup(trainer, net, "fit")  # type: ignore[arg-type]
@@ -148,6 +153,7 @@ def test_batch_statistics_are_averaged_and_what_is_counted_is_copied(average: Av
     assert state["norm.running_mean"].tolist() == pytest.approx([2.0 if isinstance(average, SWA) else 2.89] * 2)
     assert state["norm.num_batches_tracked"] == 30
     assert state["fitted"]
+    assert state["mask"] == -torch.inf
 
 
 def test_the_average_is_where_the_model_will_be() -> None:
@@ -195,6 +201,29 @@ def test_a_run_that_goes_on_at_the_end_of_an_epoch_keeps_what_it_has_averaged() 
     assert average._average_model.n_averaged == 0
 
 
+def test_weights_that_a_checkpoint_brings_are_judged_as_they_are(tmp_path: Path) -> None:
+    """With a Trainer of one's own, which has still the callback that averaged them."""
+    data = Digits()
+    best = ModelCheckpoint(tmp_path / "kept", monitor="val/accuracy", mode="max")
+    trainer = L.Trainer(
+        max_epochs=3, limit_train_batches=4, callbacks=[EMA(), best], logger=False, enable_progress_bar=False,
+        enable_model_summary=False, accelerator="cpu",
+    )  # fmt: skip
+    model = Classifier(data.classes, CNN(widths=(4, 4), hidden=8))
+    trainer.fit(model, data)
+    kept = torch.load(best.best_model_path, weights_only=True)["state_dict"]
+    judged: list[bool] = []
+    hook = model.net.register_forward_hook(
+        lambda *_: judged.append(all(torch.equal(kept[name], value) for name, value in model.state_dict().items()))
+    )
+    for command in (trainer.test, trainer.validate):
+        with torch.no_grad():
+            next(model.net.parameters()).add_(1)
+        command(model, data, ckpt_path=best.best_model_path, verbose=False)
+    hook.remove()
+    assert all(judged)
+
+
 def test_what_is_kept_before_it_begins_are_the_weights(run: Run) -> None:
     """With the statistics of the training images, which came after the average was made."""
     late = ("--trainer.callbacks+", "EMA", "--trainer.callbacks.from_epoch", 100)
@@ -213,7 +242,7 @@ def test_what_is_kept_before_it_begins_are_the_weights(run: Run) -> None:
         (("SWA", "--trainer.callbacks.from_epoch", -1), "SWA.from_epoch is -1: it must be at least 0"),
         (
             ("EMAWeightAveraging", "--trainer.callbacks.update_starting_at_step", 5),
-            "take --trainer.callbacks+ EMA --trainer.callbacks.from_epoch N",
+            "use --trainer.callbacks+ EMA --trainer.callbacks.from_epoch N",
         ),
     ],
 )

@@ -241,9 +241,9 @@ class TestCommand:
         assert ours["temperature"] == theirs["temperature"] == Classifier(model).contract.temperature
         for key in ("coverage", "labels", "empty", "single"):
             assert ours["prediction_sets"][key] == pytest.approx(theirs["prediction_sets"][key], abs=1e-6)
-        assert ours["unknown"]["others"]["noise"]["rejected"] == 1
-        assert ours["unknown"]["refused"] == theirs["unknown"]["refused"] < 0.15
-        assert set(ours["unknown"]["others"]) == {"noise", "plain colours", "textures"}
+        assert ours["unknown"]["kinds"]["noise"]["rejected"] == 1
+        assert ours["unknown"]["rejected"] == theirs["unknown"]["rejected"] < 0.15
+        assert set(ours["unknown"]["kinds"]) == {"noise", "plain colours", "textures"}
         page = Path("b/report.html").read_text()
         assert "Prediction sets" in page
         assert "Unknown pictures" in page
@@ -274,7 +274,7 @@ class TestCommand:
         capsys.readouterr()
         assert receiver([*words, "--output", "out"]) == 0
         assert re.search(r"others +\d+\.\d% of 36 called unknown \(AUROC [01]\.\d{3}\)", capsys.readouterr().out)
-        known = json.loads(Path("out/metrics.json").read_text())["reliability"]["unknown"]["others"]["others"]
+        known = json.loads(Path("out/metrics.json").read_text())["reliability"]["unknown"]["kinds"]["others"]
         assert known["count"] == 36
         assert known["rejected"] > 0.9
 

@@ -349,13 +349,20 @@ class TestNoCode:
         assert parser_defaults(kept)["data"]["init_args"].keys() & other.keys() == set()
 
 
-def trained(batch: int = 0, lr: float = 0.1, scheduled: bool = False) -> dict[str, Any]:
+def trained(
+    batch: int = 0, lr: float = 0.1, scheduled: bool = False, factors: dict[str, float] | None = None
+) -> dict[str, Any]:
     """What a checkpoint says of a run by Adam, so many batches into an epoch."""
     optimizer = {"class_path": "torch.optim.Adam", "init_args": {"lr": lr, "betas": (0.9, 0.999)}}
     scheduler = {"class_path": "StepLR", "init_args": {"step_size": 1}} if scheduled else None
     return {
         "optimizer_states": [{}],
-        "hyper_parameters": {"classes": ["a", "b"], "optimizer": optimizer, "scheduler": scheduler},
+        "hyper_parameters": {
+            "classes": ["a", "b"],
+            "optimizer": optimizer,
+            "scheduler": scheduler,
+            "lr_factors": factors,
+        },
         "datamodule_hyper_parameters": {"_class_path": "data.Own", "image_size": 8},
         "Own": {"batch": batch},
         "callbacks": {"Resume": {"validated": False}},
@@ -372,6 +379,8 @@ def trained(batch: int = 0, lr: float = 0.1, scheduled: bool = False) -> dict[st
         (0, trained(lr=0.2), ""),
         (0, trained(scheduled=True), ""),
         (0, trained(lr=0.2, scheduled=True), r"began with model.optimizer.lr 0.2: it cannot be resumed with 0.1"),
+        (0, trained(factors={"net": 0.1}), ""),
+        (0, trained(factors={"net": 0.1}, scheduled=True), r"began with model.lr_factors {'net': 0.1}: it cannot be"),
     ],
 )
 def test_what_a_run_goes_on_with(seed: int, checkpoint: dict[str, Any], reason: str) -> None:
@@ -379,7 +388,7 @@ def test_what_a_run_goes_on_with(seed: int, checkpoint: dict[str, Any], reason: 
     adam = Namespace(class_path="torch.optim.Adam", init_args=Namespace(lr=0.1, betas=[0.9, 0.999], later=True))
     steps = Namespace(class_path="StepLR", init_args=Namespace(step_size=1))
     scheduler = steps if checkpoint["hyper_parameters"]["scheduler"] else None
-    model = Namespace(optimizer=adam, scheduler=scheduler)
+    model = Namespace(optimizer=adam, scheduler=scheduler, lr_factors=None)
     config = Namespace(ckpt_path="x.ckpt", seed_everything=seed, model=model)
     with pytest.raises(InputError, match=reason) if reason else nullcontext():
         check_resumable(checkpoint, config)

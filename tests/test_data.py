@@ -17,6 +17,7 @@ from cifar_lightning.augment import Augmentation, Mirror
 from cifar_lightning.data import CIFAR10, Digits, ImageData, ImageFolder, folder
 from cifar_lightning.data.batches import Batches
 from cifar_lightning.data.images import channel_statistics, stratify
+from cifar_lightning.export.pipeline import samples
 from cifar_onnx import InputError
 from cifar_onnx.images import Pixels, decode, fingerprint, resize
 from tests.conftest import Start, make_photos
@@ -43,6 +44,17 @@ def attach(data: ImageData, stage: str) -> ImageData:
     data.trainer = L.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
     data.setup(stage)
     return data
+
+
+def test_some_batches_of_a_set_are_of_all_classes(photos: Path) -> None:
+    data = ImageFolder(str(photos), batch_size=3, val_fraction=0.4)
+    attach(data, "fit")
+    assert next(iter(data.val_dataloader())).labels.tolist() == [0, 0, 0]
+    for limit in (1, 0.5):
+        data.trainer.limit_val_batches = limit  # type: ignore[union-attr]
+        first, again = (next(iter(data.val_dataloader())) for _ in range(2))
+        assert len(first.labels.unique()) > 1
+        assert torch.equal(first.indices, again.indices)
 
 
 class TestBatches:
@@ -313,9 +325,10 @@ class TestImageFolder:
         shutil.copy(red / "07.png", photos / "val" / "red" / "same.png")
         attach(ImageFolder(str(photos)), "fit")
         assert [line for line in capsys.readouterr().err.splitlines() if "such as" in line] == [
-            f"images with a copy of another label: 1, such as {green / 'copy.png'} (green) and {red / '03.png'} (red)",
+            "training images with a copy of another label: 1, such as "
+            f"{green / 'copy.png'} (green) and {red / '03.png'} (red)",
             f"1 of 7 val images are also training images, such as {photos / 'val/red/same.png'} "
-            f"({red / '07.png'}); results look better than they are",
+            f"({red / '07.png'}): results look better than they are",
         ]
         with pytest.MonkeyPatch.context() as second:  # of several processes says nothing
             second.setattr(L.Trainer, "is_global_zero", False)
@@ -488,10 +501,10 @@ class TestImageFolder:
 
     def test_originals_are_the_files_and_what_they_decoded_to(self, photos: Path) -> None:
         data = ImageFolder(str(photos))
-        sample = next(data.samples(1))
+        sample = next(samples(data, 1))
         path = sample.name.removeprefix("val image ")
         assert sample.encoded == Path(path).read_bytes()
         assert sample.fingerprint == fingerprint(decode(path))
         assert np.array_equal(sample.pixels, resize(decode(path), 32))
-        assert len(list(data.samples(10))) == 10
-        assert len(list(data.samples(1000))) == 36
+        assert len(list(samples(data, 10))) == 10
+        assert len(list(samples(data, 1000))) == 36

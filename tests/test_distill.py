@@ -98,10 +98,10 @@ def test_the_module_gives_a_loss_what_it_asks_for_by_name() -> None:
     assert seen[0] is IMAGES
 
 
-@pytest.mark.parametrize("settings", [{"temperature": 0.0}, {"weight": 1.1}, {"weight": -0.1}])
-def test_numbers_that_cannot_be_are_refused(settings: dict[str, float]) -> None:
-    with pytest.raises(InputError, match=r"model\.loss has temperature"):
-        Distillation("x.ckpt", **settings)
+@pytest.mark.parametrize(("name", "value"), [("temperature", 0.0), ("weight", 1.1), ("weight", -0.1)])
+def test_numbers_that_cannot_be_are_refused(name: str, value: float) -> None:
+    with pytest.raises(InputError, match=rf"model\.loss\.{name} is {value:g}: it must"):
+        Distillation("x.ckpt", **{name: value})
 
 
 class TestCommands:
@@ -143,6 +143,10 @@ class TestCommands:
             (
                 lambda kept: kept["hyper_parameters"]["classes"].reverse(),
                 "knows the classes 9, 8, .*; the data has 0, 1, ",
+            ),
+            (
+                lambda kept: kept["run"].update(input={"image_size": 64}),
+                "was trained with data.image_size 64, and the data has 32",
             ),
             (
                 lambda kept: kept["hyper_parameters"]["net"].update(class_path="own.Net"),

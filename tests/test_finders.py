@@ -103,3 +103,19 @@ def test_a_run_that_goes_on_does_not_search_again(run: Run, finder: str, setting
         each["lr"] = each["optimizer_states"][0]["param_groups"][0]["lr"]
         each["size"] = each["datamodule_hyper_parameters"]["batch_size"]
     assert (on["lr"], on["size"]) == (whole["lr"], whole["size"]) != (1e-3, 64)
+
+
+def test_the_rate_that_was_found_stays_without_the_config_that_asked_for_it(run: Run) -> None:
+    found = ("--trainer.callbacks+", "LearningRateFinder", "--trainer.callbacks.num_training_steps", 13)
+    assert run("fit", *SMALL, *found, "--trainer.max_epochs", 1, "--trainer.limit_train_batches", 13).code == 0
+    last = "runs/cnn/version_0/checkpoints/last.ckpt"
+    longer = ("--trainer.max_epochs", 2, "--trainer.limit_train_batches", 13)
+    assert run("fit", "--ckpt_path", last, *longer, "--experiment", "longer").code == 0
+    other = ("--model.optimizer.lr", 0.125, "--experiment", "other")
+    assert run("fit", "--ckpt_path", last, *longer, *other).code == 0
+    kept = [
+        torch.load(path, weights_only=True) for path in (last, *(last.replace("cnn", x) for x in ("longer", "other")))
+    ]
+    before, after, other = (each["optimizer_states"][0]["param_groups"][0]["lr"] for each in kept)
+    assert before == after != 1e-3
+    assert other == 0.125

@@ -110,6 +110,15 @@ def test_processes_tell_each_other_without_meeting(monkeypatch: pytest.MonkeyPat
         torch.distributed.destroy_process_group()
 
 
+def test_a_mask_that_is_infinite_from_the_beginning_is_no_mistake() -> None:
+    trainer, watch = SimpleNamespace(global_step=1), LossWatch()
+    state = {"mask": torch.tensor([-math.inf]), "weight": torch.ones(1)}
+    watch.begin(state)
+    watch.check_weights(trainer, state)  # type: ignore[arg-type]
+    with pytest.raises(NotFiniteError, match="weight is not finite"):
+        watch.check_weights(trainer, state | {"weight": torch.tensor([math.nan])})  # type: ignore[arg-type]
+
+
 def test_on_a_device_a_loss_is_looked_at_in_the_next_step(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whose logits may be in the memory of those that are looked at."""
 

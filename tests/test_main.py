@@ -119,11 +119,20 @@ class TestFit:
 
     def test_why_nothing_was_validated_is_said(self, run: Run) -> None:
         result = run("fit", *BRIEF, "--trainer.check_val_every_n_epoch", 9)
-        assert "nothing was validated (trainer.check_val_every_n_epoch is 9, of 1 epochs); what has" in result.out
+        assert "nothing was validated (trainer.check_val_every_n_epoch is 9, max_epochs 1); the last" in result.out
         with warnings.catch_warnings(record=True) as seen:
             result = run("fit", *BRIEF, "--trainer.limit_val_batches", 0)
         assert "nothing was validated; the last weights are in" in result.out
         assert not [each for each in seen if "monitored key" in str(each.message)]
+
+    def test_weights_that_were_not_validated_are_not_the_best_by_the_metrics_of_others(self, run: Run) -> None:
+        assert run("fit", *BRIEF).code == 0
+        last = "runs/cnn/version_0/checkpoints/last.ckpt"
+        more = ("--trainer.max_epochs", 2, "--trainer.limit_val_batches", 0, "--experiment", "more")
+        result = run("fit", *BRIEF, "--ckpt_path", last, *more)
+        assert result.code == 0, result.err
+        assert "best val/accuracy" not in result.out
+        assert not Path("runs/more/version_0/checkpoints/best.ckpt").exists()
 
     def test_batches_that_are_too_large_for_few_images_are_named(self, run: Run, photos: Path) -> None:
         few = ("--data.root", photos, "--data.batch_size", 99, "--trainer.limit_train_batches", 0.5)

@@ -24,7 +24,11 @@ from tests.conftest import BRIEF, Run, config_of, lines
 ONE_CYCLE = ["--data", "Digits", "--model.scheduler", "OneCycleLR", "--model.scheduler.max_lr", "0.1"]
 RESNET = ["--model.net", "Torchvision", "--model.net.name", "resnet18"]
 
-OWN_NETS = """from torch import nn
+OWN_NETS = """import torch
+from torch import nn
+
+from cifar_lightning.augment import Augmentation
+
 class Few(nn.Sequential):
     def __init__(self, num_classes: int) -> None:
         super().__init__(nn.Flatten(), nn.Linear(3072, 3))
@@ -40,6 +44,9 @@ class Wrong(nn.Module):
         self.layer = nn.Linear(3, 3)
     def forward(self, x):
         raise KeyError("no such layer")
+class Loud(Augmentation):
+    def __call__(self, images, draw):
+        return images + torch.randn(images.shape, generator=draw.generator)
 class Lazy(nn.Sequential):
     def __init__(self, num_classes: int) -> None:
         super().__init__(nn.Flatten(), nn.LazyLinear(num_classes))
@@ -273,7 +280,7 @@ class TestMistakes:
             (["--model.net", "ownnets.Pair"], "model.net gives a tuple for 2 pictures and 10 classes"),
             (["--model.net", "ownnets.Deep"], "model.net, on images of 32 pixels (data.image_size): RuntimeError: "),
             (["--model.net", "ownnets.Wrong"], "pixels (data.image_size): KeyError: 'no such layer' ("),
-            (["--model.net", "ownnets.Lazy"], "model.net has lazy layers, whose sizes are not known"),
+            (["--model.net", "ownnets.Lazy"], "model.net has lazy layers of unknown size"),
             (["--model.net", "ownnets.Twice"], "in evaluation mode, gives a tuple for a batch of 2: then it must give"),
             (["--model.net", "ownnets.Squeezed"], "in evaluation mode, gives (10,) for a batch of 1: then it must"),
             (["--model.net", "ownnets.Double"], "model.net gives logits in float64: let it end with .float()"),
@@ -318,6 +325,14 @@ class TestMistakes:
             (["--checkpoint.every_n_train_steps", 3], "keeps the best by val/accuracy, which only validations measure"),
             (["--checkpoint.train_time_interval", "00:00:01"], "or --last.every_n_train_steps to keep the last steps"),
             (["--checkpoint.monitor", "val/acc"], "BestCheckpoint monitors 'val/acc'"),
+            (
+                [
+                    *("--model.scheduler", "CyclicLR", "--model.scheduler.base_lr", 0.1, "--model.scheduler.max_lr", 1),
+                    *("--trainer.callbacks+", "LearningRateFinder"),
+                ],
+                "LearningRateFinder does nothing beside CyclicLR",
+            ),
+            (["--data.augment+", "ownnets.Loud"], "data.augment makes images torch.float32 (2, 3, 32, 32): they must"),
             (["--seed_everything", "false"], "seed_everything is false: give a number, which a checkpoint keeps"),
             (["--data.batch_size", 0], "data.batch_size is 0: it must be at least 1"),
             (["--trainer.max_epochs", -2], "max_epochs"),
@@ -372,7 +387,7 @@ class TestMistakes:
         assert result.code == 2
         (line,) = lines(result.err, "error: ")
         assert sentence in line
-        assert ("ownnets.py, line 16" in line) == ("Wrong" in str(words))
+        assert ("ownnets.py, line 20" in line) == ("Wrong" in str(words))
 
     def test_a_schedule_whose_end_nobody_knows_is_refused(self, run: Run) -> None:
         """Lightning counts the steps of a run as if the first epoch's number of batches were that of all."""

@@ -128,14 +128,17 @@ class TestCommands:
             "elsewhere.Net is not a class of this project or its libraries; no other can be learnt from" in result.err
         )
 
-    def test_whitening_is_carried_over(self, run: Run, tmp_path: Path) -> None:
+    def test_whitening_and_normalisation_are_carried_over(self, run: Run, tmp_path: Path) -> None:
         net = speed(16, 16)
         net.whitening.fit(IMAGES)
-        path = write_model(tmp_path / "wide.ckpt", Classifier(CLASSES, net), widths=[16, 16])
+        model = Classifier(CLASSES, net)
+        model.pixels.set_statistics([0.1, 0.5, 0.9], [0.2, 0.3, 0.4])
+        path = write_model(tmp_path / "wide.ckpt", model, widths=[16, 16])
         result = run("fit", *PRUNED, path, "--model.net", "SpeedNet", "--model.net.widths", "[8, 8]")
         assert result.code == 0, result.err
         kept = checkpoints.load("runs/cnn/version_0/checkpoints/last.ckpt")["state_dict"]
         assert torch.equal(kept["net.whitening.weight"], net.whitening.weight)
+        assert torch.equal(kept["pixels.mean"], model.pixels.mean)
 
     @pytest.mark.parametrize(
         ("words", "sentence"),

@@ -287,7 +287,7 @@ class TestAttacks:
         assert result.code == 0, result.err
         found = figures(Path("out/metrics.json"))
         clean = found["metrics"]["accuracy"]["value"]
-        first, second = found["adversarial attacks"]["accuracy"].values()
+        first, second = found["adversarial_attacks"]["accuracy"].values()
         assert first["0/255"] == second["0/255"] == clean
         assert second["8/255"] < clean
         assert "8/255" in Path("out/report.html").read_text()
@@ -329,7 +329,7 @@ def test_attacks_see_the_precision_that_figures_have(
     assert run("test", "--ckpt_path", checkpoint, *words, *few).code == 0
     assert seen == [True]
     found = figures(Path("out/metrics.json"))
-    assert found["adversarial attacks"]["accuracy"]["FGSM"]["0/255"] == found["metrics"]["accuracy"]["value"]
+    assert found["adversarial_attacks"]["accuracy"]["FGSM"]["0/255"] == found["metrics"]["accuracy"]["value"]
 
 
 def test_attacks_are_where_the_net_is_and_not_where_lightning_has_left_the_module(

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import CyclicLR, OneCycleLR
 
+from cifar_lightning.callbacks import Freeze
 from cifar_lightning.data import ImageFolder
 from cifar_lightning.module import Classifier
 from cifar_lightning.nets import CNN, SpeedNet
@@ -155,6 +156,17 @@ class TestFreeze:
         free, moved = trained(photos, [])
         gains = {f"net.groups.{n}.{layer}.weight" for n in (1, 2, 3) for layer in (2, 5)}  # never trained
         assert equal(free, moved) == gains
+
+    def test_the_next_training_is_of_all_of_the_net(self, photos: Path) -> None:
+        data = ImageFolder(str(photos), image_size=16, batch_size=11)
+        model = Classifier(data.classes, SpeedNet(3, **SPEED))
+        learnt = [name for name, each in model.named_parameters() if each.requires_grad]
+        settings: dict[str, Any] = {"max_epochs": 1, "logger": False, "enable_checkpointing": False}
+        L.Trainer(callbacks=[Freeze()], **settings).fit(model, datamodule=data)
+        assert all(each.training for each in model.net.modules())
+        before = {name: value.clone() for name, value in model.state_dict().items()}
+        L.Trainer(**settings).fit(model, datamodule=data)
+        assert not equal(model.state_dict(), before) & set(learnt)
 
     def test_a_net_is_unfrozen_in_stages(self, photos: Path) -> None:
         from cifar_lightning.callbacks import Freeze

@@ -14,10 +14,11 @@ from cifar_onnx import InputError
 
 
 class Average(WeightAveraging, ABC):
-    """Validates and keeps an average of the weights after each step from some epoch on; until then, the weights.
+    """Validates and saves a running average of the weights, updated after each step from some epoch on.
 
-    Statistics of batch normalisation are averaged likewise, and buffers of whole numbers are copied. The average is in
-    single precision, whatever the weights are in: in half, steps as small as those of a slow average round to nothing.
+    Before that epoch it is the weights themselves. Statistics of batch normalisation are averaged likewise, and other
+    buffers are copied. The average is in single precision, whatever the weights are in: in half precision, steps as
+    small as those of a slow average round to nothing.
 
     Args:
         from_epoch: the first epoch that counts, from 0.
@@ -61,7 +62,8 @@ class Average(WeightAveraging, ABC):
         assert self._average_model is not None
         count, averaged = int(self._average_model.n_averaged), [*_state(self._average_model.module)]
         current = [each.to(old.dtype) for each, old in zip(_state(model), averaged, strict=True)]
-        moved = [count > 0 and each.is_floating_point() for each in averaged]
+        learnt = [*(True for _ in model.parameters()), *(_is_statistic(name) for name, _ in model.named_buffers())]
+        moved = [count > 0 and each.is_floating_point() and one for each, one in zip(averaged, learnt, strict=True)]
         copied = [not each for each in moved]
         if any(moved):
             torch._foreach_lerp_([*compress(averaged, moved)], [*compress(current, moved)], self.share(count))
@@ -69,9 +71,14 @@ class Average(WeightAveraging, ABC):
             torch._foreach_copy_([*compress(averaged, copied)], [*compress(current, copied)])
         self._average_model.n_averaged += 1
 
+    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Take up the weights that the average is of where they are trained further; elsewhere the average counts."""
+        if trainer.state.fn == "fit":
+            super().on_load_checkpoint(trainer, pl_module, checkpoint)
+
     def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Put the average in the place of the weights; Lightning swaps them, and each is rounded as the other is."""
-        if self._average_model is not None:
+        if self._average_model is not None and trainer.state.fn == "fit":
             self._trained = [each.clone() for each in _state(pl_module)]
             self._copy_average_to_current(pl_module)
 
@@ -88,12 +95,17 @@ class Average(WeightAveraging, ABC):
         return step_idx is not None
 
 
+def _is_statistic(buffer: str) -> bool:
+    """Whether a buffer is a statistic of normalisation by batches; others, such as masks, are no matter of averages."""
+    return buffer.rpartition(".")[2] in ("running_mean", "running_var")
+
+
 def _state(model: nn.Module) -> Iterator[Tensor]:
     return (each.detach() for each in chain(model.parameters(), model.buffers()))
 
 
 class SWA(Average):
-    """Validates and keeps the mean of the weights after each step from some epoch on; until then, the weights.
+    """Validates and saves the mean of the weights after each step from some epoch on; before, the weights themselves.
 
     Stochastic weight averaging (Izmailov et al. 2018, https://arxiv.org/abs/1803.05407), densely, as Cha et al. 2021
     (https://arxiv.org/abs/2102.08604). It leaves the learning rate to the schedule: a constant one, or one that does
@@ -108,7 +120,7 @@ class SWA(Average):
 
 
 class EMA(Average):
-    """Validates and keeps the exponential moving average of the weights after each step.
+    """Validates and saves the exponential moving average of the weights after each step.
 
     Lightning's EMAWeightAveraging keeps its average on the CPU, and the weights from before the first step until it
     begins; and with its decay from the first step on, a run of few steps ends near the weights it began with.

@@ -59,6 +59,13 @@ class Freeze(L.Callback):
             for parameter in self._parameters:
                 parameter.grad = None
 
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Let the next training begin with all of the net."""
+        if stage == "fit":
+            self._require(True)
+            for module in self._modules:
+                module.training = pl_module.training
+
     def _frozen(self, trainer: L.Trainer) -> bool:
         return self.until_epoch is None or trainer.current_epoch < self.until_epoch
 

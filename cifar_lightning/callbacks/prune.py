@@ -1,6 +1,7 @@
 """Structured pruning: a net begins as the strongest channels of a wider one."""
 
 import warnings
+from typing import Any
 
 import lightning.pytorch as L
 import torch
@@ -24,9 +25,9 @@ class Pruned(L.Callback):
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         if stage != "fit" or pl_module.resumed:  # a run that goes on brings its own weights
             return
-        classes: list[str] = pl_module.classes  # type: ignore[assignment]
-        wide = trained.load(self.checkpoint, classes, advice=trained.NO_OTHER).net
-        net: nn.Module = pl_module.net  # type: ignore[assignment]
+        model: Any = pl_module
+        whole = trained.load(self.checkpoint, model.classes, advice=trained.NO_OTHER)
+        wide, net = whole.net, model.net
         if type(wide) is not type(net):
             raise InputError(
                 f"{self.checkpoint} holds a {type(wide).__name__}, and model.net is a {type(net).__name__}: it takes "
@@ -37,6 +38,9 @@ class Pruned(L.Callback):
             prune(wide, net, torch.zeros(1, 3, size, size))
         except ModuleNotFoundError as error:
             raise InputError(f'Pruned needs {error.name}: pip install "cifar-lightning[prune]"') from None
+        model.begin()  # else it would come later, with the normalisation of other weights
+        model.pixels.load_state_dict(whole.pixels.state_dict())
+        model.normalised = True
 
 
 def prune(wide: nn.Module, net: nn.Module, images: Tensor) -> None:

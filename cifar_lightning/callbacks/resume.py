@@ -130,11 +130,12 @@ def keep_found(
         if trainer.is_global_zero:
             print(f"{type(finder).__name__} runs only at the start: the resumed run keeps what it found then")
         callbacks.remove(finder)
-        if isinstance(finder, LearningRateFinder):
-            if found := checkpoint["run"].get("found_lr"):
-                model.lr = found
-        elif size := checkpoint["datamodule_hyper_parameters"].get("batch_size"):
+        size = checkpoint["datamodule_hyper_parameters"].get("batch_size")
+        if isinstance(finder, BatchSizeFinder) and size:
             data.batch_size = data.hparams["batch_size"] = size  # type: ignore[attr-defined]
+    found, asked = checkpoint["run"].get("found_lr"), checkpoint["hyper_parameters"].get("optimizer")
+    if found and asked == model.hparams.get("optimizer"):  # else another learning rate has been asked for since
+        model.lr = found
 
 
 def _move_best(trainer: L.Trainer, checkpoint: dict[str, Any]) -> None:

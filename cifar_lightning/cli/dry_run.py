@@ -38,6 +38,11 @@ def dry_run(model: Classifier, data: ImageData, device: torch.device) -> None:
         with named("data.augment"):
             batch = data.augmented(Batch(plain, labels, torch.arange(count, device=device), seed=0))
             images, labels = batch.images, batch.labels
+            if images.dtype != torch.uint8 or images.shape[:2] != plain.shape[:2]:
+                raise InputError(
+                    f"data.augment makes images {images.dtype} {tuple(images.shape)}: they must stay torch.uint8 "
+                    f"{tuple(plain.shape)}"
+                )
         with named("model cannot be copied"):
             model = deepcopy(model).to(device)
         with named("model.optimizer"):

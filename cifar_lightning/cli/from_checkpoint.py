@@ -68,6 +68,12 @@ def check_resumable(checkpoint: dict[str, Any], config: Namespace) -> None:
                         f"{config.ckpt_path} has a schedule that began with model.{part}.{name} "
                         f"{before['init_args'][name]}: it cannot be resumed with {value}"
                     )
+    factors, asked = checkpoint["hyper_parameters"].get("lr_factors") or {}, config.model.lr_factors or {}
+    if config.model.scheduler and factors != asked:
+        raise InputError(
+            f"{config.ckpt_path} has a schedule that began with model.lr_factors {factors}: it cannot be resumed with "
+            f"{asked}"
+        )
     batch, _ = place(checkpoint)
     seed = checkpoint["run"]["seed"]
     if batch and config.seed_everything != seed:

@@ -216,7 +216,7 @@ class CLI(LightningCLI):
             _next("test", "--ckpt_path", path, *self._custom())
         elif self.run and self.run.last.exists():
             every, of = self.trainer.check_val_every_n_epoch, self.trainer.max_epochs or -1
-            why = f" (trainer.check_val_every_n_epoch is {every}, the run has {of})" if every and every > of > 0 else ""
+            why = f" (trainer.check_val_every_n_epoch is {every}, max_epochs {of})" if every and every > of > 0 else ""
             validated = "val/loss" in self.trainer.callback_metrics
             none = "no epoch was chosen as the best" if validated else f"nothing was validated{why}"
             print(f"{none}; the last weights are in {self.run.last}")

@@ -104,6 +104,9 @@ def check_training(config: Namespace, keys: Iterable[str]) -> None:
             raise InputError(f"trainer.{name} is 0: nothing would be trained")
     schedule = str(getattr(config.model.scheduler, "class_path", "")).rpartition(".")[2]
     rates = {"OneCycleLR": "max_lr", "CyclicLR": "base_lr and max_lr"}
+    for each in asked_callbacks(config):
+        if schedule == "CyclicLR" and each.class_path.endswith(".LearningRateFinder"):
+            raise InputError("LearningRateFinder does nothing beside CyclicLR: leave it out")
     for key in keys:
         if schedule in rates and key.replace(".init_args", "") == "model.optimizer.lr":
             raise InputError(f"{key} does nothing beside {schedule}: give model.scheduler.{rates[schedule]}")

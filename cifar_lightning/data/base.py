@@ -1,19 +1,18 @@
 """The LightningDataModule under every source: split, statistics, batches on the device, augmentation."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
 import lightning.pytorch as L
-import numpy as np
 import torch
 
 from cifar_lightning.augment import Augmentation, Draw
 from cifar_lightning.batch import Batch
 from cifar_lightning.data.batches import Batches
-from cifar_lightning.data.images import Images, Part, Rows, Sample, channel_statistics, slices
+from cifar_lightning.data.images import Images, Part, Rows, channel_statistics, slices
 from cifar_lightning.mix import Mixing
 from cifar_onnx import InputError
 from cifar_onnx.errors import some
@@ -117,19 +116,6 @@ class ImageData(L.LightningDataModule, ABC):
         pixels = self.images(part).pixels[index]
         return encode_png(pixels), fingerprint(pixels)
 
-    def samples(self, count: int) -> Iterator[Sample]:
-        """Pictures that training knows, spread over the validation set and, where that is too small, over train."""
-        parts: tuple[Part, Part] = ("val", "train")
-        for part in parts:
-            images = self.images(part)
-            chosen = np.unique(np.linspace(0, len(images) - 1, min(count, len(images))).round().astype(np.int64))
-            for index in chosen:
-                name = f"{part} image {images.names[index]}"
-                yield Sample(name, *self.original(part, index), images.pixels[index])
-            count -= len(chosen)
-            if count <= 0:
-                return
-
     @property
     def predicted(self) -> Images:
         """What `predict` works on: the test set, or what the source gives for it."""
@@ -223,6 +209,9 @@ class ImageData(L.LightningDataModule, ABC):
     def _batches(self, part: Part, place: Callable[[], tuple[int, int]] | None = None) -> Batches:
         assert self.trainer is not None
         pixels, labels = self._tensors[part]
+        limit = getattr(self.trainer, f"limit_{part}_batches", 1.0)
+        if part in ("val", "test") and (isinstance(limit, int) or limit < 1):
+            place = lambda: (0, 0)  # noqa: E731  shuffled: the first batches in order would be of the first classes
         # Without gradients four times as many fit into memory; into the caches of a CPU they do not.
         times = 1 if part == "train" or labels.device.type == "cpu" else 4
         return Batches(

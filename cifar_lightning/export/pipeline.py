@@ -1,7 +1,7 @@
 """The export, from a trained model and its data to a file: calibrate, describe, prove that it answers as torch does."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -12,7 +12,7 @@ import numpy as np
 from torch import nn
 
 from cifar_lightning.data import ImageData
-from cifar_lightning.data.images import Sample
+from cifar_lightning.data.images import Part, Sample
 from cifar_lightning.data.match import check_match
 from cifar_lightning.error_source import named
 from cifar_lightning.export.errors import ParityError
@@ -85,8 +85,8 @@ def export(
     check_match("the model", model.classes, model.input_rule, data)
     path = target(str(output), Path("model.onnx"))
     check_writable(path.parent)  # before the work: a large net takes minutes
-    samples = list(data.samples(_SAMPLES))
-    net = as_exported(model, samples)
+    pictures = list(samples(data, _SAMPLES))
+    net = as_exported(model, pictures)
     known, training = data.images("val"), None
     calibration = calibrate(net, known, model.classes, alpha, sets)
     if precision != "fp32":
@@ -95,7 +95,7 @@ def export(
     try:
         report = write_model(
             net,
-            samples,
+            pictures,
             path,
             classes=model.classes,
             size=data.image_size,
@@ -137,11 +137,11 @@ def verify(model: Classifier, data: ImageData, file: str | Path = "model.onnx", 
         )
     if known.classes != tuple(model.classes):
         raise ParityError(f"labels: {file} knows {', '.join(known.classes)}, not {', '.join(model.classes)}")
-    samples = list(data.samples(images))
-    net = as_exported(model, samples)
+    pictures = list(samples(data, images))
+    net = as_exported(model, pictures)
     now = calibrate(net, data.images("val"), model.classes, known.sets.alpha, known.sets.method)
-    answers = by_torch(Scored(net, now.score.cpu()).eval())(np.stack([sample.pixels for sample in samples]))
-    report = compare(Path(file), samples, answers, model.classes)
+    answers = by_torch(Scored(net, now.score.cpu()).eval())(np.stack([sample.pixels for sample in pictures]))
+    report = compare(Path(file), pictures, answers, model.classes)
     pairs = (
         (now.temperature, known.temperature),
         (now.sets.threshold, known.sets.threshold),
@@ -153,18 +153,32 @@ def verify(model: Classifier, data: ImageData, file: str | Path = "model.onnx", 
     return report
 
 
-def as_exported(model: Classifier, samples: Sequence[Sample]) -> nn.Sequential:
+def samples(data: ImageData, count: int) -> Iterator[Sample]:
+    """Pictures that training knows, spread over the validation set and, where that is too small, over train."""
+    parts: tuple[Part, Part] = ("val", "train")
+    for part in parts:
+        images = data.images(part)
+        chosen = np.unique(np.linspace(0, len(images) - 1, min(count, len(images))).round().astype(np.int64))
+        for index in chosen:
+            name = f"{part} image {images.names[index]}"
+            yield Sample(name, *data.original(part, index), images.pixels[index])
+        count -= len(chosen)
+        if count <= 0:
+            return
+
+
+def as_exported(model: Classifier, pictures: Sequence[Sample]) -> nn.Sequential:
     """Normalisation and net as they are exported: a copy on the CPU, in float32 and evaluation mode.
 
     Args:
         model: the model.
-        samples: pictures on which branches that only training needs must make no difference, to be left out.
+        pictures: those on which branches that only training needs must make no difference, to be left out.
     """
     from cifar_lightning.export.parity import fused
 
     with named("model.net cannot be copied"):
         net = deepcopy(nn.Sequential(model.pixels, model.net))
-    return fused(net.cpu().float().eval(), samples)
+    return fused(net.cpu().float().eval(), pictures)
 
 
 def _facts(model: Classifier, data: ImageData) -> dict[str, Any]:

@@ -9,7 +9,7 @@ _POOLS |= {"features.2"}  # the second halving of a stem, by the names of severa
 _LARGEST_STRIDE = 4  # of a stem; what takes larger steps cuts the picture into patches
 
 
-def shrink(body: nn.Module, name: str) -> None:
+def make_small(body: nn.Module, name: str) -> None:
     """Let the first convolution keep the size of the picture, and take out the pooling that follows it.
 
     Args:

@@ -12,8 +12,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from cifar_lightning.nets import weights as trained
-from cifar_lightning.nets.stem import shrink
+from cifar_lightning.nets import weights as weight_files
+from cifar_lightning.nets.stem import make_small
 from cifar_lightning.suggestion import hint
 from cifar_onnx.errors import InputError
 
@@ -48,8 +48,8 @@ class Named(nn.Module):
             )
         self.name, self.weights, self.sha256 = name, weights, sha256
         if small_stem:
-            shrink(body, name)
-        for head in trained.heads(body, num_classes):
+            make_small(body, name)
+        for head in weight_files.heads(body, num_classes):
             if isinstance(layer := body.get_submodule(head), nn.Linear):
                 layer.reset_parameters()
         self.body = body
@@ -67,8 +67,8 @@ class Named(nn.Module):
         """
         if self.weights is not None:
             file = _is_file(self.weights)
-            state = trained.read(self.weights, self.sha256) if file else self.published(self.weights)
-            trained.take(self.body, self.adapted(state), f"{self.name} with {self.weights}")
+            state = weight_files.read(self.weights, self.sha256) if file else self.published(self.weights)
+            weight_files.take(self.body, self.adapted(state), f"{self.name} with {self.weights}")
 
     def fused(self) -> "Named":
         """A copy with the same answers but for rounding, whose branches of training are single layers."""
@@ -231,7 +231,7 @@ def _check(name: str, known: Collection[str], where: str, setting: str = "name")
 
 @contextmanager
 def _settings() -> Iterator[None]:
-    """Say of what an argument is that a net does not take."""
+    """Name the setting in what a library's constructor says of its arguments."""
     try:
         yield
     except (TypeError, ValueError, AssertionError) as error:

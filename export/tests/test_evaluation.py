@@ -261,7 +261,7 @@ class TestEvaluate:
         whole = outcome(np.zeros(1, np.int64), 1.0)
         evaluation = commands.Evaluation("model", {}, Bootstrap(whole, draw(1, 5)))
         commands.publish(evaluation, tmp_path, lambda pixels, k: np.zeros(pixels.shape[:2], np.float32))
-        assert "Of the surer half of the pictures, 100.0% are right" in (tmp_path / "report.html").read_text()
+        assert "more confident half of the pictures, accuracy is 100.0%" in (tmp_path / "report.html").read_text()
 
     @pytest.mark.parametrize(
         ("change", "sentence"),
@@ -634,7 +634,7 @@ class TestCompare:
 class TestFindings:
     @pytest.mark.parametrize(
         ("right", "logit", "sentence"),
-        [(0.95, 3.0, "about as sure as right"), (0.6, 9.0, "too sure of itself"), (1.0, 0.5, "more often right than")],
+        [(0.95, 3.0, ": well calibrated"), (0.6, 9.0, ": overconfident"), (1.0, 0.5, ": underconfident")],
     )
     def test_they_say_how_sure_it_is(self, right: float, logit: float, sentence: str, tmp_path: Path) -> None:
         labels = np.arange(1000) % 2

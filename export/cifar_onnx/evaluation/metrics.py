@@ -55,19 +55,10 @@ def calibration(confidences: Floats, correct: Booleans) -> Calibration:
     return Calibration(counts, means, accuracies)
 
 
-def gaps(confidences: Floats, correct: Booleans) -> Floats:
-    """`(N, BINS)`: each picture's confidence minus 1 if it is right, in the column of its bin, and 0 in the others.
-
-    The absolute means of the columns sum to the expected calibration error.
-    """
-    found = np.zeros((len(confidences), BINS))
-    found[np.arange(len(confidences)), bins(confidences)] = confidences - correct
-    return found
-
-
 def expected_calibration_error(confidences: Floats, correct: Booleans) -> float:
     """Mean distance between confidence and accuracy, over bins of equal width (Guo et al. 2017)."""
-    return float(np.abs(gaps(confidences, correct).mean(axis=0)).sum())
+    gaps = np.bincount(bins(confidences), confidences - correct, BINS)
+    return float(np.abs(gaps).sum() / len(confidences))
 
 
 def calibration_interval(confidences: Floats, correct: Booleans) -> tuple[float, float]:

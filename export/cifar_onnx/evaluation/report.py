@@ -104,18 +104,18 @@ def _findings(evaluation: Evaluation, confusions: list[tuple[str, str, int, floa
         label, prediction, _, share = confusions[0]
         sentences.append(
             f"The hardest class is {worst.name}: {worst.recall:.1%} of its pictures are recognised. "
-            f"The most frequent mistake is {label} taken for {prediction}, as {share:.1%} of its pictures are."
+            f"The most frequent mistake: {share:.1%} of {label} are predicted as {prediction}."
         )
     gap = outcome.confidences.mean() - outcome.correct.mean()
-    apart = "too sure of itself" if gap > 0 else "more often right than it says"
-    verdict = "about as sure as right" if abs(gap) < 0.02 else apart
+    apart = "overconfident" if gap > 0 else "underconfident"
+    verdict = "well calibrated" if abs(gap) < 0.02 else apart
     error = evaluation.estimates["expected_calibration_error"].value
     sentences.append(
-        f"On average it says {outcome.confidences.mean():.1%} and is right in {outcome.correct.mean():.1%}: {verdict} "
-        f"(expected calibration error {error:.1%})."
+        f"Mean confidence is {outcome.confidences.mean():.1%}, accuracy {outcome.correct.mean():.1%}: {verdict} on "
+        f"average (expected calibration error {error:.1%})."
     )
     half = np.argsort(-outcome.confidences, kind="stable")[: max(len(outcome.labels) // 2, 1)]
-    sentences.append(f"Of the surer half of the pictures, {outcome.correct[half].mean():.1%} are right.")
+    sentences.append(f"On the more confident half of the pictures, accuracy is {outcome.correct[half].mean():.1%}.")
     return sentences
 
 

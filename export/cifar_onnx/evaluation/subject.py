@@ -59,8 +59,8 @@ class Subject:
             "size": f"{self.path.stat().st_size / 1e6:.2f} MB",
             **({"digest": self.contract.digest} if self.contract else {}),
             "input": f"{self.size} x {self.size} pixels ({self.mode})",
-            "maps by": "occlusion" if self.by_occlusion else "class activation",
-            "run by": f"onnxruntime {onnxruntime.__version__} on {self.provider}",
+            "maps_by": "occlusion" if self.by_occlusion else "class activation",
+            "run_by": f"onnxruntime {onnxruntime.__version__} on {self.provider}",
         }
 
 

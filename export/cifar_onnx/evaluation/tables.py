@@ -141,13 +141,16 @@ def _summary(evaluation: Evaluation) -> dict[str, Any]:
             },
             "unknown": {
                 **asdict(known.unknown),
-                "refused": known.refused,
-                "others": {each.kind: asdict(each) for each in known.rejections},
+                "rejected": known.refused,
+                "kinds": {each.kind: asdict(each) for each in known.rejections},
             },
         }
     for each in evaluation.robustness:
         rows = {kind: dict(zip(each.columns, row, strict=True)) for kind, row in each.rows.items()}
-        summary[each.title] = {"accuracy": rows, **({} if each.mean is None else {"mean_accuracy": each.mean})}
+        summary[each.title.replace(" ", "_")] = {
+            "accuracy": rows,
+            **({} if each.mean is None else {"mean_accuracy": each.mean}),
+        }
     return summary
 
 

@@ -19,22 +19,22 @@ def load(
     path: str,
     classes: list[str] | None = None,
     *,
-    allow_custom: bool = False,
-    advice: str = "if you trust that code, give allow_custom=True",
+    allow_custom_classes: bool = False,
+    advice: str = "if you trust that code, give allow_custom_classes=True",
 ) -> Classifier:
     """The model of a checkpoint, on the CPU and in evaluation mode; no random generator is moved.
 
     Args:
         path: the checkpoint.
         classes: those that it must know, in their order; None is any.
-        allow_custom: take classes that are neither this project's nor its libraries', whose code is imported and run.
+        allow_custom_classes: take classes that are neither this project's nor its libraries', whose code is imported and run.
         advice: what is said where it has such classes and may not.
 
     Raises:
         InputError: there is no such checkpoint, it is damaged, of another net, or knows other classes.
     """
     kept = checkpoints.load(path)
-    check_classes(kept, path, allow_custom, advice)
+    check_classes(kept, path, allow_custom_classes, advice)
     known = kept["hyper_parameters"]
     if classes is not None and known["classes"] != classes:
         raise InputError(f"{path} knows the classes {some(known['classes'])}; the data has {some(classes)}")

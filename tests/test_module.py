@@ -301,7 +301,7 @@ def test_classes_of_others_are_loaded_where_that_is_allowed(
     best = "runs/cnn/version_0/checkpoints/best.ckpt"
     with pytest.raises(InputError, match=r"Loaded is not a class of .*; if you trust that code, give allow"):
         trained.load(best)
-    assert type(trained.load(best, allow_custom=True).net).__name__ == "Loaded"
+    assert type(trained.load(best, allow_custom_classes=True).net).__name__ == "Loaded"
 
 
 def test_only_training_runs_a_compiled_net(monkeypatch: pytest.MonkeyPatch) -> None:

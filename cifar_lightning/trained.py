@@ -27,7 +27,7 @@ def load(
     Args:
         path: the checkpoint.
         classes: those that it must know, in their order; None is any.
-        allow_custom_classes: take classes that are neither this project's nor its libraries', whose code is imported and run.
+        allow_custom_classes: take classes of others than this project and its libraries; their code is run.
         advice: what is said where it has such classes and may not.
 
     Raises:

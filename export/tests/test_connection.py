@@ -10,8 +10,9 @@ pytest.importorskip("httptools")
 import uvicorn
 from uvicorn.server import ServerState
 
-from cifar_onnx.serving.connection import RATE, SECONDS, DeadlineProtocol
+from cifar_onnx.serving.connection import PIPELINED, RATE, SECONDS, DeadlineProtocol
 
+WHOLE = b"POST /predict HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1\r\n\r\nx"
 HEAD = b"POST /predict HTTP/1.1\r\nhost: localhost\r\ncontent-length: 20000000\r\n\r\n"
 
 
@@ -23,7 +24,8 @@ class Transport(asyncio.Transport):
         self.written, self.closed = b"", False
 
     def write(self, data: Any) -> None:
-        self.written += data
+        if not self.closed:
+            self.written += data
 
     def close(self) -> None:
         self.closed = True
@@ -48,12 +50,15 @@ class Client(asyncio.SelectorEventLoop):
         return self.now
 
     def begin(self) -> None:
+        self.go = asyncio.Event()  # when whole requests are answered
+
         async def app(_scope: Any, receive: Any, send: Any) -> None:
-            if self.early:
-                await send({"type": "http.response.start", "status": 413, "headers": [(b"content-length", b"0")]})
-                await send({"type": "http.response.body"})
-            while (await receive())["type"] != "http.disconnect":
+            while not self.early and (await receive()).get("more_body"):
                 pass
+            if not self.early:
+                await self.go.wait()
+            await send({"type": "http.response.start", "status": 413, "headers": [(b"content-length", b"0")]})
+            await send({"type": "http.response.body"})
 
         config = uvicorn.Config(app, log_config=None, lifespan="off")
         self.protocol = DeadlineProtocol(config, ServerState(), {}, self)
@@ -76,6 +81,7 @@ def client() -> Iterator[Client]:
     client.begin()
     yield client
     client.protocol.connection_lost(None)
+    client.go.set()
     client.wait(SECONDS)
     client.close()
 
@@ -119,3 +125,60 @@ def test_who_is_answered_early_and_wants_to_close_may_send_on(client: Client, cl
     client.send(b"x")
     assert client.transport.closed
     assert client.transport.written.count(b"HTTP/1.1") == 1
+
+
+def answered(client: Client) -> int:
+    """How many requests are, once the server comes to it."""
+    client.go.set()
+    for _ in range(2 * PIPELINED):
+        client.wait(0)
+    return client.transport.written.count(b"HTTP/1.1 413")
+
+
+def test_of_requests_that_wait_for_no_answer_so_many_are_taken(client: Client) -> None:
+    client.send(WHOLE * 1000)
+    assert len(client.protocol.pipeline) == PIPELINED
+    assert answered(client) == 1 + PIPELINED
+    assert client.transport.closed
+
+
+@pytest.mark.parametrize("whole", [1, 2])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        pytest.param(HEAD.replace(b"content-length: 20000000", b"transfer-encoding: chunked") + b"ZZ\r\n", id="chunk"),
+        pytest.param(WHOLE.replace(b"host", b"connection: upgrade\r\nupgrade: h2c\r\nhost") + WHOLE, id="upgrade"),
+        pytest.param(b"nonsense\r\n\r\n", id="nonsense"),
+    ],
+)
+def test_whole_requests_are_answered_whatever_follows(client: Client, whole: int, wrong: bytes) -> None:
+    client.send(WHOLE * whole)
+    client.send(wrong)
+    client.send(WHOLE)
+    assert answered(client) == whole
+    assert client.transport.written.count(b"HTTP/1.1") == whole
+    assert client.transport.closed
+
+
+def test_headers_without_end_are_not_kept_behind_a_request(client: Client) -> None:
+    client.send(WHOLE + HEAD[:-2])
+    for _ in range(3):
+        client.send(b"name: value\r\n" * 10_000)
+    assert len(client.protocol.headers) < 11_000
+    assert answered(client) == 1
+    assert client.transport.closed
+
+
+def test_a_request_that_is_not_read_is_not_slow(client: Client) -> None:
+    client.send(WHOLE)
+    client.send(WHOLE[:-1])
+    assert client.protocol.flow.read_paused
+    for _ in range(3):
+        client.wait(SECONDS)
+    assert not client.transport.closed
+    assert answered(client) == 1
+    client.send(WHOLE[-1:])
+    assert answered(client) == 2
+    client.send(WHOLE[:-1])
+    client.wait(SECONDS)
+    assert client.transport.closed

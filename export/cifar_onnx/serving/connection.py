@@ -8,6 +8,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 SECONDS = 10.0  # of silence while a request is sent, and between two looks at who takes an answer
 RATE = 50_000  # bytes a second at least: of a request that takes longer than these seconds, and of an answer
 HEAD = 65_536  # bytes of a request before its body
+PIPELINED = 100  # requests of a connection that wait for their turn: reads bring more than are answered between them
 
 
 class DeadlineProtocol(HttpToolsProtocol):
@@ -17,18 +18,21 @@ class DeadlineProtocol(HttpToolsProtocol):
         super().__init__(*args, **kwargs)
         self._arriving: asyncio.TimerHandle | None = None
         self._leaving: asyncio.TimerHandle | None = None
-        self._deadline, self._received, self._in_head, self._last = 0.0, 0, True, False
+        self._deadline, self._received, self._in_head, self._last, self._ended = 0.0, 0, True, False, False
+        self._before = self.cycle  # of the request before the newest
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._wait()
 
     def data_received(self, data: bytes) -> None:
+        if self._ended:
+            return
         self._received += len(data)
         # What was sent before buys no silence later: bytes of unfinished requests take up the room of others.
         self._deadline = min(self._deadline + len(data) / RATE, self.loop.time() + SECONDS)
         super().data_received(data)
-        if self.transport.is_closing():
+        if self._ended or self.transport.is_closing():
             return
         if self._in_head and self._received > HEAD:
             self._refuse(431, "Request Header Fields Too Large", f"the headers are larger than {HEAD:,} bytes")
@@ -49,10 +53,14 @@ class DeadlineProtocol(HttpToolsProtocol):
         names = {name for name, _ in self.headers}
         if self.parser.should_upgrade() and names & {b"content-length", b"transfer-encoding"}:
             self._refuse(501, "Not Implemented", "ask without Upgrade: this server speaks HTTP/1.1 only")
-        else:
-            super().on_headers_complete()
-            # uvicorn would close once it has answered: who still sends is then reset, and a proxy makes a 502 of that.
-            self._last, self.cycle.keep_alive = not self.cycle.keep_alive, True
+        elif len(self.pipeline) == PIPELINED:
+            self._end()
+        if self._ended:
+            raise ConnectionAbortedError  # stops the parser, which would go on to the end of what has been read
+        self._before = self.cycle
+        super().on_headers_complete()
+        # uvicorn would close once it has answered: who still sends is then reset, and a proxy makes a 502 of that.
+        self._last, self.cycle.keep_alive = not self.cycle.keep_alive, True
 
     def on_message_complete(self) -> None:
         self._in_head = False
@@ -101,21 +109,34 @@ class DeadlineProtocol(HttpToolsProtocol):
 
     def _look(self) -> None:
         left = self._deadline - self.loop.time()
-        if left > 0:
+        if self.flow.read_paused:  # by the server, until the requests before have been answered
+            self._wait()
+        elif left > 0:
             self._arriving = self.loop.call_later(left, self._look)
         else:
             sentence = f"the request came too slowly: send it within {SECONDS:.0f} seconds, or {RATE:,} bytes a second"
             self._refuse(408, "Request Timeout", sentence)
 
     def _refuse(self, status: int, reason: str, sentence: str) -> None:
-        self._done()
-        cycle = self.cycle
-        if cycle is not None and not cycle.more_body and not cycle.response_complete:
-            cycle.keep_alive = False  # of a whole request, which is answered first, as are those before it
+        if self._end():
             return
-        if not self.pipeline and (cycle is None or cycle.response_complete or not cycle.response_started):
+        if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
             body = f'{{"error": "{sentence}"}}'
             head = f"HTTP/1.1 {status} {reason}\r\ncontent-type: application/json\r\nconnection: close\r\n"
             self.transport.write(f"{head}content-length: {len(body)}\r\n\r\n{body}".encode())
         self.transport.close()
         self.loop.call_later(1, self.transport.abort)  # who does not take the answer either
+
+    def _end(self) -> bool:
+        """Read no further; whether this closes by itself, once the requests that have come whole are answered."""
+        self._done()
+        if self._ended or self.transport.is_closing():
+            return True
+        self._ended = True
+        if self.pipeline and self.cycle.more_body:
+            self.pipeline.popleft()
+            self.cycle = self._before
+        if self.cycle is None or self.cycle.more_body or self.cycle.response_complete:
+            return False
+        self.cycle.keep_alive = False
+        return True

@@ -1,6 +1,7 @@
 """How slowly a request may come, by a clock that is moved by hand."""
 
 import asyncio
+import socket
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,6 +11,7 @@ pytest.importorskip("httptools")
 import uvicorn
 from uvicorn.server import ServerState
 
+from cifar_onnx.serving import connection
 from cifar_onnx.serving.connection import PIPELINED, RATE, SECONDS, DeadlineProtocol
 
 WHOLE = b"POST /predict HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1\r\n\r\nx"
@@ -38,6 +40,8 @@ class Transport(asyncio.Transport):
     def pause_reading(self) -> None: ...
 
     def resume_reading(self) -> None: ...
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None: ...
 
 
 class Client(asyncio.SelectorEventLoop):
@@ -182,3 +186,37 @@ def test_a_request_that_is_not_read_is_not_slow(client: Client) -> None:
     client.send(WHOLE[:-1])
     client.wait(SECONDS)
     assert client.transport.closed
+
+
+@pytest.mark.parametrize("closing", [b"connection: close\r\n", b""])
+def test_an_answer_that_is_not_taken_ends_however_little_is_left(
+    monkeypatch: pytest.MonkeyPatch, closing: bytes
+) -> None:
+    monkeypatch.setattr(connection, "SECONDS", 0.2)
+
+    async def app(_scope: Any, _receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"60000")]})
+        await send({"type": "http.response.body", "body": bytes(60_000)})
+
+    class Small(DeadlineProtocol):
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+            transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+            super().connection_made(transport)
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            super().connection_lost(exc)
+            lost.set()
+
+    async def ask() -> None:
+        loop = asyncio.get_running_loop()
+        config = uvicorn.Config(app, log_config=None, lifespan="off")
+        server = await loop.create_server(lambda: Small(config, ServerState(), {}, loop), "127.0.0.1", 0)
+        with socket.socket() as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            client.connect(server.sockets[0].getsockname())
+            client.sendall(b"GET / HTTP/1.1\r\nhost: localhost\r\n%s\r\n" % closing)
+            await asyncio.wait_for(lost.wait(), 4)  # before uvicorn's own end of idle connections
+        server.close()
+
+    lost = asyncio.Event()
+    asyncio.run(ask())

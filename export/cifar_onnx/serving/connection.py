@@ -23,6 +23,7 @@ class DeadlineProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        transport.set_write_buffer_limits(0)  # whatever has not been taken is watched, after close, too
         self._wait()
 
     def data_received(self, data: bytes) -> None:

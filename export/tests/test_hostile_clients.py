@@ -396,6 +396,38 @@ def test_pictures_of_a_request_have_a_limit_together() -> None:
     )
 
 
+@pytest.mark.parametrize("path", ["/predict", "/v2/models/digits/infer"])
+def test_pictures_that_would_take_too_much_memory_together_are_told_to_come_back(
+    monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    """A request that is alone is served, however many it has."""
+    decode, begun, go = images.decode, threading.Event(), threading.Event()
+
+    def slow(source: images.Source, limit: int = 0) -> images.Pixels:
+        begun.set()
+        go.wait(10)
+        return decode(source, limit)
+
+    monkeypatch.setattr(images, "decode", slow)
+    monkeypatch.setattr(model, "_ROOM", 35_000)  # four pictures
+    gate = build(MODEL, Settings(8, 0, 10**6, 1), (), 10**6, 8)
+
+    async def clients() -> list[int]:
+        stay = asyncio.Event()
+
+        async def client(count: int) -> int:
+            sent = form(*[("a.png", blank(1))] * count) if path == "/predict" else binary([count, 1, 1, 3])
+            return (await ask(gate, path, *sent, stay))[0]
+
+        first = asyncio.create_task(client(3))
+        await asyncio.to_thread(begun.wait, 10)
+        second, third = asyncio.create_task(client(1)), await client(2)
+        go.set()
+        return [await first, await second, third, await client(5)]
+
+    assert asyncio.run(clients()) == [200, 200, 503, 200]
+
+
 def test_a_picture_that_breaks_the_decoder_fails_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """And not those of other clients that are decoded with it."""
     decode = images.decode

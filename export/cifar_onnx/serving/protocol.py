@@ -205,8 +205,9 @@ async def _infer(request: Request, reading: _Reading, served: Served, name: str)
     message, pictures = await reading.do(sent)
     known = tensors.outputs(len(served.classifier.classes))
     asked = tensors.asked(message, list(known))
-    squares = await asyncio.gather(*(served.square(picture) for picture in pictures))
-    answers = await asyncio.gather(*(served.answer(square) for square in squares))
+    with served.room(len(pictures)):
+        squares = await asyncio.gather(*(served.square(picture) for picture in pictures))
+        answers = await asyncio.gather(*(served.answer(square) for square in squares))
     predictions = [answer.prediction for answer in answers]
     probabilities = np.stack([answer.probabilities for answer in answers])  # (B, K)
     values: dict[str, tensors.Value] = {

@@ -133,12 +133,11 @@ def router(file: ModelFile, gate: Gate) -> APIRouter:
         served = file.current
         if name != file.name:
             raise RequestError(404, f"there is no model {name!r}: this server has {file.name!r}")
-        if version not in (None, served.digest[:_VERSION]):
-            raise RequestError(
-                404, f"there is no version {version!r} of it: this server has {served.digest[:_VERSION]!r}"
-            )
+        if version not in (None, own := served.digest[:_VERSION]):
+            raise RequestError(404, f"there is no version {version!r} of it: this server has {own!r}")
         return served
 
+    @routes.get("/", include_in_schema=False)  # as the protocol's OpenAPI file has it
     @routes.get("", summary="The server", response_model=Server, responses=refusals(421))
     async def server() -> Any:
         return {"name": "cifar-onnx", "version": cifar_onnx.__version__, "extensions": ["binary_tensor_data"]}

@@ -132,11 +132,8 @@ class TestPredict:
 
 class TestOpenInferenceProtocol:
     def test_server_and_model_describe_themselves(self, server: Server) -> None:
-        assert server.get("/v2") == {
-            "name": "cifar-onnx",
-            "version": cifar_onnx.__version__,
-            "extensions": ["binary_tensor_data"],
-        }
+        about = {"name": "cifar-onnx", "version": cifar_onnx.__version__, "extensions": ["binary_tensor_data"]}
+        assert server.get("/v2") == server.get("/v2/") == about
         assert server.get("/v2/health/live") == {"live": True}
         assert server.get("/v2/health/ready") == {"ready": True}
         about = server.get("/v2/models/digits")
@@ -390,10 +387,13 @@ class TestAround:
         status, headers, body = server.ask("GET", "/page.mjs", headers={"range": asked})
         assert (status, len(body)) == (200, int(headers["content-length"]))
 
-    def test_what_a_browser_has_it_is_not_sent_again(self, server: Server) -> None:
+    @pytest.mark.parametrize("known", ["{}", "W/{}", '"a", W/"b",{}', "*"])
+    def test_what_a_browser_has_it_is_not_sent_again(self, server: Server, known: str) -> None:
+        """Also where a proxy has weakened the mark or knows several (RFC 9110, 13.1.2)."""
         mark = server.ask("GET", "/page.mjs")[1]["etag"]
-        status, _, body = server.ask("GET", "/page.mjs", headers={"if-none-match": mark})
+        status, _, body = server.ask("GET", "/page.mjs", headers={"if-none-match": known.format(mark)})
         assert (status, body) == (304, b"")
+        assert server.ask("GET", "/page.mjs", headers={"if-none-match": '"a", W/"b"'})[0] == 200
 
     def test_monitors_may_ask_for_the_head_alone(self, server: Server) -> None:
         """By `wget --spider`, for one."""

@@ -1,5 +1,6 @@
 """The page for people and the documentation, as files."""
 
+import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -57,7 +58,8 @@ def router(file: ModelFile, runtime: str | None) -> APIRouter:
 def _once(request: Request, mark: str, make: Callable[[], Response]) -> Response:
     """A response that a browser asks for again only when it has changed."""
     headers = {"cache-control": "no-cache", "etag": f'"{mark}"'}
-    if request.headers.get("if-none-match") == headers["etag"]:
+    known = request.headers.get("if-none-match", "")
+    if known == "*" or mark in re.findall(r'"([^"]*)"', known):
         return Response(status_code=304, headers=headers)
     response = make()
     response.headers.update(headers)

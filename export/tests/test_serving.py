@@ -81,7 +81,8 @@ class TestPredict:
         assert np.abs(together - np.tile(alone, (4, 1))).max() <= 1e-5
         counters = server.ask("GET", "/metrics")[2].decode()
         runs, of_one = (
-            float(counters.split(f"\nbatch_size_{name} ")[1].split()[0]) for name in ("count", 'bucket{le="1.0"}')
+            float(counters.split(f"\ncifar_onnx_batch_size_{name} ")[1].split()[0])
+            for name in ("count", 'bucket{le="1.0"}')
         )
         assert runs > of_one  # some did run together
 
@@ -276,11 +277,11 @@ class TestAround:
         digest = contract.read(MODEL)[1].digest
         for words in (
             f'model_info{{digest="{digest}",name="digits"}} 1.0',
-            "request_seconds_bucket",
-            "batch_size_bucket",
+            "request_seconds_bucket{",
+            "batch_size_bucket{",
+            "requests_in_flight 1.0",
         ):
-            assert words in text
-        assert "requests_in_flight 1.0" in text
+            assert f"\ncifar_onnx_{words}" in text
 
     def test_the_contract_comes_without_its_samples(self, server: Server) -> None:
         about = server.get("/contract")

@@ -122,10 +122,14 @@ def _parser() -> argparse.ArgumentParser:
         "--max-batch", type=_positive, default=32, metavar="N", help="pictures that run together (default: %(default)s)"
     )
     serve.add_argument(
-        "--max-wait", type=_within(0, 1000), default=0, metavar="MS", help="wait for others (default: %(default)s)"
+        "--batch-delay",
+        type=_within(0, 1000),
+        default=0,
+        metavar="MS",
+        help="wait this long for more pictures to share a batch (default: %(default)s)",
     )
     serve.add_argument(
-        "--max-waiting", type=_positive, default=256, metavar="N", help="requests at a time (default: %(default)s)"
+        "--max-requests", type=_positive, default=256, metavar="N", help="at a time; beyond, 503 (default: %(default)s)"
     )
     serve.add_argument(
         "--max-body", type=_within(0.001, 1000), default=20, metavar="MB", help="of a request (default: %(default)s)"

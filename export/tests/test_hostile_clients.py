@@ -285,7 +285,7 @@ def test_a_body_is_not_taken_for_a_request(server: Server) -> None:
 
 
 def test_half_sent_bodies_lock_nobody_out() -> None:
-    with Server(MODEL, "--max-waiting", 4) as server:
+    with Server(MODEL, "--max-requests", 4) as server:
         half = [server.connect() for _ in range(8)]
         for connection in half:
             connection.sendall(raw(GOLDEN[0].encoded)[:-9])
@@ -510,7 +510,7 @@ def test_a_crowd_is_answered_or_told_to_come_back(seconds: float) -> None:
     """64 clients at a server that takes 8: every request gets 200, or 503 with Retry-After, and its own answer."""
     picture = {golden.label: golden.encoded for golden in GOLDEN}
     codes: list[int] = []
-    with Server(MODEL, "--max-waiting", 8) as server:
+    with Server(MODEL, "--max-requests", 8) as server:
 
         def client(number: int) -> None:
             label, encoded = list(picture.items())[number % len(picture)]

@@ -19,6 +19,7 @@ const OPTIONS = {
   verify: { type: "boolean" },
 };
 
+const LOADERS = ["Jpeg", "Nsgif", "Png", "Webp"]; // of sharp
 const NAMED = 4; // classes of a prediction set, as on the page
 
 /** Returns the exit code, as Python's commands have it: 0 done, 1 a picture or a check failed. */
@@ -62,7 +63,10 @@ function words(args) {
 
 async function libraries() {
   try {
-    const [{ decode }, ort] = await Promise.all([import("./decode.mjs"), import("onnxruntime-web")]);
+    const names = ["./decode.mjs", "onnxruntime-web", "sharp"];
+    const [{ decode }, ort, { default: sharp }] = await Promise.all(names.map((name) => import(name)));
+    sharp.block({ operation: ["VipsForeignLoad"] }); // of the whole process, which is this command's own
+    sharp.unblock({ operation: LOADERS.map((name) => `VipsForeignLoad${name}`) });
     ort.env.wasm.numThreads = 1; // the same bits on every machine
     ort.env.logLevel = "error";
     return { decode, ort };

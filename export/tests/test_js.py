@@ -95,6 +95,29 @@ def test_sharp_decodes_to_pillows_pixels(pictures: list[Path]) -> None:
 
 
 @PACKAGES
+def test_other_formats_are_refused_here_and_left_to_other_users_of_sharp(tmp_path: Path) -> None:
+    picture = Image.new("RGB", (3, 2))
+    paths = [tmp_path / name for name in ("a.tiff", "a.svg", "a.png", "empty")]
+    picture.save(paths[0])
+    paths[1].write_text('<svg xmlns="http://www.w3.org/2000/svg" width="3" height="2"></svg>')
+    picture.save(paths[2])
+    paths[3].write_bytes(b"")
+    decode = (site.JS / "decode.mjs").as_uri()
+    code = f"""
+        const {{ decode }} = await import("{decode}");
+        const sharp = (await import("node:module")).createRequire("{decode}")("sharp");
+        for (const path of process.argv.slice(2)) {{
+          const bytes = readFileSync(path);
+          const here = await decode(bytes).then(({{ width }}) => width, (error) => error.message);
+          const there = bytes.length && (await sharp(bytes).metadata()).width;
+          console.log(JSON.stringify([here, there]));
+        }}
+    """
+    refused = "not a picture in one of the formats GIF, JPEG, PNG, WEBP"
+    assert evaluated(code, *paths) == [[refused, 3], [refused, 3], [3, 3], [refused, 0]]
+
+
+@PACKAGES
 def test_node_refuses_the_sides_that_python_refuses(model: Path, tmp_path: Path) -> None:
     paths = [tmp_path / f"{width}x{height}.png" for width, height in ((65_535, 1), (65_536, 1), (1, 65_536))]
     for path in paths:

@@ -35,7 +35,7 @@ async function use(place) {
   try {
     return await model(place);
   } catch (error) {
-    tell(error);
+    if (place === chosen) tell(error);
   }
 }
 
@@ -50,8 +50,9 @@ async function load() {
 }
 
 async function change({ target }) {
-  const ready = await use(target.checked ? "browser" : "server");
-  if (ready) find("status").textContent = `Photos are now classified ${ready.place}.`;
+  const place = target.checked ? "browser" : "server";
+  const ready = await use(place);
+  if (ready && place === chosen) find("status").textContent = `Photos are now classified ${ready.place}.`;
 }
 
 function tell(error) {

@@ -242,6 +242,24 @@ def test_a_model_that_does_not_load_is_said_and_its_photos_stay(
     troubles.clear()
 
 
+@pytest.mark.parametrize("end", ["give({ place: 'in this browser' })", "fail(new Error('no model'))"])
+def test_of_a_choice_that_has_been_changed_nothing_is_said(
+    end: str, page: Any, host: Callable[..., Any], tmp_path: Path
+) -> None:
+    """When the model has come at last: photos go to the server."""
+    waiting = "export const connect = () => new Promise((give, fail) => Object.assign(window, { give, fail }));"
+    page.route("**/browser.mjs", lambda route: route.fulfill(content_type="text/javascript", body=waiting))
+    page.goto(host(served(tmp_path / "served", b""), type("Own", (Stub,), {"posts": 1})).address)
+    page.get_by_label("Run in this browser").check()
+    page.get_by_label("Run in this browser").uncheck()
+    page.get_by_text("Photos are now classified on the server.").wait_for(state="attached")
+    page.evaluate(end)
+    page.locator("#loading").wait_for(state="hidden")
+    page.evaluate("new Promise(requestAnimationFrame)")
+    assert page.get_by_role("status").text_content() == "Photos are now classified on the server."
+    assert page.locator("#trouble").is_hidden()
+
+
 @pytest.mark.parametrize("runs", ["server", "server-only", "browser"])
 def test_a_photo_tries_again_what_could_not_be_reached(
     runs: site.Runs, page: Any, host: Callable[..., Any], runtime: Path, tmp_path: Path, troubles: list[str]

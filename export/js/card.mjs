@@ -8,7 +8,10 @@ export function card(photo) {
   const find = (selector) => element.querySelector(selector);
   const image = find("img");
   const loaded = new Promise((resolve) => (image.onload = resolve));
-  image.onerror = () => find(".photo").remove(); // a file that the browser cannot show, but the server may know
+  image.onerror = () => {
+    URL.revokeObjectURL(image.src);
+    find(".photo").remove(); // a file that the browser cannot show, but the server may know
+  };
   image.src = URL.createObjectURL(photo);
   loaded.then(() => {
     URL.revokeObjectURL(image.src);

@@ -102,6 +102,7 @@ find("files").onchange = ({ target }) => {
 };
 find("switch").onchange = change;
 find("clear").onclick = () => {
+  for (const { src } of find("cards").querySelectorAll("img")) URL.revokeObjectURL(src); // some have never been in view
   find("cards").replaceChildren();
   find("results").hidden = true;
   find("files").focus();

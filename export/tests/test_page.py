@@ -394,6 +394,37 @@ def test_photos_that_are_cleared_away_are_waited_for_no_more(
     assert handler.posts == 1 + 4 + 1
 
 
+def test_photos_are_let_go_of_once_they_are_shown_cannot_be_shown_or_are_cleared_away(
+    page: Any, host: Callable[..., Any], tmp_path: Path
+) -> None:
+    page.add_init_script("""
+        const { createObjectURL, revokeObjectURL } = URL;
+        window.held = new Set();
+        URL.createObjectURL = (file) => {
+          const url = createObjectURL(file);
+          held.add(url);
+          return url;
+        };
+        URL.revokeObjectURL = (url) => {
+          held.delete(url);
+          revokeObjectURL(url);
+        };
+    """)
+    page.goto(host(served(tmp_path / "served", b""), type("Own", (Stub,), {"posts": 1})).address)
+    page.locator("#facts").wait_for()
+    pick(page, photo("a.png", noise(9, 9)), photo("b.png", b"no picture"))
+    page.wait_for_function("!held.size", timeout=5000)
+    assert page.evaluate("""() => {
+        const given = new DataTransfer();
+        for (let n = 0; n < 20; n++) given.items.add(new File(["x"], `${n}.png`, { type: "image/png" }));
+        document.dispatchEvent(new DragEvent("drop", { cancelable: true, dataTransfer: given }));
+        const before = held.size;
+        document.getElementById("clear").click();
+        return [before, held.size];
+    }""") == [20, 0]
+    pick(page, photo("c.png", noise(9, 9)))  # whose turn comes last
+
+
 def test_a_server_without_the_runtime_leaves_no_choice(page: Any, host: Callable[..., Any], tmp_path: Path) -> None:
     handler = type("Own", (Stub,), {"runs": "server-only", "posts": 1})
     page.goto(host(served(tmp_path / "served", b""), handler).address)

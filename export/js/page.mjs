@@ -9,7 +9,7 @@ const find = (id) => document.getElementById(id);
 const { runs } = document.documentElement.dataset;
 
 const TOGETHER = 4; // photos that are classified at a time
-const start = { server: server.connect, browser: load };
+const start = { server: () => server.connect(describe), browser: load };
 const first = runs === "browser" ? "browser" : "server";
 const started = {}; // promises of what classifies: {place, contract, classify}
 let chosen = first; // where the next photos go; if that fails they go nowhere, least of all to the server instead
@@ -72,10 +72,10 @@ function add(photos) {
 const answer = limited(async ({ element, photo, chosen, show, fail }) => {
   if (!element.isConnected) return; // it has been cleared away while it waited
   try {
-    const { place, contract, classify } = await model(chosen);
-    const prediction = await classify(photo);
+    const ready = await model(chosen);
+    const prediction = await ready.classify(photo);
     if (prediction.map) find("mapping").hidden = false;
-    find("status").textContent = show(prediction, contract.input.resize, place);
+    find("status").textContent = show(prediction, ready.contract.input.resize, ready.place);
   } catch (error) {
     find("status").textContent = fail(error);
   }

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any, ClassVar
 
 from handmade import INFO
 
@@ -36,6 +37,7 @@ class Stub(Host):
     """Answers like the real one, slowly, and first that it is busy."""
 
     runs: site.Runs = "server"
+    about: ClassVar[dict[str, Any]] = {**INFO, "name": "colours", "classes": ["red", "green", "blue"]}
     lock = threading.Lock()
     running = most = posts = 0
 
@@ -55,7 +57,7 @@ class Stub(Host):
         if self.path == "/":
             self.answer(200, site.index(self.runs))
         elif self.path == "/contract":
-            self.answer(200, {**INFO, "name": "colours", "classes": ["red", "green", "blue"]})
+            self.answer(200, self.about)
         else:
             super().do_GET()
 
@@ -75,7 +77,8 @@ class Stub(Host):
             return self.answer(422, {"error": "bad.png: cannot be decoded"})
         top = [{"label": "red", "probability": 0.75}, {"label": "blue", "probability": 0.25}]
         row = {"name": "a", "label": "red", "probability": 0.75, "top": top, "labels": ["red"], "unknown": False}
-        return self.answer(200, {"milliseconds": 3.2, "predictions": [row]})
+        model = {"name": self.about["name"], "digest": self.about["digest"]}
+        return self.answer(200, {"model": model, "milliseconds": 3.2, "predictions": [row]})
 
 
 @contextmanager

@@ -225,6 +225,22 @@ def test_a_server_gets_the_photos_until_the_browser_does(
     assert page.title() == "Classify photos with colours"
 
 
+def test_an_open_page_tells_of_the_model_that_has_taken_over(
+    page: Any, host: Callable[..., Any], tmp_path: Path
+) -> None:
+    handler = type("Own", (Stub,), {"posts": 1})
+    server = host(served(tmp_path / "served", b""), handler)
+    page.goto(server.address)
+    pick(page, photo("a.png", noise(9, 9)))
+    assert "3: red, green, blue" in page.locator("#facts").text_content()
+    handler.about = {**Stub.about, "name": "lights", "classes": ["red", "blue"], "digest": "1" * 64}
+    for name in "bc":
+        assert heading(pick(page, photo(f"{name}.png", noise(9, 9)))[0]) == "red"
+    assert "2: red, blue" in page.locator("#facts").text_content()
+    assert page.title() == "Classify photos with lights"
+    assert sum("/contract" in each for each in server.asked) == 2
+
+
 def test_a_model_that_does_not_load_is_said_and_its_photos_stay(
     page: Any, host: Callable[..., Any], tmp_path: Path, troubles: list[str]
 ) -> None:

@@ -690,6 +690,31 @@ def test_whatever_is_wrong_with_a_new_file_the_next_is_looked_at(
     asyncio.run(asyncio.wait_for(watched(), 10))
 
 
+def test_the_end_does_not_wait_for_a_model_that_is_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "digits.onnx"
+    path.write_bytes(MODEL.read_bytes())
+    file = model.ModelFile(path, Settings(8, 0, 10**6, 1), lambda _: None, lambda _: None)
+    begun, go = threading.Event(), threading.Event()
+
+    def slow(*_: object) -> None:
+        begun.set()
+        go.wait(30)
+
+    async def told_to_end() -> None:
+        watch = asyncio.create_task(file.watch())
+        os.utime(path, (1, 1))
+        while not begun.is_set():
+            await asyncio.sleep(0.01)
+        watch.cancel()
+
+    monkeypatch.setattr(model, "_LOOK", 0.01)
+    monkeypatch.setattr(model, "Served", slow)
+    began = time.monotonic()
+    asyncio.run(told_to_end())
+    assert time.monotonic() - began < 10
+    go.set()
+
+
 @pytest.mark.slow
 def test_memory_is_flat_over_a_soak() -> None:
     """20,000 requests, good, bad and cut off: at most 1 MB for each 10,000 after the first 5,000."""

@@ -6,9 +6,11 @@ import io
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -204,7 +206,7 @@ class ModelFile:
                 continue
             self._stamp = stamp
             try:
-                found = await asyncio.to_thread(Served, self._path, self._settings, self._seen)
+                found = await asyncio.wrap_future(self._load())
             except Exception as error:  # whatever it is: the next file may be a better one
                 _LOG.warning("%s; still serving %s", error, self.current.digest[:12])
                 continue
@@ -212,6 +214,20 @@ class ModelFile:
                 self.current, replaced = found, True
                 self._changed(found)
                 _LOG.info("%s: now serving %s", self._path, found.digest[:12])
+
+    def _load(self) -> Future[Served]:
+        """The model that is in the file now; the process may end meanwhile, which would wait for asyncio's threads."""
+        future: Future[Served] = Future()
+
+        def load() -> None:
+            future.set_running_or_notify_cancel()
+            try:
+                future.set_result(Served(self._path, self._settings, self._seen))
+            except Exception as error:  # which is raised where it is waited for
+                future.set_exception(error)
+
+        Thread(target=load, daemon=True).start()
+        return future
 
     def _look(self) -> Stamp | None:
         try:

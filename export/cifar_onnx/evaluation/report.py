@@ -103,8 +103,8 @@ def _findings(evaluation: Evaluation, confusions: list[tuple[str, str, int, floa
         worst = min((each for each in evaluation.classes if each.support), key=lambda each: each.recall)
         label, prediction, _, share = confusions[0]
         sentences.append(
-            f"The hardest class is {worst.name}: {worst.recall:.1%} of its pictures are recognised. "
-            f"The most frequent mistake: {share:.1%} of {label} are predicted as {prediction}."
+            f"The hardest class is “{worst.name}”: {worst.recall:.1%} of its pictures are recognised. "
+            f"The most frequent mistake: {share:.1%} of “{label}” are predicted as “{prediction}”."
         )
     gap = outcome.confidences.mean() - outcome.correct.mean()
     apart = "overconfident" if gap > 0 else "underconfident"

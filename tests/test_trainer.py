@@ -133,7 +133,7 @@ class TestBothWays:
                 "test takes no strategy that spawns or forks",
             ),
             (["--attacks", "[-1]"], "attacks has a radius of -1 grey levels"),
-            (["--resamples", 0], "resamples must be at least 1"),
+            (["--resamples", 0], "resamples is 0: it must be at least 1"),
             (["--output", "file/out"], "file/out"),
         ],
     )

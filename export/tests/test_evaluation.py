@@ -250,7 +250,7 @@ class TestEvaluate:
         evaluation = commands.Evaluation("model", {}, Bootstrap(whole, draw(30, 5)))
         commands.publish(evaluation, tmp_path, lambda pixels, k: np.zeros(pixels.shape[:2], np.float32))
         page = (tmp_path / "report.html").read_text(encoding="utf-8")
-        assert "The hardest class is a:" in page
+        assert "The hardest class is “a”:" in page
         assert "30 pictures of 3 classes, none of them of c" in page
         assert "there were no pictures of c\n" in capsys.readouterr().out
         assert "0.0 points below the best" not in page
@@ -655,7 +655,7 @@ class TestFindings:
         commands.publish(evaluation, tmp_path, lambda pixels, k: np.zeros(pixels.shape[:2], np.float32))
         text = (tmp_path / "report.html").read_text()
         assert len(text) < 2_000_000
-        assert "The 40 classes of lowest recall" in text
+        assert "Shown are the 40 classes of lowest recall" in text
         assert "often predicted as" in text
 
 

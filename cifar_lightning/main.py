@@ -20,8 +20,9 @@ from cifar_lightning import checkpoint as checkpoints
 from cifar_lightning import interruption, malloc
 from cifar_lightning.callbacks import Curves, EpochLines, FirstBatch, Record, Resume
 from cifar_lightning.cli.command import read
+from cifar_lightning.cli.config_file import load_yaml
 from cifar_lightning.cli.lightning_cli import CLI, DEFAULTS
-from cifar_lightning.cli.parser import Parser, load_yaml
+from cifar_lightning.cli.parser import Parser
 from cifar_lightning.export import ParityError
 from cifar_lightning.finite import NotFiniteError
 from cifar_lightning.interruption import Interrupted

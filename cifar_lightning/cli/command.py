@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from lightning.pytorch.utilities import rank_zero_only
 
 from cifar_lightning import runs
-from cifar_lightning.cli.parser import load_yaml
+from cifar_lightning.cli.config_file import mapping
 from cifar_onnx import InputError
 
 _HEADER, _DIGEST = "# python -m cifar_lightning ", "  # sha256 "
@@ -222,25 +221,6 @@ def _names_class(option: str, words: Iterable[str], nodes: Iterable[Any]) -> boo
 def rank() -> int:
     """Rank of this process among those of one run, 0 where it is alone."""
     return int(getattr(rank_zero_only, "rank", 0))
-
-
-def mapping(path: Path) -> dict[str, Any]:
-    """What a config file says.
-
-    Raises:
-        InputError: it cannot be read, or is no mapping of options.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-        found = load_yaml(text)
-        found = yaml.safe_load(text) if found is text else found  # which takes keys without values for text
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}): name a config file") from None
-    except (ValueError, yaml.YAMLError) as error:
-        raise InputError(f"{path}: not a YAML file ({' '.join(str(error).split())})") from None
-    if not isinstance(found, dict):
-        raise InputError(f"{path}: not a mapping of options, such as 'trainer: {{max_epochs: 3}}'")
-    return found
 
 
 @rank_zero_only

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar, NoReturn
 
 import lightning.pytorch as L
-import yaml
-from jsonargparse import Namespace, get_loader
+from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.loggers import Logger
 from torch import nn
@@ -23,7 +22,6 @@ from cifar_lightning.data import ImageData
 from cifar_lightning.mix import Mixing
 from cifar_lightning.suggestion import hint, nearest
 
-_load = get_loader("yaml")
 _RECEIVING = ("classify", "evaluate", "compare", "benchmark", "serve", "web", "info")  # commands of cifar_onnx
 _ELSEWHERE = {  # what options are called in other programs
     **dict.fromkeys(("seed", "random_state"), "seed_everything"),
@@ -71,31 +69,6 @@ class Parser(LightningArgumentParser):
             keys += [f"{key}.{name}" for name in _names(cls)]
         sys.stderr.write(f"error: {explain(message, keys, self.bases, self.typed)}\n")
         raise SystemExit(2)
-
-
-def load_yaml(text: str) -> Any:
-    """As jsonargparse does, but a key that is given twice is an error."""
-    _refuse_duplicates(text)
-    return _load(text)
-
-
-def _refuse_duplicates(text: str) -> None:
-    """Raise a YAMLError where a mapping has a key twice: YAML forbids it, PyYAML takes the last."""
-    todo, seen = [yaml.compose(text, Loader=yaml.SafeLoader)], set()
-    while todo:
-        node = todo.pop()
-        if id(node) in seen or not isinstance(node, yaml.CollectionNode):
-            continue
-        seen.add(id(node))
-        if isinstance(node, yaml.SequenceNode):
-            todo += node.value
-            continue
-        names = set()
-        for key, value in node.value:
-            todo.append(value)
-            if key.value != "<<" and str(key.value) in names:
-                raise yaml.MarkedYAMLError(problem=f"{key.value!r} is given twice", problem_mark=key.start_mark)
-            names.add(str(key.value))
 
 
 def explain(message: str, keys: Iterable[str], bases: Sequence[type] = _BASES, typed: Sequence[str] = ()) -> str:

@@ -20,7 +20,8 @@ from optuna.trial import FrozenTrial
 from torch import nn
 
 from cifar_lightning import runs
-from cifar_lightning.cli.command import beginning, mapping
+from cifar_lightning.cli.command import beginning
+from cifar_lightning.cli.config_file import mapping
 from cifar_lightning.cli.lightning_cli import CLI
 from cifar_lightning.cli.parser import Parser
 from cifar_lightning.cli.settings import asked_callbacks, check_callbacks, check_trainer, check_training

@@ -11,7 +11,7 @@ from optuna import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from cifar_lightning import runs
-from cifar_lightning.cli.parser import load_yaml
+from cifar_lightning.cli.config_file import load_yaml
 from cifar_lightning.files import write_whole
 from cifar_lightning.sweep.charts import draw
 from cifar_lightning.sweep.plan import Plan

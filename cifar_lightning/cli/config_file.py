@@ -1,0 +1,55 @@
+"""Config files: YAML that says what a command is to do."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import get_loader
+
+from cifar_onnx import InputError
+
+_load = get_loader("yaml")
+
+
+def mapping(path: Path) -> dict[str, Any]:
+    """What a config file says.
+
+    Raises:
+        InputError: it cannot be read, or is no mapping of options.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        found = load_yaml(text)
+        found = yaml.safe_load(text) if found is text else found  # which takes keys without values for text
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}): name a config file") from None
+    except (ValueError, yaml.YAMLError) as error:
+        raise InputError(f"{path}: not a YAML file ({' '.join(str(error).split())})") from None
+    if not isinstance(found, dict):
+        raise InputError(f"{path}: not a mapping of options, such as 'trainer: {{max_epochs: 3}}'")
+    return found
+
+
+def load_yaml(text: str) -> Any:
+    """As jsonargparse does, but a key that is given twice is an error."""
+    _refuse_duplicates(text)
+    return _load(text)
+
+
+def _refuse_duplicates(text: str) -> None:
+    """Raise a YAMLError where a mapping has a key twice: YAML forbids it, PyYAML takes the last."""
+    todo, seen = [yaml.compose(text, Loader=yaml.SafeLoader)], set()
+    while todo:
+        node = todo.pop()
+        if id(node) in seen or not isinstance(node, yaml.CollectionNode):
+            continue
+        seen.add(id(node))
+        if isinstance(node, yaml.SequenceNode):
+            todo += node.value
+            continue
+        names = set()
+        for key, value in node.value:
+            todo.append(value)
+            if key.value != "<<" and str(key.value) in names:
+                raise yaml.MarkedYAMLError(problem=f"{key.value!r} is given twice", problem_mark=key.start_mark)
+            names.add(str(key.value))

@@ -12,7 +12,7 @@ import torch
 import yaml
 from filelock import Timeout
 from jsonargparse import Path as ConfigFile  # type: ignore[attr-defined]
-from jsonargparse import set_loader
+from jsonargparse import set_dumper, set_loader
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback
 
@@ -20,7 +20,7 @@ from cifar_lightning import checkpoint as checkpoints
 from cifar_lightning import interruption, malloc
 from cifar_lightning.callbacks import Curves, EpochLines, FirstBatch, Record, Resume
 from cifar_lightning.cli.command import read
-from cifar_lightning.cli.config_file import load_yaml
+from cifar_lightning.cli.config_file import dump_yaml, load_yaml
 from cifar_lightning.cli.lightning_cli import CLI, DEFAULTS
 from cifar_lightning.cli.parser import Parser
 from cifar_lightning.export import ParityError
@@ -85,10 +85,9 @@ def main(args: Sequence[str] | None = None) -> int:
     for message in _NOISE:
         warnings.filterwarnings("ignore", message)
     set_loader("yaml", load_yaml, (yaml.YAMLError,))
+    set_dumper("yaml", dump_yaml)
     # jsonargparse reads config files in the encoding of the locale, on Windows not UTF-8, and has no setting for it.
     ConfigFile.read_text = lambda self: Path(self.absolute).read_text(encoding="utf-8")  # type: ignore[method-assign]
-    # PyYAML knows no kinds of str: a default may be one, as Timer's interval is an enum of words.
-    yaml.SafeDumper.add_multi_representer(str, yaml.SafeDumper.represent_str)
     try:
         with interruption.handled():
             words = sys.argv[1:] if args is None else args

@@ -14,6 +14,7 @@ import yaml
 
 from cifar_lightning import files, runs
 from cifar_lightning.checkpoint import load
+from cifar_lightning.cli.config_file import dump_yaml, load_yaml
 from cifar_onnx import InputError
 from tests.conftest import BRIEF, Run, Start, command_line, write_net
 
@@ -134,6 +135,17 @@ class TestGoingOn:
             result = run("fit", "--config", "x.yaml", *BRIEF, "--ckpt_path", "last", "--print_config")
             assert f"nothing to resume in runs/{name}: a new run" in result.err
             assert (result.code, yaml.safe_load(result.out)["experiment"]) == (0, name)
+
+    def test_its_name_may_look_like_a_number(self, run: Run) -> None:
+        unfinished(run, *BRIEF, "--experiment", "1e-3")
+        for words in (("--config", "runs/1e-3/version_0/config.yaml"), ("--ckpt_path", "last", "--experiment", "1e-3")):
+            result = run("fit", *words, "--print_config")
+            assert (result.code, yaml.safe_load(result.out)["experiment"]) == (0, "1e-3"), result.err
+
+    @pytest.mark.parametrize("name", ["1e-3", "7305e12", "1.5e3", "1_0.e-2", "12", "1.5", "2024-05-01", "no", "null"])
+    def test_words_and_numbers_stay_what_they_are_in_a_config(self, name: str) -> None:
+        settings = {"experiment": name, "classes": [name], "rates": [1e-3, 1e-7, 3e20, 0.5, 10]}
+        assert load_yaml(dump_yaml(settings)) == settings
 
     def test_the_printed_command_allows_classes_of_ones_own(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         write_net("timed_net", "Timed", monkeypatch)

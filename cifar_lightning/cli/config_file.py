@@ -1,5 +1,6 @@
 """Config files: YAML that says what a command is to do."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -53,3 +54,19 @@ def _refuse_duplicates(text: str) -> None:
             if key.value != "<<" and str(key.value) in names:
                 raise yaml.MarkedYAMLError(problem=f"{key.value!r} is given twice", problem_mark=key.start_mark)
             names.add(str(key.value))
+
+
+class _Dumper(yaml.SafeDumper):
+    """Puts what `load_yaml` would take for a number in quotes, and takes strings of all kinds."""
+
+
+# A default may be an enum of words, as Timer's interval is; PyYAML knows no kinds of str.
+_Dumper.add_multi_representer(str, yaml.SafeDumper.represent_str)
+# As jsonargparse's loader has it, to which 1e-3 and 1.5e3 are numbers; to PyYAML they are not.
+_NUMBER = re.compile(r"[-+]?\d[\d_]*(\.[\d_]*)?[eE][-+]?\d+$")
+_Dumper.add_implicit_resolver("tag:yaml.org,2002:float", _NUMBER, list("-+0123456789"))
+
+
+def dump_yaml(settings: dict[str, Any]) -> str:
+    """What `load_yaml` reads."""
+    return str(yaml.dump(settings, Dumper=_Dumper, sort_keys=False, allow_unicode=True))

@@ -5,13 +5,12 @@ import io
 from pathlib import Path
 from typing import Any
 
-import yaml
 from filelock import FileLock
 from optuna import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from cifar_lightning import runs
-from cifar_lightning.cli.config_file import load_yaml
+from cifar_lightning.cli.config_file import dump_yaml, load_yaml
 from cifar_lightning.files import write_whole
 from cifar_lightning.sweep.charts import draw
 from cifar_lightning.sweep.plan import Plan
@@ -113,4 +112,4 @@ def _config(best: FrozenTrial, count: int, plan: Plan) -> str:
         f"# Trial {best.number} of {plan.folder}: {plan.monitor} {best.value:.6g}, the best of {count}.\n"
         f"# python -m cifar_lightning fit --config {plan.folder / 'best.yaml'}\n"
     )
-    return header + str(yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+    return header + dump_yaml(config)

@@ -74,7 +74,7 @@ class TestPrecedence:
         words = ("--model.optimizer.init_args.lr", 0.5, "--model.loss.class_weights", [2.0] * 10)
         result = run("fit", "--ckpt_path", made, *words, "--trainer.max_epochs", 2, "--experiment", "on")
         assert result.code == 0
-        assert "no callbacks: --config runs/cnn/version_0/config.yaml takes over those of its run" in result.err
+        assert "no callbacks: --config runs/cnn/version_0/config.yaml adds those of its run" in result.err
         kept = torch.load("runs/on/version_0/checkpoints/last.ckpt", weights_only=True)
         assert kept["optimizer_states"][0]["param_groups"][0]["lr"] == 0.5
         assert kept["hyper_parameters"]["loss"]["init_args"]["class_weights"] == [2.0] * 10
@@ -139,7 +139,10 @@ class TestFromACheckpoint:
         exported = run("export", "--ckpt_path", kept / "best.ckpt")
         assert "images that calibrate the file may have been trained on: they, or how they are" in exported.out
         resumed = run("fit", "--trainer.max_epochs", 2, "--ckpt_path", kept / "last.ckpt")
-        assert "it may know some of those that are held out now" in resumed.out
+        assert "it may have seen some of the images that are held out now" in resumed.out
+        tested = run("test", "--ckpt_path", "runs/cnn/version_1/checkpoints/best.ckpt", "--resamples", 2)
+        assert "which fit may have used in part" in tested.out
+        assert [path.name for path in Path("runs/cnn/version_1").glob("report*")] == ["report-seen"]
 
     def test_a_part_of_the_test_set_leaves_the_runs_report_as_it_is(self, run: Run) -> None:
         assert run("fit", *BRIEF).code == 0

@@ -36,16 +36,17 @@ class Record(L.Callback):
             self._before = runs.facts(self._folder).get("seconds", 0.0)
             net: torch.nn.Module = pl_module.net  # type: ignore[assignment]
             data = trainer.datamodule  # type: ignore[attr-defined]
-            images = data.images("train").digest
+            images = noted = data.images("train").digest
             if not data.elsewhere and not data.given >= {"val", "test"}:
                 for path in _learnt_from(trainer, pl_module):
                     others = runs.learnt_others(path, images)
                     if others and checkpoints.load(path)["hyper_parameters"]["classes"] == pl_module.classes:
+                        noted = "various"  # which no digest is: whatever is held out later, some may have been seen
                         print(
                             f"{path} was trained on other images or another split: it may have seen some of the images "
                             "that are held out now"
                         )
-            runs.record(self._folder, parameters=sum(each.numel() for each in net.parameters()), images=images)
+            runs.record(self._folder, parameters=sum(each.numel() for each in net.parameters()), images=noted)
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._images = 0

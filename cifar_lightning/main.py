@@ -21,7 +21,7 @@ from cifar_lightning import interruption, malloc
 from cifar_lightning.callbacks import Curves, EpochLines, FirstBatch, Record, Resume
 from cifar_lightning.cli.command import read
 from cifar_lightning.cli.config_file import dump_yaml, load_yaml
-from cifar_lightning.cli.lightning_cli import CLI, DEFAULTS
+from cifar_lightning.cli.lightning_cli import CLI
 from cifar_lightning.cli.parser import Parser
 from cifar_lightning.export import ParityError
 from cifar_lightning.finite import NotFiniteError
@@ -152,7 +152,7 @@ def run(args: Sequence[str], callbacks: Sequence[Callback] | None = None, cli: C
     for word in args:
         if word.encode(errors="replace").decode() != word:
             raise InputError(f"{word!r} is not valid UTF-8: rename the file or folder")
-    command = read(args, DEFAULTS)
+    command = read(args)
     for place in command.places:  # nets of the user's own may lie there
         if (folder := str(place.resolve())) not in sys.path:
             sys.path.append(folder)

@@ -213,8 +213,9 @@ class TestListing:
         rows = Path("runs/cnn/version_0/predictions.csv").read_text().splitlines()
         assert len(rows) == 1 + 3
         new = ("--data.root", photos / "test" / "red")  # whose photos are not in the list
-        assert run("predict", "--ckpt_path", path, *new, "--output", "new.csv").code == 0
-        assert len(Path("new.csv").read_text().splitlines()) == 1 + 3
+        for config in ((), ("--config", "runs/cnn/version_0/config.yaml")):  # in which the classes are null
+            assert run("predict", "--ckpt_path", path, *config, *new, "--output", "new.csv").code == 0
+            assert len(Path("new.csv").read_text().splitlines()) == 1 + 3
         others = ("--data.root", photos / "train", "--data.labels", "null", "--output", "others.csv")
         assert run("predict", "--ckpt_path", path, *others).code == 0
         assert len(Path("others.csv").read_text().splitlines()) == 1 + 36

@@ -20,6 +20,18 @@ from cifar_onnx import InputError
 _HEADER, _DIGEST = "# python -m cifar_lightning ", "  # sha256 "
 _OF_ANY_RUN = {"--experiment", "--trainer.default_root_dir", "--allow_custom_classes"}  # say nothing of what is trained
 
+# The tutorial's experiment, and what keeps its best epoch.
+DEFAULTS: dict[str, Any] = {
+    "model.net": {"class_path": "cifar_lightning.nets.CNN"},
+    "model.optimizer": {"class_path": "torch.optim.Adam", "init_args": {"lr": 1e-3}},
+    "model.loss": {"class_path": "cifar_lightning.loss.CrossEntropy"},
+    "data": {"class_path": "cifar_lightning.data.CIFAR10"},
+    "checkpoint.filename": "best",
+    "checkpoint.monitor": "val/accuracy",
+    "checkpoint.mode": "max",
+    "checkpoint.enable_version_counter": False,
+}
+
 
 @dataclass(frozen=True)
 class Command:
@@ -53,12 +65,8 @@ class Command:
         return [word for at, word in enumerate(self.words) if "--config" in (word, self.words[at - 1])]
 
 
-def read(words: Sequence[str], options: Iterable[str]) -> Command:
+def read(words: Sequence[str]) -> Command:
     """Find the config files and the checkpoint in a command line.
-
-    Args:
-        words: the command line.
-        options: those that name a class.
 
     Raises:
         InputError: a config file cannot be read, or is no mapping of options.
@@ -101,7 +109,7 @@ def read(words: Sequence[str], options: Iterable[str]) -> Command:
         going_on=going_on,
         allow_custom=settings.get("allow_custom_classes") is True,
         appended=[match[1] for word in rest if (match := re.match(r"--([\w.]+)\+(=|$)", word))],
-        chosen=frozenset(option for option in options if _names_class(option, rest, nodes)),
+        chosen=frozenset(option for option in DEFAULTS if _names_class(option, rest, nodes)),
     )
 
 

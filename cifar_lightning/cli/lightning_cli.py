@@ -17,7 +17,7 @@ from cifar_lightning import augment, distill, loss, mix, nets, runs  # noqa: F40
 from cifar_lightning import checkpoint as checkpoints
 from cifar_lightning.callbacks import BestCheckpoint, LastCheckpoint, keep_found
 from cifar_lightning.cli import settings
-from cifar_lightning.cli.command import Command, rank
+from cifar_lightning.cli.command import DEFAULTS, Command, rank
 from cifar_lightning.cli.dry_run import dry_run
 from cifar_lightning.cli.from_checkpoint import check_resumable, parser_defaults
 from cifar_lightning.cli.parser import Parser
@@ -31,18 +31,6 @@ from cifar_lightning.interruption import Interrupted
 from cifar_lightning.module import Classifier
 from cifar_lightning.trusted_classes import is_custom
 from cifar_onnx import InputError, shell
-
-# The tutorial's experiment, and what keeps its best epoch.
-DEFAULTS: dict[str, Any] = {
-    "model.net": {"class_path": "cifar_lightning.nets.CNN"},
-    "model.optimizer": {"class_path": "torch.optim.Adam", "init_args": {"lr": 1e-3}},
-    "model.loss": {"class_path": "cifar_lightning.loss.CrossEntropy"},
-    "data": {"class_path": "cifar_lightning.data.CIFAR10"},
-    "checkpoint.filename": "best",
-    "checkpoint.monitor": "val/accuracy",
-    "checkpoint.mode": "max",
-    "checkpoint.enable_version_counter": False,
-}
 
 
 class CLI(LightningCLI):
@@ -62,10 +50,7 @@ class CLI(LightningCLI):
         self.going_on = command.going_on
         self.defaults: dict[str, Any] = {}
         if checkpoint:
-            asked = {word.partition("=")[0] for word in command.words}
-            # A list of photos elsewhere names none in the folder whose photos are to be predicted.
-            listed = command.words[0] == "predict" and "--data.root" in asked and "--data.labels" not in asked
-            self.defaults = parser_defaults(checkpoint, [*command.appended, *["data.labels"] * listed])
+            self.defaults = parser_defaults(checkpoint, command.appended)
         self.run: runs.Run | None = None
         try:
             super().__init__(
@@ -122,6 +107,12 @@ class CLI(LightningCLI):
             check_resumable(self.checkpoint, self.config.fit)
         config = self.config[self.subcommand]
         runs.check_name(config.experiment)
+        data = config.data.get("init_args", {})
+        if self.checkpoint and "classes" in data:  # which the config of a run leaves open
+            data.classes = data.classes or self.checkpoint["datamodule_hyper_parameters"].get("classes")
+        asked = {word.partition("=")[0] for word in self.command.words} & {"--data.root", "--data.labels"}
+        if self.subcommand == "predict" and asked == {"--data.root"} and "labels" in data:
+            data.labels = None  # a list of photos elsewhere names none in this folder
         if "init_args" not in config.model.net:  # where Lightning notes the number of classes, taken or not
             config.model.net.init_args = Namespace()  # type: ignore[no-untyped-call]
         if any("ProgressBar" in each.class_path for each in settings.asked_callbacks(config)):

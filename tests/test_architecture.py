@@ -28,7 +28,10 @@ LAW = {
         OURS + "cli", OURS + "data", OURS + "distill", OURS + "error_source", OURS + "files", OURS + "interruption",
         OURS + "loss", OURS + "mix", OURS + "module", OURS + "nets", OURS + "runs", OURS + "trusted_classes",
     },
-    "cifar_lightning/cli/command.py": {"lightning", "cifar_onnx", OURS + "cli.config_file", OURS + "runs"},
+    "cifar_lightning/cli/choices.py": set(),
+    "cifar_lightning/cli/command.py": {
+        "lightning", "cifar_onnx", OURS + "cli.choices", OURS + "cli.config_file", OURS + "runs",
+    },
     "cifar_lightning/cli/config_file.py": {"yaml", "jsonargparse", "cifar_onnx"},
     "cifar_lightning/cli/dry_run.py": {
         "torch", "cifar_onnx", OURS + "batch", OURS + "error_source", OURS + "data", OURS + "module",

@@ -59,6 +59,44 @@ class TestPrecedence:
         config = config_of(run, "fit", "--model.net.init_args.dropout", 0.3, "--config=c.yaml")
         assert config["model"]["net"]["init_args"]["dropout"] == 0.3
 
+    def test_a_class_that_is_typed_has_no_settings_of_another_one(self, run: Run) -> None:
+        Path("c.yaml").write_text(
+            "model:\n"
+            "  net: {class_path: CNN, init_args: {widths: [4]}}\n"
+            "  optimizer: {class_path: torch.optim.Adam, init_args: {lr: 0.5, weight_decay: 0.5}}\n"
+            "  loss: {class_path: CrossEntropy, init_args: {class_weights: inverse}}\n"
+            "data:\n"
+            "  class_path: Digits\n"
+            "  init_args:\n"
+            "    batch_size: 7\n"
+            "    mix: {class_path: MixUp, init_args: {alpha: 0.3}}\n"
+            "    augment: [{class_path: Mirror, init_args: {probability: 0.9}}]\n"
+            "trainer:\n"
+            "  callbacks: [{class_path: EMA, init_args: {from_epoch: 3}}]\n"
+        )
+        words: list[object] = ["--model.net", "SpeedNet", "--model.loss=Focal", "--model.optimizer", "AdamW"]
+        words += ["--model.optimizer.lr", 0.1, "--data.mix", "CutMix", "--data.augment", "[Mirror]"]
+        config = config_of(run, "fit", "--config", "c.yaml", *words, "--trainer.callbacks", "[SWA, EMA]")
+        model, data = config["model"], config["data"]["init_args"]
+        assert model["net"]["init_args"]["widths"] == [64, 256, 256]
+        optimizer = model["optimizer"]["init_args"]
+        assert (optimizer["lr"], optimizer["weight_decay"]) == (0.1, 0.01)
+        assert model["loss"]["init_args"]["class_weights"] is None
+        assert (data["mix"]["init_args"]["alpha"], data["augment"][0]["init_args"]["probability"]) == (1.0, 0.5)
+        assert [each["init_args"]["from_epoch"] for each in config["trainer"]["callbacks"]] == [None, 0]
+        assert data["batch_size"] == 7  # which is no matter of the class
+        same = config_of(run, "fit", "--config", "c.yaml", "--model.optimizer", "Adam", "--data.mix.class_path=MixUp")
+        assert same["model"]["optimizer"]["init_args"]["weight_decay"] == 0.5
+        assert same["data"]["init_args"]["mix"]["init_args"]["alpha"] == 0.3
+
+    def test_nor_has_it_those_of_the_checkpoints(self, run: Run) -> None:
+        words = ("--data.mix", "MixUp", "--data.mix.alpha", 0.3, "--model.loss.class_weights", "inverse")
+        assert run("fit", *BRIEF, *words).code == 0
+        last = "runs/cnn/version_0/checkpoints/last.ckpt"
+        config = config_of(run, "fit", "--ckpt_path", last, "--data.mix", "CutMix", "--model.loss", "Focal")
+        assert config["data"]["init_args"]["mix"]["init_args"]["alpha"] == 1.0
+        assert config["model"]["loss"]["init_args"]["class_weights"] is None
+
     def test_a_resumed_run_belongs_to_the_same_experiment(self, run: Run) -> None:
         assert run("fit", *BRIEF, "--experiment", "mine").code == 0
         assert config_of(run, "fit", "--ckpt_path", "runs/mine/version_0/checkpoints/last.ckpt")["experiment"] == "mine"

@@ -14,6 +14,7 @@ from typing import Any
 from lightning.pytorch.utilities import rank_zero_only
 
 from cifar_lightning import runs
+from cifar_lightning.cli import choices
 from cifar_lightning.cli.config_file import mapping
 from cifar_onnx import InputError
 
@@ -47,6 +48,7 @@ class Command:
         allow_custom: whether the checkpoint may name any class.
         appended: lists that are appended to.
         chosen: of the options that name a class, those for which one is named.
+        said: what its config files say.
     """
 
     words: list[str]
@@ -58,6 +60,7 @@ class Command:
     allow_custom: bool
     appended: Sequence[str]
     chosen: frozenset[str]
+    said: Sequence[dict[str, Any]]
 
     @property
     def configs(self) -> list[str]:
@@ -76,7 +79,7 @@ def read(words: Sequence[str]) -> Command:
     shown = [word for word in words if word.startswith("--print_config")]
     _, typed = _taken([word for word in words if word not in shown], "--ckpt_path")
     _, rest = _taken(rest, "--ckpt_path")
-    rest = _classes_first(rest)
+    rest = choices.in_order(rest)
     settings = beginning(words, configs)
     ckpt_path, going_on, sources = settings.get("ckpt_path"), None, configs
     line, digest = " ".join(shlex.join(typed).splitlines()), _digest(configs)
@@ -99,7 +102,7 @@ def read(words: Sequence[str]) -> Command:
         if own.exists():
             _say(f"a checkpoint holds no trainer settings and no callbacks: --config {own} adds those of its run")
     checkpoint = ["--ckpt_path", str(ckpt_path or "null")] if "ckpt_path" in settings else []
-    nodes = [mapping(Path(path)) for path in configs]
+    said = [mapping(Path(path)) for path in configs]
     return Command(
         words=[*rest[:1], *(word for path in configs for word in ("--config", path)), *rest[1:], *checkpoint],
         places=[Path(path).parent for path in _origins(sources)],
@@ -109,20 +112,9 @@ def read(words: Sequence[str]) -> Command:
         going_on=going_on,
         allow_custom=settings.get("allow_custom_classes") is True,
         appended=[match[1] for word in rest if (match := re.match(r"--([\w.]+)\+(=|$)", word))],
-        chosen=frozenset(option for option in DEFAULTS if _names_class(option, rest, nodes)),
+        chosen=frozenset(option for option in DEFAULTS if choices.names_class(option, rest, said)),
+        said=said,
     )
-
-
-def _classes_first(words: Sequence[str]) -> list[str]:
-    """The words, with each option that names a class before those of the class: the parser reads them in order."""
-    words = [*words]
-    for option in ("data", "data.mix", "model.net", "model.optimizer", "model.scheduler", "model.loss"):
-        own = next((at for at, word in enumerate(words) if word.startswith(f"--{option}.")), len(words))
-        at = next((at for at, word in enumerate(words) if word.partition("=")[0] == f"--{option}"), 0)
-        if own < at:
-            end = at + (1 if "=" in words[at] else 2)
-            words = [*words[:own], *words[at:end], *words[own:at], *words[end:]]
-    return words
 
 
 def _unfinished(settings: dict[str, Any], bare: bool) -> Path | None:
@@ -212,18 +204,6 @@ def beginning(words: Sequence[str], configs: Iterable[str]) -> dict[str, Any]:
     if "--allow_custom_classes" in words:
         settings["allow_custom_classes"] = True
     return settings
-
-
-def _names_class(option: str, words: Iterable[str], nodes: Iterable[Any]) -> bool:
-    """Whether a class is named for an option, typed or in what a config file says."""
-    if any(word.partition("=")[0] in (f"--{option}", f"--{option}.class_path") for word in words):
-        return True
-    for node in nodes:
-        for key in option.split("."):
-            node = node.get(key) if isinstance(node, dict) else None
-        if isinstance(node, str) or (isinstance(node, dict) and "class_path" in node):
-            return True
-    return False
 
 
 def rank() -> int:

@@ -17,6 +17,7 @@ from cifar_lightning import augment, distill, loss, mix, nets, runs  # noqa: F40
 from cifar_lightning import checkpoint as checkpoints
 from cifar_lightning.callbacks import BestCheckpoint, LastCheckpoint, keep_found
 from cifar_lightning.cli import settings
+from cifar_lightning.cli.choices import without_others
 from cifar_lightning.cli.command import DEFAULTS, Command, rank
 from cifar_lightning.cli.dry_run import dry_run
 from cifar_lightning.cli.from_checkpoint import check_resumable, parser_defaults
@@ -48,9 +49,7 @@ class CLI(LightningCLI):
         self.checkpoint = checkpoint
         self.command = command
         self.going_on = command.going_on
-        self.defaults: dict[str, Any] = {}
-        if checkpoint:
-            self.defaults = parser_defaults(checkpoint, command.appended)
+        self.defaults = parser_defaults(checkpoint, command.appended) if checkpoint else {}
         self.run: runs.Run | None = None
         try:
             super().__init__(
@@ -96,6 +95,13 @@ class CLI(LightningCLI):
 
     def _parse_ckpt_path(self) -> None:
         """Lightning lets the checkpoint win over what was typed (PR #21455); here it only changes the defaults."""
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        super().parse_arguments(parser, self.words(args))
+
+    def words(self, args: Any) -> list[str]:
+        """What the parser is given: a class that is typed has no settings of the one that it takes the place of."""
+        return without_others(args, [self.defaults, *self.command.said])
 
     def before_instantiate_classes(self) -> None:
         if self.subcommand != "fit":

@@ -106,7 +106,7 @@ class _Reader(CLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         common = [word for word in args if word not in self.endings[0]]
-        self.found += [parser.parse_args([*common, *ending]).fit for ending in self.endings]
+        self.found += [parser.parse_args(self.words([*common, *ending])).fit for ending in self.endings]
         raise _Read
 
 

@@ -1,0 +1,75 @@
+"""Classes that are chosen by their names, typed or in config files."""
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+_CLASSES = ("data", "data.mix", "model.net", "model.optimizer", "model.scheduler", "model.loss")
+_LISTS = ("data.augment", "trainer.callbacks", "trainer.logger")
+
+
+def setting(config: Any, key: str) -> Any:
+    """What a config file says at a key, whose parts may be joined by dots there, and without `init_args` here."""
+    if not isinstance(config, dict):
+        return None
+    found = setting(config.get("init_args"), key)
+    for name, value in config.items():
+        start = str(name).replace(".init_args", "")
+        if start == key:
+            return value
+        if key.startswith(f"{start}."):
+            found = setting(value, key.removeprefix(f"{start}.")) if found is None else found
+    return found
+
+
+def names_class(option: str, words: Iterable[str], configs: Iterable[Any]) -> bool:
+    """Whether a class is named for an option, typed or in what a config file says."""
+    typed = any(word.partition("=")[0] in (f"--{option}", f"--{option}.class_path") for word in words)
+    return typed or any(_class(config, option) is not None for config in configs)
+
+
+def _class(config: Any, option: str) -> Any:
+    """The class that a config file names for an option, or its list of classes."""
+    found = setting(config, option)
+    return setting(config, f"{option}.class_path") if found is None or isinstance(found, dict) else found
+
+
+def in_order(words: Sequence[str]) -> list[str]:
+    """The words, with each option that names a class before those of the class: the parser reads them in order."""
+    words = [*words]
+    for option in _CLASSES:
+        own = next((at for at, word in enumerate(words) if word.startswith(f"--{option}.")), len(words))
+        at = next((at for at, word in enumerate(words) if word.partition("=")[0] == f"--{option}"), 0)
+        if own < at:
+            end = at + (1 if "=" in words[at] else 2)
+            words = [*words[:own], *words[at:end], *words[own:at], *words[end:]]
+    return words
+
+
+def without_others(words: Sequence[str], configs: Sequence[Any]) -> list[str]:
+    """The words, with none before a class that takes the place of another one, or before a list that is typed whole.
+
+    The parser would hand the settings of the other class on, as far as the new one has settings of these names.
+
+    Args:
+        words: the command line.
+        configs: what config files say, and before them the checkpoint.
+    """
+    words = [*words]
+    for option in (*_CLASSES[1:], *_LISTS):  # what sources of photos have in common is meant for all of them
+        names = (f"--{option}", f"--{option}.class_path")
+        at = next((at for at, word in enumerate(words) if word.partition("=")[0] in names), None)
+        if at is None:
+            continue
+        value = words[at].partition("=")[2] or "".join(words[at + 1 : at + 2])
+        before = [each for config in configs if (each := _class(config, option)) is not None]
+        if value.startswith("[") or (before and _name(before[-1]) != _name(value)):
+            none = "torch.nn.Identity" if option == "model.net" else "null"  # a net there must be
+            words.insert(at, f"--{option}={none}")
+    return words
+
+
+def _name(chosen: Any) -> str:
+    """The name of a class without its module, of one that may be given with its settings."""
+    named = re.search(r"class_path\W+([\w.]+)", str(chosen))
+    return (named[1] if named else str(chosen)).rpartition(".")[2]

@@ -53,11 +53,12 @@ class TestFit:
         assert config["trainer"]["max_epochs"] == 50
         assert config["trainer"]["accelerator"] == "auto"
 
-    @pytest.mark.parametrize("given", ["typed", "typed path", "config", "short config"])
+    @pytest.mark.parametrize("given", ["typed", "typed path", "config", "short config", "dotted config"])
     def test_an_optimizer_that_is_chosen_has_settings_of_its_own_and_not_adams(self, run: Run, given: str) -> None:
         config = Path("chosen.yaml")
         chosen = "AdamW" if given == "short config" else {"class_path": "AdamW"}
-        config.write_text(yaml.safe_dump({"model": {"optimizer": chosen}}))
+        dotted = given == "dotted config"
+        config.write_text(yaml.safe_dump({"model.optimizer": chosen} if dotted else {"model": {"optimizer": chosen}}))
         words: tuple[object, ...] = ("--config", config)
         if given.startswith("typed"):
             words = ("--model.optimizer", "AdamW") if given == "typed" else ("--model.optimizer.class_path=AdamW",)

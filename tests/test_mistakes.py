@@ -220,6 +220,7 @@ class TestMistakes:
             ("data: {class_path: Digits, init_args: {augment: [Miror]}}", "did you mean 'Mirror'?"),
             ("model: {loss: {class_path: CrossEntropy, init_args: {label_smothing: 1}}}", "'label_smoothing'?"),
             ("fit: {trainer: {max_epochs: 3}}", "'fit.trainer.max_epochs': leave 'fit' out"),
+            ("config: base.yaml", "c.yaml: config is no key of a config file: name each file with --config"),
             ("trainer: [", "c.yaml: not a YAML file"),
             ("- trainer", "c.yaml: not a mapping of options"),
             ("", "c.yaml: not a mapping of options"),

@@ -191,6 +191,8 @@ def beginning(words: Sequence[str], configs: Iterable[str]) -> dict[str, Any]:
     settings: dict[str, Any] = {"experiment": "cnn"}
     for path in configs:
         config = mapping(Path(path))
+        if "config" in config:
+            raise InputError(f"{path}: config is no key of a config file: name each file with --config")
         for group in ("trainer", "model", "data"):
             if group in config and config[group] is None:
                 raise InputError(f"{path}: {group} is empty: give its settings, or leave it out")

@@ -25,6 +25,7 @@ from optuna.trial import TrialState
 
 from cifar_lightning import files, runs
 from cifar_lightning.__main__ import main
+from cifar_lightning.cli import command
 from cifar_lightning.data import ImageData
 from cifar_lightning.leaderboard.differences import short
 from cifar_lightning.sweep.plan import read
@@ -309,6 +310,10 @@ class TestTrials:
         metrics = (folder / Path(best["run"]).name / "metrics.csv").read_text()
         assert Path("runs/sweep-lr-best/version_0/metrics.csv").read_text() == metrics
         assert f"next: python -m cifar_lightning test --ckpt_path {best['run']}/checkpoints/best.ckpt" in out
+
+    def test_the_best_config_finds_what_lies_beside_the_experiments(self, done: tuple[Path, str]) -> None:
+        place = done[0].parent.parent  # of small.yaml
+        assert place in command.read(["fit", "--config", str(done[0] / "best.yaml")]).places
 
     def test_there_are_pictures(self, done: tuple[Path, str]) -> None:
         for name, words in (

@@ -106,10 +106,13 @@ def _csv(trials: list[FrozenTrial], plan: Plan) -> str:
 
 def _config(best: FrozenTrial, count: int, plan: Plan) -> str:
     """The whole config of a trial, as an experiment of its own."""
-    config = load_yaml(best.user_attrs["config"])
+    text = best.user_attrs["config"]
+    config = load_yaml(text)
     config |= {"experiment": f"{plan.folder.name}-best", "ckpt_path": best.user_attrs.get("started_from")}
+    # From the folders of the config files that it was made from, classes may be imported.
+    made = "".join(f"{line}\n" for line in text.splitlines() if line.startswith("# python -m cifar_lightning "))
     header = (
         f"# Trial {best.number} of {plan.folder}: {plan.monitor} {best.value:.6g}, the best of {count}.\n"
-        f"# python -m cifar_lightning fit --config {plan.folder / 'best.yaml'}\n"
+        f"{made}# To train it again:\n# python -m cifar_lightning fit --config {plan.folder / 'best.yaml'}\n"
     )
     return header + dump_yaml(config)

@@ -29,8 +29,9 @@ from cifar_lightning.cli import command
 from cifar_lightning.data import ImageData
 from cifar_lightning.leaderboard.differences import short
 from cifar_lightning.sweep.plan import read
+from cifar_lightning.sweep.sampler import Sampler
 from cifar_lightning.sweep.space import Choice, Range
-from cifar_lightning.sweep.study import Process, Sampler, _storage, counted
+from cifar_lightning.sweep.study import Process, _storage, counted
 from cifar_lightning.sweep.trial import _is_of_the_machine
 from cifar_onnx import InputError
 from tests.conftest import BRIEF, Child, Run, Start, write_net
@@ -145,6 +146,7 @@ class TestRefused:
                 "pruner: Number of start",
             ),
             ({"sampler": {"class_path": "GridSampler", "init_args": {"search_space": {}}}}, "take BruteForceSampler"),
+            ({"sampler": "BruteForceSampler", "space": SPACE}, f"space: {RATE} has no step: BruteForceSampler tries"),
             ({"config": ["small.yaml", "last.yaml"]}, "ckpt_path is last: leave it out"),
             ({"monitor": "test/accuracy", "mode": "max"}, "a sweep looks at validation only"),
             ({"monitor": "val/acuracy", "mode": "max"}, "there are train/loss, val/loss, val/accuracy"),

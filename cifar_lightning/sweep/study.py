@@ -1,84 +1,31 @@
 """The study: where trials are kept, which of them count, and whose process is gone."""
 
-import inspect
 import platform
 import uuid
 import warnings
-from collections.abc import Callable, Sequence
 from contextlib import suppress
 from copy import copy
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import Literal
 
 import optuna
 from filelock import FileLock, Timeout
-from jsonargparse import Namespace
-from optuna.distributions import BaseDistribution
-from optuna.samplers import BaseSampler, GridSampler, QMCSampler, RandomSampler
+from optuna.samplers import RandomSampler
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
-from cifar_lightning.cli.parser import class_of
 from cifar_lightning.error_source import named
 from cifar_lightning.sweep.plan import Plan
+from cifar_lightning.sweep.sampler import made, sampler_of
 from cifar_onnx import InputError
 
 _BEAT = 30  # seconds between signs of life in a database; after two that are missing a process is gone
 _BEGINNING = timedelta(seconds=60)  # after which a trial must have said whose it is
-
-
-class Sampler(BaseSampler):
-    """Draws a trial by its number and by what is known then, whichever process asks.
-
-    A process that goes on with a study, or joins it, would else draw the first numbers of its seed again.
-
-    Args:
-        make: a sampler from a seed.
-        first: parameters of the first trial; empty for drawn ones.
-        space: of all trials.
-    """
-
-    def __init__(
-        self, make: Callable[[int], BaseSampler], first: dict[str, Any], space: dict[str, BaseDistribution]
-    ) -> None:
-        self._make = make
-        self._sampler = make(0)
-        self._first = first
-        self._space = space
-
-    def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
-        self._sampler = self._make(trial.number)
-        self._sampler.before_trial(study, trial)
-
-    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        if self._is_first(trial):
-            return self._space
-        return self._sampler.infer_relative_search_space(study, trial)
-
-    def sample_relative(
-        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
-    ) -> dict[str, Any]:
-        if self._is_first(trial):
-            return self._first
-        return self._sampler.sample_relative(study, trial, search_space)
-
-    def sample_independent(
-        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
-    ) -> Any:
-        return self._sampler.sample_independent(study, trial, param_name, param_distribution)
-
-    def after_trial(
-        self, study: optuna.Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
-    ) -> None:
-        self._sampler.after_trial(study, trial, state, values)
-
-    def _is_first(self, trial: FrozenTrial) -> bool:
-        return trial.number == 0 and bool(self._first)
 
 
 class Process:
@@ -175,9 +122,9 @@ def open_study(plan: Plan) -> optuna.Study:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     with named("sampler"):
-        sampler = _sampler(plan)
+        sampler = sampler_of(plan)
     with named("pruner"):
-        pruner = _made(plan.pruner)
+        pruner = made(plan.pruner)
     plan.folder.mkdir(parents=True, exist_ok=True)  # where a database may be, too
     name, storage = plan.folder.name, _storage(plan)
     direction: Literal["minimize", "maximize"] = "minimize" if plan.mode == "min" else "maximize"
@@ -229,22 +176,3 @@ def _mend(path: Path, lock: JournalFileOpenLock) -> None:
             file.truncate(data.rfind(b"\n") + 1)
     finally:
         lock.release()
-
-
-def _sampler(plan: Plan) -> BaseSampler:
-    cls = class_of(plan.sampler.class_path)
-    if issubclass(cls, GridSampler):
-        raise InputError("sampler is GridSampler: take BruteForceSampler, which tries all that the space has")
-    if "seed" not in inspect.signature(cls).parameters or issubclass(cls, QMCSampler):  # which share out one sequence
-        one: BaseSampler = _made(plan.sampler)
-        return one
-    seed = plan.sampler.init_args.seed or 0
-    space = {key: part.distribution for key, part in plan.space.items()}
-    return Sampler(lambda number: _made(plan.sampler, seed=seed + number), plan.first, space)
-
-
-def _made(chosen: Namespace, **more: Any) -> Any:
-    """What a class path and its settings stand for, in which there may be further ones."""
-    settings = {**vars(chosen.get("init_args") or Namespace()), **more}  # type: ignore[no-untyped-call]
-    made = {key: _made(each) if isinstance(each, Namespace) else each for key, each in settings.items()}
-    return class_of(chosen.class_path)(**made)

@@ -1,0 +1,92 @@
+"""The sampler: what draws the values of a trial."""
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import optuna
+from jsonargparse import Namespace
+from optuna.distributions import BaseDistribution, FloatDistribution
+from optuna.samplers import BaseSampler, BruteForceSampler, GridSampler, QMCSampler
+from optuna.trial import FrozenTrial, TrialState
+
+from cifar_lightning.cli.parser import class_of
+from cifar_lightning.sweep.plan import Plan
+from cifar_onnx import InputError
+
+
+class Sampler(BaseSampler):
+    """Draws a trial by its number and by what is known then, whichever process asks.
+
+    A process that goes on with a study, or joins it, would else draw the first numbers of its seed again.
+
+    Args:
+        make: a sampler from a seed.
+        first: parameters of the first trial; empty for drawn ones.
+        space: of all trials.
+    """
+
+    def __init__(
+        self, make: Callable[[int], BaseSampler], first: dict[str, Any], space: dict[str, BaseDistribution]
+    ) -> None:
+        self._make = make
+        self._sampler = make(0)
+        self._first = first
+        self._space = space
+
+    def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
+        self._sampler = self._make(trial.number)
+        self._sampler.before_trial(study, trial)
+
+    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        if self._is_first(trial):
+            return self._space
+        return self._sampler.infer_relative_search_space(study, trial)
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        if self._is_first(trial):
+            return self._first
+        return self._sampler.sample_relative(study, trial, search_space)
+
+    def sample_independent(
+        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        return self._sampler.sample_independent(study, trial, param_name, param_distribution)
+
+    def after_trial(
+        self, study: optuna.Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
+    ) -> None:
+        self._sampler.after_trial(study, trial, state, values)
+
+    def _is_first(self, trial: FrozenTrial) -> bool:
+        return trial.number == 0 and bool(self._first)
+
+
+def sampler_of(plan: Plan) -> BaseSampler:
+    """The sampler of a plan.
+
+    Raises:
+        InputError: it cannot draw from the plan's space.
+    """
+    cls = class_of(plan.sampler.class_path)
+    if issubclass(cls, GridSampler):
+        raise InputError("sampler is GridSampler: take BruteForceSampler, which tries all that the space has")
+    space = {key: part.distribution for key, part in plan.space.items()}
+    if issubclass(cls, BruteForceSampler):
+        for key, each in space.items():
+            if isinstance(each, FloatDistribution) and each.step is None:
+                raise InputError(f"space: {key} has no step: BruteForceSampler tries each value of a range")
+    if "seed" not in inspect.signature(cls).parameters or issubclass(cls, QMCSampler):  # which share out one sequence
+        one: BaseSampler = made(plan.sampler)
+        return one
+    seed = plan.sampler.init_args.seed or 0
+    return Sampler(lambda number: made(plan.sampler, seed=seed + number), plan.first, space)
+
+
+def made(chosen: Namespace, **more: Any) -> Any:
+    """What a class path and its settings stand for, in which there may be further ones."""
+    settings = {**vars(chosen.get("init_args") or Namespace()), **more}  # type: ignore[no-untyped-call]
+    arguments = {key: made(each) if isinstance(each, Namespace) else each for key, each in settings.items()}
+    return class_of(chosen.class_path)(**arguments)

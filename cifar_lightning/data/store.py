@@ -183,7 +183,7 @@ def file_keys(folder: Path, paths: Sequence[Path]) -> list[str]:
 def _status(path: Path) -> os.stat_result:
     try:
         return path.stat()
-    except FileNotFoundError:  # a link that leads nowhere, as the decoder will say
+    except OSError:  # a link that leads nowhere or to itself, as the decoder will say
         return path.lstat()
 
 

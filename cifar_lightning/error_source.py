@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from traceback import extract_tb
 
-from cifar_onnx import InputError
+from cifar_onnx import InputError, errors
 
 
 @contextmanager
@@ -43,6 +43,6 @@ def line(error: BaseException) -> str:
     Args:
         error: one that was raised.
     """
-    known = {*map(Path, sysconfig.get_paths().values()), Path(__file__).parent}
+    known = {*map(Path, sysconfig.get_paths().values()), *(Path(file).parent for file in (__file__, errors.__file__))}
     frames = [each for each in extract_tb(error.__traceback__) if known.isdisjoint(Path(each.filename).parents)]
     return f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""

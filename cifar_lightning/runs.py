@@ -13,6 +13,7 @@ from filelock import FileLock, Timeout
 
 from cifar_lightning.files import write_whole
 from cifar_onnx import InputError
+from cifar_onnx.folders import expanded
 
 BEST, LAST = "checkpoints/best.ckpt", "checkpoints/last.ckpt"  # in a run's folder
 
@@ -79,10 +80,7 @@ def root(default_root_dir: str | None) -> Path:
     Raises:
         InputError: it begins with the home of nobody.
     """
-    try:
-        return Path(str(default_root_dir or "."), "runs").expanduser()
-    except RuntimeError:
-        raise InputError(f"trainer.default_root_dir is {default_root_dir}: there is no such home") from None
+    return expanded(str(default_root_dir or "."), "trainer.default_root_dir") / "runs"
 
 
 def folder_of(ckpt_path: str) -> Path:

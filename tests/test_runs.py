@@ -449,10 +449,17 @@ def test_a_run_whose_time_is_up_when_it_is_done_has_ended(run: Run, monkeypatch:
     assert runs.facts(Path("runs/cnn/version_0"))["finished"]
 
 
-def test_a_home_of_nobody_is_named(run: Run) -> None:
-    result = run("fit", *BRIEF, "--ckpt_path", "last", "--trainer.default_root_dir", "~nobody-of-this-name")
-    assert result.code == 2
-    assert result.err == "error: trainer.default_root_dir is ~nobody-of-this-name: there is no such home\n"
+def test_a_home_of_nobody_is_named(run: Run, photos: Path) -> None:
+    own = ("--data", "ImageFolder", "--data.root", photos)
+    for option, words in (
+        ("trainer.default_root_dir", ("--ckpt_path", "last")),
+        ("data.cache_dir", own),
+        ("data.labels", own),
+        ("data.root", ("--data", "CIFAR10")),
+    ):
+        result = run("fit", *BRIEF, *words, f"--{option}", "~nobody-of-this-name")
+        assert result.code == 2
+        assert result.err.endswith(f"error: {option} is ~nobody-of-this-name: there is no such home\n")
 
 
 @pytest.mark.skipif(os.name != "posix", reason="HOME is that of POSIX")

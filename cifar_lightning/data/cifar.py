@@ -16,6 +16,7 @@ from cifar_lightning.data.base import ImageData
 from cifar_lightning.data.images import Images, Part
 from cifar_lightning.data.lock import alone
 from cifar_onnx import InputError
+from cifar_onnx.folders import expanded
 from cifar_onnx.progress import track
 
 _CHUNK = 1 << 20  # bytes
@@ -55,7 +56,7 @@ class CIFAR10(ImageData):
 
     def __init__(self, root: str | None = None, url: str | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.root = Path(root or "data").expanduser()
+        self.root = expanded(root or "data", "data.root")
         self.url = url
 
     @property

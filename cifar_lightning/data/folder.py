@@ -23,6 +23,7 @@ from cifar_lightning.data.memory import free
 from cifar_lightning.data.store import Decoded, Picture, Store, digest, file_keys
 from cifar_onnx.ahead import ahead, chunk_size
 from cifar_onnx.errors import ImageError, InputError, ReadError
+from cifar_onnx.folders import expanded
 from cifar_onnx.images import ResizeMode, decode, fingerprint, resize
 from cifar_onnx.progress import track
 from cifar_onnx.session import usable_cpus
@@ -74,7 +75,8 @@ class ImageFolder(ImageData):
             raise InputError(f"data.memory is {memory}: it must be a number of GB, or auto")
         self.image_size = image_size
         self.resize_mode = resize_mode
-        self.cache_dir = Path(cache_dir or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "cifar-lightning"))
+        usual = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "cifar-lightning")
+        self.cache_dir = expanded(cache_dir or usual, "data.cache_dir")
         self.memory = memory
         self._classes = classes or self.catalogue.labels
         self.hparams["classes"] = self._classes
@@ -151,8 +153,7 @@ class ImageFolder(ImageData):
     def streamed(self, parts: Iterable[Part], device: torch.device) -> bool:
         assert self.trainer is not None
         size = sum(math.prod(self.images(part).pixels.shape) for part in parts) / 1e9
-        processes = self.trainer.num_devices
-        most = free(device, processes) / 4e9 if self.memory == "auto" else self.memory
+        most = free(device, self.trainer.num_devices) / 4e9 if self.memory == "auto" else self.memory
         if size > most and self.trainer.is_global_zero:
             print(
                 f"{size:.3g} GB of images are more than data.memory, {most:.3g} GB: they are read from "
@@ -187,7 +188,7 @@ class ImageFolder(ImageData):
 
     def _store(self, folder: Path) -> Store:
         settings = (_VERSION, PIL.__version__, self.image_size, self.resize_mode, folder.resolve())
-        return Store(self.cache_dir.expanduser() / digest("\n".join(map(str, settings))), self.image_size)
+        return Store(self.cache_dir / digest("\n".join(map(str, settings))), self.image_size)
 
     def _decoded(self, folder: Path, paths: Sequence[Path]) -> Decoded:
         """What the files hold, from the cache as far as it knows them."""
@@ -241,8 +242,8 @@ class ImageFolder(ImageData):
 
 def _places(root: str | None, labels: str | None) -> tuple[Path, Path]:
     """The folder of the pictures, and the file that lists them; where there is none, the folder again."""
-    listed = Path(labels or "").expanduser()
-    folder = listed.parent if root is None else Path(root).expanduser()
+    listed = expanded(labels or "", "data.labels")
+    folder = listed.parent if root is None else expanded(root, "data.root")
     if not labels:
         return folder, folder
     inside = folder / listed

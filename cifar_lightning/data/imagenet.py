@@ -13,7 +13,7 @@ from cifar_lightning.data.catalogue import Catalogue
 from cifar_lightning.data.folder import ImageFolder
 from cifar_lightning.data.images import Part
 from cifar_onnx import InputError
-from cifar_onnx.folders import files, subfolders
+from cifar_onnx.folders import expanded, files, subfolders
 from cifar_onnx.images import ResizeMode
 
 _KAGGLE, _DEVKIT, _META = "LOC_val_solution.csv", "ILSVRC2012_validation_ground_truth.txt", "meta.mat"
@@ -50,7 +50,7 @@ class ImageNet(ImageFolder):
     def _catalogue(self, labels: str | None) -> Catalogue:
         if labels:
             return super()._catalogue(labels)
-        return Synsets(self.root, Path(self.hparams["lists"] or self.root).expanduser())
+        return Synsets(self.root, expanded(self.hparams["lists"] or self.root, "data.lists"))
 
 
 class Synsets(Catalogue):

@@ -25,6 +25,18 @@ _JUNK = frozenset(  # of Windows, macOS' archives, Synology's servers (small cop
 _PARTS = ("test", "val", "train")
 
 
+def expanded(path: str | Path, option: str) -> Path:
+    """A path in which `~` and `~name` stand for a home, as in a shell.
+
+    Raises:
+        InputError: there is none; names the option that the path was given by.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise InputError(f"{option} is {path}: there is no such home") from None
+
+
 def subfolders(folder: Path) -> list[str]:
     """Names of the class folders, sorted."""
     return sorted(path.name for path in folder.iterdir() if path.is_dir() and not _left_behind(path.name))

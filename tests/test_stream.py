@@ -5,7 +5,6 @@ import os
 import shutil
 import time
 from collections import namedtuple
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import BinaryIO
@@ -264,17 +263,34 @@ class TestMemory:
         assert there / 1000 < alone <= there
         assert memory.free(torch.device("cpu"), 10) < alone / 5
 
-    @pytest.fixture
-    def group(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-        monkeypatch.setattr(memory, "_GROUP", tmp_path)
-        (tmp_path / "memory.current").write_text("1000\n")
-        (tmp_path / "memory.stat").write_text("anon 300\nfile 700\nactive_file 200\ninactive_file 400\n")
-        return tmp_path
-
-    def test_a_container_may_have_less(self, group: Path) -> None:
-        (group / "memory.max").write_text("5000\n")
+    @pytest.mark.parametrize(
+        ("own", "folder", "files", "total"),
+        [
+            ("0::/\n", "", ("memory.max", "memory.current"), ""),
+            ("1:cpu:/x\n0::/slurm/job_1/step_0\n", "slurm/job_1", ("memory.max", "memory.current"), ""),
+            ("0::/out/of/sight\n", "", ("memory.max", "memory.current"), ""),
+            (
+                "4:cpu,memory:/job_1\n0::/\n",
+                "memory/job_1",
+                ("memory.limit_in_bytes", "memory.usage_in_bytes"),
+                "total_",
+            ),
+        ],
+    )
+    def test_a_container_or_a_job_may_have_less(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: str, folder: str, files: tuple[str, str], total: str
+    ) -> None:
+        monkeypatch.setattr(memory, "_GROUPS", tmp_path)
+        monkeypatch.setattr(memory, "_OWN", tmp_path / "own")
+        assert memory.free(torch.device("cpu")) > 1e6
+        (tmp_path / "own").write_text(own)
+        (limit, used), group = files, tmp_path / folder
+        group.mkdir(parents=True, exist_ok=True)
+        (group / used).write_text("1000\n")
+        (group / "memory.stat").write_text(f"anon 300\nfile 700\n{total}active_file 200\n{total}inactive_file 400\n")
+        (group / limit).write_text("5000\n")
         assert memory.free(torch.device("cpu")) == 4600  # all but 300 of programs and 100 that are shared
-        (group / "memory.max").write_text("max\n")
+        (group / limit).write_text("max\n" if not total else f"{2**63 - 4096}\n")  # for no limit
         assert memory.free(torch.device("cpu")) > 1e6
 
     def test_auto_is_a_quarter(self, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:

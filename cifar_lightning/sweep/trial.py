@@ -1,6 +1,5 @@
 """One trial: a `fit` whose validation is reported, and which ends where it falls behind."""
 
-import errno
 import io
 import math
 from collections.abc import Callable, Iterator
@@ -17,14 +16,13 @@ from cifar_lightning.callbacks import BestCheckpoint
 from cifar_lightning.cli.settings import quiet
 from cifar_lightning.finite import NotFiniteError
 from cifar_lightning.interruption import Interrupted
-from cifar_lightning.main import mistake, run
+from cifar_lightning.main import REFUSED, mistake, run
 from cifar_lightning.sweep import space as spaces
 from cifar_lightning.sweep.plan import Plan
 from cifar_lightning.sweep.study import again
 from cifar_onnx import InputError
 
 Say = Callable[[str], None]
-_REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO)
 
 
 class FailedError(Exception):
@@ -102,7 +100,7 @@ def _is_of_the_machine(error: BaseException | None) -> bool:
     """Whether it comes of a full disk, say, and not of a file that a value names."""
     if error is None:
         return False
-    return (isinstance(error, OSError) and error.errno in _REFUSED) or _is_of_the_machine(error.__cause__)
+    return (isinstance(error, OSError) and error.errno in REFUSED) or _is_of_the_machine(error.__cause__)
 
 
 @contextmanager

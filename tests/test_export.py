@@ -149,7 +149,9 @@ class TestContract:
         classifier = Classifier(models[mode])
         assert [replay.stage for replay in classifier.verify()] == [""] * len(GOLDEN)
         for golden in classifier.contract.golden:
-            assert golden.fingerprint == images.fingerprint(images.decode(golden.encoded))
+            pixels = images.decode(golden.encoded)
+            assert golden.fingerprint == images.fingerprint(pixels)
+            assert golden.familiarity == pytest.approx(float(classifier.run(pixels[None])[2][0]), rel=1e-4)
 
     def test_golden_samples_are_of_the_kinds_that_they_are_named_by(self, models: dict[str, Path]) -> None:
         golden = contract.read(models["stretch"])[1].golden

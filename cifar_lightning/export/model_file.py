@@ -156,7 +156,7 @@ def _golden(
 ) -> dict[str, Any]:
     """A picture with what the net makes of it."""
     pixels = images.decode(encoded)
-    logits = run(images.resize(pixels, size, resize)[None])[0][0]
+    logits, familiarity = (each[0] for each in run(images.resize(pixels, size, resize)[None]))
     probabilities = torch.from_numpy(logits / np.float32(temperature)).softmax(0)
     return {
         "name": name,
@@ -165,6 +165,7 @@ def _golden(
         "label": classes[int(probabilities.argmax())],
         "logits": [round(float(x), 6) for x in logits],
         "probabilities": [round(float(p), 7) for p in probabilities],
+        "familiarity": round(float(familiarity), 6),
     }
 
 

@@ -34,6 +34,7 @@ class Golden:
         label: the predicted class.
         logits: one for each class.
         probabilities: one for each class.
+        familiarity: of older files not known.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Golden:
     label: str
     logits: tuple[float, ...]
     probabilities: tuple[float, ...]
+    familiarity: float | None = None
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ class Contract:
         sets: which labels are in a prediction set.
         unknown: which pictures the model does not know.
         digest: sha256 of the file, in hexadecimal, with the digest's own place filled with zeros.
-        golden: pictures with the probabilities they must give.
+        golden: pictures with the answers they must get.
         info: the whole JSON, with whatever else the exporter wrote.
     """
 
@@ -168,6 +170,7 @@ def _from_info(info: dict[str, Any]) -> Contract:
                 str(g["label"]),
                 _numbers(g["logits"], len(classes)),
                 _numbers(g["probabilities"], len(classes)),
+                _finite(g["familiarity"]) if "familiarity" in g else None,
             )
             for g in info["golden"]
         ),

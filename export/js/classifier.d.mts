@@ -27,6 +27,8 @@ export interface Contract {
     readonly label: string;
     readonly logits: number[];
     readonly probabilities: number[];
+    /** Older files do not have it. */
+    readonly familiarity?: number;
   }[];
   readonly [more: string]: unknown;
 }
@@ -38,7 +40,9 @@ export interface Prediction {
   top: { label: string; probability: number }[];
   /** The prediction set: it holds the true class as often as the contract's `alpha` says. */
   labels: string[];
-  /** Whether the picture is like none that the model learnt from. */
+  /** How like the pictures that the model learnt from it is. */
+  familiarity: number;
+  /** Whether that is below the contract's threshold: the picture is like none that the model learnt from. */
   unknown: boolean;
   /** Of all classes, in the order of the contract. */
   probabilities: number[];
@@ -46,12 +50,13 @@ export interface Prediction {
   map?: { height: number; width: number; values: number[] };
 }
 
-/** What a golden sample gave; `difference` is the largest of the probabilities. */
+/** What a golden sample gave; `difference` is the largest of the probabilities, `stage` what differs by too much. */
 export interface Replay {
   name: string;
   label: string;
   expected: string;
   difference: number;
+  stage: "" | "probabilities" | "familiarity";
   ok: boolean;
 }
 

@@ -101,8 +101,8 @@ function explained(error) {
 async function verify(classifier, decode) {
   const replays = await classifier.verify(decode);
   const width = Math.max(...replays.map(({ name }) => name.length));
-  for (const { name, label, expected, difference, ok } of replays) {
-    const verdict = ok ? "ok" : `WRONG, expected ${expected}`;
+  for (const { name, label, expected, difference, stage, ok } of replays) {
+    const verdict = ok ? "ok" : `WRONG, expected ${expected}: the stage that differs is ${stage}`;
     const close = `probabilities within ${difference.toExponential(1)}`;
     console.log(plain(`${name.padEnd(width)}  ${label}, ${close}: ${verdict}`));
   }

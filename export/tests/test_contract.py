@@ -105,7 +105,7 @@ NAN, INF = float("nan"), float("inf")
         {"unknown": {**INFO["unknown"], "threshold": NAN}},
         *({"golden": [{**GOLDEN, key: value}]} for key in ("logits", "probabilities")
           for value in ([1.0], "12", ["1", "2"], [NAN, 1])),
-        {"golden": [{**GOLDEN, "file": "?"}]},
+        {"golden": [{**GOLDEN, "file": "?"}]}, {"golden": [{**GOLDEN, "familiarity": NAN}]},
     ],
 )  # fmt: skip
 def test_no_part_of_it_may_be_anything(facts: dict[str, object]) -> None:

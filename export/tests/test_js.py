@@ -258,7 +258,28 @@ def test_node_replays_golden_samples(model: Path, changed: Callable[..., Path]) 
     assert "8 of 8 golden samples give the answer they must" in result.stdout
     result = node(changed(b'"label": "9"', b'"label": "4"', seal=True), "--verify")
     assert result.returncode == 1
-    assert "WRONG, expected 4" in result.stdout
+    assert "WRONG, expected 4: the stage that differs is probabilities" in result.stdout
+
+
+def test_javascript_replays_with_the_tolerance_of_the_precision(tmp_path: Path) -> None:
+    """As `test_replay.py` has it for Python."""
+    code = """
+        const contract = await js.readContract(readFileSync(process.argv[2]));
+        const outputs = { probabilities: { data: [0.5, 0.5] }, familiarity: { data: [-100] } };
+        const classifier = new js.Classifier(contract, { run: async () => outputs }, class {});
+        const replays = await classifier.verify(() => ({ data: new Uint8Array(3), width: 1, height: 1 }));
+        console.log(JSON.stringify(replays.map(({ stage }) => stage)));
+    """
+    path, even = tmp_path / "model.onnx", {**SAMPLE, "probabilities": [0.5, 0.5]}
+    for precision, allowed in (("fp32", 1e-3), ("fp16", 1e-2), ("int8", 2e-2), ("later", 1e-3)):
+        golden = [even, {**even, "label": "b"}, {**even, "label": "c"}]
+        for share in (0.9, 1.1):
+            off = share * allowed
+            golden += [{**even, "probabilities": [0.5 + off, 0.5 - off]}]
+            golden += [{**even, "familiarity": -100 / (1 + sign * off)} for sign in (1, -1)]
+        path.write_bytes(model_of({**INFO, "precision": precision, "golden": golden}))
+        right, wrong = [""] * 3, ["probabilities", "familiarity", "familiarity"]
+        assert evaluated(code, path) == [["", "", "probabilities", *right, *wrong]], precision
 
 
 @PACKAGES
@@ -375,6 +396,7 @@ def test_javascript_refuses_what_python_refuses(model: Path, tmp_path: Path) -> 
         model_of({**INFO, "golden": [None]}),
         *(model_of({**INFO, "golden": [{**SAMPLE, key: [1]}]}) for key in ("logits", "probabilities")),
         *(model_of({**INFO, "golden": [{k: SAMPLE[k] for k in SAMPLE if k != key}]}) for key in SAMPLE),
+        *(model_of({**INFO, "golden": [{**SAMPLE, "familiarity": value}]}) for value in (-2.5, 0, None, "1", [1])),
         model_of([]),
     ]
     paths = [tmp_path / f"{number}.onnx" for number in range(len(files))]
@@ -393,7 +415,7 @@ def test_what_is_wrong_with_a_contract_is_said_with_what_would_be_right(tmp_path
     size = "input.size must be an integer from 1 up"
     temperature = "temperature must be a finite number above 0"
     golden = "golden must be a list of samples, each with the strings name, file (base64), fingerprint and label, "
-    golden += "and with a finite number for each class in logits and probabilities"
+    golden += "and with a finite number for each class in logits and probabilities, and as familiarity, if it has one"
     wrong: list[tuple[dict[str, Any], str]] = [
         *(({"classes": value}, names) for value in ("ab", [], ["a", 1], ["a", ""], ["a", "a"], ["a", "\ud800"])),
         *(({"input": {"size": value, "resize": "crop"}}, size) for value in (0, -8, 8.5, "8", True, None)),
@@ -410,6 +432,7 @@ def test_what_is_wrong_with_a_contract_is_said_with_what_would_be_right(tmp_path
         ({"digest": "0"}, "digest must be 64 hexadecimal digits"),
         *(({"golden": value}, golden) for value in (None, [None], [{**SAMPLE, "name": 1}], [{**SAMPLE, "file": "!"}])),
         *(({"golden": [{**SAMPLE, key: [0.5, "0.5"]}]}, golden) for key in ("logits", "probabilities")),
+        ({"golden": [{**SAMPLE, "familiarity": "1"}]}, golden),
     ]
     paths = [tmp_path / f"{number}.onnx" for number in range(len(wrong))]
     for path, (facts, _) in zip(paths, wrong, strict=True):

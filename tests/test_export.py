@@ -104,7 +104,7 @@ def exported(
     settings = {"classes": CLASSES, "size": size, "resize": mode, "facts": {"note": "é"}}
     calibration = calibration or calibrated(pixels, net, CLASSES, size)
     model = torch.nn.Sequential(pixels, net)
-    return write_model(model, given or samples(), output, calibration=calibration, **settings)  # type: ignore[arg-type]
+    return write_model(model, given or samples(), output, calibration=calibration, **settings)[1]  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")

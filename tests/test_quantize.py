@@ -8,9 +8,11 @@ import pytest
 import torch
 from torch import nn
 
-from cifar_lightning.export import quantize
+from cifar_lightning.data import Digits
+from cifar_lightning.export import export, quantize
 from cifar_lightning.export.graph import core
 from cifar_lightning.familiarity import Energy, Familiarity, MaxLogit, Scored
+from cifar_lightning.trained import load
 from cifar_onnx import Classifier, InputError
 from cifar_onnx.__main__ import main as receiver
 from tests.conftest import Run
@@ -36,6 +38,15 @@ def test_a_smaller_file_answers_as_the_large_one(
     pairs = zip(small(pictures), large(pictures), strict=True)
     assert np.mean([np.abs(np.subtract(a.probabilities, b.probabilities)).max() for a, b in pairs]) < 0.1
     assert [(each.domain, each.version) for each in onnx.load("small.onnx").opset_import] == [("", 18)]
+
+
+def test_the_calibration_is_that_of_the_file(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quantize, "CLASS_DROP", 0.06)
+    found = export(load(str(checkpoint)), Digits(), tmp_path, precision="fp16")
+    known = Classifier(found.path).contract
+    assert (found.calibration.sets, found.calibration.unknown) == (known.sets, known.unknown)
 
 
 class Drowned(nn.Module):

@@ -93,7 +93,7 @@ def check(tmp_path: Path, net: Named, side: int) -> None:
 
     model.eval()
     samples = [Sample(str(n), images.encode_png(p), images.fingerprint(p), p) for n, p in enumerate(pictures)]
-    report = write_model(
+    _, report = write_model(
         nn.Sequential(model.pixels, net), samples, tmp_path / "m.onnx", classes=CLASSES, size=side, resize="stretch",
         facts={}, calibration=calibrated(model.pixels, net, CLASSES, side),
     )  # fmt: skip

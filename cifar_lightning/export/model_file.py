@@ -48,7 +48,7 @@ def write_model(
     precision: Precision = "fp32",
     training: images.Pixels | None = None,
     known: Images | None = None,
-) -> Report:
+) -> tuple[Calibration, Report]:
     """Write the contract, after the file has answered as torch does on every sample.
 
     The file appears whole or not at all; an older one at `output` stays until then.
@@ -65,6 +65,9 @@ def write_model(
         precision: of the net in the file.
         training: for another precision than fp32, uint8 `(N, S, S, 3)` to find ranges by.
         known: likewise, the validation set, which decides whether the variant holds.
+
+    Returns:
+        The calibration in the file, which for another precision than fp32 is that of the smaller net; and the report.
 
     Raises:
         ParityError: a stage of the file differs from torch, or the smaller variant is not as good.
@@ -124,7 +127,7 @@ def write_model(
             candidate.replace(output)
     except OSError as error:
         raise InputError(f"{output} cannot be written ({error}): name another file") from None
-    return report
+    return calibration, report
 
 
 def _cost(model: nn.Module, size: int) -> dict[str, int]:

@@ -38,7 +38,7 @@ class Exported:
 
     Attributes:
         path: where it is.
-        calibration: what the validation images have shown of the model.
+        calibration: what the validation images have shown of the net in the file.
         report: what differs between the file and torch.
     """
 
@@ -93,7 +93,7 @@ def export(
         pixels = data.images("train").pixels
         training = pixels[np.unique(np.linspace(0, len(pixels) - 1, _RANGES).astype(int))]
     try:
-        report = write_model(
+        calibration, report = write_model(
             net,
             pictures,
             path,

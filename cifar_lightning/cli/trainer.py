@@ -59,7 +59,8 @@ class Trainer(L.Trainer):
         Args:
             ckpt_path: the checkpoint.
             output: folder for the files; by default report in the run's folder, or report-NAME for other photos, and
-                report-part where not all pictures are judged, or report-seen where the run may have learnt from some.
+                report-part where not all pictures are judged, report-seen where the run may have learnt from some, or
+                report-resized where they become square otherwise than those that it has learnt from.
             groups: CSV file with groups of the pictures: the column path, and another for each kind of group.
             corruptions: also with noise, blur, fog and the like.
             attacks: also under adversarial attacks (FGSM, PGD) of these radii, in grey levels of 255.
@@ -96,8 +97,13 @@ class Trainer(L.Trainer):
             print(f"the test set is {len(images):,} pictures of {place}, which fit {uses}")
         if (count := len(model.tested[0])) < len(images):
             print(f"only {count:,} of {len(images):,} images are evaluated")
-        if not output and (seen or count < len(images)):  # what others take for the run's report stays
-            tables.check_folder(folder := folder.with_name(f"{folder.name}-{'seen' if seen else 'part'}"))
+        rule = {key: value for key, value in model.input_rule.items() if getattr(datamodule, key) != value}
+        for key, value in rule.items():
+            print(f"data.{key} is {getattr(datamodule, key)}, and the net was trained with {value}")
+        kinds = [("seen", seen), ("part", count < len(images)), ("resized", rule)]
+        kind = next((name for name, true in kinds if true), "")
+        if kind and not output:  # what others take for the run's report stays
+            tables.check_folder(folder := folder.with_name(f"{folder.name}-{kind}"))
         evaluation, run = evaluate(
             self,
             model,

@@ -25,6 +25,7 @@ _LARGE = 1_000_000  # pixels of a picture that is made a square as soon as it is
 _BATCH_PIXELS = 16_000_000  # in one run of the graph, whose resize takes about 27 bytes for each
 
 _OUTPUTS = ["logits", "probabilities", "familiarity"]
+_AXES = {"logits": 2, "probabilities": 2, "familiarity": 1, "cam": 4}  # of (B, K, h, w)
 # What is one picture or none, whatever else it could be taken apart into: letters, bytes, rows of pixels.
 _ONE = (str, PathLike, bytes, bytearray, memoryview, IOBase, Image.Image, np.ndarray)
 
@@ -186,16 +187,25 @@ class Classifier:
 
         Raises:
             InputError: onnxruntime cannot run the file on it.
+            ContractError: it gives outputs of other shapes.
         """
         logits, probabilities, familiarity = self._run(_OUTPUTS, batch)
         return logits, probabilities, familiarity
 
     def _run(self, outputs: Sequence[str], batch: Pixels) -> Any:
         try:
-            return self._session.run(outputs, {"image": batch})
+            found = self._session.run(outputs, {"image": batch})
         except Exception as error:  # of many kinds: inputs or outputs are not those of a contract, memory is short
             reason = " ".join(str(error).split())
             raise InputError(f"{self._name}: onnxruntime {ort.__version__} cannot run it ({reason})") from error
+        expected = len(batch), len(self.classes)
+        for name, array in zip(outputs, found, strict=True):
+            if array.ndim != _AXES[name] or array.shape[:2] != expected[: array.ndim]:
+                raise ContractError(
+                    f"{self._name}: its output {name} has the shape {array.shape} for {len(batch)} pictures and "
+                    f"{len(self.classes)} classes"
+                )
+        return found
 
     @property
     def has_maps(self) -> bool:

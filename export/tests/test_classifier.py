@@ -1,6 +1,7 @@
 import io
 import os
 import pickle
+import re
 import shutil
 import sys
 import threading
@@ -11,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 import pytest
-from handmade import INFO, colours, with_info
+from handmade import INFO, colours, field, with_info
 from PIL import Image
 
 from cifar_onnx import (
@@ -198,6 +199,29 @@ def test_a_contract_that_names_too_few_classes_is_refused(model: Path, tmp_path:
     path.write_bytes(with_info(data, info))
     with pytest.raises(ContractError, match=r"names 9 classes, but the shape of its probabilities is \['batch', 10\]"):
         Classifier(path)
+
+
+def numbers(*values: int) -> bytes:
+    """An attribute's, as `handmade.colours` writes them."""
+    return b"".join(field(8, value) for value in values)
+
+
+@pytest.mark.parametrize(
+    ("output", "right", "wrong", "shape"),
+    [
+        ("logits", (2, 3), (1, 3), (2, 8)),
+        ("familiarity", (1,), (0,), (3,)),
+        ("cam", (0, 3, 1, 2), (0, 1, 2, 3), (1, 8, 9, 3)),
+    ],
+)
+def test_outputs_of_other_shapes_than_declared_are_refused(
+    output: str, right: tuple[int, ...], wrong: tuple[int, ...], shape: tuple[int, ...]
+) -> None:
+    classes = ["red", "green", "blue"]
+    changed = colours().replace(numbers(*right) + field(20, 7), numbers(*wrong) + field(20, 7), 1)
+    classifier, pixels = Classifier(with_info(changed, {**INFO, "classes": classes})), np.zeros((8, 9, 3), np.uint8)
+    with pytest.raises(ContractError, match=rf"^the model: its output {output} has the shape {re.escape(str(shape))}"):
+        classifier.maps(pixels) if output == "cam" else classifier([pixels, pixels])
 
 
 def test_a_picture_that_cannot_be_decoded_is_named(classifier: Classifier) -> None:

@@ -193,9 +193,7 @@ class TestFromACheckpoint:
         assert report.read_bytes() == whole
         assert json.loads(Path("runs/cnn/version_0/report-part/metrics.json").read_text())["images"] == 16
 
-    def test_pictures_that_become_square_otherwise_leave_the_runs_report_as_it_is(
-        self, run: Run, photos: Path
-    ) -> None:
+    def test_pictures_that_become_square_otherwise_leave_the_runs_report_as_it_is(self, run: Run, photos: Path) -> None:
         assert run("fit", *BRIEF, "--data", "ImageFolder", "--data.root", photos).code == 0
         ckpt = "runs/cnn/version_0/checkpoints/best.ckpt"
         result = run("test", "--ckpt_path", ckpt, "--data.resize_mode", "crop", "--resamples", 2)

@@ -11,7 +11,7 @@ from torch import nn
 from cifar_lightning.data import Digits
 from cifar_lightning.export import export, quantize
 from cifar_lightning.export.graph import core
-from cifar_lightning.familiarity import Energy, Familiarity, MaxLogit, Scored
+from cifar_lightning.familiarity import Contrasts, Energy, Familiarity, MaxLogit, Scored, Watched
 from cifar_lightning.trained import load
 from cifar_onnx import Classifier, InputError
 from cifar_onnx.__main__ import main as receiver
@@ -40,9 +40,7 @@ def test_a_smaller_file_answers_as_the_large_one(
     assert [(each.domain, each.version) for each in onnx.load("small.onnx").opset_import] == [("", 18)]
 
 
-def test_the_calibration_is_that_of_the_file(
-    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_calibration_is_that_of_the_file(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(quantize, "CLASS_DROP", 0.06)
     found = export(load(str(checkpoint)), Digits(), tmp_path, precision="fp16")
     known = Classifier(found.path).contract
@@ -88,6 +86,28 @@ def test_every_variant_is_a_whole_graph_whatever_familiarity_takes(score: Famili
     net = core(Scored(Drowned(), score).eval(), 8)
     for _, variant in quantize.variants(net, "int8", pixels):
         onnx.checker.check_model(variant, full_check=True)
+
+
+@pytest.mark.parametrize("kind", [Energy, MaxLogit, Contrasts])
+def test_in_half_precision_familiarity_overflows_no_sooner(kind: type[Familiarity]) -> None:
+    """Contrasts of a thousand, whose squares no number in half precision holds."""
+    net = nn.Sequential(
+        nn.Conv2d(3, 8, 1, bias=False), nn.Conv2d(8, 2, 1, bias=False), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    )
+    generator = torch.Generator().manual_seed(0)
+    nn.init.uniform_(net[0].weight, 5, 20, generator)  # type: ignore[arg-type]
+    nn.init.uniform_(net[1].weight, 0, 0.01, generator)  # type: ignore[arg-type]
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 8, 8, 3), dtype=np.uint8)
+    pixels[0] = 7  # a plain picture
+    with torch.inference_mode():
+        contrasts = Watched(net)(torch.from_numpy(pixels).permute(0, 3, 1, 2).float())[1].numpy()
+    score = kind(contrasts[1:]) if kind is Contrasts else kind()  # type: ignore[call-arg]
+    whole = core(Scored(net, score).eval(), 8)
+    ((_, half),) = quantize.variants(whole, "fp16", pixels)
+    onnx.checker.check_model(half, full_check=True)
+    (logits, right), (halved, familiarity) = (quantize.runner(each)(pixels) for each in (whole, half))
+    assert np.allclose(halved, logits, rtol=1e-2)
+    assert np.allclose(familiarity, right, rtol=1e-2, atol=0.05)
 
 
 @pytest.mark.parametrize("count", [3, 50, 51, 99, 250])

@@ -74,9 +74,7 @@ def variants(net: ModelProto, precision: Precision, pictures: Pixels) -> Iterato
         pictures: uint8 `(N, S, S, 3)` of training, by which the ranges of 8-bit numbers are found.
     """
     if precision == "fp16":
-        half = OnnxModel(convert_float_to_float16(deepcopy(net), keep_io_types=True))
-        half.topological_sort()
-        yield "", half.model
+        yield "", _half(net)
         return
     with tempfile.TemporaryDirectory() as folder:
         plain, ready, small = (Path(folder, f"{name}.onnx") for name in ("plain", "ready", "small"))
@@ -100,6 +98,37 @@ def variants(net: ModelProto, precision: Precision, pictures: Pixels) -> Iterato
             model = from_proto(onnx.load(small))
             RemoveUnusedOpsetsPass()(model)
             yield name, _corrected(to_proto(model), expected, pictures)
+
+
+def _half(net: ModelProto) -> ModelProto:
+    """The net in half precision, but for what familiarity alone depends on, whose squares would overflow."""
+    net = onnx.shape_inference.infer_shapes(net)
+    graph, known = net.graph, {each.name: each for each in net.graph.value_info}
+    names, nodes, outputs = _leading_to("logits", net), list(graph.node), list(graph.output)
+    rest = [node for node in nodes if node.name not in names]
+    given = {name for node in rest for name in node.input} - {"logits"}
+    del graph.node[:], graph.output[:]
+    graph.node.extend(node for node in nodes if node.name in names)
+    graph.output.extend(each for each in outputs if each.name == "logits")
+    graph.output.extend(known[name] for node in graph.node for name in node.output if name in given)
+    half = OnnxModel(convert_float_to_float16(net, keep_io_types=True))  # which gives the outputs in float32
+    half.topological_sort()
+    graph = half.model.graph
+    del graph.value_info[:], graph.output[:]
+    graph.node.extend(rest)
+    graph.output.extend(outputs)
+    model: ModelProto = half.model
+    return model
+
+
+def _leading_to(output: str, net: ModelProto) -> set[str]:
+    """Names of the nodes that an output depends on."""
+    needed, names = {output}, set()
+    for node in reversed(net.graph.node):  # which stand in the order in which they run
+        if not needed.isdisjoint(node.output):
+            needed.update(node.input)
+            names.add(node.name)
+    return names
 
 
 def _corrected(net: ModelProto, expected: Scores, pictures: Pixels) -> ModelProto:

@@ -50,6 +50,7 @@ class Calibration:
         after: of those with it.
         sets: how labels get into prediction sets.
         unknown: which pictures the model does not know.
+        refused: share of the images that are called unknown.
         score: by what familiarity.
         rejections: what it makes of pictures of several kinds that show none of its classes.
         gains: `(images,)`, how much more familiar each is for the score having been learnt from it.
@@ -61,6 +62,7 @@ class Calibration:
     after: Quality
     sets: PredictionSets
     unknown: Unknown
+    refused: float
     score: Familiarity
     rejections: tuple[Rejection, ...]
     gains: Scores
@@ -71,7 +73,7 @@ class Calibration:
         return (
             f"calibrated on {self.images:,} validation images: temperature {self.temperature:g}, expected calibration "
             f"error {before:.1f} % before, {after:.1f} % after\n"
-            f"called unknown (by {self.unknown.score.replace('_', ' ')}): {REFUSED:.0%} of these images, {refused}"
+            f"called unknown (by {self.unknown.score.replace('_', ' ')}): {self.refused:.1%} of these images, {refused}"
             + "".join(f"\nwarning: {each}" for each in self.warnings)
         )
 
@@ -83,6 +85,11 @@ class Calibration:
             found.append(
                 f"{self.images} validation images are too few for prediction sets at alpha {self.sets.alpha:g}: "
                 f"each set holds all classes (at least {needed} images are needed)"
+            )
+        if self.images < (needed := math.ceil(1 / REFUSED) - 1):
+            found.append(
+                f"{self.images} validation images are too few for a threshold that calls at most {REFUSED:.0%} of such "
+                f"pictures unknown (at least {needed} images are needed)"
             )
         if (mean := float(np.mean([each.auroc for each in self.rejections]))) < _TELLING:
             found.append(f"what it calls unknown is hardly better than chance (mean AUROC {mean:.2f})")
@@ -159,6 +166,7 @@ def _calibration(
         after=_quality(logits, labels, temperature),
         sets=PredictionSets(method, alpha, conformal_threshold(conformity, alpha)),
         unknown=unknown,
+        refused=float(unknown.of(familiarity).mean()),
         score=score,
         rejections=rejections(unknown, familiarity, others),
         gains=gains,
@@ -219,10 +227,19 @@ def unknown_threshold(familiarity: Scores) -> float:
     """The familiarity below which at most `REFUSED` of new pictures like the known ones `(N,)` are.
 
     The `floor((N + 1) REFUSED)`-th of them, for the reason that `conformal_threshold` has, rounded down to four digits;
-    the least where there are fewer than 19, of which more would be below it.
+    the least where there are fewer than 19, of which more would be below it. What is not a number counts as the least.
+
+    Raises:
+        InputError: that one is not a finite number.
     """
     rank = max(1, math.floor((len(familiarity) + 1) * REFUSED + 1e-9))
-    return math.floor(float(np.sort(familiarity)[rank - 1]) * 1e4) / 1e4
+    found = float(np.sort(np.where(np.isnan(familiarity), -np.inf, familiarity))[rank - 1])
+    if not math.isfinite(found):
+        raise InputError(
+            f"the familiarity of {rank:,} or more of {len(familiarity):,} validation images is {found:g}: the net "
+            "overflows: export it in fp32, or train it with a lower learning rate"
+        )
+    return math.floor(found * 1e4) / 1e4
 
 
 def _quality(logits: Scores, labels: Labels, temperature: float) -> Quality:

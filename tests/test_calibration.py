@@ -124,6 +124,23 @@ class TestUnknown:
             (count + 1) // 20 / (count + 1), abs=3e-3
         )
 
+    @pytest.mark.parametrize("worst", [np.nan, -np.inf])
+    def test_a_familiarity_that_overflows_is_said(self, worst: float) -> None:
+        scores = np.linspace(0, 1, 40, dtype=np.float32)
+        scores[7] = worst  # the second of the least is the threshold
+        assert unknown_threshold(scores) == 0
+        scores[8] = worst
+        with pytest.raises(InputError, match=r"familiarity of 2 or more of 40 validation images is -inf: the net over"):
+            unknown_threshold(scores)
+
+    @pytest.mark.parametrize(("count", "share"), [(10, "0.0%"), (39, "2.6%")])
+    def test_the_share_of_the_validation_images_is_measured(self, count: int, share: str) -> None:
+        torch.manual_seed(0)
+        images = np.random.default_rng(0).integers(256, size=(count, 8, 8, 3), dtype=np.uint8)
+        known = Images(images, np.arange(count) % 2, [""] * count)
+        net = nn.Sequential(Pixels(), nn.Flatten(), nn.Linear(192, 2))
+        assert f"): {share} of these images, " in str(calibrate(net, known, ["a", "b"]))
+
     def test_energy_and_the_largest_logit(self) -> None:
         logits = torch.tensor([[1.0, 2.0], [0.0, -3.0]])
         assert torch.allclose(Energy()(logits, logits), logits.exp().sum(1).log())
@@ -256,11 +273,12 @@ class TestCommand:
         few = calibrate(net, known, ["a", "b"])
         assert few.sets.threshold == 1
         sentence = "8 validation images are too few for prediction sets at alpha 0.1: each set holds all classes"
-        assert f"warning: {sentence} are 9" in str(few)
-        assert not any("too few" in each for each in calibrate(net, known, ["a", "b"], alpha=0.2).warnings)
+        assert f"warning: {sentence} (at least 9 images are needed)" in str(few)
+        assert not any("for prediction sets" in each for each in calibrate(net, known, ["a", "b"], alpha=0.2).warnings)
+        assert "calls at most 5% of such pictures unknown (at least 19 images are needed)" in str(few)
         blind = replace(few, rejections=tuple(replace(each, auroc=0.5) for each in few.rejections))
-        assert "what it calls unknown is hardly better than chance (AUROC 0.50 on average)" in str(blind)
-        assert not replace(few, images=9, rejections=(replace(few.rejections[0], auroc=0.9),)).warnings
+        assert "what it calls unknown is hardly better than chance (mean AUROC 0.50)" in str(blind)
+        assert not replace(few, images=19, rejections=(replace(few.rejections[0], auroc=0.9),)).warnings
 
     def test_pictures_of_the_users_are_asked_about(
         self, run: Run, model: Path, photos: Path, capsys: pytest.CaptureFixture[str]

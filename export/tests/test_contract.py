@@ -6,12 +6,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from handmade import INFO, field, model_of
+from handmade import INFO, colours, field, model_of
+from PIL import Image
 
 from cifar_onnx import Classifier, ContractError, contract, guard
 from cifar_onnx.__main__ import main
 
 SAMPLE = {"name": "a", "file": "", "fingerprint": "", "label": "a", "logits": [0.5], "probabilities": [1.0]}
+
+README = (Path(__file__).parent.parent / "README.md").read_text().partition("With onnxruntime alone")[2]
+SNIPPET = textwrap.dedent(re.search(r"\n\n((?:    .*\n|\n)+)", README)[1])  # type: ignore[index]
 
 
 def test_it_is_read_without_a_runtime(model: Path) -> None:
@@ -27,17 +31,26 @@ def test_it_is_read_without_a_runtime(model: Path) -> None:
 def test_the_lines_of_the_readme_give_the_same_answers(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    text = (Path(__file__).parent.parent / "README.md").read_text().partition("With onnxruntime alone")[2]
-    block = textwrap.dedent(re.search(r"\n\n((?:    .*\n|\n)+)", text)[1])  # type: ignore[index]
     shutil.copy(model, tmp_path / "model.onnx")
     monkeypatch.chdir(tmp_path)
     for golden in contract.read(model)[1].golden:
         if golden.name not in ("16-bit grey", "transparent"):
             Path("photo.jpg").write_bytes(golden.encoded)
             found: dict[str, object] = {}
-            exec(block, found)
+            exec(SNIPPET, found)
             assert found["label"] == golden.label
             assert bool(found["unknown"]) == Classifier(model)("photo.jpg").unknown
+
+
+def test_by_the_lines_of_the_readme_what_is_not_a_number_is_unknown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("model.onnx").write_bytes(colours("Neg", "Sqrt"))
+    Image.new("RGB", (8, 8), "white").save("photo.jpg")
+    found: dict[str, object] = {}
+    exec(SNIPPET, found)
+    assert found["unknown"]
 
 
 def test_a_contract_of_the_known_format_is_taken() -> None:

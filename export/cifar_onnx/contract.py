@@ -20,6 +20,7 @@ Precision = Literal["fp32", "fp16", "int8"]  # of the net in a file
 KEY = "classifier"
 FORMAT = 1
 BLANK = "0" * 64  # stands where the digest will be while the digest is computed
+_GOLDEN = 64  # samples at most: verify runs each
 _METADATA = 14  # ModelProto.metadata_props: StringStringEntryProto {key = 1, value = 2}
 
 
@@ -151,6 +152,8 @@ def _from_info(info: dict[str, Any]) -> Contract:
         raise ValueError("digest is not 64 hexadecimal digits")
     if not isinstance(info["golden"], list):
         raise ValueError("golden is not a list")
+    if len(info["golden"]) > _GOLDEN:
+        raise ValueError(f"golden holds {len(info['golden']):,} samples: at most {_GOLDEN} are taken")
     for key in ("cost", "metrics", "provenance"):
         if not isinstance(info.get(key, {}), dict):
             raise ValueError(f"{key} is not an object")

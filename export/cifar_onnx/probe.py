@@ -16,7 +16,7 @@ SECONDS = 10  # of CPU; and, three times as many, of waiting
 
 
 def run(data: bytes, name: str) -> None:
-    """Load a model and run it on one picture, in another process.
+    """Load a model and run it on a few pictures, black, white and noise, in another process.
 
     Args:
         data: the file's bytes.
@@ -88,8 +88,9 @@ def _try(data: bytes) -> None:
     options.intra_op_num_threads = 1
     options.log_severity_level = 4
     session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-    for height, width in ((about.size, about.size), (2 * about.size + 1, about.size)):
-        picture = np.zeros((1, height, width, 3), np.uint8)
+    square, tall = (1, about.size, about.size, 3), (1, 2 * about.size + 1, about.size, 3)
+    noise = [np.random.default_rng(0).integers(0, 256, shape, np.uint8) for shape in (square, tall)]
+    for picture in (np.zeros(square, np.uint8), np.full(square, 255, np.uint8), *noise):
         *scores, familiarity = session.run(["logits", "probabilities", "familiarity"], {"image": picture})
         if familiarity.shape != (1,) or any(each.shape != (1, len(about.classes)) for each in scores):
             raise ValueError("its outputs are not one number for each class")

@@ -171,9 +171,9 @@ function fault({ classes, input, temperature, sets, unknown, digest, golden, cos
   if (typeof unknown?.score !== "string") return "unknown.score must be a string";
   if (!Number.isFinite(unknown.threshold)) return "unknown.threshold must be a finite number";
   if (!/^[0-9a-f]{64}$/.test(digest)) return "digest must be 64 hexadecimal digits";
-  if (!Array.isArray(golden) || !golden.every((sample) => isGolden(sample, classes.length))) {
+  if (!Array.isArray(golden) || golden.length > 64 || !golden.every((sample) => isGolden(sample, classes.length))) {
     return (
-      "golden must be a list of samples, each with the strings name, file (base64), fingerprint and label, " +
+      "golden must be a list of up to 64 samples, each with the strings name, file (base64), fingerprint and label, " +
       "and with a finite number for each class in logits and probabilities, and as familiarity, if it has one"
     );
   }

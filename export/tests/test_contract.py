@@ -92,10 +92,12 @@ def test_a_checkpoint_is_to_be_exported_first(tmp_path: Path) -> None:
         (model_of({**INFO, "digest": "\ud800"}), "cannot be read .*digest is not 64 hexadecimal digits"),
         (model_of({**INFO, "format": True}), "contract format True is unknown"),
         (model_of({**INFO, "golden": {}}), "cannot be read .*golden is not a list"),
+        (model_of({**INFO, "golden": [SAMPLE] * 65}), "cannot be read .*golden holds 65 samples: at most 64"),
     ],
     ids=["empty", "text", "no contract", "format", "resize mode", "no classes", "half a letter", "a list", "sets",
          "classes a text", "a class twice", "no size", "no temperature", "no class", "a text", "temperature 0",
-         "provenance", "beyond floating point", "deep", "a golden sample of one class", "digest", "true", "golden"],
+         "provenance", "beyond floating point", "deep", "a golden sample of one class", "digest", "true", "golden",
+         "many golden samples"],
 )  # fmt: skip
 def test_other_files_are_refused_with_the_reason(tmp_path: Path, data: bytes, reason: str) -> None:
     path = tmp_path / "m.onnx"

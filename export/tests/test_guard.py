@@ -194,17 +194,26 @@ def test_mutants_meet_with_nothing_but_a_clean_refusal() -> None:
     assert taken < 5000
 
 
-def bomb(model: Path, amount: int) -> bytes:
-    """The classifier of digits with more: a tensor of zeros of so many elements, which the guard lets pass."""
+def bomb(model: Path, amount: int, by_level: bool = False) -> bytes:
+    """The classifier of digits with more: a tensor of zeros of so many elements, which the guard lets pass.
+
+    By level there are so many for each grey level of the brightest pixel.
+    """
     import struct
 
     data = model.read_bytes()
     digest = contract.parse(data).digest
     shape = field(1, 1) + field(2, 7) + field(8, b"bomb/shape") + field(9, struct.pack("<q", amount))
-    making = field(1, b"bomb/shape") + field(2, b"bomb") + field(4, b"ConstantOfShape")
+    brightest = field(1, b"image") + field(2, b"bomb/max") + field(4, b"ReduceMax")
+    brightest += field(5, field(1, b"keepdims") + field(3, 0) + field(20, 2))
+    level = field(1, b"bomb/max") + field(2, b"bomb/level") + field(4, b"Cast")
+    level += field(5, field(1, b"to") + field(3, 7) + field(20, 2))
+    times = field(1, b"bomb/shape") + field(1, b"bomb/level") + field(2, b"bomb/times") + field(4, b"Mul")
+    making = field(1, b"bomb/times" if by_level else b"bomb/shape") + field(2, b"bomb") + field(4, b"ConstantOfShape")
     spending = field(1, b"bomb") + field(2, b"bomb/sum") + field(4, b"ReduceSum")
     output = field(1, b"bomb/sum") + field(2, field(1, field(1, 1)))
-    more = field(5, shape) + field(1, making) + field(1, spending) + field(12, output)
+    counting = b"".join(field(1, each) for each in (brightest, level, times)) if by_level else b""
+    more = field(5, shape) + counting + field(1, making) + field(1, spending) + field(12, output)
     parts = [
         (number, bytes(each) if isinstance(each, memoryview) else each)
         for number, each in guard.fields(memoryview(data))
@@ -261,6 +270,17 @@ def test_what_the_guard_lets_pass_is_tried_in_a_process_of_its_own(model: Path, 
         Classifier(path, untrusted=True)
     path.write_bytes(bomb(model, 8))
     assert Classifier(path, untrusted=True).verify()[0].ok
+
+
+@pytest.mark.parametrize(("amount", "refused"), [(2**26, True), (8, False)])
+def test_it_is_tried_with_bright_pictures_too(model: Path, amount: int, refused: bool) -> None:
+    """A black one would cost nothing, and a white one 64 GB."""
+    data = bomb(model, amount, by_level=True)
+    if refused:
+        with pytest.raises(ContractError, match="the model: refused: its trial"):
+            probe.run(data, "the model")
+    else:
+        probe.run(data, "the model")
 
 
 def test_bytes_are_tried_as_a_file_is(model: Path) -> None:

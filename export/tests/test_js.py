@@ -394,6 +394,7 @@ def test_javascript_refuses_what_python_refuses(model: Path, tmp_path: Path) -> 
         *(model_of({**INFO, key: value}) for key in ("cost", "metrics", "provenance") for value in (None, [], {})),
         model_of({**INFO, "golden": [SAMPLE]}),
         model_of({**INFO, "golden": [None]}),
+        *(model_of({**INFO, "golden": [SAMPLE] * count}) for count in (64, 65)),
         *(model_of({**INFO, "golden": [{**SAMPLE, key: [1]}]}) for key in ("logits", "probabilities")),
         *(model_of({**INFO, "golden": [{k: SAMPLE[k] for k in SAMPLE if k != key}]}) for key in SAMPLE),
         *(model_of({**INFO, "golden": [{**SAMPLE, "familiarity": value}]}) for value in (-2.5, 0, None, "1", [1])),
@@ -414,7 +415,9 @@ def test_what_is_wrong_with_a_contract_is_said_with_what_would_be_right(tmp_path
     names = "classes must be a list of one or more distinct, non-empty strings of whole letters"
     size = "input.size must be an integer from 1 up"
     temperature = "temperature must be a finite number above 0"
-    golden = "golden must be a list of samples, each with the strings name, file (base64), fingerprint and label, "
+    golden = (
+        "golden must be a list of up to 64 samples, each with the strings name, file (base64), fingerprint and label, "
+    )
     golden += "and with a finite number for each class in logits and probabilities, and as familiarity, if it has one"
     wrong: list[tuple[dict[str, Any], str]] = [
         *(({"classes": value}, names) for value in ("ab", [], ["a", 1], ["a", ""], ["a", "a"], ["a", "\ud800"])),
@@ -433,6 +436,7 @@ def test_what_is_wrong_with_a_contract_is_said_with_what_would_be_right(tmp_path
         *(({"golden": value}, golden) for value in (None, [None], [{**SAMPLE, "name": 1}], [{**SAMPLE, "file": "!"}])),
         *(({"golden": [{**SAMPLE, key: [0.5, "0.5"]}]}, golden) for key in ("logits", "probabilities")),
         ({"golden": [{**SAMPLE, "familiarity": "1"}]}, golden),
+        ({"golden": [SAMPLE] * 65}, golden),
     ]
     paths = [tmp_path / f"{number}.onnx" for number in range(len(wrong))]
     for path, (facts, _) in zip(paths, wrong, strict=True):

@@ -33,6 +33,7 @@ from cifar_lightning.export import export, graph, parity
 from cifar_lightning.export.model_card import write_card
 from cifar_lightning.export.model_file import _cost, write_model
 from cifar_lightning.export.parity import ParityError, Report, by_torch, compare
+from cifar_lightning.export.triton_server import write_triton
 from cifar_lightning.familiarity import Energy, Scored
 from cifar_lightning.module import Classifier as Model
 from cifar_lightning.nets import CNN, Pixels, SpeedNet
@@ -725,6 +726,17 @@ class TestHandover:
         with torch.inference_mode():
             whole = net(torch.from_numpy(pictures).permute(0, 3, 1, 2)).numpy()
         assert np.allclose(logits, whole, atol=1e-5)
+
+    def test_its_lines_end_alike_on_every_system(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        ends, write_text = [], Path.write_text
+
+        def noted(path: Path, text: str, **settings: Any) -> int:
+            ends.append(settings.get("newline"))
+            return write_text(path, text, **settings)
+
+        monkeypatch.setattr(Path, "write_text", noted)
+        write_triton(Path(__file__).parent.parent / "export" / "tests" / "digits.onnx", "digits", tmp_path)
+        assert ends == ["\n", "\n"]
 
     def test_a_triton_repository(self, run: Run, checkpoint: Path) -> None:
         result = run("export", "--ckpt_path", checkpoint, "--output", "m.onnx", "--triton", "repository")

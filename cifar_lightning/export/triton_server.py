@@ -24,8 +24,9 @@ def write_triton(model: Path, name: str, folder: Path) -> Path:
     try:
         (place / "1").mkdir(parents=True, exist_ok=True)
         shutil.copyfile(model, place / "1" / "model.onnx")
-        (place / "labels.txt").write_text("".join(f"{each}\n" for each in known.classes), encoding="utf-8")
-        (place / "config.pbtxt").write_text(_config(name, known), encoding="utf-8")
+        labels = "".join(f"{each}\n" for each in known.classes)
+        (place / "labels.txt").write_text(labels, encoding="utf-8", newline="\n")
+        (place / "config.pbtxt").write_text(_config(name, known), encoding="utf-8", newline="\n")
     except OSError as error:
         raise InputError(f"{folder} cannot be written ({error.strerror}): name another folder with --triton") from None
     return place

@@ -10,9 +10,10 @@ from cifar_lightning.cli import usage
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code: see `cifar_lightning.main.main`."""
-    if isinstance(sys.stdout, TextIOWrapper):
-        # Names of folders need not be text, and a file has few letters on Windows.
-        sys.stdout.reconfigure(errors="backslashreplace")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            # Names of folders need not be text, and on Windows a pipe or a file has few letters.
+            stream.reconfigure(encoding=None if stream.isatty() else "utf-8", errors="backslashreplace")
     words = sys.argv[1:] if args is None else args
     if not words or words[0] in ("-h", "--help"):
         print(usage.COMMANDS, end="")

@@ -350,6 +350,14 @@ class TestTable:
         script = [sys.executable, "-m", "cifar_lightning", "runs"]
         assert b"\\udcff/version_0" in subprocess.run(script, capture_output=True, check=True).stdout
 
+    def test_a_pipe_gets_utf_8_where_the_locale_is_another(self, make: Make) -> None:
+        make("猫/version_0")
+        script = [sys.executable, "-m", "cifar_lightning", "runs"]
+        env = {**os.environ, "PYTHONIOENCODING": "cp1252"}
+        assert "猫/version_0" in subprocess.run(script, capture_output=True, check=True, env=env).stdout.decode()
+        refused = subprocess.run([*script, "犬"], capture_output=True, env=env)
+        assert "犬" in refused.stderr.decode()
+
     def test_csv_has_every_figure_and_a_column_for_each_key_that_differs(self, run: Run, make: Make) -> None:
         make("a/version_0", (0.25, 0.75), tested=0.5)
         make("a/version_1", (0.5,), changed(model__optimizer__init_args__lr=0.1), seconds=None)

@@ -233,8 +233,10 @@ def _extra(module: str, command: str, extra: str) -> Callable[[argparse.Namespac
 
 if __name__ == "__main__":
     warnings.filterwarnings("ignore", module=r"PIL\.")  # of much that `images` has sentences for, or that is harmless
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be text
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # File names need not be text, and on Windows a pipe or a file has few letters.
+            stream.reconfigure(encoding=None if stream.isatty() else "utf-8", errors="backslashreplace")
     try:
         code = main()
         if sys.stdout:  # which may be closed from the beginning

@@ -241,6 +241,17 @@ def test_names_of_files_need_not_be_text(digits: Path) -> None:
     assert done.stdout.startswith(b"caf\\udce9.png ")
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere names of files may not have these letters")
+def test_a_pipe_gets_utf_8_where_the_locale_is_another(digits: Path) -> None:
+    next(digits.iterdir()).rename("café 猫.png")
+    words = [sys.executable, "-m", "cifar_onnx", "classify", "--csv", "café 猫.png"]
+    done = subprocess.run(words, capture_output=True, env={**os.environ, "PYTHONIOENCODING": "cp1252"})
+    assert done.stdout.decode().splitlines()[1].startswith("café 猫.png,")
+    words[3:] = ["info", "猫.onnx"]
+    done = subprocess.run(words, capture_output=True, env={**os.environ, "PYTHONIOENCODING": "cp1252"})
+    assert done.stderr.decode().startswith("error: 猫.onnx: ")
+
+
 def test_of_large_pictures_each_gets_its_sentence_and_pillow_says_nothing(digits: Path) -> None:
     """Pillow warns from 89 million pixels on, and refuses twice as many by a sentence that names its own limit."""
     png = next(digits.iterdir()).read_bytes()

@@ -161,8 +161,8 @@ def _upright_rgb(image: Image.Image, limit: int) -> Pixels:
     if turn is not None:  # FLIP_LEFT_RIGHT is 0
         image = image.transpose(turn)
     if image.mode.startswith("I"):  # 16-bit grey; Pillow's own convert("RGB") would clip it to white
-        grey = np.asarray(image).astype(np.int64)
-        if grey.min() < 0 or grey.max() > 65535:
+        grey = np.asarray(image).astype(np.uint32)  # in which those below 0 are the highest
+        if grey.max() > 65535:
             raise ImageError("32-bit pixels have no fixed range: convert them to 8 bits first")
         return _from_array(((grey + 128) // 257).astype(np.uint8))
     if image.has_transparency_data:

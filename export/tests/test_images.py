@@ -1,5 +1,6 @@
 import io
 import os
+import tracemalloc
 import warnings
 import zlib
 from pathlib import Path
@@ -390,3 +391,13 @@ def test_what_systems_leave_beside_pictures_is_none(tmp_path: Path) -> None:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).touch()
     assert labelled(root, ["a"]) == [(root / "a" / "1.png", 0)]
+
+
+def test_16_bit_grey_takes_12_bytes_a_pixel_at_most() -> None:
+    image = Image.fromarray(np.full((500, 500), 40_000, np.uint16))
+    tracemalloc.start()
+    try:
+        images.decode(image)
+        assert tracemalloc.get_traced_memory()[1] < 12.5 * 500 * 500
+    finally:
+        tracemalloc.stop()

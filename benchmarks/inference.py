@@ -24,7 +24,7 @@ from benchmarks.bench import PEERS, answers, machine, pictures, show
 from cifar_lightning.calibration import calibrate
 from cifar_lightning.data.images import Images, Sample
 from cifar_lightning.export.model_file import write_model
-from cifar_lightning.nets import CNN, Pixels
+from cifar_lightning.nets import CNN, Normalize
 from cifar_onnx import Classifier, images
 from cifar_onnx.session import usable_cpus
 
@@ -45,7 +45,7 @@ def lap(call: Callable[[], object], seconds: float = 0.4) -> float:
     return 1000 * float(np.median(times))
 
 
-def exported(path: Path, net: CNN, pixels: Pixels, watched: bool) -> Path:
+def exported(path: Path, net: CNN, pixels: Normalize, watched: bool) -> Path:
     """The net as this project exports it.
 
     Args:
@@ -69,7 +69,7 @@ def exported(path: Path, net: CNN, pixels: Pixels, watched: bool) -> Path:
 def programs(folder: Path) -> dict[str, Callable[[int], Callable[[], object]]]:
     """For each program and batch a call that classifies a batch."""
     torch.set_num_threads(usable_cpus())
-    pixels, net = Pixels(), CNN().eval().to(memory_format=torch.channels_last)
+    pixels, net = Normalize(), CNN().eval().to(memory_format=torch.channels_last)
     uint8 = np.random.default_rng(0).integers(256, size=(max(BATCHES), 32, 32, 3), dtype=np.uint8)
     floats = torch.from_numpy(uint8).permute(0, 3, 1, 2).float() / 255  # channels last
     arrays = np.ascontiguousarray(floats.numpy())

@@ -4,12 +4,12 @@ from torch import nn
 
 from cifar_lightning import checkpoint as checkpoints
 from cifar_lightning.nets import weights
-from cifar_lightning.nets.pixels import Pixels
+from cifar_lightning.nets.normalize import Normalize
 from cifar_lightning.nets.zoo import Named
 from cifar_onnx.errors import InputError
 
 
-def begin(net: nn.Module, pixels: Pixels, classes: list[str], init_from: str | None) -> bool:
+def begin(net: nn.Module, pixels: Normalize, classes: list[str], init_from: str | None) -> bool:
     """Take weights over, and with them the normalisation that they were trained with.
 
     Args:

@@ -21,7 +21,7 @@ from cifar_lightning.finite import LossWatch
 from cifar_lightning.initial_weights import begin
 from cifar_lightning.loss import CrossEntropy
 from cifar_lightning.metrics import Measured, Measurement
-from cifar_lightning.nets.pixels import Pixels
+from cifar_lightning.nets.normalize import Normalize
 from cifar_lightning.nets.whitening import Whitening
 from cifar_lightning.recipe import Recipe, SchedulerCallable
 from cifar_onnx import InputError
@@ -81,7 +81,7 @@ class Classifier(Measured):
         self.remove_ignored_hparams(objects)
         if any(isinstance(each, UninitializedParameter) for each in net.parameters()):
             raise InputError("model.net has lazy layers of unknown size: give it, as in nn.Linear(512, 10)")
-        self.pixels = Pixels()
+        self.pixels = Normalize()
         self.net = net.to(memory_format=torch.channels_last)
         self.compile_mode = compile
         self.loss = loss or nn.CrossEntropyLoss()

@@ -27,7 +27,7 @@ from cifar_lightning.__main__ import main
 from cifar_lightning.calibration import Calibration, calibrate
 from cifar_lightning.data.images import Images
 from cifar_lightning.module import Classifier
-from cifar_lightning.nets import Pixels
+from cifar_lightning.nets import Normalize
 
 
 @dataclass(frozen=True)
@@ -170,7 +170,7 @@ def starting(server: ForkServerContext, place: Path) -> Iterator[Start]:
         child.wait()
 
 
-def calibrated(pixels: Pixels, net: nn.Module, classes: Sequence[str], size: int = 32) -> Calibration:
+def calibrated(pixels: Normalize, net: nn.Module, classes: Sequence[str], size: int = 32) -> Calibration:
     """A calibration on noise."""
     generator = np.random.default_rng(0)
     images = generator.integers(0, 256, (60, size, size, 3), dtype=np.uint8)

@@ -71,7 +71,7 @@ LAW = {
         "threadpoolctl", "cifar_onnx", OURS + "augment", OURS + "batch", OURS + "mix", OURS + "data",
     },
     "cifar_lightning/module.py": {
-        "torch", "lightning", "cifar_onnx", OURS + "batch", OURS + "finite", OURS + "metrics", OURS + "nets.pixels",
+        "torch", "lightning", "cifar_onnx", OURS + "batch", OURS + "finite", OURS + "metrics", OURS + "nets.normalize",
         OURS + "nets.whitening", OURS + "recipe", OURS + "familiarity", OURS + "loss", OURS + "initial_weights",
     },
     "cifar_lightning/metrics.py": {"torch", "torchmetrics", OURS + "recipe"},

@@ -15,7 +15,7 @@ from cifar_lightning.calibration import calibrate, conformal_threshold, fit_temp
 from cifar_lightning.data.images import Images
 from cifar_lightning.export.parity import by_torch
 from cifar_lightning.familiarity import Contrasts, Energy, MaxLogit, Scored, Watched, candidates, held_out, values
-from cifar_lightning.nets import CNN, Pixels, SpeedNet
+from cifar_lightning.nets import CNN, Normalize, SpeedNet
 from cifar_onnx import Classifier, InputError
 from cifar_onnx.evaluation.metrics import expected_calibration_error
 from cifar_onnx.uncertainty import PredictionSets, nonconformity
@@ -34,7 +34,7 @@ def test_a_variant_that_answers_alike_knows_the_same_pictures(monkeypatch: pytes
     """Whose familiarities are of a score that was learnt from the pictures themselves."""
     monkeypatch.setattr("cifar_lightning.calibration.candidates", lambda contrasts: candidates(contrasts)[-1:])
     torch.manual_seed(0)
-    net = nn.Sequential(Pixels(), CNN(3, widths=(8, 8), hidden=8)).eval()
+    net = nn.Sequential(Normalize(), CNN(3, widths=(8, 8), hidden=8)).eval()
     generator = np.random.default_rng(0)
     pixels = generator.integers(0, 256, (80, 32, 32, 3), dtype=np.uint8)
     known, classes = Images(pixels, generator.integers(0, 3, 80), [""] * 80), ["a", "b", "c"]
@@ -138,7 +138,7 @@ class TestUnknown:
         torch.manual_seed(0)
         images = np.random.default_rng(0).integers(256, size=(count, 8, 8, 3), dtype=np.uint8)
         known = Images(images, np.arange(count) % 2, [""] * count)
-        net = nn.Sequential(Pixels(), nn.Flatten(), nn.Linear(192, 2))
+        net = nn.Sequential(Normalize(), nn.Flatten(), nn.Linear(192, 2))
         assert f"): {share} of these images, " in str(calibrate(net, known, ["a", "b"]))
 
     def test_energy_and_the_largest_logit(self) -> None:
@@ -269,7 +269,7 @@ class TestCommand:
         torch.manual_seed(0)
         images = np.random.default_rng(0).integers(256, size=(8, 8, 8, 3), dtype=np.uint8)
         known = Images(images, np.arange(8) % 2, [""] * 8)
-        net = nn.Sequential(Pixels(), nn.Flatten(), nn.Linear(192, 2))
+        net = nn.Sequential(Normalize(), nn.Flatten(), nn.Linear(192, 2))
         few = calibrate(net, known, ["a", "b"])
         assert few.sets.threshold == 1
         sentence = "8 validation images are too few for prediction sets at alpha 0.1: each set holds all classes"

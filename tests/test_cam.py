@@ -19,7 +19,7 @@ from cifar_lightning.export import graph
 from cifar_lightning.export.cam import with_cam
 from cifar_lightning.export.model_file import write_model
 from cifar_lightning.export.parity import ParityError
-from cifar_lightning.nets import CNN, Pixels
+from cifar_lightning.nets import CNN, Normalize
 from cifar_onnx import Classifier, images
 from cifar_onnx.explain import cam
 from tests.conftest import calibrated
@@ -54,7 +54,7 @@ class Pooled(nn.Module):
 
 
 def built(net: nn.Module, size: int = 32) -> onnx.ModelProto:
-    return graph.complete(graph.core(nn.Sequential(Pixels(), net).eval(), size), size, "stretch", 1.0)
+    return graph.complete(graph.core(nn.Sequential(Normalize(), net).eval(), size), size, "stretch", 1.0)
 
 
 def noise(count: int, size: int = 32) -> images.Pixels:
@@ -106,7 +106,7 @@ def test_openvino_gives_the_same_maps(tmp_path: Path) -> None:
 
 
 def test_a_net_with_a_hidden_layer_has_the_bytes_that_it_had() -> None:
-    model = nn.Sequential(Pixels(), CNN(4, widths=(8, 8), hidden=8)).eval()
+    model = nn.Sequential(Normalize(), CNN(4, widths=(8, 8), hidden=8)).eval()
     before = graph.with_softmax(graph.with_resize(graph.core(model, 32), 32, "stretch"), 1.0)
     data = before.SerializeToString(deterministic=True)
     assert graph.complete(graph.core(model, 32), 32, "stretch", 1.0).SerializeToString(deterministic=True) == data
@@ -197,7 +197,7 @@ def planted(count: int, seed: int) -> tuple[images.Pixels, np.ndarray, np.ndarra
 
 def taught(net: nn.Module, output: Path) -> Path:
     """The net, trained for two seconds to tell the colours, as a file that has passed the gate."""
-    pixels = Pixels()
+    pixels = Normalize()
     pixels.set_statistics([0.5] * 3, [0.29] * 3)
     model = nn.Sequential(pixels, net).train()
     optimizer = torch.optim.Adam(model.parameters(), 0.01)
@@ -210,7 +210,7 @@ def taught(net: nn.Module, output: Path) -> Path:
     return write(pixels, net, output)
 
 
-def write(pixels: Pixels, net: nn.Module, output: Path) -> Path:
+def write(pixels: Normalize, net: nn.Module, output: Path) -> Path:
     pictures = planted(8, seed=2)[0]
     samples = [Sample("picture", images.encode_png(each), images.fingerprint(each), each) for each in pictures]
     known = calibrated(pixels, net, CLASSES)
@@ -280,5 +280,5 @@ def test_the_gate_finds_a_wrong_map(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(graph, "with_cam", of_the_other_classes)
     torch.manual_seed(0)
     with pytest.raises(ParityError, match=r"^cam: "):
-        write(Pixels(), Pooled(), tmp_path / "m.onnx")
+        write(Normalize(), Pooled(), tmp_path / "m.onnx")
     assert not list(tmp_path.iterdir())

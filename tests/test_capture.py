@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torchvision.ops import deform_conv2d
 
 from cifar_lightning.familiarity import Watched
-from cifar_lightning.nets import Pixels
+from cifar_lightning.nets import Normalize
 from cifar_onnx import InputError
 from tests.test_export import exported, samples
 
@@ -59,7 +59,7 @@ class Deformed(Own):
 def test_usual_ways_to_write_a_net_can_be_exported(tmp_path: Path, kind: type[Own]) -> None:
     torch.manual_seed(0)
     given = samples()
-    assert exported(tmp_path / "own.onnx", Pixels(), kind(), given).labels == len(given)
+    assert exported(tmp_path / "own.onnx", Normalize(), kind(), given).labels == len(given)
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_why_a_net_cannot_be_exported_is_one_sentence(
     tmp_path: Path, kind: type[Own], reason: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(InputError) as error:
-        exported(tmp_path / "own.onnx", Pixels(), kind())
+        exported(tmp_path / "own.onnx", Normalize(), kind())
     found = re.fullmatch(
         rf"model\.net \({kind.__name__}\) cannot be exported: (?:torch|onnx) says: (.*)", str(error.value)
     )

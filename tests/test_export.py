@@ -36,7 +36,7 @@ from cifar_lightning.export.parity import ParityError, Report, by_torch, compare
 from cifar_lightning.export.triton_server import write_triton
 from cifar_lightning.familiarity import Energy, Scored
 from cifar_lightning.module import Classifier as Model
-from cifar_lightning.nets import CNN, Pixels, SpeedNet
+from cifar_lightning.nets import CNN, Normalize, SpeedNet
 from cifar_lightning.trained import load
 from cifar_onnx import Classifier, InputError, contract, guard, images
 from cifar_onnx.evaluation import outcome
@@ -74,9 +74,9 @@ def by_pillow(pixels: images.Pixels, size: int, mode: images.ResizeMode) -> imag
     return np.array(canvas)
 
 
-def tiny(seed: int = 0) -> tuple[Pixels, CNN]:
+def tiny(seed: int = 0) -> tuple[Normalize, CNN]:
     torch.manual_seed(seed)
-    pixels = Pixels()
+    pixels = Normalize()
     pixels.set_statistics([0.4, 0.5, 0.6], [0.2, 0.25, 0.3])
     return pixels, CNN(len(CLASSES), widths=(8, 8), hidden=8)
 
@@ -95,7 +95,7 @@ def write(output: Path, mode: images.ResizeMode = "stretch", size: int = 32) -> 
 
 def exported(
     output: Path,
-    pixels: Pixels,
+    pixels: Normalize,
     net: torch.nn.Module,
     given: Sequence[Sample] | None = None,
     mode: images.ResizeMode = "stretch",
@@ -176,7 +176,7 @@ class TestContract:
 
     def test_the_cost_is_that_of_the_net(self, models: dict[str, Path], tmp_path: Path) -> None:
         path = tmp_path / "cnn.onnx"
-        exported(path, Pixels(), CNN(3))
+        exported(path, Normalize(), CNN(3))
         products = 1024 * 27 * 32 + 256 * 288 * 64 + 64 * 576 * 128 + 2048 * 128 + 128 * 3
         assert Classifier(path).contract.info["cost"] == {"parameters": 356_810 - 7 * 129, "flops": 2 * products}
 
@@ -209,7 +209,7 @@ class TestContract:
     def test_the_file_carries_the_views(self, tmp_path: Path, views: Literal[2, 6]) -> None:
         net, path = SpeedNet(3, (8, 8, 16), views=views), tmp_path / "speed.onnx"
         net.whitening.fit(torch.randn(8, 3, 32, 32, generator=torch.Generator().manual_seed(0)))
-        exported(path, Pixels(), net)
+        exported(path, Normalize(), net)
         picture = noise(32, 32)
         logits, *_ = Classifier(path).run(np.stack([picture, picture[:, ::-1]]))
         assert (np.abs(logits[0] - logits[1]).max() < 1e-5) == (views == 2)

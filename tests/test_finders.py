@@ -105,6 +105,16 @@ def test_a_run_that_goes_on_does_not_search_again(run: Run, finder: str, setting
     assert (on["lr"], on["size"]) == (whole["lr"], whole["size"]) != (1e-3, 64)
 
 
+def test_other_commands_with_the_config_of_a_run_do_not_search(run: Run) -> None:
+    found = ("--trainer.callbacks+", "BatchSizeFinder", "--trainer.callbacks.max_trials", 1)
+    assert run("fit", *SMALL, *found, "--trainer.max_epochs", 1, "--trainer.limit_train_batches", 2).code == 0
+    folder = "runs/cnn/version_0"
+    words = ("--ckpt_path", f"{folder}/checkpoints/best.ckpt", "--config", f"{folder}/config.yaml")
+    for command in (("test", "--resamples", 2), ("predict",)):
+        result = run(*command, *words)
+        assert result.code == 0, result.err
+
+
 def test_the_rate_that_was_found_stays_without_the_config_that_asked_for_it(run: Run) -> None:
     found = ("--trainer.callbacks+", "LearningRateFinder", "--trainer.callbacks.num_training_steps", 13)
     assert run("fit", *SMALL, *found, "--trainer.max_epochs", 1, "--trainer.limit_train_batches", 13).code == 0

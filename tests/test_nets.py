@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu, max_pool2d
 
-from cifar_lightning.nets import CNN, Pixels, SpeedNet, Whitening
+from cifar_lightning.nets import CNN, Normalize, SpeedNet, Whitening
 from cifar_onnx import InputError
 
 
@@ -47,7 +47,7 @@ def test_dropout_works_in_training_only() -> None:
 
 
 def test_pixels_normalise_by_the_statistics_they_are_given() -> None:
-    layer = Pixels()
+    layer = Normalize()
     layer.set_statistics([0.5, 0.25, 0.0], [0.5, 0.25, 1.0])
     x = torch.tensor([255, 51, 102], dtype=torch.uint8).view(1, 3, 1, 1)
     assert torch.allclose(layer(x).flatten(), torch.tensor([1.0, -0.2, 0.4]), atol=1e-6)
@@ -55,7 +55,7 @@ def test_pixels_normalise_by_the_statistics_they_are_given() -> None:
 
 
 def test_a_channel_that_never_changes_stays_finite() -> None:
-    layer = Pixels()
+    layer = Normalize()
     layer.set_statistics([1.0, 1.0, 1.0], [0.0, 0.0, 0.0])
     assert layer(torch.full((1, 3, 2, 2), 255, dtype=torch.uint8)).isfinite().all()
 

@@ -25,7 +25,7 @@ from cifar_lightning.callbacks import curves, first_batch
 from cifar_lightning.data import Digits
 from cifar_lightning.export.graph import core
 from cifar_lightning.module import Classifier
-from cifar_lightning.nets import CNN, Pixels
+from cifar_lightning.nets import CNN, Normalize
 from cifar_onnx import contract, images
 from cifar_onnx.__main__ import main as receiver
 from cifar_onnx.errors import NoContractError
@@ -147,7 +147,7 @@ class TestBothWays:
 def test_a_file_of_another_maker_is_normalised_as_it_was_said(tmp_path: Path) -> None:
     """A plain export, channels first, of a net on normalised pixels; and one that ends in softmax."""
     torch.manual_seed(0)
-    pixels = Pixels()
+    pixels = Normalize()
     mean, std = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
     pixels.set_statistics(mean, std)
     net = CNN(4, widths=(4, 4), hidden=8).eval()

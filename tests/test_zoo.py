@@ -24,7 +24,7 @@ from cifar_lightning.data.images import Sample
 from cifar_lightning.export import parity
 from cifar_lightning.export.model_file import write_model
 from cifar_lightning.module import Classifier
-from cifar_lightning.nets import Pixels, Timm, Torchvision
+from cifar_lightning.nets import Normalize, Timm, Torchvision
 from cifar_lightning.nets.zoo import Named
 from cifar_onnx import Classifier as Receiver
 from cifar_onnx import InputError, images
@@ -348,4 +348,4 @@ def test_pixels_are_the_datas_where_nothing_is_taken_over(run: Run, small: list[
     assert run("fit", *BRIEF, *small).code == 0
     kept = torch.load("runs/cnn/version_0/checkpoints/last.ckpt", weights_only=True)["state_dict"]
     assert not torch.allclose(kept["pixels.mean"], torch.tensor(IMAGENET[0]), atol=1e-2)
-    assert Pixels().mean.shape == kept["pixels.mean"].shape
+    assert Normalize().mean.shape == kept["pixels.mean"].shape

@@ -104,14 +104,16 @@ class CLI(LightningCLI):
         return without_others(args, [self.defaults, *self.command.said])
 
     def before_instantiate_classes(self) -> None:
+        config = self.config[self.subcommand]
         if self.subcommand != "fit":
             self.save_config_callback = None
+            # Finders of a run's config would search once more, in data that is not read.
+            config.trainer.callbacks = [x for x in settings.asked_callbacks(config) if "Finder" not in x.class_path]
             if self.checkpoint is None:
                 option = "--against" if self.subcommand == "verify" else "--ckpt_path"
                 raise InputError(f"{self.subcommand} needs a checkpoint: name its file with {option}")
         elif self.checkpoint:
             check_resumable(self.checkpoint, self.config.fit)
-        config = self.config[self.subcommand]
         runs.check_name(config.experiment)
         data = config.data.get("init_args", {})
         if self.checkpoint and "classes" in data:  # which the config of a run leaves open
@@ -132,8 +134,7 @@ class CLI(LightningCLI):
             settings.check_trainer(self.config[self.subcommand], str(self.subcommand))
             super().instantiate_classes()
         except Exception as error:  # jsonargparse wraps what a constructor says of its arguments in many messages
-            cause = innermost(error)
-            if isinstance(cause, OSError):
+            if isinstance(cause := innermost(error), OSError):
                 raise cause from None
             enough = isinstance(cause, MisconfigurationException)
             raise InputError(" ".join(str(cause).split()) if enough else said(cause)) from error

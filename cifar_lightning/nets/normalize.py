@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 
-class Pixels(nn.Module):
+class Normalize(nn.Module):
     """Normalise by the channel means and standard deviations of the training images.
 
     `x -> (x / 255 - mean) / std`, computed as `(x - 255 mean) / (255 std)`.

@@ -90,7 +90,7 @@ LAW = {
         OURS + "error_source", OURS + "checkpoint",
     },
     "cifar_lightning/sweep": {
-        "optuna", "sqlalchemy", "lightning", "torch", "jsonargparse", "yaml", "filelock", "rich", "numpy", "matplotlib",
+        "optuna", "sqlalchemy", "lightning", "torch", "jsonargparse", "filelock", "rich", "numpy", "matplotlib",
         "cifar_onnx", OURS + "main", OURS + "cli", OURS + "module", OURS + "finite", OURS + "interruption",
         OURS + "files", OURS + "sweep", OURS + "leaderboard.differences", OURS + "runs", OURS + "suggestion",
         OURS + "callbacks", OURS + "error_source", OURS + "trusted_classes",

@@ -91,7 +91,7 @@ def test_the_map_is_torchs_and_its_mean_and_the_bias_are_the_logits(end: str) ->
     check(net.features, net.layer, built(net), noise(5))
 
 
-@pytest.mark.parametrize("memory", [torch.contiguous_format, torch.channels_last])  # the latter is how it is trained
+@pytest.mark.parametrize("memory", [pytest.param(torch.contiguous_format, marks=pytest.mark.slow), torch.channels_last])
 def test_resnet18_has_it(memory: torch.memory_format) -> None:
     torch.manual_seed(0)
     net = torchvision.models.resnet18(num_classes=7).eval().to(memory_format=memory)

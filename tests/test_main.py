@@ -525,7 +525,7 @@ def test_letters_that_the_output_has_not_end_nothing(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("cifar_lightning.main.main", lambda _: print("café 猫"))
     command_line("fit")
     out.seek(0)
-    assert out.read() == "café \\u732b\n"
+    assert out.buffer.getvalue().decode() == "café 猫\n"
 
 
 def test_torch_takes_no_more_threads_than_a_container_has_cpus(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

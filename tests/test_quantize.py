@@ -75,7 +75,7 @@ def drowned() -> tuple[onnx.ModelProto, np.ndarray, np.ndarray]:
 
 def test_a_net_that_rounding_breaks_is_refused_with_figures() -> None:
     net, pixels, labels = drowned()
-    sentence = r"int8 .*accuracy on validation goes from 100\.00% to .*, by more than 0\.3"
+    sentence = r"int8 .*accuracy on validation goes from 100\.00% to .*, a fall of more than 0\.3"
     with pytest.raises(quantize.WorseError, match=sentence):
         quantize.smaller(net, "int8", pixels, pixels, labels, ["a", "b"])
 
@@ -167,7 +167,7 @@ def test_a_class_that_loses_more_than_a_point_is_named() -> None:
     after[41:101:2] = False  # 30 of b lost, 20 won
     after[0:10:2] = True
     before[0:14:2] = False
-    assert "that of b by 2.0 points, more than 1" in str(quantize._loss(before, after, labels, ["a", "b"]))
+    assert "recall of b falls by 2.0 points, more than 1" in str(quantize._loss(before, after, labels, ["a", "b"]))
 
 
 def test_a_class_without_pictures_for_validation_loses_none() -> None:

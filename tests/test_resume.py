@@ -243,7 +243,7 @@ def test_batches_of_another_size_start_the_epoch_anew(tmp_path: Path, capsys: py
     data.setup("fit")
     data.load_state_dict({"epoch": 3, "batch": 4, "batches": 6})
     assert data.position == (3, 0)
-    assert "batches of another size" in capsys.readouterr().out
+    assert "the data or the batch size differ" in capsys.readouterr().out
     data.load_state_dict({"epoch": 3, "batch": 2, "batches": 3})
     assert data.position == (3, 2)
 

@@ -103,8 +103,8 @@ class TestGoingOn:
         result = run("fit", "--ckpt_path", "last", "--experiment", "digits")
         assert result.code == 2
         assert result.err.endswith(
-            "nothing to resume in runs/digits: runs/digits/version_0 has finished; to train the newest "
-            "for longer, name it: --ckpt_path runs/digits/version_0/checkpoints/last.ckpt\n"
+            "nothing to resume in runs/digits: runs/digits/version_0 has finished; to train the newest run "
+            "for longer: --ckpt_path runs/digits/version_0/checkpoints/last.ckpt\n"
         )
         assert len([*Path("runs/digits").iterdir()]) == 1
         held = runs.Run(Path("runs/digits/version_0"))

@@ -368,6 +368,7 @@ class TestTrials:
         missing.__cause__ = FileNotFoundError(errno.ENOENT, "No such file or directory")
         assert not _is_of_the_machine(missing)
 
+    @pytest.mark.slow
     def test_a_class_and_the_same_with_settings_are_two_values(self, run: Run, tmp_path: Path) -> None:
         nets = ["CNN", {"class_path": "CNN", "init_args": {"widths": [4, 4]}}]
         file = write(tmp_path, space={"model.net": nets}, sampler="BruteForceSampler")
@@ -376,7 +377,9 @@ class TestTrials:
         assert len({row["model.net"] for row in table(Path("runs/sweep-lr"))}) == 2
         assert "slices.svg" in result.out
 
-    @pytest.mark.parametrize(("module", "name"), [(files, "_put"), (runs, "FileLock")])
+    @pytest.mark.parametrize(
+        ("module", "name"), [(files, "_put"), pytest.param(runs, "FileLock", marks=pytest.mark.slow)]
+    )
     def test_what_the_machine_refuses_is_no_failure_of_the_values(
         self, run: Run, monkeypatch: pytest.MonkeyPatch, module: ModuleType, name: str
     ) -> None:

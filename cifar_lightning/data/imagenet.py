@@ -157,6 +157,8 @@ def _read_names(lists: Path) -> dict[str, str]:
             if file.suffix == ".json":
                 return {str(wnid): str(words) for wnid, words in json.loads(text).values()}
             return dict(line.split(maxsplit=1) for line in text.splitlines() if line.strip())
+        except InputError:
+            raise
         except (AttributeError, TypeError, ValueError) as error:
             raise InputError(f"{file} is not a list of wnids with names ({error})") from None
     return {}

@@ -656,7 +656,7 @@ class TestFindings:
         text = (tmp_path / "report.html").read_text()
         assert len(text) < 2_000_000
         assert "Shown are the 40 classes of lowest recall" in text
-        assert "often predicted as" in text
+        assert "<th>predicted as</th>" in text
 
 
 def test_an_answer_that_is_not_finite_is_refused() -> None:

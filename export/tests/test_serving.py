@@ -494,6 +494,7 @@ class TestAround:
         with pytest.raises(InputError, match="name the folder dist of onnxruntime-web"):
             page.router(None, str(tmp_path))
 
+    @pytest.mark.slow
     def test_schemathesis_finds_nothing(self, server: Server, tmp_path: Path) -> None:
         pytest.importorskip("schemathesis")
         words = [

@@ -204,13 +204,14 @@ def test_a_run_that_goes_on_at_the_end_of_an_epoch_keeps_what_it_has_averaged() 
 def test_weights_that_a_checkpoint_brings_are_judged_as_they_are(tmp_path: Path) -> None:
     """With a Trainer of one's own, which has still the callback that averaged them."""
     data = Digits()
-    best = ModelCheckpoint(tmp_path / "kept", monitor="val/accuracy", mode="max")
+    best = ModelCheckpoint(tmp_path / "kept", monitor="train/loss", mode="max")  # of the first epoch
     trainer = L.Trainer(
         max_epochs=3, limit_train_batches=4, callbacks=[EMA(), best], logger=False, enable_progress_bar=False,
         enable_model_summary=False, accelerator="cpu",
     )  # fmt: skip
     model = Classifier(data.classes, CNN(widths=(4, 4), hidden=8))
     trainer.fit(model, data)
+    assert "epoch=0" in best.best_model_path
     kept = torch.load(best.best_model_path, weights_only=True)["state_dict"]
     judged: list[bool] = []
     hook = model.net.register_forward_hook(

@@ -1,24 +1,36 @@
-"""Classes that are chosen by their names, typed or in config files."""
+"""Classes that are chosen by their names, by default, typed or in config files."""
 
 import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+# The tutorial's experiment, and what keeps its best epoch.
+DEFAULTS: dict[str, Any] = {
+    "model.net": {"class_path": "cifar_lightning.nets.CNN"},
+    "model.optimizer": {"class_path": "torch.optim.Adam", "init_args": {"lr": 1e-3}},
+    "model.loss": {"class_path": "cifar_lightning.loss.CrossEntropy"},
+    "data": {"class_path": "cifar_lightning.data.CIFAR10"},
+    "checkpoint.filename": "best",
+    "checkpoint.monitor": "val/accuracy",
+    "checkpoint.mode": "max",
+    "checkpoint.enable_version_counter": False,
+}
+
 _CLASSES = ("data", "data.mix", "model.net", "model.optimizer", "model.scheduler", "model.loss")
 _LISTS = ("data.augment", "trainer.callbacks", "trainer.logger")
 
 
-def setting(config: Any, key: str) -> Any:
+def _setting(config: Any, key: str) -> Any:
     """What a config file says at a key, whose parts may be joined by dots there, and without `init_args` here."""
     if not isinstance(config, dict):
         return None
-    found = setting(config.get("init_args"), key)
+    found = _setting(config.get("init_args"), key)
     for name, value in config.items():
         start = str(name).replace(".init_args", "")
         if start == key:
             return value
         if key.startswith(f"{start}."):
-            found = setting(value, key.removeprefix(f"{start}.")) if found is None else found
+            found = _setting(value, key.removeprefix(f"{start}.")) if found is None else found
     return found
 
 
@@ -30,8 +42,8 @@ def names_class(option: str, words: Iterable[str], configs: Iterable[Any]) -> bo
 
 def _class(config: Any, option: str) -> Any:
     """The class that a config file names for an option, or its list of classes."""
-    found = setting(config, option)
-    return setting(config, f"{option}.class_path") if found is None or isinstance(found, dict) else found
+    found = _setting(config, option)
+    return _setting(config, f"{option}.class_path") if found is None or isinstance(found, dict) else found
 
 
 def in_order(words: Sequence[str]) -> list[str]:

@@ -14,24 +14,12 @@ from typing import Any
 from lightning.pytorch.utilities import rank_zero_only
 
 from cifar_lightning import runs
-from cifar_lightning.cli import choices
+from cifar_lightning.cli.choices import in_order
 from cifar_lightning.cli.config_file import mapping
 from cifar_onnx import InputError
 
 _HEADER, _DIGEST = "# python -m cifar_lightning ", "  # sha256 "
 _OF_ANY_RUN = {"--experiment", "--trainer.default_root_dir", "--allow_custom_classes"}  # say nothing of what is trained
-
-# The tutorial's experiment, and what keeps its best epoch.
-DEFAULTS: dict[str, Any] = {
-    "model.net": {"class_path": "cifar_lightning.nets.CNN"},
-    "model.optimizer": {"class_path": "torch.optim.Adam", "init_args": {"lr": 1e-3}},
-    "model.loss": {"class_path": "cifar_lightning.loss.CrossEntropy"},
-    "data": {"class_path": "cifar_lightning.data.CIFAR10"},
-    "checkpoint.filename": "best",
-    "checkpoint.monitor": "val/accuracy",
-    "checkpoint.mode": "max",
-    "checkpoint.enable_version_counter": False,
-}
 
 
 @dataclass(frozen=True)
@@ -47,7 +35,6 @@ class Command:
         going_on: the folder of the run that `fit` goes on with, if any.
         allow_custom: whether the checkpoint may name any class.
         appended: lists that are appended to.
-        chosen: of the options that name a class, those for which one is named.
         said: what its config files say.
     """
 
@@ -59,7 +46,6 @@ class Command:
     going_on: Path | None
     allow_custom: bool
     appended: Sequence[str]
-    chosen: frozenset[str]
     said: Sequence[dict[str, Any]]
 
     @property
@@ -79,7 +65,7 @@ def read(words: Sequence[str]) -> Command:
     shown = [word for word in words if word.startswith("--print_config")]
     _, typed = _taken([word for word in words if word not in shown], "--ckpt_path")
     _, rest = _taken(rest, "--ckpt_path")
-    rest = choices.in_order(rest)
+    rest = in_order(rest)
     settings = beginning(words, configs)
     ckpt_path, going_on, sources = settings.get("ckpt_path"), None, configs
     line, digest = " ".join(shlex.join(typed).splitlines()), _digest(configs)
@@ -102,7 +88,6 @@ def read(words: Sequence[str]) -> Command:
         if own.exists():
             _say(f"a checkpoint holds no trainer settings and no callbacks: --config {own} adds those of its run")
     checkpoint = ["--ckpt_path", str(ckpt_path or "null")] if "ckpt_path" in settings else []
-    said = [mapping(Path(path)) for path in configs]
     return Command(
         words=[*rest[:1], *(word for path in configs for word in ("--config", path)), *rest[1:], *checkpoint],
         places=[Path(path).parent for path in _origins(sources)],
@@ -112,8 +97,7 @@ def read(words: Sequence[str]) -> Command:
         going_on=going_on,
         allow_custom=settings.get("allow_custom_classes") is True,
         appended=[match[1] for word in rest if (match := re.match(r"--([\w.]+)\+(=|$)", word))],
-        chosen=frozenset(option for option in DEFAULTS if choices.names_class(option, rest, said)),
-        said=said,
+        said=[mapping(Path(path)) for path in configs],
     )
 
 

@@ -17,8 +17,8 @@ from cifar_lightning import augment, distill, loss, mix, nets, runs  # noqa: F40
 from cifar_lightning import checkpoint as checkpoints
 from cifar_lightning.callbacks import BestCheckpoint, LastCheckpoint, keep_found
 from cifar_lightning.cli import settings
-from cifar_lightning.cli.choices import without_others
-from cifar_lightning.cli.command import DEFAULTS, Command, rank
+from cifar_lightning.cli.choices import DEFAULTS, names_class, without_others
+from cifar_lightning.cli.command import Command, rank
 from cifar_lightning.cli.dry_run import dry_run
 from cifar_lightning.cli.from_checkpoint import check_resumable, parser_defaults
 from cifar_lightning.cli.parser import Parser
@@ -89,7 +89,7 @@ class CLI(LightningCLI):
         parser.link_arguments("data.classes", "model.classes", apply_on="instantiate")
         parser.link_arguments("data.classes", "model.net.init_args.num_classes", compute_fn=len, apply_on="instantiate")
         # The settings of a default class would be handed on to the one that is chosen: Adam's weight decay to AdamW.
-        defaults = {key: value for key, value in DEFAULTS.items() if key not in self.command.chosen}
+        defaults = {k: x for k, x in DEFAULTS.items() if not names_class(k, self.command.words, self.command.said)}
         parser.set_defaults({**defaults, **self.defaults})
         Parser.usual = {key: value for key, value in DEFAULTS.items() if isinstance(value, dict)}
 

@@ -13,8 +13,11 @@ from cifar_lightning import checkpoint as checkpoints
 from cifar_lightning import finite
 from cifar_lightning.async_copy import anywhere
 from cifar_lightning.callbacks import Resume
+from cifar_lightning.data import Digits
 from cifar_lightning.finite import LossWatch, NotFiniteError
 from cifar_lightning.loss import CrossEntropy
+from cifar_lightning.module import Classifier
+from cifar_lightning.nets import CNN
 from tests.conftest import BRIEF, Run
 
 
@@ -117,6 +120,18 @@ def test_a_mask_that_is_infinite_from_the_beginning_is_no_mistake() -> None:
     watch.check_weights(trainer, state)  # type: ignore[arg-type]
     with pytest.raises(NotFiniteError, match="weight is not finite"):
         watch.check_weights(trainer, state | {"weight": torch.tensor([math.nan])})  # type: ignore[arg-type]
+
+
+def test_a_net_with_such_a_mask_is_kept(tmp_path: Path) -> None:
+    net = CNN(widths=(4,), hidden=4)
+    net.register_buffer("mask", torch.tensor([-math.inf]))
+    data = Digits()
+    trainer = L.Trainer(
+        max_epochs=1, limit_train_batches=1, limit_val_batches=1, default_root_dir=tmp_path, logger=False,
+        enable_progress_bar=False, enable_model_summary=False, accelerator="cpu",
+    )  # fmt: skip
+    trainer.fit(Classifier(data.classes, net), data)
+    assert [*tmp_path.rglob("*.ckpt")]
 
 
 def test_on_a_device_a_loss_is_looked_at_in_the_next_step(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,13 +2,16 @@ import shutil
 import sys
 from pathlib import Path
 
+import lightning.pytorch as L
 import pytest
 import torch
 from torch import Tensor, nn
 from torchvision.models import MobileNetV2
 
 from cifar_lightning import checkpoint as checkpoints
+from cifar_lightning.callbacks import Pruned
 from cifar_lightning.callbacks.prune import prune
+from cifar_lightning.data import Digits
 from cifar_lightning.module import Classifier
 from cifar_lightning.nets import CNN, SpeedNet, Timm
 from cifar_onnx import InputError
@@ -139,6 +142,18 @@ class TestCommands:
         kept = checkpoints.load("runs/cnn/version_0/checkpoints/last.ckpt")["state_dict"]
         assert torch.equal(kept["net.whitening.weight"], net.whitening.weight)
         assert torch.equal(kept["pixels.mean"], model.pixels.mean)
+
+    def test_with_a_trainer_of_ones_own_the_normalisation_is_the_wide_nets_too(self, tmp_path: Path) -> None:
+        wide = Classifier(CLASSES, speed(16, 16))
+        wide.pixels.set_statistics([0.1, 0.5, 0.9], [0.2, 0.3, 0.4])
+        path = write_model(tmp_path / "wide.ckpt", wide, widths=[16, 16])
+        model = Classifier(CLASSES, speed(8, 8))
+        trainer = L.Trainer(
+            max_epochs=1, limit_train_batches=1, limit_val_batches=1, callbacks=[Pruned(path)], logger=False,
+            enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, accelerator="cpu",
+        )  # fmt: skip
+        trainer.fit(model, Digits())
+        assert torch.equal(model.pixels.mean, wide.pixels.mean)
 
     @pytest.mark.parametrize(
         ("words", "sentence"),

@@ -135,6 +135,12 @@ class TestFit:
         assert "best val/accuracy" not in result.out
         assert not Path("runs/more/version_0/checkpoints/best.ckpt").exists()
 
+    def test_an_epoch_that_ends_before_its_validation_is_not_among_the_best(self, run: Run) -> None:
+        several = ("--checkpoint.save_top_k", 3, "--checkpoint.filename", "{epoch}-{step}")
+        assert run("fit", *BRIEF, *several, "--trainer.max_epochs", 2, "--trainer.max_steps", 6).code == 0
+        kept = sorted(path.name for path in Path("runs/cnn/version_0/checkpoints").iterdir())
+        assert kept == ["epoch=0-step=4.ckpt", "last.ckpt"]
+
     def test_batches_that_are_too_large_for_few_images_are_named(self, run: Run, photos: Path) -> None:
         few = ("--data.root", photos, "--data.batch_size", 99, "--trainer.limit_train_batches", 0.5)
         result = run("fit", "--data", "ImageFolder", *few)

@@ -198,7 +198,7 @@ def test_cutmix_puts_a_rectangle_of_the_image_before_into_each_by_the_share_of_i
     assert torch.allclose(shares[torch.arange(64), LABELS], torch.tensor(1 - area))
 
 
-@pytest.mark.parametrize("loss", ["CrossEntropy", "Focal"])
+@pytest.mark.parametrize("loss", [pytest.param("CrossEntropy", marks=pytest.mark.slow), "Focal"])
 def test_a_run_mixes_from_a_config_and_its_checkpoint_is_read(run: Run, loss: str) -> None:
     words = ("--data.mix", "CutMix", "--data.mix.alpha", 0.5, "--data.augment+", "TrivialAugment", "--model.loss", loss)
     result = run("fit", *BRIEF, *words)

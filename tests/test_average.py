@@ -75,6 +75,7 @@ def test_a_moving_average_of_few_steps_is_not_of_the_first_ones() -> None:
     assert average > 150
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on_averages_on(run: Run) -> None:
     assert run("fit", *AVERAGED, "--experiment", "whole").code == 0
     assert run("fit", *FAST, "--experiment", "plain").code == 0
@@ -88,6 +89,7 @@ def test_a_run_that_goes_on_averages_on(run: Run) -> None:
     assert not all(torch.equal(value, whole[name]) for name, value in state("plain").items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["bf16-true", "64-true"])
 def test_the_average_of_weights_in_any_precision_is_in_single_precision(run: Run, precision: str) -> None:
     words = ("--trainer.callbacks+", "EMA", "--trainer.callbacks.decay", 0.99, "--trainer.precision", precision)

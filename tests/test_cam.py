@@ -91,7 +91,8 @@ def test_the_map_is_torchs_and_its_mean_and_the_bias_are_the_logits(end: str) ->
     check(net.features, net.layer, built(net), noise(5))
 
 
-@pytest.mark.parametrize("memory", [pytest.param(torch.contiguous_format, marks=pytest.mark.slow), torch.channels_last])
+@pytest.mark.slow
+@pytest.mark.parametrize("memory", [torch.contiguous_format, torch.channels_last])
 def test_resnet18_has_it(memory: torch.memory_format) -> None:
     torch.manual_seed(0)
     net = torchvision.models.resnet18(num_classes=7).eval().to(memory_format=memory)
@@ -105,6 +106,7 @@ def test_openvino_gives_the_same_maps(tmp_path: Path) -> None:
     assert np.abs(compiled([batch])["cam"] - outputs(model, batch)["cam"]).max() < 1e-4
 
 
+@pytest.mark.slow
 def test_a_net_with_a_hidden_layer_has_the_bytes_that_it_had() -> None:
     model = nn.Sequential(Normalize(), CNN(4, widths=(8, 8), hidden=8)).eval()
     before = graph.with_softmax(graph.with_resize(graph.core(model, 32), 32, "stretch"), 1.0)
@@ -248,6 +250,7 @@ def test_the_peak_of_cam_is_on_the_planted_patch(pooled: Path) -> None:
     assert hits(Classifier(pooled)) >= 45
 
 
+@pytest.mark.slow
 def test_the_peak_of_occlusion_is_on_the_planted_patch(tmp_path: Path) -> None:
     torch.manual_seed(0)
     file = taught(Pooled(lambda maps, layer: layer(maps.amax((2, 3)))), tmp_path / "highest.onnx")

@@ -139,7 +139,7 @@ class TestFromACheckpoint:
         assert sum(right) / len(right) > 0.8
         assert all(0.1 <= float(row["probability"]) <= 1 for row in rows)
 
-    @pytest.mark.parametrize("folder", ["there", "new/"])
+    @pytest.mark.parametrize("folder", [pytest.param("there", marks=pytest.mark.slow), "new/"])
     def test_what_is_written_may_go_into_a_folder(self, run: Run, checkpoint: Path, folder: str) -> None:
         Path("there").mkdir()
         for command, name in (("predict", "predictions.csv"), ("export", "model.onnx")):
@@ -167,6 +167,7 @@ class TestFromACheckpoint:
         assert (broken["image"], broken["label"]) == ("new/broken.jpg", "")
         assert "not a picture" in broken["error"]
 
+    @pytest.mark.slow
     def test_held_out_photos_that_may_have_been_trained_on_are_told(self, run: Run, photos: Path) -> None:
         assert run("fit", *BRIEF, "--data", "ImageFolder", "--data.root", photos / "train").code == 0
         kept = Path("runs/cnn/version_0/checkpoints")
@@ -182,6 +183,7 @@ class TestFromACheckpoint:
         assert "which fit may have used in part" in tested.out
         assert [path.name for path in Path("runs/cnn/version_1").glob("report*")] == ["report-seen"]
 
+    @pytest.mark.slow
     def test_a_part_of_the_test_set_leaves_the_runs_report_as_it_is(self, run: Run) -> None:
         assert run("fit", *BRIEF).code == 0
         words = ("test", "--ckpt_path", "runs/cnn/version_0/checkpoints/best.ckpt", "--resamples", 2)

@@ -126,6 +126,7 @@ class TestCommands:
             result = run(*command, "--ckpt_path", "runs/cnn/version_1/checkpoints/best.ckpt")
             assert result.code == 0, result.err
 
+    @pytest.mark.slow
     def test_the_student_that_a_checkpoint_holds_goes_on_by_itself(self, run: Run, checkpoint: Path) -> None:
         for experiment, epochs in (("whole", 2), ("part", 1)):
             words = ("--experiment", experiment, "--trainer.max_epochs", epochs)

@@ -116,6 +116,7 @@ class TestTwoProcesses:
         assert result.stdout.count("epoch 2/2") == 1
         same(folder, alone)
 
+    @pytest.mark.slow
     def test_a_signal_to_one_stops_both_after_the_same_step_and_they_go_on(self, start: Start, tmp_path: Path) -> None:
         whole, cut = place(tmp_path, "whole"), place(tmp_path, "cut")
         assert [child.wait().code for child in pair(start, whole)] == [0, 0]
@@ -141,6 +142,7 @@ class TestTwoProcesses:
         assert "name the file with --ckpt_path" in result.err
         children[0].process.kill()
 
+    @pytest.mark.slow
     def test_they_judge_as_one_does(self, start: Start, alone: Path, tmp_path: Path) -> None:
         path, port = alone / "runs/cnn/version_0/checkpoints/best.ckpt", free_port()
         words = ("test", "--ckpt_path", path, "--trainer.accelerator", "cpu")

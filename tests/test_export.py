@@ -304,6 +304,7 @@ class TestGate:
         with pytest.raises(ParityError, match=f"^{stage}: "):
             compare(models["stretch"], given, (logits, familiarity), CLASSES)
 
+    @pytest.mark.slow
     def test_of_a_tie_either_label_will_do_and_is_told(self, tmp_path: Path) -> None:
         pixels, net = tiny()
         *_, last = (layer for layer in net.modules() if isinstance(layer, torch.nn.Linear))
@@ -383,6 +384,7 @@ class TestGate:
         monkeypatch.setattr(json, "dumps", lambda info, **_: dumps({**info, "classes": info["classes"][::-1]}))
         self.refused(tmp_path / "m.onnx", "labels")
 
+    @pytest.mark.slow
     def test_a_folder_that_cannot_be_written_is_named(self, tmp_path: Path) -> None:
         (tmp_path / "file").touch()
         with pytest.raises(InputError, match=r"file/m\.onnx cannot be written"):
@@ -521,6 +523,7 @@ class TestPython:
         assert next(model.net.parameters()).dtype == torch.bfloat16
         assert export(model, data, tmp_path).report.labels == 36
 
+    @pytest.mark.slow
     def test_what_a_checkpoint_holds_becomes_the_file_that_the_command_writes(
         self, checkpoint: Path, model: Path, tmp_path: Path
     ) -> None:
@@ -632,6 +635,7 @@ class TestVerify:
             assert result.code == 1
             assert stage in result.err
 
+    @pytest.mark.slow
     def test_a_calibration_that_is_rounded_otherwise_is_the_same(
         self, run: Run, checkpoint: Path, model: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -68,6 +68,7 @@ def test_rates_that_are_too_high_may_be_tried() -> None:
     assert max(rate for (rate,) in model.seen) > 1
 
 
+@pytest.mark.slow
 def test_a_schedule_of_the_whole_training_is_that_of_the_batches_that_were_found() -> None:
     model = Watched(CLASSES, CNN(10, (4, 4), 8), partial(SGD, lr=0.1), partial(OneCycleLR, max_lr=0.1))
     finder = BatchSizeFinder(init_val=256, max_trials=2, steps_per_trial=1)
@@ -105,6 +106,7 @@ def test_a_run_that_goes_on_does_not_search_again(run: Run, finder: str, setting
     assert (on["lr"], on["size"]) == (whole["lr"], whole["size"]) != (1e-3, 64)
 
 
+@pytest.mark.slow
 def test_other_commands_with_the_config_of_a_run_do_not_search(run: Run) -> None:
     found = ("--trainer.callbacks+", "BatchSizeFinder", "--trainer.callbacks.max_trials", 1)
     assert run("fit", *SMALL, *found, "--trainer.max_epochs", 1, "--trainer.limit_train_batches", 2).code == 0
@@ -115,6 +117,7 @@ def test_other_commands_with_the_config_of_a_run_do_not_search(run: Run) -> None
         assert result.code == 0, result.err
 
 
+@pytest.mark.slow
 def test_the_rate_that_was_found_stays_without_the_config_that_asked_for_it(run: Run) -> None:
     found = ("--trainer.callbacks+", "LearningRateFinder", "--trainer.callbacks.num_training_steps", 13)
     assert run("fit", *SMALL, *found, "--trainer.max_epochs", 1, "--trainer.limit_train_batches", 13).code == 0

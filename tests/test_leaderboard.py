@@ -472,6 +472,7 @@ class TestFit:
         assert run("fit", *BRIEF, "--trainer.limit_val_batches", 2).code == 0
         assert runs.facts(Path("runs/cnn/version_0"))["validation_images"] == 32
 
+    @pytest.mark.slow
     def test_a_killed_run_shows_the_time_of_its_last_checkpoint(self, start: Start, tmp_path: Path) -> None:
         child = start("fit", "--data", "Digits", "--trainer.max_epochs", 1000, "--trainer.limit_train_batches", 4)
         folder = tmp_path / "runs/cnn/version_0"

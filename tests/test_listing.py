@@ -182,6 +182,7 @@ class TestListing:
         with pytest.raises(InputError, match=r"labels\.csv'?(, line 1: it has no lines| cannot be read)"):
             ImageFolder(str(photos), labels="labels.csv")
 
+    @pytest.mark.slow
     def test_other_listed_photos_are_all_predicted_and_leave_the_runs_report_alone(
         self, run: Run, photos: Path, write: Write, tmp_path: Path
     ) -> None:

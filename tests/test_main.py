@@ -77,6 +77,7 @@ class TestFit:
         result = run("test", "--ckpt_path", best, "--allow_custom_classes", "--resamples", 10)
         assert result.code == 0, result.err
 
+    @pytest.mark.slow
     def test_what_comes_next_is_said_for_classes_of_the_users_own_too(
         self, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -147,6 +148,7 @@ class TestFit:
         assert result.code == 2
         assert result.err.endswith("Or take smaller batches: --data.batch_size.\n")
 
+    @pytest.mark.slow
     def test_a_checkpoint_from_within_an_epoch_is_tested(self, run: Run) -> None:
         assert run("fit", *BRIEF, "--trainer.val_check_interval", 2, "--trainer.max_steps", 3).code == 0
         for name in ("best", "last"):

@@ -450,6 +450,7 @@ class TestMistakes:
         less = "take smaller batches (--data.batch_size), smaller pictures (--data.image_size) or a smaller net"
         assert line.endswith(f": {less}")
 
+    @pytest.mark.slow
     def test_batch_normalisation_that_does_more_is_not_made_plain(
         self, run: Run, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -88,6 +88,7 @@ def test_a_net_whose_layers_hang_together_otherwise_is_refused() -> None:
 
 
 class TestCommands:
+    @pytest.mark.slow
     def test_a_pruned_net_is_trained_and_handed_over_without_the_wide_one(self, run: Run, checkpoint: Path) -> None:
         shutil.copytree(checkpoint.parent.parent, "wide")
         wide = Path("wide/checkpoints/best.ckpt")

@@ -18,7 +18,7 @@ from cifar_onnx.__main__ import main as receiver
 from tests.conftest import Run
 
 
-@pytest.mark.parametrize("precision", ["fp16", "int8"])
+@pytest.mark.parametrize("precision", [pytest.param("fp16", marks=pytest.mark.slow), "int8"])
 def test_a_smaller_file_answers_as_the_large_one(
     precision: str, run: Run, checkpoint: Path, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

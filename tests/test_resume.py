@@ -129,10 +129,11 @@ CASES: dict[str, dict[str, Any]] = {
     "no validation": {"limit_val_batches": 0},
     "a part of the data": {"limit_train_batches": 4},
 }
+SLOW = {"distilled", "validation now and then"}
 
 
 @pytest.mark.filterwarnings("ignore:.*could not find the monitored key", "ignore:ReduceLROnPlateau conditioned")
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", [pytest.param(each, marks=[pytest.mark.slow] * (each in SLOW)) for each in CASES])
 def test_resumed_from_anywhere_it_is_equal_to_the_run_that_never_stopped(tmp_path: Path, case: str) -> None:
     whole = fit(tmp_path / "whole", keep=tmp_path / "all", **CASES[case])
     steps = whole[1]
@@ -154,7 +155,7 @@ def test_no_validation_is_run_that_is_done_or_not_due(tmp_path: Path, case: str,
     assert {path.name for path in (tmp_path / "rest").iterdir()} == left
 
 
-@pytest.mark.parametrize("case", ["plain", "all of them"])
+@pytest.mark.parametrize("case", [pytest.param("plain", marks=pytest.mark.slow), "all of them"])
 def test_resumed_twice_it_is_equal_too(tmp_path: Path, case: str) -> None:
     whole = fit(tmp_path / "whole", keep=tmp_path / "all", **CASES[case])
     end = f"epoch-step={whole[1]}.ckpt"
@@ -281,6 +282,7 @@ def whole(start_for_all: Start, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 
 class TestSameBytes:
+    @pytest.mark.slow
     def test_another_run_another_hash_seed_and_no_validation(self, start: Start, whole: Path, tmp_path: Path) -> None:
         again, blind, other = (place(tmp_path, name) for name in ("again", "blind", "other"))
         hashed = subprocess.Popen(
@@ -301,6 +303,7 @@ class TestSameBytes:
         assert start("fit", *SMALL, "--seed_everything", 1, folder=other).wait().code == 0
         assert weights(other) != weights(whole)
 
+    @pytest.mark.slow
     def test_the_thread_count_is_recorded_and_another_is_told(
         self, run: Run, start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -348,13 +351,9 @@ class TestSignals:
     @pytest.mark.parametrize(
         ("signum", "code", "where", "step", "kept"),
         [
-            (signal.SIGINT, 130, *MOMENTS[0]),
-            *((signal.SIGTERM, 143, *moment) for moment in MOMENTS[1:3]),
-            *(
-                pytest.param(signal.SIGTERM, 143, *moment, marks=pytest.mark.slow)
-                for moment in (MOMENTS[0], *MOMENTS[3:])
-            ),
-            *(pytest.param(signal.SIGINT, 130, *moment, marks=pytest.mark.slow) for moment in MOMENTS[1:]),
+            (signal.SIGTERM, 143, *MOMENTS[0]),
+            *(pytest.param(signal.SIGTERM, 143, *moment, marks=pytest.mark.slow) for moment in MOMENTS[1:]),
+            *(pytest.param(signal.SIGINT, 130, *moment, marks=pytest.mark.slow) for moment in MOMENTS),
         ],
     )
     def test_the_step_is_finished_and_kept_and_the_rest_is_as_if_nothing_had_happened(
@@ -375,6 +374,7 @@ class TestSignals:
         assert weights(tmp_path, "best.ckpt") == weights(whole, "best.ckpt")
         assert rows(tmp_path) == rows(whole)
 
+    @pytest.mark.slow
     def test_an_epoch_is_kept_where_last_ckpt_is_written_after_others_only(
         self, start: Start, whole: Path, tmp_path: Path
     ) -> None:
@@ -383,6 +383,7 @@ class TestSignals:
         assert start("fit", "--ckpt_path", "last").wait().code == 0
         assert weights(tmp_path) == weights(whole)
 
+    @pytest.mark.slow
     def test_a_folder_that_was_moved_goes_on_and_knows_its_best(self, start: Start, tmp_path: Path) -> None:
         """The best of it is the first epoch, of which no later one may take the place."""
         words = (*SMALL, "--checkpoint.monitor", "epoch", "--checkpoint.mode", "min", "--trainer.default_root_dir")
@@ -393,9 +394,8 @@ class TestSignals:
         kept = {path.name: checkpoints.load(path)["epoch"] for path in folder.iterdir()}
         assert kept == {"best.ckpt": 0, "last.ckpt": 2}
 
-    @pytest.mark.parametrize(
-        "average", [["EMA"], pytest.param(["SWA", "--trainer.callbacks.from_epoch", 1], marks=pytest.mark.slow)]
-    )
+    @pytest.mark.slow
+    @pytest.mark.parametrize("average", [["EMA"], ["SWA", "--trainer.callbacks.from_epoch", 1]])
     def test_averaged_weights_survive_too(self, start: Start, tmp_path: Path, average: list[object]) -> None:
         whole, words = place(tmp_path, "whole"), (*SMALL, "--trainer.max_epochs", 4, "--trainer.callbacks+", *average)
         assert start("fit", *words, folder=whole).wait().code == 0
@@ -405,6 +405,7 @@ class TestSignals:
         assert weights(tmp_path) == weights(whole)
         assert rows(tmp_path) == rows(whole)
 
+    @pytest.mark.slow
     def test_in_a_validation_while_gradients_are_accumulated_the_step_is_finished_first(
         self, start: Start, tmp_path: Path
     ) -> None:

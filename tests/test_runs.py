@@ -114,6 +114,7 @@ class TestGoingOn:
         assert result.code == 2
         assert "nothing to resume in runs/digits: another process is training in runs/digits/version_0" in result.err
 
+    @pytest.mark.slow
     def test_it_goes_on_in_the_folder_that_it_is_found_in(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         """Wherever its config says that it was begun, and whatever its experiment was called there."""
         unfinished(run, *BRIEF, "--trainer.default_root_dir", "out")
@@ -192,6 +193,7 @@ class TestGoingOn:
             steps.append(load("runs/cnn/version_0/checkpoints/last.ckpt")["global_step"])
             assert steps[-1] > steps[-2]
 
+    @pytest.mark.slow
     def test_what_did_not_work_does_not_stay(self, run: Run) -> None:
         """Neither a net that the weights do not fit nor a callback that fails after the first epoch."""
         unfinished(run)
@@ -220,6 +222,7 @@ class TestGoingOn:
             result = run("fit", *words, "--ckpt_path", "last", "--print_config")
             assert len(yaml.safe_load(result.out)["data"]["init_args"]["augment"]) == 2
 
+    @pytest.mark.slow
     def test_a_config_file_that_was_edited_counts_again_and_lists_are_appended_to_once(self, run: Run) -> None:
         words, config, kept = (
             ("--config", "x.yaml", "--data.augment+", "Mirror"),
@@ -405,6 +408,7 @@ class TestReproduce:
         asked = Path("runs/cnn/version_1/config.yaml")
         assert yaml.safe_load(asked.read_text())["trainer"]["enable_model_summary"] is True
 
+    @pytest.mark.slow
     def test_what_was_typed_on_several_lines_is_read_again(self, run: Run) -> None:
         factors = "{net.blocks: 0.5,\n net.head: 1.0}"
         assert run("fit", *BRIEF, "--model.lr_factors", factors).code == 0

@@ -78,6 +78,7 @@ class TestTraining:
             found = fit(tmp_path / f"again-{step}", photos, after, tmp_path / "whole" / "steps" / f"step={step}.ckpt")
             assert found == expected
 
+    @pytest.mark.slow
     def test_commands_give_what_they_give_with_images_in_memory(self, run: Run, photos: Path) -> None:
         data = ("--data", "ImageFolder", "--data.root", photos)
         result = run("fit", *BRIEF, *data, "--data.memory", 0)

@@ -251,6 +251,7 @@ class TestPlan:
         file.write_text(f"config: small.yaml\nspace: {{{RATE}: {{low: 1e-4, high: 1e-2}}}}\n")
         assert read(["--config", str(file)]).space == {RATE: Range(1e-4, 1e-2)}
 
+    @pytest.mark.slow
     def test_a_class_may_be_searched_with_its_settings(self, tmp_path: Path) -> None:
         nets = ["CNN", {"class_path": "CNN", "init_args": {"widths": [4, 4]}}]
         space = {"model.net.init_args.dropout": [0.0, 0.1], "model.net": nets}
@@ -262,6 +263,7 @@ class TestPlan:
         plan = read(["--config", str(write(tmp_path, space=space)), "--model.net.widths", "[4, 4]"])
         assert json.loads(plan.first["model.net"]) == nets[1]  # the first fits, too, and says less
 
+    @pytest.mark.slow
     def test_settings_may_have_classes_in_them(self, run: Run, tmp_path: Path) -> None:
         wrapped = {"wrapped_pruner": {"class_path": "MedianPruner"}, "patience": 1}
         file = write(tmp_path, pruner={"class_path": "PatientPruner", "init_args": wrapped})
@@ -300,6 +302,7 @@ class TestTrials:
         row = table(done[0])[0]
         assert (float(row[RATE]), float(row[DROPOUT])) == (0.001, 0.5)
 
+    @pytest.mark.slow
     def test_the_same_sweep_gives_the_same_trials(self, run: Run, done: tuple[Path, str]) -> None:
         assert run("sweep", "--config", "lr.yaml", "--trials", 2).code == 0
         again = [{**row, "seconds": ""} for row in table(Path("runs/sweep-lr"))]
@@ -393,6 +396,7 @@ class TestTrials:
         (row,) = table(Path("runs/sweep-lr"))
         assert (row["state"], float(row[RATE]), float(row[DROPOUT])) == ("complete", 0.001, 0.5)
 
+    @pytest.mark.slow
     def test_where_none_comes_to_its_end_it_says_so(self, run: Run, tmp_path: Path) -> None:
         file = write(tmp_path, pruner={"class_path": "ThresholdPruner", "init_args": {"upper": 0.0}})
         result = run("sweep", "--config", file, "--trials", 2)
@@ -417,6 +421,7 @@ class TestTrials:
         assert result.code == 2
         assert "val/loss is never measured: a sweep needs trainer.limit_val_batches above 0" in result.err
 
+    @pytest.mark.slow
     def test_a_loss_that_is_not_finite_is_one_of_those(self, run: Run, tmp_path: Path) -> None:
         words = ("--model.optimizer", "SGD", "--model.optimizer.lr", 1e30)
         file = write(tmp_path, space={RATE: [1e30, 1e31]})
@@ -424,6 +429,7 @@ class TestTrials:
         assert result.code == 2
         assert "all 2 trials have failed, the last one: the loss is" in result.err.splitlines()[-1]
 
+    @pytest.mark.slow
     def test_it_ends_where_it_is_not_the_values_that_fail(self, run: Run) -> None:
         words = ("--data", "ImageFolder", "--data.root", "nowhere", "--trials", 30)
         result = run("sweep", "--config", "lr.yaml", *words)
@@ -441,6 +447,7 @@ class TestGoingOn:
             assert (begun / name).read_text() == (done[0] / name).read_text()
         assert not [*begun.glob("version_*")]
 
+    @pytest.mark.slow
     def test_more_trials_may_be_asked_for(self, run: Run, done: tuple[Path, str], begun: Path) -> None:
         result = run("sweep", "--config", "lr.yaml", "--trials", 5)
         assert result.code == 0, result.err
@@ -477,11 +484,13 @@ class TestGoingOn:
         assert first.trials[0].params == {"x": 0.25, "c": "b"}
         assert first.trials[1].params["x"] != 0.25
 
+    @pytest.mark.slow
     def test_what_a_finder_leaves_behind_is_not_where_the_best_begins(self, run: Run) -> None:
         finder = ("--trainer.callbacks+", "LearningRateFinder", "--trainer.callbacks.num_training_steps", 3)
         assert run("sweep", "--config", "lr.yaml", "--trials", 1, *finder).code == 0
         assert yaml.safe_load(Path("runs/sweep-lr/best.yaml").read_text())["ckpt_path"] is None
 
+    @pytest.mark.slow
     def test_the_trial_of_a_killed_process_is_tried_again(self, run: Run, start: Start) -> None:
         child = start("sweep", "--config", "lr.yaml", "--trainer.max_epochs", 12)
         journal = Path("runs/sweep-lr/journal.log")
@@ -513,6 +522,7 @@ class TestGoingOn:
         with Process(both, tmp_path / "moved"):
             assert both.trials[-1].state == TrialState.FAIL
 
+    @pytest.mark.slow
     def test_a_trial_that_was_never_signed_counts_as_long_as_it_may_yet_be(
         self, run: Run, begun: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -540,6 +550,7 @@ class TestGoingOn:
 
 
 class TestTogether:
+    @pytest.mark.slow
     def test_two_processes_share_the_trials_out(self, start: Start) -> None:
         children = [start("sweep", "--config", "lr.yaml", "--trials", 4) for _ in range(2)]
         ended = [child.wait() for child in children]
@@ -570,6 +581,7 @@ class TestTogether:
         monkeypatch.setattr(os, "symlink", Mock(side_effect=OSError("a privilege is not held")))
         assert optuna.create_study(storage=_storage(read(["--config", "lr.yaml"]))).trials == []
 
+    @pytest.mark.slow
     def test_a_database_takes_the_place_of_the_file(self, run: Run) -> None:
         words = ("sweep", "--config", "lr.yaml", "--storage", "sqlite:///runs/sweep-lr/sweep.db", "--trials")
         assert run(*words, 1).code == 0

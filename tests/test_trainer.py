@@ -296,6 +296,7 @@ class TestAttacks:
         )
 
 
+@pytest.mark.slow
 def test_corruptions_by_torch_and_onnxruntime_are_the_same(run: Run, trained: Path, photos: Path) -> None:
     ckpt = trained / "checkpoints" / "best.ckpt"
     assert run("test", "--ckpt_path", ckpt, "--corruptions", "--resamples", 5).code == 0
@@ -314,6 +315,7 @@ def test_a_part_of_the_test_set(run: Run, checkpoint: Path) -> None:
     assert figures(Path("out/metrics.json"))["images"] == 16
 
 
+@pytest.mark.slow
 def test_attacks_see_the_precision_that_figures_have(
     run: Run, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -332,6 +334,7 @@ def test_attacks_see_the_precision_that_figures_have(
     assert found["adversarial_attacks"]["accuracy"]["FGSM"]["0/255"] == found["metrics"]["accuracy"]["value"]
 
 
+@pytest.mark.slow
 def test_attacks_are_where_the_net_is_and_not_where_lightning_has_left_the_module(
     run: Run, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -65,6 +65,7 @@ class TestInitFrom:
         assert f"{checkpoint} was trained on other images or another split" in result.out
         assert equal(state(), state(checkpoint)) == state(checkpoint).keys()
 
+    @pytest.mark.slow
     def test_a_run_that_goes_on_and_a_test_need_it_no_more(
         self, run: Run, others: tuple[str, dict[str, Tensor]]
     ) -> None:
@@ -308,7 +309,7 @@ class TestLearningRates:
         assert rates("max_lr") == pytest.approx([0.48, 0.04, 200.0])
         assert rates("max_lr", 0.12) == pytest.approx([0.12, 0.01, 50.0])
 
-    @pytest.mark.parametrize("scheduler", ["", ONE_CYCLE])
+    @pytest.mark.parametrize("scheduler", ["", pytest.param(ONE_CYCLE, marks=pytest.mark.slow)])
     def test_they_hold_through_a_schedule_and_a_run_that_goes_on(self, run: Run, scheduler: str) -> None:
         words = ("fit", "--data", "Digits", "--trainer.limit_train_batches", 3)
         words += ("--model.scheduler", *scheduler.split()) if scheduler else ()

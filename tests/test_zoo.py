@@ -148,6 +148,7 @@ def test_mnasnet_takes_averaged_weights() -> None:
     assert all(torch.equal(value, averaged[name]) for name, value in net.state_dict().items())
 
 
+@pytest.mark.slow
 def test_branches_for_training_are_not_exported(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     import timm
     from timm.models.byobnet import RepVggBlock

@@ -29,6 +29,8 @@ class TestPrecedence:
         assert config["data"]["init_args"]["mix"]["init_args"] == {"alpha": 0.3}
         assert config["model"]["net"]["init_args"]["dropout"] == 0.2
         assert config["experiment"] == "a"
+        named = ("--model.optimizer.lr", 0.3, "--model.optimizer.class_path=torch.optim.SGD")
+        assert config_of(run, "fit", *named)["model"]["optimizer"]["init_args"]["lr"] == 0.3
 
     @pytest.fixture
     def made(self, run: Run) -> Path:
@@ -59,7 +61,7 @@ class TestPrecedence:
         config = config_of(run, "fit", "--model.net.init_args.dropout", 0.3, "--config=c.yaml")
         assert config["model"]["net"]["init_args"]["dropout"] == 0.3
 
-    def test_a_class_that_is_typed_has_no_settings_of_another_one(self, run: Run) -> None:
+    def test_a_class_that_is_chosen_has_no_settings_of_another_one(self, run: Run) -> None:
         Path("c.yaml").write_text(
             "model:\n"
             "  net: {class_path: CNN, init_args: {widths: [4]}}\n"
@@ -85,6 +87,15 @@ class TestPrecedence:
         assert (data["mix"]["init_args"]["alpha"], data["augment"][0]["init_args"]["probability"]) == (1.0, 0.5)
         assert [each["init_args"]["from_epoch"] for each in config["trainer"]["callbacks"]] == [None, 0]
         assert data["batch_size"] == 7  # which is no matter of the class
+        Path("d.yaml").write_text(
+            "model: {net: SpeedNet, optimizer: AdamW, loss: {class_path: Focal, init_args: {gamma: 1.0}}}\n"
+            "data: {class_path: Digits, init_args: {mix: CutMix, augment: [Mirror]}}\n"
+            "trainer: {callbacks: [SWA, EMA]}\n"
+        )
+        lr = ("--model.optimizer.lr", 0.1)
+        assert config_of(run, "fit", "--config", "c.yaml", "--config", "d.yaml", *lr) == config | {
+            "model": model | {"loss": model["loss"] | {"init_args": model["loss"]["init_args"] | {"gamma": 1.0}}}
+        }
         same = config_of(run, "fit", "--config", "c.yaml", "--model.optimizer", "Adam", "--data.mix.class_path=MixUp")
         assert same["model"]["optimizer"]["init_args"]["weight_decay"] == 0.5
         assert same["data"]["init_args"]["mix"]["init_args"]["alpha"] == 0.3
@@ -93,9 +104,11 @@ class TestPrecedence:
         words = ("--data.mix", "MixUp", "--data.mix.alpha", 0.3, "--model.loss.class_weights", "inverse")
         assert run("fit", *BRIEF, *words).code == 0
         last = "runs/cnn/version_0/checkpoints/last.ckpt"
-        config = config_of(run, "fit", "--ckpt_path", last, "--data.mix", "CutMix", "--model.loss", "Focal")
-        assert config["data"]["init_args"]["mix"]["init_args"]["alpha"] == 1.0
-        assert config["model"]["loss"]["init_args"]["class_weights"] is None
+        Path("c.yaml").write_text("data: {init_args: {mix: CutMix}}\nmodel: {loss: Focal}\n")
+        for chosen in (("--data.mix", "CutMix", "--model.loss", "Focal"), ("--config", "c.yaml")):
+            config = config_of(run, "fit", "--ckpt_path", last, *chosen)
+            assert config["data"]["init_args"]["mix"]["init_args"]["alpha"] == 1.0
+            assert config["model"]["loss"]["init_args"]["class_weights"] is None
 
     def test_a_resumed_run_belongs_to_the_same_experiment(self, run: Run) -> None:
         assert run("fit", *BRIEF, "--experiment", "mine").code == 0

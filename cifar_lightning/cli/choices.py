@@ -50,34 +50,47 @@ def in_order(words: Sequence[str]) -> list[str]:
     """The words, with each option that names a class before those of the class: the parser reads them in order."""
     words = [*words]
     for option in _CLASSES:
+        at = _naming(option, words) or 0
         own = next((at for at, word in enumerate(words) if word.startswith(f"--{option}.")), len(words))
-        at = next((at for at, word in enumerate(words) if word.partition("=")[0] == f"--{option}"), 0)
         if own < at:
             end = at + (1 if "=" in words[at] else 2)
             words = [*words[:own], *words[at:end], *words[own:at], *words[end:]]
     return words
 
 
-def without_others(words: Sequence[str], configs: Sequence[Any]) -> list[str]:
-    """The words, with none before a class that takes the place of another one, or before a list that is typed whole.
+def _naming(option: str, words: Sequence[str]) -> int | None:
+    """The place of the word that names the class of an option, or its list of classes."""
+    names = (f"--{option}", f"--{option}.class_path")
+    return next((at for at, word in enumerate(words) if word.partition("=")[0] in names), None)
+
+
+def without_others(words: Sequence[str], checkpoint: Any, configs: Sequence[Any]) -> list[str]:
+    """The words, with none before a class that takes the place of another one, or before a list that is given whole.
 
     The parser would hand the settings of the other class on, as far as the new one has settings of these names.
 
     Args:
-        words: the command line.
-        configs: what config files say, and before them the checkpoint.
+        words: the command line; its config files come before all other options.
+        checkpoint: what the checkpoint says.
+        configs: what its config files say.
     """
-    words = [*words]
+    nones = []
     for option in (*_CLASSES[1:], *_LISTS):  # what sources of photos have in common is meant for all of them
-        names = (f"--{option}", f"--{option}.class_path")
-        at = next((at for at, word in enumerate(words) if word.partition("=")[0] in names), None)
-        if at is None:
-            continue
-        value = words[at].partition("=")[2] or "".join(words[at + 1 : at + 2])
-        before = [each for config in configs if (each := _class(config, option)) is not None]
-        if value.startswith("[") or (before and _name(before[-1]) != _name(value)):
-            none = "torch.nn.Identity" if option == "model.net" else "null"  # a net there must be
-            words.insert(at, f"--{option}={none}")
+        given = [(2 * file + 1, _class(config, option)) for file, config in enumerate(configs)]
+        if (at := _naming(option, words)) is not None:
+            given.append((at, words[at].partition("=")[2] or "".join(words[at + 1 : at + 2])))
+        before = _class(checkpoint, option)
+        for at, chosen in given:
+            if chosen is None:
+                continue
+            whole = isinstance(chosen, list) or str(chosen).startswith("[")
+            if before is not None and (whole or _name(before) != _name(chosen)):
+                none = "torch.nn.Identity" if option == "model.net" else "null"  # a net there must be
+                nones.append((at, f"--{option}={none}"))
+            before = chosen
+    words = [*words]
+    for at, none in sorted(nones, reverse=True):
+        words.insert(at, none)
     return words
 
 

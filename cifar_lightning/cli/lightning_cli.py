@@ -101,7 +101,7 @@ class CLI(LightningCLI):
 
     def words(self, args: Any) -> list[str]:
         """What the parser is given: a class that is typed has no settings of the one that it takes the place of."""
-        return without_others(args, [self.defaults, *self.command.said])
+        return without_others(args, self.defaults, self.command.said)
 
     def before_instantiate_classes(self) -> None:
         config = self.config[self.subcommand]

@@ -87,6 +87,8 @@ class Recipe:
         make = self.scheduler
         if make is None:
             return None
+        if isinstance(make, type):
+            make = partial(make)
         if isinstance(make, partial):
             ends = not {*WHOLE}.isdisjoint({make.func, *make.args})
             given = {name: value for name, value in make.keywords.items() if value is not None}

@@ -147,7 +147,7 @@ class TestFromACheckpoint:
         with Path("p.csv").open() as file:
             rows = list(csv.DictReader(file))
         images = Digits().images("test")
-        assert [row["image"] for row in rows] == list(images.names)
+        assert [row["path"] for row in rows] == list(images.names)
         right = [row["label"] == str(label) for row, label in zip(rows, images.labels, strict=True)]
         assert sum(right) / len(right) > 0.8
         assert all(0.1 <= float(row["probability"]) <= 1 for row in rows)
@@ -174,10 +174,10 @@ class TestFromACheckpoint:
         with Path("runs/cnn/version_0/predictions.csv").open() as file:
             rows = list(csv.DictReader(file))
         broken = rows.pop()
-        assert sorted(row["image"] for row in rows) == ["new/00.jpg", "new/01.png", "new/02.jpg"]
+        assert sorted(row["path"] for row in rows) == ["new/00.jpg", "new/01.png", "new/02.jpg"]
         assert {row["label"] for row in rows} <= {"blue", "green", "red"}
         assert {row["error"] for row in rows} == {""}
-        assert (broken["image"], broken["label"]) == ("new/broken.jpg", "")
+        assert (broken["path"], broken["label"]) == ("new/broken.jpg", "")
         assert "not a picture" in broken["error"]
 
     @pytest.mark.slow

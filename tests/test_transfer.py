@@ -16,7 +16,7 @@ from cifar_lightning.data import ImageFolder
 from cifar_lightning.module import Classifier
 from cifar_lightning.nets import CNN, SpeedNet
 from cifar_lightning.nets.weights import heads, take
-from cifar_lightning.optim import MuonSGD
+from cifar_lightning.optim import MuonSGD, WarmupLinear
 from cifar_lightning.recipe import Recipe
 from cifar_onnx import InputError
 from tests.conftest import BRIEF, Run, write_model
@@ -308,6 +308,12 @@ class TestLearningRates:
         assert rates("lr", 0.12) == pytest.approx([0.12, 0.01, 50.0])
         assert rates("max_lr") == pytest.approx([0.48, 0.04, 200.0])
         assert rates("max_lr", 0.12) == pytest.approx([0.12, 0.01, 50.0])
+
+    def test_a_schedule_may_be_its_class_alone(self) -> None:
+        recipe = Recipe(partial(torch.optim.SGD, lr=1.0), WarmupLinear)
+        schedule = recipe.schedule(recipe.optimizer_of(Classifier(["a", "b"], CNN(2))), lambda: 10)
+        assert isinstance(schedule, WarmupLinear)
+        assert schedule.total_steps == 10
 
     @pytest.mark.parametrize("scheduler", ["", pytest.param(ONE_CYCLE, marks=pytest.mark.slow)])
     def test_they_hold_through_a_schedule_and_a_run_that_goes_on(self, run: Run, scheduler: str) -> None:

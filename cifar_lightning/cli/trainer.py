@@ -139,7 +139,7 @@ class Trainer(L.Trainer):
         images = datamodule.predicted
         with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
             writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(["image", "label", "probability", "error"])
+            writer.writerow(["path", "label", "probability", "error"])
             for indices, probabilities in batches:
                 best, labels = (tensor.tolist() for tensor in probabilities.max(1))
                 for index, label, probability in zip(indices.tolist(), labels, best, strict=True):

@@ -28,6 +28,7 @@ Train; without options the tutorial's CNN on CIFAR-10. Each key of a config file
   --data.image_size 64                      side of the square, in pixels, that they are resized to (32)
   --data CIFAR100                           or CIFAR10, ImageNet, Digits
   --data.resize_mode crop                   how they become square: or stretch (the default), pad
+  --data.val_fraction 0.1                   share of each class held out where there is no val/; likewise test_fraction
   --data.batch_size 64
   --data.augment+ Mirror                    or ShiftedCrop, RandomResizedCrop, Cutout, TrivialAugment, RandAugment
 
@@ -43,6 +44,7 @@ Train; without options the tutorial's CNN on CIFAR-10. Each key of a config file
   --trainer.precision bf16-mixed
   --trainer.callbacks+ EMA                  or SWA, Freeze, EarlyStopping, LearningRateFinder, ...
   --experiment NAME                         the run goes into runs/NAME/version_N
+  --trainer.default_root_dir DIR            and that into DIR
   --seed_everything 0
   --ckpt_path last                          resume the newest unfinished run of the experiment, or start one
 
@@ -61,7 +63,7 @@ Judge a checkpoint on the test set: metrics with intervals, tables, and report.h
   --output DIR                              for the files; by default report in the run's folder
   --groups groups.csv                       results for groups of pictures: columns path, and one for each kind of group
   --corruptions                             results under noise, blur, fog and the like
-  --attacks "[1, 2, 4, 8]"                  results under adversarial changes of up to so many grey levels
+  --attacks "[1, 2, 4, 8]"                  results under FGSM and PGD attacks of up to so many grey levels of 255
   --resamples 1000                          of the bootstrap, for the intervals
 
 """
@@ -69,7 +71,8 @@ _PREDICT = f"""\
 python -m cifar_lightning predict --ckpt_path P [--KEY VALUE ...]
 
 Write the predictions of a checkpoint to a CSV file: for the test photos; of another --data.root that has no test/, for
-all of its photos.
+all of its photos. The probabilities are the net's own. Those of an exported file are calibrated, with prediction sets
+and unknown pictures: python -m cifar_onnx classify --csv
 
 {_CHECKPOINT}\
   --output FILE                             by default predictions.csv in the run's folder

@@ -14,6 +14,13 @@ import yaml
 from cifar_onnx import contract
 from cifar_onnx.evaluation.templates import render
 
+_SOURCES = {  # what is said of sources of pictures that go by another name
+    "CIFAR10": "CIFAR-10",
+    "CIFAR100": "CIFAR-100",
+    "Digits": "scikit-learn's handwritten digits",
+    "ImageFolder": "pictures that its maker has collected",
+}
+
 
 def write_card(model: Path, name: str, report: Path, checkpoint: str, license_name: str | None) -> Path:
     """Write MODEL_CARD.md beside a model file, or NAME.MODEL_CARD.md where it has a name of its own.
@@ -52,7 +59,7 @@ def write_card(model: Path, name: str, report: Path, checkpoint: str, license_na
         file=model.name,
         known=known,
         megabytes=model.stat().st_size / 1e6,
-        source=source,
+        source=_SOURCES.get(source, source),
         tested=tested,
         results=results,
         license=license_name,

@@ -1,6 +1,7 @@
 """The table of runs, from folders as `fit` leaves them."""
 
 import csv
+import hashlib
 import io
 import json
 import os
@@ -76,7 +77,8 @@ def make(tmp_path: Path) -> Make:
         if tested is not None:
             (folder / "report").mkdir()
             metrics = {"accuracy": {"value": tested, "low": tested - 0.02, "high": tested + 0.01}}
-            (folder / "report" / "metrics.json").write_text(json.dumps({"metrics": metrics}))
+            judged = {"digest": hashlib.sha256((folder / runs.BEST).read_bytes()).hexdigest()}
+            (folder / "report" / "metrics.json").write_text(json.dumps({"model": judged, "metrics": metrics}))
         return folder
 
     return write
@@ -98,6 +100,15 @@ class TestEntry:
         assert (known.seconds, known.parameters, known.checkpoint_mb, known.onnx_mb) == (75.4, 356810, 1.5, 0.02)
         assert known.curve == [0.5, 0.9, 0.8]
         assert known.damaged == []
+
+    def test_test_accuracy_is_that_of_the_checkpoint_beside_it(self, make: Make) -> None:
+        """`test` may have judged last.ckpt, or best.ckpt before the run went on."""
+        folder = make(tested=0.85)
+        (folder / runs.BEST).rename(folder / runs.LAST)
+        assert (entry(folder).test_accuracy, entry(folder).checkpoint_mb) == (0.85, 1.5)
+        (folder / runs.BEST).write_bytes(b"better")
+        assert (entry(folder).test_accuracy, entry(folder).test_accuracy_low) == (None, None)
+        assert entry(folder).damaged == []
 
     @pytest.mark.parametrize(("hits", "count"), [(0, 10), (9, 10), (10, 10), (155, 180), (4321, 5000)])
     def test_the_interval_is_wilsons(self, hits: int, count: int) -> None:

@@ -1,6 +1,7 @@
 """What the files in a run's folder say of it; what cannot be read is not known."""
 
 import csv
+import hashlib
 import io
 import json
 import math
@@ -32,7 +33,7 @@ class Entry:
         epochs: how many have been finished.
         val_accuracy: on the validation images, of the epoch that best.ckpt is of, with a 95 % interval.
         val_loss: likewise.
-        test_accuracy: as `test` has found it, with its interval.
+        test_accuracy: of that checkpoint, as `test` has found it, with its interval.
         seconds: of training and validation, over all sessions.
         parameters: of the net.
         checkpoint_mb: size of best.ckpt, or else last.ckpt.
@@ -102,6 +103,9 @@ def read(folder: Path, place: Path) -> Entry:
 
     facts, config = parsed("run.json", json.loads), parsed("config.yaml", _yaml)
     tested, measured = parsed("report/metrics.json", json.loads), parsed("metrics.csv", _rows)
+    checkpoint = folder / (runs.BEST if (folder / runs.BEST).is_file() else runs.LAST)
+    if tested and _at(tested, "model", "digest") != _digest(checkpoint):
+        tested = {}
     if not measured.get("whole", True):
         damaged.append(folder / "metrics.csv")
     rows: Sequence[Row] = measured.get("rows", ())
@@ -127,7 +131,7 @@ def read(folder: Path, place: Path) -> Entry:
         test_accuracy_high=test_high,
         seconds=_number(facts.get("seconds")),
         parameters=_count(facts.get("parameters")),
-        checkpoint_mb=_size(folder / runs.BEST) or _size(folder / runs.LAST),
+        checkpoint_mb=_size(checkpoint),
         onnx_mb=_size(folder / "model.onnx"),
         seed=_count(facts.get("seed", config.get("seed_everything"))),
         curve=[row["val/accuracy"] for row in validated],
@@ -197,6 +201,15 @@ def _state(folder: Path, facts: Mapping[str, Any]) -> str | None:
     if (folder / ".lock").exists() and runs.held(folder):
         return "running"
     return "unfinished" if facts else None
+
+
+def _digest(checkpoint: Path) -> str:
+    """sha256 of a checkpoint, by which a report names what it judges; empty where it cannot be read."""
+    try:
+        with checkpoint.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return ""
 
 
 def _at(node: Any, *keys: str) -> Any:

@@ -191,6 +191,18 @@ class TestEntry:
         (folder / name).write_text("[" * 100_000)
         assert entry(folder).damaged == [folder / name]
 
+    def test_a_config_that_holds_itself_is_damaged(self, make: Make) -> None:
+        folder = make()
+        (folder / "config.yaml").write_text("a: &x [*x]\n")
+        assert (entry(folder).damaged, entry(folder).val_accuracy) == ([folder / "config.yaml"], 0.9)
+
+    def test_a_number_that_is_none_of_anything_is_not_known(self, make: Make) -> None:
+        huge = 10**400
+        folder = make(config=changed(checkpoint__every_n_epochs=huge), seconds=huge, validation_images=huge)
+        known = entry(folder)
+        assert (known.seconds, known.val_accuracy, known.val_accuracy_low) == (None, 0.9, None)
+        assert entry(make("cnn/version_1", validation_images=-5)).val_accuracy_low is None
+
     def test_every_file_cut_anywhere_gives_a_row(self, make: Make) -> None:
         folder = make(tested=0.8)
         for name in ("run.json", "config.yaml", "metrics.csv", "report/metrics.json"):

@@ -19,6 +19,7 @@ from cifar_lightning.leaderboard.differences import flat
 _FILES = ("run.json", "config.yaml", "metrics.csv", ".lock")
 _DEPTH = 4  # levels of folders between DIR and a run: enough for those of a sweep, and not the whole disk
 _QUANTILE = 1.959964  # of the normal distribution: 95 % lie within as many standard deviations
+_MOST = 2**63  # nothing here is as large, and integers that are larger than any float cannot be computed with
 
 Row = Mapping[str, float]
 
@@ -101,7 +102,8 @@ def read(folder: Path, place: Path) -> Entry:
         damaged.append(path)
         return {}
 
-    facts, config = parsed("run.json", json.loads), parsed("config.yaml", _yaml)
+    facts, known = parsed("run.json", json.loads), parsed("config.yaml", _config)
+    config = known.get("nested", {})
     tested, measured = parsed("report/metrics.json", json.loads), parsed("metrics.csv", _rows)
     checkpoint = folder / (runs.BEST if (folder / runs.BEST).is_file() else runs.LAST)
     if tested and _at(tested, "model", "digest") != _digest(checkpoint):
@@ -136,7 +138,7 @@ def read(folder: Path, place: Path) -> Entry:
         seed=_count(facts.get("seed", config.get("seed_everything"))),
         curve=[row["val/accuracy"] for row in validated],
         best=place_of_best,
-        settings=flat(config),
+        settings=known.get("flat", {}),
         damaged=damaged,
     )
 
@@ -153,9 +155,11 @@ def wilson(share: float | None, count: int | None) -> tuple[float | None, float 
     return max(0.0, (middle - half) / (1 + square)), min(1.0, (middle + half) / (1 + square))
 
 
-def _yaml(text: str) -> Any:
+def _config(text: str) -> Any:
+    """A config as it is nested, and flat, which it cannot be where it holds itself."""
     # The loader in C, where PyYAML has it, is eight times as fast.
-    return yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506
+    config = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506
+    return {"nested": config, "flat": flat(config)} if isinstance(config, Mapping) else config
 
 
 def _rows(text: str) -> dict[str, Any]:
@@ -220,12 +224,12 @@ def _at(node: Any, *keys: str) -> Any:
 
 
 def _number(value: object) -> float | None:
-    known = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    known = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _MOST
     return float(value) if known else None  # type: ignore[arg-type]
 
 
 def _count(value: object) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < _MOST else None
 
 
 def _size(path: Path) -> float | None:

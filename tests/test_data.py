@@ -17,6 +17,7 @@ from cifar_lightning.augment import Augmentation, Mirror
 from cifar_lightning.data import CIFAR10, Digits, ImageData, ImageFolder, folder
 from cifar_lightning.data.batches import Batches
 from cifar_lightning.data.images import channel_statistics, stratify
+from cifar_lightning.data.store import Picture, Store
 from cifar_lightning.export.pipeline import samples
 from cifar_onnx import InputError
 from cifar_onnx.images import Pixels, decode, fingerprint, resize
@@ -491,6 +492,17 @@ class TestImageFolder:
         for _ in range(2):
             again = ImageFolder(str(photos), cache_dir=str(tmp_path / "c")).load("train")
             assert np.array_equal(first, again.pixels)
+
+    def test_a_flipped_bit_in_the_index_makes_it_anew(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        store = Store(tmp_path, 2)
+        store.add(["a"], [Picture(np.zeros((2, 2, 3), np.uint8), 4, "f", "")])
+        whole = (tmp_path / "index.npz").read_bytes()
+        for offset in range(8, 12):  # of a header in the zip file's directory: flags and compression method
+            for bit in range(8):
+                flipped = bytearray(whole)
+                flipped[whole.index(b"PK\1\2") + offset] ^= 1 << bit
+                (tmp_path / "index.npz").write_bytes(flipped)
+                assert store.lacks(["a"]) == ([0] if capsys.readouterr().err else [])
 
     def test_a_cache_that_cannot_be_written_costs_only_time(
         self, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -19,6 +19,7 @@ from cifar_lightning.data.batches import Batches
 from cifar_lightning.data.images import channel_statistics, stratify
 from cifar_lightning.data.store import Picture, Store
 from cifar_lightning.export.pipeline import samples
+from cifar_lightning.runs import start as start_run
 from cifar_onnx import InputError
 from cifar_onnx.images import Pixels, decode, fingerprint, resize
 from tests.conftest import Start, make_photos
@@ -289,6 +290,14 @@ class TestImageFolder:
         if old != "train":
             with pytest.raises(InputError, match=f"rename it to {meant}"):
                 ImageFolder(str(photos))
+
+    def test_runs_among_the_pictures_are_no_class(self, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """As where fit is started in the folder of the pictures."""
+        monkeypatch.chdir(photos / "train")
+        data = ImageFolder(".")
+        start_run(Path("runs"), "cnn")
+        assert len(data.load("train")) == 36
+        assert ImageFolder(".").classes == ["blue", "green", "red"]
 
     def test_a_class_may_be_called_valid(self, photos: Path) -> None:
         (photos / "train" / "red").rename(photos / "train" / "valid")

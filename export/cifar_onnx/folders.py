@@ -22,6 +22,11 @@ _JUNK = frozenset(  # of Windows, macOS' archives, Synology's servers (small cop
         "icon\r",
     }
 )
+_OURS = {  # folders that commands make where they are started, and what tells them from a class of that name
+    "comparison": ("comparison.json",),
+    "report": ("report.html",),
+    "runs": ("*/version_*", "*/journal.log"),
+}
 _PARTS = ("test", "val", "train")
 
 
@@ -39,7 +44,12 @@ def expanded(path: str | Path, option: str) -> Path:
 
 def subfolders(folder: Path) -> list[str]:
     """Names of the class folders, sorted."""
-    return sorted(path.name for path in folder.iterdir() if path.is_dir() and not _left_behind(path.name))
+    return sorted(path.name for path in folder.iterdir() if path.is_dir() and not _no_class(path))
+
+
+def _no_class(folder: Path) -> bool:
+    """Whether it is left behind, or holds runs or a report, of commands that were started beside it."""
+    return _left_behind(folder.name) or any(any(folder.glob(each)) for each in _OURS.get(folder.name, ()))
 
 
 def _left_behind(name: str) -> bool:
@@ -61,7 +71,7 @@ def files(folder: Path) -> list[Path]:
     found = list[Path]()
     for place, inside, names in os.walk(folder, onerror=_refuse, followlinks=True):
         here = Path(place)
-        inside[:] = [name for name in inside if not _left_behind(name) and not _leads_back(here / name)]
+        inside[:] = [name for name in inside if not _no_class(here / name) and not _leads_back(here / name)]
         found += [here / name for name in names if not _left_behind(name)]
     return sorted(filter(_may_be_file, found))
 

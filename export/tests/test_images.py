@@ -393,6 +393,18 @@ def test_what_systems_leave_beside_pictures_is_none(tmp_path: Path) -> None:
     assert labelled(root, ["a"]) == [(root / "a" / "1.png", 0)]
 
 
+def test_what_commands_leave_where_they_are_started_is_no_class(tmp_path: Path) -> None:
+    ours = ("runs/cnn/version_0/.lock", "report/report.html", "report/2.png", "comparison/comparison.json")
+    for name in ("a/1.png", *ours):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert labelled(tmp_path, ["a"]) == [(tmp_path / "a" / "1.png", 0)]
+    assert folders.subfolders(tmp_path) == ["a"]
+    assert find(tmp_path) == [tmp_path / "a" / "1.png"]
+    (tmp_path / "report" / "report.html").unlink()
+    assert folders.subfolders(tmp_path) == ["a", "report"]
+
+
 def test_16_bit_grey_takes_12_bytes_a_pixel_at_most() -> None:
     image = Image.fromarray(np.full((500, 500), 40_000, np.uint16))
     tracemalloc.start()

@@ -382,6 +382,21 @@ class TestImageFolder:
         with pytest.raises(InputError, match="'green' is not one of the classes blue, red"):
             _ = grown.predicted
 
+    def test_a_test_folder_without_classes_is_to_be_predicted(self, photos: Path) -> None:
+        for file in [*(photos / "test").glob("*/*")]:
+            file.rename(photos / "test" / f"{file.parent.name}-{file.name}")
+        for name in ("blue", "green", "red"):
+            (photos / "test" / name).rmdir()
+        data = ImageFolder(str(photos))
+        assert [len(data.images(part)) for part in ("train", "val", "test")] == [30, 3, 3]
+        assert (data.folder("test"), data.folder("predict")) == (photos, photos / "test")
+        assert (len(data.predicted), set(data.predicted.labels)) == (9, {-1})
+        elsewhere = ImageFolder(str(photos / "test"), classes=data.classes)
+        assert len(elsewhere.predicted) == 9
+        shutil.rmtree(photos / "test")
+        (photos / "test").mkdir()
+        assert len(ImageFolder(str(photos)).predicted) == 3
+
     def test_fewer_than_two_classes_are_refused(self, photos: Path) -> None:
         with pytest.raises(InputError, match="holds 0 classes to train on, at least two are needed"):
             ImageFolder(str(photos / "train" / "red"))

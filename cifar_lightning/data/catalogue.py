@@ -35,7 +35,7 @@ class Catalogue(ABC):
 
     @abstractmethod
     def parts(self, classes: Sequence[str]) -> frozenset[Part]:
-        """The parts that it has; also `predict`, all of its pictures, where it has none of `classes`."""
+        """The parts that it has; also `predict`, those without labels or all, where it has none of `classes`."""
 
     def folder(self, part: Part) -> Path:
         """The folder that the pictures of a part are in."""
@@ -51,22 +51,31 @@ class Catalogue(ABC):
 
 
 class Folders(Catalogue):
-    """A folder for each class, in `root/train/`, `root/val/` and `root/test/` or in `root` itself."""
+    """A folder for each class, in `root/train/`, `root/val/` and `root/test/` or in `root` itself.
+
+    Without folders in it, `root/test/` holds the pictures to predict, as Kaggle's competitions have it.
+    """
 
     @property
     def labels(self) -> list[str]:
         return sorted({*map(composed, subfolders(self._training_folder()))})
 
     def parts(self, classes: Sequence[str]) -> frozenset[Part]:
-        parts: set[Part] = {"train", *(part for part in ("val", "test") if (self.root / part).is_dir())}
+        own: tuple[Part, ...] = ("val", "test")
+        parts: set[Part] = {"train", *(part for part in own if self.folder(part) != self.root)}
         found = {*map(composed, subfolders(self.folder("train")))}
-        if "test" not in parts and found.isdisjoint(map(composed, classes)):
+        unlabelled = self.folder("predict") != self.root or found.isdisjoint(map(composed, classes))
+        if "test" not in parts and unlabelled:
             parts.add("predict")
         return frozenset(parts)
 
     def folder(self, part: Part) -> Path:
-        own = self.root / part
-        return own if part != "predict" and own.is_dir() else self.root
+        own = self.root / ("test" if part == "predict" else part)
+        if part == "predict":
+            there = any(path.is_file() for path in own.glob("[!.]*"))
+        else:
+            there = own.is_dir() and (part == "train" or bool(subfolders(own)))
+        return own if there else self.root
 
     def _training_folder(self) -> Path:
         names = subfolders(self.root) if self.root.is_dir() else []

@@ -34,7 +34,7 @@ _VERSION = 4  # of how pictures become pixels: a change makes old caches stale
 
 
 class ImageFolder(ImageData):
-    """Photos as `root/train/<class>/*`, with `root/val/` and `root/test/` where present, or as `root/<class>/*`.
+    """Photos as `root/train/<class>/*`, with such a `root/val/` and `root/test/` where present, or as `root/<class>/*`.
 
     Or anywhere, with a CSV file that labels them: `path,label`, and maybe `split` (train, val or test).
     Any size, shape and mode; a file that cannot be read is named with its reason and skipped.

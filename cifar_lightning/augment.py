@@ -120,7 +120,7 @@ class RandomResizedCrop(Augmentation):
 
     Args:
         scale: smallest and largest share of the area that is cut out.
-        ratio: smallest and largest width of the part, divided by its height.
+        ratio: smallest and largest width of the part, divided by its height; nearer to 1 where the part would not fit.
     """
 
     scale: tuple[float, float] = (0.35, 1.0)
@@ -135,8 +135,9 @@ class RandomResizedCrop(Augmentation):
     def __call__(self, images: Tensor, draw: Draw) -> Tensor:
         chance = torch.rand(4, len(images), device=images.device, generator=draw.generator)
         area = self.scale[0] + (self.scale[1] - self.scale[0]) * chance[0]
-        ratio = self.ratio[0] * (self.ratio[1] / self.ratio[0]) ** chance[1]
-        sides = torch.stack([(area * ratio).sqrt(), (area / ratio).sqrt()], 1).clamp(max=1)  # (B, 2), of the image's
+        low, high = (area.clamp(min=each).minimum(1 / area) for each in self.ratio)  # no side beyond the image's
+        ratio = low * (high / low) ** chance[1]
+        sides = torch.stack([(area * ratio).sqrt(), (area / ratio).sqrt()], 1)  # (B, 2), of the image's
         centres = (2 * chance[2:].T - 1) * (1 - sides)  # (B, 2), from -1 to 1
         maps = torch.cat([torch.diag_embed(sides), centres[:, :, None]], 2)  # (B, 2, 3)
         grid = affine_grid(maps, list(images.shape), align_corners=False)

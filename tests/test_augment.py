@@ -128,8 +128,10 @@ def test_a_resized_crop_is_a_part_of_the_image_of_a_size_and_shape_in_the_ranges
         assert line[:, -1].max() > side - 3
 
 
-def test_a_resized_crop_of_everything_is_the_image() -> None:
-    assert torch.equal(draw(RandomResizedCrop((1, 1), (1, 1))), IMAGES)
+@pytest.mark.parametrize("ratio", [(1, 1), (3 / 4, 4 / 3), (2, 3)])
+def test_a_resized_crop_of_everything_is_the_image(ratio: tuple[float, float]) -> None:
+    """Of whatever shape it should be: a side that does not fit is no smaller share."""
+    assert torch.equal(draw(RandomResizedCrop((1, 1), ratio)), IMAGES)
 
 
 @pytest.mark.parametrize("wrong", [{"scale": (0, 1)}, {"scale": (0.5, 1.5)}, {"ratio": (2, 1)}])

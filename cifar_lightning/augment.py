@@ -7,9 +7,10 @@ and is a function of these and of the draw that it is given, so that a batch can
 import math
 import zlib
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Generator, Tensor
@@ -26,18 +27,25 @@ class Draw:
         generator: on the device of the images.
         indices: int64 `(B,)`, the images' places in the training set.
         epoch: counted from 0.
+        times: how often each class of augmentations, by its name, has drawn within `seeded`.
     """
 
     generator: Generator
     indices: Tensor
     epoch: int
+    times: Counter[str] = field(default_factory=Counter)
 
 
 @contextmanager
 def seeded(draw: Draw, what: object) -> Iterator[None]:
-    """Within it torch's generator on the CPU, which torchvision draws from, is seeded by the batch and the class."""
+    """Within it torch's generator on the CPU, which torchvision draws from, is seeded by the batch and the class.
+
+    Each time otherwise, without waiting for a GPU as long as a draw from the generator would.
+    """
+    name = type(what).__name__
+    purpose = zlib.crc32(name.encode()) + draw.times[name]
+    draw.times[name] += 1
     with torch.random.fork_rng([]):
-        purpose = zlib.crc32(type(what).__name__.encode())
         torch.default_generator.manual_seed((draw.generator.initial_seed() ^ purpose) % 2**63)
         yield
 

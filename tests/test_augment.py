@@ -162,6 +162,13 @@ def test_a_policy_changes_each_part_of_a_batch_in_a_way_of_its_own(policy: type[
         draw(policy(groups=0))
 
 
+def test_a_policy_that_stands_twice_in_a_list_draws_anew() -> None:
+    source = Draw(Generator().manual_seed(3), torch.arange(64), 0)
+    first, second = (TrivialAugment(8)(IMAGES, source) for _ in range(2))
+    assert not torch.equal(first, second)
+    assert torch.equal(first, draw(TrivialAugment(8), seed=3))
+
+
 def mixed(mixing: Mixing, seed: int = 1) -> tuple[Tensor, Tensor]:
     return mixing(IMAGES, LABELS, 5, Draw(Generator().manual_seed(seed), torch.arange(64), 0))
 

@@ -1,6 +1,7 @@
 """ImageNet's layout, with invented pictures of five of its classes."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -141,6 +142,15 @@ class TestImageNet:
         new = ("--data.root", root / "elsewhere", "--output", "new.csv")
         assert run("predict", "--ckpt_path", path, *new).code == 0
         assert len(Path("new.csv").read_text().splitlines()) == 1 + 40
+
+    def test_a_name_that_two_classes_have_is_known_where_there_is_one_of_them(self, root: Path) -> None:
+        kaggle(root)
+        folders(root)
+        shutil.rmtree(root / "train")
+        shutil.rmtree(root / "val" / "n03126707")
+        test = ImageNet(str(root), image_size=16, classes=NAMES).images("test")
+        left = sorted(wnid for wnid in TRUTH if wnid != "n03126707")
+        assert [WNIDS[label] for label in test.labels] == left
 
     def test_what_is_wrong_is_one_sentence(self, root: Path) -> None:
         with pytest.raises(InputError, match=r"neither LOC_val_solution.csv nor ILSVRC.*: name .* by --data.lists"):

@@ -92,10 +92,13 @@ class Synsets(Catalogue):
         trained = self.folder("train")
         names = self._names(subfolders(trained) if trained.is_dir() else sorted({wnid for _, wnid in known}))
         places = {name: place for place, name in enumerate(classes)}
+        # The net may know another class of that name, of which there is no picture.
+        spelt = [(wnid, each) for wnid, name in names.items() for each in (f"{name} ({wnid})", name)]
+        labels = {wnid: places[name] for wnid, name in spelt if name in places}
         for path, wnid in known:
-            if names.get(wnid) not in places:
+            if wnid not in labels:
                 raise InputError(f"{path}: {names.get(wnid, wnid)!r} is not one of the {len(classes)} classes")
-        return [(path, places[names[wnid]]) for path, wnid in known]
+        return [(path, labels[wnid]) for path, wnid in known]
 
     def _names(self, wnids: Sequence[str]) -> dict[str, str]:
         """The name of each class."""

@@ -290,6 +290,18 @@ def test_weights_of_a_file_are_taken_over_but_for_the_head(
     assert "tensors loaded" not in result.err
 
 
+def test_weights_as_old_as_torchvisions_of_densenet_are_taken_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without counters of batches, which PyTorch 0.4.1 has brought, and with dots in names of layers."""
+    net = Torchvision("densenet121", 3, "DEFAULT")
+    tracked = {name: value + 1 for name, value in net.body.state_dict().items()}
+    state = {name: value for name, value in tracked.items() if not name.endswith("num_batches_tracked")}
+    old = {re.sub(r"(denselayer\d+\.\w+)([12])", r"\1.\2", name): value for name, value in state.items()}
+    assert "features.denseblock1.denselayer1.norm.1.weight" in old
+    monkeypatch.setattr(net, "published", lambda _: old)
+    net.load_pretrained()
+    assert all(torch.equal(net.body.state_dict()[name], value) for name, value in state.items())
+
+
 def test_positions_of_another_size_are_resampled_as_timm_does(tmp_path: Path) -> None:
     import timm
 

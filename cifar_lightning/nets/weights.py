@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from cifar_onnx.errors import InputError
 
 _INSIDE = ("state_dict", "model_state_dict", "model")  # where training scripts keep weights among other things
+_COUNTER = "num_batches_tracked"  # of a batch normalisation; files from before PyTorch 0.4.1 have none
 _SHOWN = 6  # names in a message
 
 
@@ -75,6 +76,8 @@ def take(net: nn.Module, weights: Mapping[str, Tensor], source: str, skip: Colle
         InputError: they are those of another net.
     """
     own = net.state_dict()
+    if not any(name.endswith(_COUNTER) for name in weights):
+        own = {name: each for name, each in own.items() if not name.endswith(_COUNTER)}
     # What lies beside layers, such as a transformer's class token and its positions, stands for itself.
     whole = {path for path, module in net.named_modules() if not [*module.children()]}
     layer = {name: path if (path := name.rpartition(".")[0]) in whole else name for name in own}

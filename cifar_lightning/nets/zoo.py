@@ -19,6 +19,7 @@ from cifar_onnx.errors import InputError
 
 _DECIDED = {"num_classes", "weights", "weights_backbone", "progress", "pretrained", "checkpoint_path", "cache_dir"}
 _DECIDED |= {"pretrained_cfg", "pretrained_cfg_overlay"}  # by other arguments than `settings`
+_OLD_DENSE_LAYER = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)")
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 
 
@@ -79,7 +80,7 @@ class Named(nn.Module):
         """Weights by a name of the library, downloaded where they are not yet there."""
 
     def adapted(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Weights made to fit pictures of another size."""
+        """Weights with the names of the net, made to fit pictures of another size."""
         return state
 
 
@@ -148,8 +149,11 @@ class Torchvision(Named):
         return state
 
     def adapted(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        from torchvision.models import DenseNet
         from torchvision.models.vision_transformer import VisionTransformer, interpolate_embeddings
 
+        if isinstance(self.body, DenseNet):  # whose published weights are older than the names of its layers
+            state = {_OLD_DENSE_LAYER.sub(r"\1\2", name): value for name, value in state.items()}
         if isinstance(self.body, VisionTransformer) and "encoder.pos_embedding" in state:
             return dict(interpolate_embeddings(self.body.image_size, self.body.patch_size, state))
         return state

@@ -6,7 +6,7 @@ from cifar_lightning import checkpoint as checkpoints
 from cifar_lightning.nets import weights
 from cifar_lightning.nets.normalize import Normalize
 from cifar_lightning.nets.zoo import Named
-from cifar_onnx.errors import InputError
+from cifar_onnx.errors import InputError, some
 
 
 def begin(net: nn.Module, pixels: Normalize, classes: list[str], init_from: str | None) -> bool:
@@ -23,7 +23,7 @@ def begin(net: nn.Module, pixels: Normalize, classes: list[str], init_from: str 
         Whether the normalisation has come with them.
 
     Raises:
-        InputError: weights cannot be had, or are of another net.
+        InputError: weights cannot be had, are of another net, or tell other classes apart where no head can begin anew.
     """
     normalised = False
     if isinstance(net, Named):
@@ -38,6 +38,11 @@ def begin(net: nn.Module, pixels: Normalize, classes: list[str], init_from: str 
             raise InputError(f"model.init_from: {error}") from None
         saved, known = kept["state_dict"], kept["hyper_parameters"]["classes"]
         heads = [] if known == classes else weights.heads(net, len(classes))
+        if known != classes and len(known) == len(classes) and not heads:  # of other numbers, shapes tell them apart
+            raise InputError(
+                f"model.init_from: {init_from} knows other classes ({some(known)}), and the net has no last linear "
+                "layer that could begin anew: give it one, or name a checkpoint of the same classes"
+            )
         state = {name.removeprefix("net."): value for name, value in saved.items() if name.startswith("net.")}
         weights.take(net, state, init_from, skip=heads)
         pixels.load_state_dict({name: saved[f"pixels.{name}"] for name in pixels.state_dict()})

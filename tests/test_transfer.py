@@ -13,8 +13,9 @@ from torch.optim.lr_scheduler import CyclicLR, OneCycleLR
 
 from cifar_lightning.callbacks import Freeze
 from cifar_lightning.data import ImageFolder
+from cifar_lightning.initial_weights import begin
 from cifar_lightning.module import Classifier
-from cifar_lightning.nets import CNN, SpeedNet
+from cifar_lightning.nets import CNN, Normalize, SpeedNet
 from cifar_lightning.nets.weights import heads, take
 from cifar_lightning.optim import MuonSGD, WarmupLinear
 from cifar_lightning.recipe import Recipe
@@ -91,6 +92,31 @@ class TestInitFrom:
         assert heads(nn.ModuleDict(layers), 3) == ["dist", "head"]
         assert heads(nn.ModuleDict(layers), 4) == ["body"]
         assert heads(nn.ModuleDict(layers), 5) == []
+
+    def test_a_parametrised_head_is_left_whole_too(self) -> None:
+        def net() -> nn.Module:
+            head = nn.utils.parametrizations.weight_norm(nn.Linear(4, 2))
+            return nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 4), head)
+
+        old, new = net(), net()
+        take(new, old.state_dict(), "old", skip=heads(new, 2))
+        assert equal(new.state_dict(), old.state_dict()) == {"0.weight", "0.bias", "1.weight", "1.bias"}
+
+    def test_a_net_whose_head_is_no_layer_can_begin_with_the_same_classes_or_another_number(
+        self, tmp_path: Path
+    ) -> None:
+        class Cosine(nn.Sequential):
+            def __init__(self, classes: int) -> None:
+                super().__init__(nn.Conv2d(3, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+                self.anchors = nn.Parameter(torch.randn(classes, 8))
+
+        path = write_model(tmp_path / "cosine.ckpt", Classifier(["a", "b"], Cosine(2)))
+        for classes, taken in ((["a", "b"], 3), (["a", "b", "c"], 2)):
+            net = Cosine(len(classes))
+            assert begin(net, Normalize(), classes, path)
+            assert len(equal(net.state_dict(), {n[4:]: v for n, v in state(path).items() if n[:4] == "net."})) == taken
+        with pytest.raises(InputError, match=r"^model\.init_from: .* knows other classes \(a, b\), and the net has no"):
+            begin(Cosine(2), Normalize(), ["c", "d"], path)
 
     def test_parameters_beside_layers_are_taken_over_one_by_one(self) -> None:
         """A class token is as good where pictures have another size, and so another number of positions."""

@@ -88,7 +88,8 @@ def take(net: nn.Module, weights: Mapping[str, Tensor], source: str, skip: Colle
             weights = renamed
     # A layer is taken whole or not at all: a bias, or the flag `fitted`, is wrong without its weights.
     unfit = {layer[name] for name in own if name not in weights or weights[name].shape != own[name].shape}
-    left = [name for name in own if layer[name] in unfit or layer[name] in skip]
+    skipped = {name for path in skip for name in net.get_submodule(path).state_dict(prefix=path and f"{path}.")}
+    left = [name for name in own if layer[name] in unfit or name in skipped]
     taken = own.keys() - set(left)
     if len(taken) < len(own) / 2:
         raise InputError(

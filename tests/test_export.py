@@ -29,7 +29,7 @@ from cifar_lightning import calibration
 from cifar_lightning import checkpoint as checkpoints
 from cifar_lightning.data import Digits, ImageFolder
 from cifar_lightning.data.images import Sample
-from cifar_lightning.export import export, graph, parity
+from cifar_lightning.export import export, graph, parity, verify
 from cifar_lightning.export.model_card import write_card
 from cifar_lightning.export.model_file import _cost, write_model
 from cifar_lightning.export.parity import ParityError, Report, by_torch, compare
@@ -634,6 +634,16 @@ class TestVerify:
             result = run("verify", "changed.onnx", "--against", checkpoint, "--images", 20)
             assert result.code == 1
             assert stage in result.err
+
+    def test_images_of_another_size_or_mode_are_found(self, models: dict[str, Path], photos: Path) -> None:
+        model = Model(CLASSES, CNN(3, widths=(8,)))
+        for mode, size, said in (
+            ("stretch", 24, "data.image_size 32, and the data has 24"),
+            ("pad", 32, "data.resize_mode stretch, and the data has pad"),
+        ):
+            data = ImageFolder(str(photos), image_size=size, resize_mode=mode)  # type: ignore[arg-type]
+            with pytest.raises(ParityError, match=f"^resize: .*stretch.onnx was exported with {said}"):
+                verify(model, data, models["stretch"])
 
     @pytest.mark.slow
     def test_a_calibration_that_is_rounded_otherwise_is_the_same(

@@ -137,6 +137,11 @@ def verify(model: Classifier, data: ImageData, file: str | Path = "model.onnx", 
         )
     if known.classes != tuple(model.classes):
         raise ParityError(f"labels: {file} knows {', '.join(known.classes)}, not {', '.join(model.classes)}")
+    # The mode is a setting only of data whose pictures are not all square already.
+    seen = {"image_size": known.size, "resize_mode": known.resize}
+    for key, value in data.input_rule.items():
+        if seen[key] != value:
+            raise ParityError(f"resize: {file} was exported with data.{key} {seen[key]}, and the data has {value}")
     pictures = list(samples(data, images))
     net = as_exported(model, pictures)
     now = calibrate(net, data.images("val"), model.classes, known.sets.alpha, known.sets.method)

@@ -55,6 +55,12 @@ class Deformed(Own):
         return super().forward(deform_conv2d(x, x[:, :2], torch.eye(3)[..., None, None]))
 
 
+class Autocast(Own):
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            return super().forward(x).float()
+
+
 @pytest.mark.parametrize("kind", [Counted, Cropped])
 def test_usual_ways_to_write_a_net_can_be_exported(tmp_path: Path, kind: type[Own]) -> None:
     torch.manual_seed(0)
@@ -71,6 +77,7 @@ def test_usual_ways_to_write_a_net_can_be_exported(tmp_path: Path, kind: type[Ow
         ),
         (Looping, "a static shape of 2 .*: it must take any number of pictures: x.shape"),
         (Deformed, "No Op registered for DeformConv with domain_version of 18: use operations of opset 18"),
+        (Autocast, r"unsupported type: tensor\(bfloat16\): leave torch\.autocast to --trainer\.precision"),
         (Bessel, "No ONNX function found for .*bessel_j0.*: ONNX has no such operation: take others"),
     ],
 )

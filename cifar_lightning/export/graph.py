@@ -42,7 +42,7 @@ def core(model: nn.Module, size: int, name: str = "the net") -> ModelProto:
         name: of the net, for messages.
 
     Raises:
-        InputError: torch cannot export it, or only with operators that are newer than `OPSET`, or it is too large.
+        InputError: torch cannot export it, or only with what `OPSET` does not have, or it is too large.
     """
     weights = 4 * sum(each.numel() for each in model.parameters())
     if weights > _LARGEST:
@@ -54,12 +54,13 @@ def core(model: nn.Module, size: int, name: str = "the net") -> ModelProto:
     ClearMetadataAndDocStringPass()(program.model)
     net = program.model_proto
     try:
-        onnx.checker.check_model(net)
-    except onnx.checker.ValidationError as error:  # the exporter leaves what it has no older form of
+        onnx.checker.check_model(net, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        # The exporter leaves what it has no older form of, and types that an operation cannot have.
         reason = str(error).strip().partition("\n")[0]
-        raise InputError(
-            f"model.net ({name}) cannot be exported: onnx says: {reason}: use operations of opset {OPSET}"
-        ) from error
+        autocast = "leave torch.autocast to --trainer.precision"
+        advice = autocast if "bfloat16" in reason else f"use operations of opset {OPSET}"
+        raise InputError(f"model.net ({name}) cannot be exported: onnx says: {reason}: {advice}") from error
     return net
 
 

@@ -318,6 +318,16 @@ class TestGate:
         report = compare(tmp_path / "m.onnx", samples(), answers, CLASSES)
         assert (report.count, report.labels) == (27, 0)
 
+    def test_a_single_class_is_always_right(self, tmp_path: Path) -> None:
+        given, (pixels, _) = samples(), tiny()
+        net, one = CNN(1, widths=(8,), hidden=8), CLASSES[:1]
+        found = calibrated(pixels, net, one)
+        model = nn.Sequential(pixels, net)
+        report = write_model(
+            model, given, tmp_path / "m.onnx", classes=one, size=32, resize="stretch", facts={}, calibration=found
+        )[1]
+        assert report.labels == 27
+
     def test_large_logits_are_held_to_what_float32_has(self, tmp_path: Path) -> None:
         pixels, net = tiny()
         *_, last = (layer for layer in net.modules() if isinstance(layer, torch.nn.Linear))

@@ -35,6 +35,7 @@ LAW = {
     "cifar_lightning/cli/config_file.py": {"yaml", "jsonargparse", "cifar_onnx"},
     "cifar_lightning/cli/dry_run.py": {
         "torch", "cifar_onnx", OURS + "batch", OURS + "error_source", OURS + "data", OURS + "module",
+        OURS + "outputs",
     },
     "cifar_lightning/cli/parser.py": {
         "torch", "lightning", "jsonargparse", OURS + "augment", OURS + "mix", OURS + "data", OURS + "suggestion",
@@ -64,6 +65,7 @@ LAW = {
     "cifar_lightning/mix.py": {"torch", "torchvision", "cifar_onnx.errors", OURS + "augment"},
     "cifar_lightning/batch.py": {"torch"},
     "cifar_lightning/error_source.py": {"cifar_onnx"},
+    "cifar_lightning/outputs.py": {"torch", "cifar_onnx", OURS + "error_source"},
     "cifar_lightning/loss.py": {"torch", "cifar_onnx.errors"},
     "cifar_lightning/optim.py": {"torch"},
     "cifar_lightning/data": {
@@ -105,7 +107,7 @@ LAW = {
     "cifar_lightning/export": {
         "torch", "onnx", "onnxruntime", "numpy", "PIL", "cifar_onnx", OURS + "calibration",
         OURS + "data", OURS + "error_source", OURS + "export", OURS + "familiarity", OURS + "files", OURS + "module",
-        OURS + "nets.zoo",
+        OURS + "nets.zoo", OURS + "outputs",
     },
     "cifar_lightning/export/cam.py": {"onnx"},
     "cifar_lightning/export/capture.py": {"torch", "cifar_onnx", OURS + "familiarity", OURS + "error_source"},

@@ -600,6 +600,32 @@ class TestPython:
         with pytest.raises(InputError, match=r"^model\.net cannot be copied: RuntimeError: Only Tensors created"):
             export(model, data, tmp_path)
 
+    def test_a_net_that_gives_no_logits_alone_is_refused(
+        self, data: ImageFolder, tmp_path: Path, models: dict[str, Path]
+    ) -> None:
+        class Squeezed(CNN):
+            def forward(self, x: Tensor) -> Tensor:
+                return super().forward(x).squeeze()
+
+        class Pair(CNN):
+            def forward(self, x: Tensor) -> Any:
+                return super().forward(x), x
+
+        class Double(CNN):
+            def forward(self, x: Tensor) -> Tensor:
+                return super().forward(x).double()
+
+        for net, said in (
+            (CNN(10, widths=(8,)), r"gives \(2, 10\) for a batch of 2: then it must give logits \(2, 3\) alone"),
+            (Pair(3, widths=(8,)), "gives a tuple for a batch of 2"),
+            (Squeezed(3, widths=(8,)), r"gives \(3,\) for a batch of 1"),
+            (Double(3, widths=(8,)), "gives logits in float64"),
+        ):
+            with pytest.raises(InputError, match=f"^model.net.* {said}"):
+                export(Model(data.classes, net), data, tmp_path)
+        with pytest.raises(InputError, match="gives a tuple"):
+            verify(Model(CLASSES, Pair(3, widths=(8,))), ImageFolder(data.root), models["stretch"])
+
     @pytest.mark.filterwarnings("ignore:The number of training batches", "ignore:`isinstance")
     def test_the_lines_of_the_readme_work(self, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
         text = (Path(__file__).parent.parent / "README.md").read_text().partition("## In Python\n")[2]

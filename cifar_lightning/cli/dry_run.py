@@ -5,17 +5,16 @@ from contextlib import contextmanager
 from copy import deepcopy
 
 import torch
-from torch import Tensor
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from cifar_lightning.batch import Batch
 from cifar_lightning.data import ImageData
 from cifar_lightning.error_source import named
 from cifar_lightning.module import Classifier
+from cifar_lightning.outputs import check, shape
 from cifar_onnx import InputError
 
 _MOST = 2  # pictures
-_ALIKE = 0.05  # of the largest logit: what a picture's may differ by, with others beside it, before anything is learnt
 
 
 def dry_run(model: Classifier, data: ImageData, device: torch.device) -> None:
@@ -69,7 +68,7 @@ def dry_run(model: Classifier, data: ImageData, device: torch.device) -> None:
                 else:
                     schedule.step()
                 schedule.state_dict()
-        _check_evaluation(model.eval(), plain)
+        check(model.eval(), plain, len(model.classes))
 
 
 @contextmanager
@@ -85,35 +84,8 @@ def _untuned() -> Iterator[None]:
 
 def _check_logits(outputs: object, count: int, classes: int) -> None:
     every, expected = outputs if isinstance(outputs, tuple) else (outputs,), str((count, classes))
-    if not every or any(_shape(each) != expected for each in every):
+    if not every or any(shape(each) != expected for each in every):
         raise InputError(
-            f"model.net gives {_shape(outputs)} for {count} pictures and {classes} classes: "
+            f"model.net gives {shape(outputs)} for {count} pictures and {classes} classes: "
             f"it must give logits {expected}"
         )
-    if any(each.dtype == torch.float64 for each in every):  # as no other part of the way to an exported file is
-        raise InputError("model.net gives logits in float64: let it end with .float()")
-
-
-@torch.no_grad()
-def _check_evaluation(model: Classifier, images: Tensor) -> None:
-    """Refuse a net whose outputs in evaluation mode are no logits alone, or depend on the rest of the batch."""
-    answers = []
-    for given in (images, images[:1]):
-        with named(f"model.net, in evaluation mode, on a batch of {len(given)}"):
-            outputs = model(given)
-        if _shape(outputs) != str(expected := (len(given), len(model.classes))):
-            raise InputError(
-                f"model.net, in evaluation mode, gives {_shape(outputs)} for a batch of {len(given)}: then it must "
-                f"give logits {expected} alone"
-            )
-        answers.append(outputs[0])
-    beside, alone = answers
-    if beside.isfinite().all() and not (beside - alone).abs().max() <= _ALIKE * beside.abs().max():
-        raise InputError(
-            "model.net, in evaluation mode, answers a picture differently alone than in a batch: nothing in it may "
-            "then be random or depend on the batch (self.training says when)"
-        )
-
-
-def _shape(outputs: object) -> str:
-    return str(tuple(outputs.shape)) if isinstance(outputs, Tensor) else f"a {type(outputs).__name__}"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
+import torch
 from torch import nn
 
 from cifar_lightning.data import ImageData
@@ -18,6 +19,7 @@ from cifar_lightning.error_source import named
 from cifar_lightning.export.errors import ParityError
 from cifar_lightning.files import check_writable, target
 from cifar_lightning.module import Classifier
+from cifar_lightning.outputs import check
 from cifar_onnx import InputError, contract
 from cifar_onnx.contract import Precision
 from cifar_onnx.images import fingerprint
@@ -74,7 +76,8 @@ def export(
     Raises:
         ParityError: the file would answer otherwise than torch, or the smaller net is not as good.
         InputError: an argument has no such value, the data has other classes, or its pictures become square otherwise
-            than the model has learnt them, torch cannot export the net, or the file cannot be written.
+            than the model has learnt them, the net gives something else than logits, torch cannot export it, or the
+            file cannot be written.
     """
     from cifar_lightning.calibration import calibrate
     from cifar_lightning.export.model_file import write_model
@@ -122,7 +125,7 @@ def verify(model: Classifier, data: ImageData, file: str | Path = "model.onnx", 
 
     Raises:
         ParityError: naming the first stage that differs.
-        InputError: the file is damaged, or of another precision than fp32.
+        InputError: the file is damaged, or of another precision than fp32, or the net gives something else than logits.
     """
     from cifar_lightning.calibration import calibrate
     from cifar_lightning.export.parity import by_torch, compare
@@ -178,12 +181,18 @@ def as_exported(model: Classifier, pictures: Sequence[Sample]) -> nn.Sequential:
     Args:
         model: the model.
         pictures: those on which branches that only training needs must make no difference, to be left out.
+
+    Raises:
+        InputError: the net cannot be copied, or gives something else than logits alone.
     """
     from cifar_lightning.export.parity import fused
 
     with named("model.net cannot be copied"):
         net = deepcopy(nn.Sequential(model.pixels, model.net))
-    return fused(net.cpu().float().eval(), pictures)
+    net = net.cpu().float().eval()
+    few = np.stack([picture.pixels for picture in pictures[:2]])
+    check(net, torch.from_numpy(few).permute(0, 3, 1, 2), len(model.classes))
+    return fused(net, pictures)
 
 
 def _facts(model: Classifier, data: ImageData) -> dict[str, Any]:

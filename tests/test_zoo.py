@@ -25,6 +25,7 @@ from cifar_lightning.export import parity
 from cifar_lightning.export.model_file import write_model
 from cifar_lightning.module import Classifier
 from cifar_lightning.nets import Normalize, Timm, Torchvision
+from cifar_lightning.nets.weights import read, unwrapped
 from cifar_lightning.nets.zoo import Named
 from cifar_onnx import Classifier as Receiver
 from cifar_onnx import InputError, images
@@ -290,6 +291,41 @@ def test_weights_of_a_file_are_taken_over_but_for_the_head(
     assert "tensors loaded" not in result.err
 
 
+@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.module.", "model.backbone."])
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda state: {"net": state, "acc": 1.0, "optimizer": {"state": {}, "param_groups": []}},
+        lambda state: {"model": {"epoch": 3, "state_dict": state}},
+        lambda state: {**state, "loss.weight": torch.zeros(3)},
+    ],
+)
+def test_weights_are_found_in_what_training_scripts_put_around_them(
+    small: list[str], tmp_path: Path, prefix: str, wrap: Callable[[Any], Any]
+) -> None:
+    path, _, state = weights(tmp_path / "w.pth")
+    torch.save(wrap({f"{prefix}{name}": value for name, value in state.items()}), path)
+    net = Torchvision("tiny", 1000, str(path), hashlib.sha256(path.read_bytes()).hexdigest())
+    net.load_pretrained()
+    assert all(torch.equal(value, state[name]) for name, value in net.body.state_dict().items())
+
+
+def test_names_stay_where_the_nets_own_do_not_come_of_a_part_that_they_share() -> None:
+    own = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2))
+    for state in ({"stages.0.weight": torch.zeros(1), "stages.7.weight": torch.zeros(1)}, {"a.b": torch.zeros(1)}):
+        assert unwrapped(state, own) is state
+
+
+def test_weights_of_several_nets_or_of_none_are_refused(tmp_path: Path) -> None:
+    state, endless = nn.Linear(1, 1).state_dict(), {"epoch": 1}
+    endless["model"] = endless  # type: ignore[assignment]
+    for n, content in enumerate(({"student": state, "teacher": state}, endless, {}, [1])):
+        path = tmp_path / f"{n}.pth"
+        torch.save(content, path)
+        with pytest.raises(InputError, match=r"\.pth: neither a state_dict \(names with tensors\) nor a dict with a"):
+            read(str(path), hashlib.sha256(path.read_bytes()).hexdigest())
+
+
 def test_weights_as_old_as_torchvisions_of_densenet_are_taken_over(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without counters of batches, which PyTorch 0.4.1 has brought, and with dots in names of layers."""
     net = Torchvision("densenet121", 3, "DEFAULT")
@@ -297,6 +333,7 @@ def test_weights_as_old_as_torchvisions_of_densenet_are_taken_over(monkeypatch: 
     state = {name: value for name, value in tracked.items() if not name.endswith("num_batches_tracked")}
     old = {re.sub(r"(denselayer\d+\.\w+)([12])", r"\1.\2", name): value for name, value in state.items()}
     assert "features.denseblock1.denselayer1.norm.1.weight" in old
+    old = {f"module.{name}": value for name, value in old.items()}  # as those of Places365
     monkeypatch.setattr(net, "published", lambda _: old)
     net.load_pretrained()
     assert all(torch.equal(net.body.state_dict()[name], value) for name, value in state.items())
@@ -321,7 +358,7 @@ def test_weights_that_are_not_what_they_should_be_are_refused(run: Run, small: l
     path, digest, _ = weights(tmp_path / "w.pth")
     code = tmp_path / "code.pth"
     torch.save({"state_dict": nn.Linear(1, 1)}, code)
-    other, other_digest, _ = weights(tmp_path / "other.safetensors", "other.")
+    other, other_digest, _ = weights(tmp_path / "other.safetensors", "other_")
     cases = [
         (path, "0" * 64, f"the file has the sha256 {digest}, not 000"),
         (path, None, f"sha256 {digest}, which --model.net.sha256 must say"),

@@ -4,6 +4,7 @@ import hashlib
 import io
 import os
 import sys
+from collections import Counter
 from collections.abc import Collection, Mapping
 from itertools import takewhile
 from pathlib import Path
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from cifar_onnx.errors import InputError
 
 _INSIDE = ("state_dict", "model_state_dict", "model")  # where training scripts keep weights among other things
+_DEEPEST = 4  # of these, one in another
 _COUNTER = "num_batches_tracked"  # of a batch normalisation; files from before PyTorch 0.4.1 have none
 _SHOWN = 6  # names in a message
 
@@ -26,7 +28,8 @@ def read(path: str, sha256: str | None) -> dict[str, Tensor]:
         sha256: its digest in hexadecimal digits, so that no other file is taken for it.
 
     Raises:
-        InputError: there is no such file, it has another digest, or it holds something else than weights.
+        InputError: there is no such file, it has another digest, or it holds something else than weights, or those
+            of several nets.
     """
     try:
         data = Path(path).read_bytes()
@@ -51,12 +54,38 @@ def read(path: str, sha256: str | None) -> dict[str, Tensor]:
         state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises whatever the bytes lead it to
         raise InputError(f"weights {path}: not a file of weights alone ({type(error).__name__})") from None
-    for key in _INSIDE:
-        if isinstance(state, dict) and isinstance(state.get(key), dict):
-            state = state[key]
-    if not isinstance(state, dict) or not all(isinstance(each, Tensor) for each in state.values()) or not state:
-        raise InputError(f"weights {path}: not a state_dict (names with tensors)")
+    for _ in range(_DEEPEST):
+        if isinstance(state, dict) and not _is_state_dict(state):
+            usual = [state[key] for key in _INSIDE if isinstance(state.get(key), dict)]
+            others = [each for each in state.values() if _is_state_dict(each)]
+            state = usual[0] if usual else others[0] if len(others) == 1 else None
+    if not _is_state_dict(state):
+        raise InputError(f"weights {path}: neither a state_dict (names with tensors) nor a dict with a single one")
     return {str(name).removeprefix("module."): each for name, each in state.items()}  # as DataParallel names them
+
+
+def _is_state_dict(state: object) -> bool:
+    return isinstance(state, dict) and bool(state) and all(isinstance(each, Tensor) for each in state.values())
+
+
+def unwrapped(weights: dict[str, Tensor], net: nn.Module) -> dict[str, Tensor]:
+    """Weights without what training scripts put before their names, such as `module.` or `model.backbone.`.
+
+    Where none is a name of the net, the first part that most names share is cut, and those without it, such as a loss's
+    weights, are left out. If less than half of the net's names come of that, all stay as they are.
+
+    Args:
+        weights: by name.
+        net: the net.
+    """
+    own, found = net.state_dict().keys(), weights
+    while own.isdisjoint(found):
+        first = Counter(f"{name.partition('.')[0]}." for name in found).most_common(1)[0][0]
+        inside = {name.removeprefix(first): each for name, each in found.items() if name.startswith(first)}
+        if len(inside) <= len(found) / 2:
+            return weights
+        found = inside
+    return found if len(own & found.keys()) >= len(own) / 2 else weights
 
 
 @torch.no_grad()

@@ -81,7 +81,7 @@ class Named(nn.Module):
 
     def adapted(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """Weights with the names of the net, made to fit pictures of another size."""
-        return state
+        return weight_files.unwrapped(state, self.body)
 
 
 def _is_file(weights: str) -> bool:
@@ -154,6 +154,7 @@ class Torchvision(Named):
 
         if isinstance(self.body, DenseNet):  # whose published weights are older than the names of its layers
             state = {_OLD_DENSE_LAYER.sub(r"\1\2", name): value for name, value in state.items()}
+        state = super().adapted(state)
         if isinstance(self.body, VisionTransformer) and "encoder.pos_embedding" in state:
             return dict(interpolate_embeddings(self.body.image_size, self.body.patch_size, state))
         return state
@@ -210,6 +211,7 @@ class Timm(Named):
         return state
 
     def adapted(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        state = super().adapted(state)
         adapt = vars(sys.modules[type(self.body).__module__]).get("checkpoint_filter_fn")  # many families have one
         if adapt is None or not _is_file(self.weights or ""):  # what timm has loaded itself, it has adapted
             return state

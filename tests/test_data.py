@@ -59,6 +59,18 @@ def test_some_batches_of_a_set_are_of_all_classes(photos: Path) -> None:
         assert torch.equal(first.indices, again.indices)
 
 
+def test_some_batches_of_a_set_are_the_same_ones_whatever_the_seed_of_the_run() -> None:
+    def first(stage: str, seed: int) -> torch.Tensor:
+        torch.manual_seed(seed)
+        data = attach(Digits(), stage)
+        data.trainer.limit_val_batches = 1  # type: ignore[union-attr]
+        return next(iter(data.val_dataloader())).indices
+
+    validated = first("validate", 0)
+    assert torch.equal(first("fit", 1), validated)
+    assert torch.equal(first("fit", 2), validated)
+
+
 class TestBatches:
     IMAGES = torch.arange(50, dtype=torch.uint8).view(50, 1, 1, 1).expand(50, 2, 4, 3).contiguous()
     LABELS = torch.arange(50)

@@ -33,7 +33,8 @@ class ImageData(L.LightningDataModule, ABC):
             as any other, so that those of rare classes come again and again.
         val_fraction: share of each class held out for validation, where there is no validation set.
         test_fraction: share of each class held out for the test, where there is no test set.
-        split_seed: of these slices; not the seed of the run, so that runs with other seeds are comparable.
+        split_seed: of these slices, and of what a limited validation or test sees; not the seed of the run, so that
+            runs with other seeds are comparable.
 
     Attributes:
         image_size: side of the images in pixels.
@@ -218,7 +219,7 @@ class ImageData(L.LightningDataModule, ABC):
             pixels,
             labels,
             times * self.batch_size,
-            seed=self._seed,
+            seed=self._seed if part == "train" else self.split_seed,
             place=place,
             rank=self.trainer.global_rank,
             processes=self.trainer.world_size,

@@ -3,6 +3,7 @@
 import math
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import lightning.pytorch as L
 import pytest
@@ -11,11 +12,13 @@ from lightning.pytorch.callbacks import BatchSizeFinder, LearningRateFinder
 from torch.optim import SGD
 from torch.optim.lr_scheduler import OneCycleLR
 
+from cifar_lightning.callbacks import keep_found
 from cifar_lightning.data import Digits
 from cifar_lightning.module import Classifier
 from cifar_lightning.nets import CNN
 from cifar_lightning.optim import MuonSGD
 from cifar_lightning.recipe import Recipe
+from cifar_onnx import InputError
 from tests.conftest import Run
 
 CLASSES = list("0123456789")
@@ -104,6 +107,60 @@ def test_a_run_that_goes_on_does_not_search_again(run: Run, finder: str, setting
         each["lr"] = each["optimizer_states"][0]["param_groups"][0]["lr"]
         each["size"] = each["datamodule_hyper_parameters"]["batch_size"]
     assert (on["lr"], on["size"]) == (whole["lr"], whole["size"]) != (1e-3, 64)
+
+
+def go_on(found: dict[str, object], asked: list[str], scheduler: object = None, **settings: object) -> SimpleNamespace:
+    """A run that goes on from one whose rate was 0.001 and whose finders have found something: its model and data."""
+    optimizer = {"class_path": "torch.optim.AdamW", "init_args": {"lr": 1e-3, "weight_decay": 0.01}}
+    hparams = {"optimizer": {**optimizer, "init_args": {**optimizer["init_args"], **settings}}}  # type: ignore[dict-item]
+    model = SimpleNamespace(hparams=hparams, recipe=SimpleNamespace(scheduler=scheduler), lr=None)
+    data = SimpleNamespace(hparams={}, batch_size=64)
+    trainer = SimpleNamespace(callbacks=[LearningRateFinder(), BatchSizeFinder()], is_global_zero=True)
+    checkpoint = {
+        "run": {"found_lr": found.get("lr")},
+        "hyper_parameters": {"optimizer": optimizer},
+        "datamodule_hyper_parameters": {"batch_size": found.get("batch_size")},
+    }
+    keep_found(trainer, model, data, checkpoint, asked)  # type: ignore[arg-type]
+    assert not trainer.callbacks
+    return SimpleNamespace(lr=model.lr, batch_size=data.batch_size)
+
+
+FOUND: dict[str, object] = {"lr": 0.05, "batch_size": 256}
+
+
+def test_what_was_found_is_kept_beside_other_settings(capsys: pytest.CaptureFixture[str]) -> None:
+    kept = go_on(FOUND, ["model.optimizer.weight_decay"], weight_decay=0.05)
+    assert (kept.lr, kept.batch_size) == (0.05, 256)
+    assert capsys.readouterr().out.count("keeps what it found then") == 2
+
+
+@pytest.mark.parametrize(
+    ("asked", "settings"),
+    [("model.optimizer.lr", {}), ("model.optimizer.init_args.lr", {}), ("config", {"lr": 0.002})],
+)
+def test_a_rate_that_is_asked_for_beats_the_one_that_was_found(
+    asked: str, settings: dict[str, float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert go_on(FOUND, [asked], **settings).lr is None
+    assert (
+        "LearningRateFinder runs only at the start: the resumed run takes what is asked for" in capsys.readouterr().out
+    )
+
+
+def test_a_size_of_batches_that_is_typed_beats_the_one_that_was_found() -> None:
+    kept = go_on(FOUND, ["data.batch_size"])
+    assert (kept.lr, kept.batch_size) == (0.05, 64)
+
+
+def test_nothing_is_said_to_be_kept_where_nothing_was_found(capsys: pytest.CaptureFixture[str]) -> None:
+    assert go_on({}, []).lr is None
+    assert "keeps" not in capsys.readouterr().out
+
+
+def test_no_rate_is_taken_beside_a_schedule_that_began_with_the_one_that_was_found() -> None:
+    with pytest.raises(InputError, match="began with the learning rate"):
+        go_on(FOUND, ["model.optimizer.lr"], scheduler=object())
 
 
 @pytest.mark.slow

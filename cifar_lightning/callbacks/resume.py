@@ -1,6 +1,7 @@
 """Resuming from a checkpoint, bit for bit as if the run had never stopped."""
 
 import os
+from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -120,22 +121,50 @@ class Resume(L.Callback):
 
 
 def keep_found(
-    trainer: L.Trainer, model: L.LightningModule, data: L.LightningDataModule, checkpoint: dict[str, Any] | None
+    trainer: L.Trainer,
+    model: L.LightningModule,
+    data: L.LightningDataModule,
+    checkpoint: dict[str, Any],
+    asked: Iterable[str],
 ) -> None:
-    """Let a run that goes on from a checkpoint keep what Lightning's finders have found: they would begin it anew."""
-    if checkpoint is None:
-        return
+    """Let a run that goes on keep what Lightning's finders have found, which would begin it anew.
+
+    Args:
+        trainer: whose finders are taken away.
+        model: is given the learning rate, unless another one than that of the checkpoint's recipe is asked for.
+        data: is given the size of batches.
+        checkpoint: that the run goes on from.
+        asked: keys that were typed: what they say beats what was found.
+
+    Raises:
+        InputError: a learning rate is typed, and the schedule that is restored began with the one that was found.
+    """
+    typed = {key.replace(".init_args", "") for key in asked}
+    size = None if "data.batch_size" in typed else checkpoint["datamodule_hyper_parameters"].get("batch_size")
+    rate = checkpoint["run"].get("found_lr")
+    if rate and "model.optimizer.lr" in typed and model.recipe.scheduler:  # type: ignore[union-attr]
+        raise InputError(
+            f"the schedule of the resumed run began with the learning rate {rate:g}, which LearningRateFinder found: "
+            "leave model.optimizer.lr out"
+        )
+    if "model.optimizer.lr" in typed or _rate(checkpoint["hyper_parameters"]) != _rate(model.hparams):
+        rate = None
     callbacks: list[L.Callback] = trainer.callbacks  # type: ignore[attr-defined]
     for finder in [each for each in callbacks if type(each) in (LearningRateFinder, BatchSizeFinder)]:
+        kept = size if isinstance(finder, BatchSizeFinder) else rate
         if trainer.is_global_zero:
-            print(f"{type(finder).__name__} runs only at the start: the resumed run keeps what it found then")
+            what = "keeps what it found then" if kept else "takes what is asked for"
+            print(f"{type(finder).__name__} runs only at the start: the resumed run {what}")
         callbacks.remove(finder)
-        size = checkpoint["datamodule_hyper_parameters"].get("batch_size")
         if isinstance(finder, BatchSizeFinder) and size:
             data.batch_size = data.hparams["batch_size"] = size  # type: ignore[attr-defined]
-    found, asked = checkpoint["run"].get("found_lr"), checkpoint["hyper_parameters"].get("optimizer")
-    if found and asked == model.hparams.get("optimizer"):  # else another learning rate has been asked for since
-        model.lr = found
+    if rate:
+        model.lr = rate
+
+
+def _rate(settings: Mapping[str, Any]) -> object:
+    """The learning rate that an optimizer from YAML is given."""
+    return (settings.get("optimizer") or {}).get("init_args", {}).get("lr")
 
 
 def _move_best(trainer: L.Trainer, checkpoint: dict[str, Any]) -> None:

@@ -53,6 +53,11 @@ class Command:
         """The options that name its config files."""
         return [word for at, word in enumerate(self.words) if "--config" in (word, self.words[at - 1])]
 
+    @property
+    def asked(self) -> list[str]:
+        """The keys that were typed."""
+        return [word[2:].partition("=")[0] for word in self.words if word.startswith("--")]
+
 
 def read(words: Sequence[str]) -> Command:
     """Find the config files and the checkpoint in a command line.

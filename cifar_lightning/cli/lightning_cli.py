@@ -118,16 +118,15 @@ class CLI(LightningCLI):
         data = config.data.get("init_args", {})
         if self.checkpoint and "classes" in data:  # which the config of a run leaves open
             data.classes = data.classes or self.checkpoint["datamodule_hyper_parameters"].get("classes")
-        asked = {word.partition("=")[0] for word in self.command.words} & {"--data.root", "--data.labels"}
-        if self.subcommand == "predict" and asked == {"--data.root"} and "labels" in data:
+        asked = {"data.root", "data.labels"}.intersection(self.command.asked)
+        if self.subcommand == "predict" and asked == {"data.root"} and "labels" in data:
             data.labels = None  # a list of photos elsewhere names none in this folder
         if "init_args" not in config.model.net:  # where Lightning notes the number of classes, taken or not
             config.model.net.init_args = Namespace()  # type: ignore[no-untyped-call]
         if any("ProgressBar" in each.class_path for each in settings.asked_callbacks(config)):
             config.trainer.enable_progress_bar = True  # asked for, also where there is no terminal
         if self.subcommand == "fit":
-            typed = (word[2:].partition("=")[0] for word in self.command.words if word.startswith("--"))
-            settings.check_training(config, typed)
+            settings.check_training(config, self.command.asked)
 
     def instantiate_classes(self) -> None:
         try:
@@ -185,7 +184,8 @@ class CLI(LightningCLI):
             settings.check_batch_norm(self.model.net)
         settings.check_precision(self.trainer.precision, device)
         self.model.begin(resumed=self.checkpoint is not None)
-        keep_found(self.trainer, self.model, self.datamodule, self.checkpoint)
+        if self.checkpoint:
+            keep_found(self.trainer, self.model, self.datamodule, self.checkpoint, self.command.asked)
         dry_run(self.model, self.datamodule, device)
         if self.trainer.is_global_zero:
             print(self.datamodule, flush=True)

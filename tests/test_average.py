@@ -158,6 +158,21 @@ def test_batch_statistics_are_averaged_and_other_buffers_are_copied(average: Ave
     assert state["mask"] == -torch.inf
 
 
+@pytest.mark.parametrize("average", [SWA(0), EMA(0.1)])
+def test_in_another_training_it_averages_anew(average: Average) -> None:
+    trainer = SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device("cpu")))
+    for value in (1.0, 2.0):
+        net = L.LightningModule()
+        net.layer = nn.Linear(2, 2)
+        average.setup(trainer, net, "fit")  # type: ignore[arg-type]
+        for step in range(1, 4):
+            nn.init.constant_(net.layer.weight, value)
+            average.on_train_batch_end(SimpleNamespace(current_epoch=0, global_step=step), net, None, None, 0)  # type: ignore[arg-type]
+        assert average._average_model is not None
+        assert average._average_model.n_averaged == 3
+        assert torch.equal(average._average_model.module.layer.weight, net.layer.weight)
+
+
 def test_the_average_is_where_the_model_will_be() -> None:
     net = L.LightningModule()
     net.layer = nn.Linear(2, 2)

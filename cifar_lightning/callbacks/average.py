@@ -39,8 +39,10 @@ class Average(WeightAveraging, ABC):
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         self._device = trainer.strategy.root_device  # the model is not there yet
         super().setup(trainer, pl_module, stage)
-        if self._average_model is not None:
+        if stage == "fit":
+            assert self._average_model is not None
             self._average_model.n_averaged = torch.tensor(0)  # where asking for it makes nobody wait
+            self._latest_update_step = 0  # not that of a training before, with another Trainer
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.is_global_zero and 0 < (trainer.max_epochs or 0) <= self.from_epoch:

@@ -132,6 +132,7 @@ class Classifier(Measured):
                     )
             if datamodule is not None and not self.normalised:
                 self.pixels.set_statistics(*datamodule.statistics)
+            self._watch.begin(self.state_dict())  # Lightning's finders save before training starts
 
     def forward(self, images: Tensor) -> Outputs:
         """Pixels 0..255, uint8 or float `(B, 3, S, S)`, to logits `(B, K)`; in training maybe auxiliary ones, too."""
@@ -237,7 +238,6 @@ class Classifier(Measured):
         In on_fit_start it would come after the learning-rate finder, which trains there.
         """
         super().on_train_start()
-        self._watch.begin(self.state_dict())
         layers = [each for each in self.net.modules() if isinstance(each, Whitening) and not each.fitted]
         datamodule = self.trainer.datamodule  # type: ignore[attr-defined]
         if layers and datamodule is None:

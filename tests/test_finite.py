@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import lightning.pytorch as L
 import pytest
 import torch
+from lightning.pytorch.callbacks import LearningRateFinder
 
 from cifar_lightning import checkpoint as checkpoints
 from cifar_lightning import finite
@@ -122,13 +123,14 @@ def test_a_mask_that_is_infinite_from_the_beginning_is_no_mistake() -> None:
         watch.check_weights(trainer, state | {"weight": torch.tensor([math.nan])})  # type: ignore[arg-type]
 
 
-def test_a_net_with_such_a_mask_is_kept(tmp_path: Path) -> None:
+def test_a_net_with_such_a_mask_is_kept_also_by_a_finder(tmp_path: Path) -> None:
     net = CNN(widths=(4,), hidden=4)
     net.register_buffer("mask", torch.tensor([-math.inf]))
     data = Digits()
     trainer = L.Trainer(
         max_epochs=1, limit_train_batches=1, limit_val_batches=1, default_root_dir=tmp_path, logger=False,
         enable_progress_bar=False, enable_model_summary=False, accelerator="cpu",
+        callbacks=[LearningRateFinder(num_training_steps=3)],
     )  # fmt: skip
     trainer.fit(Classifier(data.classes, net), data)
     assert [*tmp_path.rglob("*.ckpt")]

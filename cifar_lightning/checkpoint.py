@@ -129,7 +129,7 @@ def origin(checkpoint: dict[str, Any]) -> dict[str, Any]:
     """What a checkpoint says of how its weights came to be, for the contract of a file."""
     settings = {key: checkpoint[key] for key in ("hyper_parameters", "datamodule_hyper_parameters")}
     return {
-        "metrics": checkpoint["run"]["metrics"],
+        "metrics": checkpoint["run"].get("measured", checkpoint["run"]["metrics"]),
         "provenance": {
             "config": hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest(),
             "seed": checkpoint["run"]["seed"],

@@ -55,6 +55,7 @@ class Measured(Optimized):
         self.seed = 0
         self.origin: dict[str, Any] = {}
         self.input_rule: dict[str, Any] = {}
+        self._validated_step: int | None = None  # the last whose weights were validated
         self._losses: dict[Measurement, tuple[Tensor, int]] = {}  # of this epoch: sum over images, and their number
         self._answers: list[tuple[Tensor, Tensor, Tensor]] = []  # to test images: indices, logits, contrasts
 
@@ -105,6 +106,14 @@ class Measured(Optimized):
     def on_validation_epoch_end(self) -> None:
         self._log_metrics("val", self.val_metrics)
         self.validated = not self.trainer.sanity_checking
+        if self.validated:
+            self._validated_step = self.trainer.global_step
+
+    def measured(self) -> dict[str, float]:
+        """What was logged of these weights, without the metrics of a validation of earlier ones."""
+        stale = self._validated_step != self.trainer.global_step
+        known = self.trainer.callback_metrics.items()
+        return {name: float(value) for name, value in known if not (stale and name.startswith("val/"))}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take up what is known of the weights, and an epoch that was interrupted; the first process has its loss."""
@@ -112,8 +121,10 @@ class Measured(Optimized):
         self.validated = run["validated"]
         if self._trainer and self._trainer.is_global_zero:  # there is none in load_from_checkpoint
             self.restore_loss(*run["train_loss"])
-        provenance = {"seed": run["seed"], "epoch": checkpoint.get("epoch"), "step": checkpoint.get("global_step")}
-        self.origin = {"metrics": run["metrics"], "provenance": provenance}
+        measured, step = run.get("measured", run["metrics"]), checkpoint.get("global_step")
+        self._validated_step = step if "val/loss" in measured else None
+        provenance = {"seed": run["seed"], "epoch": checkpoint.get("epoch"), "step": step}
+        self.origin = {"metrics": measured, "provenance": provenance}
         self.input_rule = run.get("input", {})
 
     def on_train_start(self) -> None:
@@ -121,8 +132,8 @@ class Measured(Optimized):
         self.input_rule = getattr(self.trainer.datamodule, "input_rule", {})  # type: ignore[attr-defined]
 
     def on_fit_end(self) -> None:
-        metrics = {name: float(value) for name, value in self.trainer.callback_metrics.items()}
-        self.origin = {"metrics": metrics, "provenance": {"seed": self.seed, "step": self.trainer.global_step}}
+        provenance = {"seed": self.seed, "step": self.trainer.global_step}
+        self.origin = {"metrics": self.measured(), "provenance": provenance}
 
     def on_test_epoch_end(self) -> None:
         self._log_metrics("test", self.test_metrics)

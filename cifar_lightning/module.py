@@ -221,6 +221,7 @@ class Classifier(Measured):
             "seed": self.seed,
             "threads": torch.get_num_threads(),
             "metrics": {name: float(value) for name, value in self.trainer.callback_metrics.items()},
+            "measured": self.measured(),
             "validated": self.validated,
             "train_loss": (total.cpu(), int(count)),
             "found_lr": self._found_lr,

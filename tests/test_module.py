@@ -7,7 +7,7 @@ from pathlib import Path
 import lightning.pytorch as L
 import pytest
 import torch
-from lightning.pytorch.callbacks import LearningRateFinder
+from lightning.pytorch.callbacks import LearningRateFinder, ModelCheckpoint
 from sklearn.metrics import precision_recall_fscore_support
 from torch import Tensor
 from torch.optim.lr_scheduler import CosineAnnealingLR, ExponentialLR, OneCycleLR, ReduceLROnPlateau
@@ -73,6 +73,20 @@ def test_a_plateau_is_one_of_the_validation_loss() -> None:
     settings = {"limit_train_batches": 1, "limit_val_batches": 1}
     trainer(max_epochs=3, callbacks=[rates], **settings).fit(model, datamodule=Digits())
     assert rates.seen == pytest.approx([1e-3, 1e-4, 1e-5])
+
+
+def test_metrics_of_earlier_weights_are_none_of_those_that_were_not_validated(tmp_path: Path) -> None:
+    model = Classifier(CLASSES, CNN(widths=(4, 4), hidden=8))
+    settings = {"limit_train_batches": 1, "limit_val_batches": 1, "check_val_every_n_epoch": 2}
+    kept = ModelCheckpoint(tmp_path, "{epoch}", save_top_k=-1, save_on_train_epoch_end=True)
+    trainer(max_epochs=3, callbacks=[kept], enable_checkpointing=True, **settings).fit(model, Digits())
+    assert model.origin["metrics"].keys() == {"train/loss"}
+    for epoch, judged in ((1, True), (2, False)):
+        checkpoint = torch.load(tmp_path / f"epoch={epoch}.ckpt", weights_only=True)
+        assert "val/accuracy" in checkpoint["run"]["metrics"]  # for a run that goes on
+        model.on_load_checkpoint(checkpoint)
+        assert ("val/accuracy" in model.origin["metrics"]) == judged
+        assert ("val/accuracy" in checkpoints.origin(checkpoint)["metrics"]) == judged
 
 
 def test_a_stated_number_of_steps_is_kept() -> None:

@@ -1,5 +1,6 @@
 import shutil
 import sys
+from functools import partial
 from pathlib import Path
 
 import lightning.pytorch as L
@@ -144,17 +145,22 @@ class TestCommands:
         assert torch.equal(kept["net.whitening.weight"], net.whitening.weight)
         assert torch.equal(kept["pixels.mean"], model.pixels.mean)
 
-    def test_with_a_trainer_of_ones_own_the_normalisation_is_the_wide_nets_too(self, tmp_path: Path) -> None:
+    def test_with_a_trainer_of_ones_own_other_initial_weights_come_before(self, tmp_path: Path) -> None:
         wide = Classifier(CLASSES, speed(16, 16))
         wide.pixels.set_statistics([0.1, 0.5, 0.9], [0.2, 0.3, 0.4])
         path = write_model(tmp_path / "wide.ckpt", wide, widths=[16, 16])
-        model = Classifier(CLASSES, speed(8, 8))
+        other = write_model(tmp_path / "other.ckpt", Classifier(CLASSES, speed(8, 8)), widths=[8, 8])
+        net = speed(8, 8)
+        model = Classifier(CLASSES, net, partial(torch.optim.SGD, lr=0), init_from=other)
         trainer = L.Trainer(
             max_epochs=1, limit_train_batches=1, limit_val_batches=1, callbacks=[Pruned(path)], logger=False,
             enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, accelerator="cpu",
         )  # fmt: skip
         trainer.fit(model, Digits())
         assert torch.equal(model.pixels.mean, wide.pixels.mean)
+        left = speed(8, 8)
+        prune(wide.net, left, IMAGES[:1])
+        assert all(torch.equal(value, dict(net.named_parameters())[name]) for name, value in left.named_parameters())
 
     @pytest.mark.parametrize(
         ("words", "sentence"),

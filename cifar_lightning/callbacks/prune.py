@@ -26,6 +26,7 @@ class Pruned(L.Callback):
         if stage != "fit" or pl_module.resumed:  # a run that goes on brings its own weights
             return
         model: Any = pl_module
+        model.begin()  # else it would come later, with other weights and their normalisation
         whole = trained.load(self.checkpoint, model.classes, advice=trained.NO_OTHER)
         wide, net = whole.net, model.net
         if type(wide) is not type(net):
@@ -38,7 +39,6 @@ class Pruned(L.Callback):
             prune(wide, net, torch.zeros(1, 3, size, size))
         except ModuleNotFoundError as error:
             raise InputError(f'Pruned needs {error.name}: pip install "cifar-lightning[prune]"') from None
-        model.begin()  # else it would come later, with the normalisation of other weights
         model.pixels.load_state_dict(whole.pixels.state_dict())
         model.normalised = True
 

@@ -324,6 +324,10 @@ class TestMistakes:
                 "EarlyStopping monitors 'val/acc', which is not a metric: there are train/loss, val/loss, val/accuracy",
             ),
             (["--checkpoint.every_n_train_steps", 3], "keeps the best by val/accuracy, which only validations measure"),
+            (
+                ["--checkpoint.save_on_train_epoch_end", "true", "--trainer.val_check_interval", 4],
+                "trainer.val_check_interval 4 need not have measured it: leave one of them out",
+            ),
             (["--checkpoint.train_time_interval", "00:00:01"], "or --last.every_n_train_steps to keep the last steps"),
             (["--checkpoint.monitor", "val/acc"], "BestCheckpoint monitors 'val/acc'"),
             (

@@ -81,6 +81,12 @@ def check_trainer(config: Namespace, command: str) -> None:
             f"checkpoint keeps the best by {kept.monitor}, which only validations measure: take "
             "--trainer.val_check_interval for more of these, or --last.every_n_train_steps to keep the last steps"
         )
+    interval = config.trainer.val_check_interval
+    if kept.save_on_train_epoch_end and interval not in (None, 1) and str(kept.monitor).startswith("val/"):
+        raise InputError(
+            f"checkpoint.save_on_train_epoch_end keeps the best by {kept.monitor} at the ends of epochs, where "
+            f"trainer.val_check_interval {interval} need not have measured it: leave one of them out"
+        )
     plain = {name: value for name, value in vars(config.trainer).items() if isinstance(value, str | int | float)}
     with quiet():
         BestCheckpoint(**vars(kept))

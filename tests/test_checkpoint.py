@@ -23,7 +23,7 @@ from jsonargparse import Namespace
 
 from cifar_lightning import checkpoint as checkpoints
 from cifar_lightning.callbacks import EpochLines
-from cifar_lightning.cli.from_checkpoint import check_resumable, parser_defaults
+from cifar_lightning.cli.from_checkpoint import check_resumable, choose_photos, parser_defaults
 from cifar_lightning.data.match import check_match
 from cifar_onnx import InputError
 from tests.conftest import BRIEF, Run, Start, command_line
@@ -392,6 +392,24 @@ def test_what_a_run_goes_on_with(seed: int, checkpoint: dict[str, Any], reason: 
     config = Namespace(ckpt_path="x.ckpt", seed_everything=seed, model=model)
     with pytest.raises(InputError, match=reason) if reason else nullcontext():
         check_resumable(checkpoint, config)
+
+
+@pytest.mark.parametrize(
+    ("command", "asked", "labels", "chosen"),
+    [
+        ("predict", ["data.root"], "run.csv", {"classes": ["a", "b"], "labels": None}),
+        ("predict", ["data.root"], "other.csv", {"classes": ["a", "b"], "labels": "other.csv"}),  # of a config
+        ("predict", ["data.root", "data.labels"], "run.csv", {"classes": ["a", "b"], "labels": "run.csv"}),
+        ("predict", [], "run.csv", {"classes": ["a", "b"], "labels": "run.csv"}),
+        ("test", ["data.root"], "run.csv", {"classes": None, "labels": "run.csv"}),
+    ],
+)
+def test_which_photos_a_command_has(command: str, asked: list[str], labels: str, chosen: dict[str, object]) -> None:
+    checkpoint = trained()
+    checkpoint["datamodule_hyper_parameters"]["labels"] = "run.csv"
+    data = Namespace(classes=None, labels=labels)
+    choose_photos(checkpoint, data, command, asked)
+    assert data.as_dict() == chosen
 
 
 @pytest.mark.parametrize(

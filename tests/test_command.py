@@ -152,6 +152,14 @@ class TestFromACheckpoint:
         assert sum(right) / len(right) > 0.8
         assert all(0.1 <= float(row["probability"]) <= 1 for row in rows)
 
+    def test_predict_takes_photos_also_where_the_run_had_none(self, run: Run, checkpoint: Path, photos: Path) -> None:
+        new = photos / "test" / "red"
+        words = ("--data", "ImageFolder", "--data.root", new, "--output", "p.csv")
+        result = run("predict", "--ckpt_path", checkpoint, *words)
+        assert result.code == 0, result.err
+        rows = Path("p.csv").read_text().splitlines()[1:]
+        assert sorted(row.partition(",")[0] for row in rows) == sorted(map(str, new.iterdir()))
+
     @pytest.mark.parametrize("folder", [pytest.param("there", marks=pytest.mark.slow), "new/"])
     def test_what_is_written_may_go_into_a_folder(self, run: Run, checkpoint: Path, folder: str) -> None:
         Path("there").mkdir()

@@ -44,6 +44,22 @@ def parser_defaults(checkpoint: dict[str, Any], dropped: Iterable[str] = ()) -> 
     return defaults
 
 
+def choose_photos(checkpoint: dict[str, Any], data: Namespace, command: str, asked: Iterable[str]) -> None:
+    """Let photos have the checkpoint's classes, which the config of a run leaves open, but elsewhere not its list.
+
+    Args:
+        checkpoint: what `load` has read.
+        data: the settings of the photos.
+        command: its name. What `predict` is given need not be in folders for classes.
+        asked: keys that were typed.
+    """
+    known = checkpoint["datamodule_hyper_parameters"]
+    data.classes = data.classes or (checkpoint["hyper_parameters"] if command == "predict" else known).get("classes")
+    elsewhere = {"data.root", "data.labels"}.intersection(asked) == {"data.root"}
+    if command == "predict" and elsewhere and data.get("labels") and data.labels == known.get("labels"):
+        data.labels = None  # it names no photos in this folder
+
+
 def check_resumable(checkpoint: dict[str, Any], config: Namespace) -> None:
     """Refuse to go on from a checkpoint with settings that it cannot go on with.
 

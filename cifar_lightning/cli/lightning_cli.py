@@ -20,7 +20,7 @@ from cifar_lightning.cli import settings
 from cifar_lightning.cli.choices import DEFAULTS, names_class, without_others
 from cifar_lightning.cli.command import Command, rank
 from cifar_lightning.cli.dry_run import dry_run
-from cifar_lightning.cli.from_checkpoint import check_resumable, parser_defaults
+from cifar_lightning.cli.from_checkpoint import check_resumable, choose_photos, parser_defaults
 from cifar_lightning.cli.parser import Parser
 from cifar_lightning.cli.run_config import RunConfig
 from cifar_lightning.cli.trainer import Trainer
@@ -116,11 +116,8 @@ class CLI(LightningCLI):
             check_resumable(self.checkpoint, self.config.fit)
         runs.check_name(config.experiment)
         data = config.data.get("init_args", {})
-        if self.checkpoint and "classes" in data:  # which the config of a run leaves open
-            data.classes = data.classes or self.checkpoint["datamodule_hyper_parameters"].get("classes")
-        asked = {"data.root", "data.labels"}.intersection(self.command.asked)
-        if self.subcommand == "predict" and asked == {"data.root"} and "labels" in data:
-            data.labels = None  # a list of photos elsewhere names none in this folder
+        if self.checkpoint and "classes" in data:
+            choose_photos(self.checkpoint, data, str(self.subcommand), self.command.asked)
         if "init_args" not in config.model.net:  # where Lightning notes the number of classes, taken or not
             config.model.net.init_args = Namespace()  # type: ignore[no-untyped-call]
         if any("ProgressBar" in each.class_path for each in settings.asked_callbacks(config)):

@@ -45,9 +45,8 @@ class Classifier(Measured):
         classes: names, in the order of the logits.
         net: the net.
         optimizer: makes the optimizer from the parameters; None is Adam.
-        scheduler: makes the learning-rate schedule from the optimizer, such as partial(OneCycleLR, max_lr=0.01).
-            OneCycleLR and WarmupLinear are given the number of steps; these and CyclicLR step per batch, others per
-            epoch, ReduceLROnPlateau by the validation loss.
+        scheduler: makes the schedule from the optimizer, such as partial(OneCycleLR, max_lr=0.01). It and WarmupLinear
+            are told the number of steps; these and CyclicLR step per batch, others per epoch (a plateau's by val/loss).
         loss: of logits `(B, K)` and labels `(B,)`; where its forward asks for `images` or `classes` by these names, it
             is given them, too.
         init_from: checkpoint of another run whose weights the net begins with, but for the head where that knows other

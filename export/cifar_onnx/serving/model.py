@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from cifar_onnx import contract, images
+from cifar_onnx import contract, images, probe
 from cifar_onnx.classifier import Classifier
 from cifar_onnx.errors import ContractError
 from cifar_onnx.explain import scaled
@@ -68,20 +68,18 @@ class Served:
 
     Attributes:
         classifier: the model.
-        data: its file.
+        data: its file, as it was tried.
         about: its contract but for the golden samples, in JSON's types.
         digest: of its file.
         limit: pixels of a picture at most.
     """
 
-    def __init__(self, path: Path, settings: Settings, seen: Callable[[int], None]) -> None:
-        self.data, found = contract.read(path)
+    def __init__(self, path: Path, data: bytes, settings: Settings, seen: Callable[[int], None]) -> None:
         try:
-            self.classifier = Classifier(
-                self.data, providers=settings.providers, threads=settings.threads, untrusted=True
-            )
+            self.classifier = Classifier(data, providers=settings.providers, threads=settings.threads)
         except ContractError as error:  # of bytes, which have no name
             raise ContractError(f"{path}: {str(error).removeprefix('the model: ')}") from None
+        self.data, found = data, self.classifier.contract
         self.digest = found.digest
         self.about: dict[str, Any] = {key: value for key, value in found.info.items() if key != "golden"}
         self.limit, self._size, self._mode = settings.pixels, found.size, found.resize
@@ -190,7 +188,7 @@ class ModelFile:
         self._path, self._settings, self._seen, self._changed = path, settings, seen, changed
         self.name = contract.title(path)
         self._stamp = self._look()
-        self.current = Served(path, settings, seen)
+        self.current = Served(path, self._tried(), settings, seen)
         changed(self.current)
 
     async def watch(self) -> None:
@@ -206,7 +204,7 @@ class ModelFile:
                 continue
             self._stamp = stamp
             try:
-                found = await asyncio.wrap_future(self._load())
+                found = await self._load()
             except Exception as error:  # whatever it is: the next file may be a better one
                 _LOG.warning("%s; still serving %s", error, self.current.digest[:12])
                 continue
@@ -215,19 +213,29 @@ class ModelFile:
                 self._changed(found)
                 _LOG.info("%s: now serving %s", self._path, found.digest[:12])
 
-    def _load(self) -> Future[Served]:
-        """The model that is in the file now; the process may end meanwhile, which would wait for asyncio's threads."""
-        future: Future[Served] = Future()
+    async def _load(self) -> Served:
+        """The model that is in the file now; the process may end meanwhile, and must not wait for the trial.
 
-        def load() -> None:
-            future.set_running_or_notify_cancel()
+        It does wait for asyncio's threads: onnxruntime, cut off while it loads a model, would abort the process.
+        """
+        tried: Future[bytes] = Future()
+
+        def attempt() -> None:
+            tried.set_running_or_notify_cancel()
             try:
-                future.set_result(Served(self._path, self._settings, self._seen))
+                tried.set_result(self._tried())
             except Exception as error:  # which is raised where it is waited for
-                future.set_exception(error)
+                tried.set_exception(error)
 
-        Thread(target=load, daemon=True).start()
-        return future
+        Thread(target=attempt, daemon=True).start()
+        data = await asyncio.wrap_future(tried)
+        return await asyncio.to_thread(Served, self._path, data, self._settings, self._seen)
+
+    def _tried(self) -> bytes:
+        """What is in the file, once a process of its own has tried it."""
+        data, _ = contract.read(self._path)
+        probe.run(data, str(self._path))
+        return data
 
     def _look(self) -> Stamp | None:
         try:

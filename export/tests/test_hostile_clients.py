@@ -30,6 +30,7 @@ from cifar_onnx.serving import command, model, tensors
 from cifar_onnx.serving.app import build
 from cifar_onnx.serving.gate import Gate
 from cifar_onnx.serving.model import Served, Settings
+from cifar_onnx.serving.room import Room
 
 
 @pytest.fixture(scope="module")
@@ -397,54 +398,54 @@ def test_pictures_of_a_request_have_a_limit_together() -> None:
 
 
 @pytest.mark.parametrize("path", ["/predict", "/v2/models/digits/infer"])
-def test_pictures_that_would_take_too_much_memory_together_are_told_to_come_back(
+def test_pictures_that_would_take_too_much_memory_together_wait_for_room(
     monkeypatch: pytest.MonkeyPatch, path: str
 ) -> None:
-    """A request that is alone is served, however many it has."""
-    decode, begun, go = images.decode, threading.Event(), threading.Event()
-
-    def slow(source: images.Source, limit: int = 0) -> images.Pixels:
-        begun.set()
-        go.wait(10)
-        return decode(source, limit)
-
-    monkeypatch.setattr(images, "decode", slow)
-    monkeypatch.setattr(model, "_ROOM", 35_000)  # four pictures
+    """With room for four, a request of six has one of them at a time, and one of one picture need not wait for all."""
+    monkeypatch.setattr(model, "_ROOM", 35_000)
     gate = build(MODEL, Settings(8, 0, 10**6, 1), (), 10**6, 8)
+    squares, working, most, ended = Served.square, 0, 0, []
+
+    async def counted(served: Served, picture: bytes | images.Pixels) -> images.Pixels:
+        nonlocal working, most
+        working += 1
+        most = max(most, working)
+        await asyncio.sleep(0.05)
+        working -= 1
+        return await squares(served, picture)
+
+    monkeypatch.setattr(Served, "square", counted)
+
+    async def client(count: int) -> int:
+        sent = form(*[("a.png", blank(1))] * count) if path == "/predict" else binary([count, 1, 1, 3])
+        status, _ = await ask(gate, path, *sent, asyncio.Event())
+        ended.append(count)
+        return status
 
     async def clients() -> list[int]:
-        stay = asyncio.Event()
+        return await asyncio.gather(*map(client, [6, 6, 6, 6, 6, 1]))
 
-        async def client(count: int) -> int:
-            sent = form(*[("a.png", blank(1))] * count) if path == "/predict" else binary([count, 1, 1, 3])
-            return (await ask(gate, path, *sent, stay))[0]
+    assert asyncio.run(clients()) == [200] * 6
+    assert most == 4
+    assert ended[0] == 1
 
-        first = asyncio.create_task(client(3))
-        await asyncio.to_thread(begun.wait, 10)
-        second, third = asyncio.create_task(client(1)), await client(2)
+
+def test_who_waits_for_room_is_let_in_in_order_and_leaves_it_to_others_when_gone() -> None:
+    async def letters() -> str:
+        room, go, begun = Room(8), asyncio.Event(), []
+
+        async def work(letter: str) -> None:
+            begun.append(letter)
+            await go.wait()
+
+        tasks = [asyncio.create_task(room.each(work, each)) for each in ("aa", "bb", "cc", "d", "ee", "f", "gg")]
+        await asyncio.sleep(0.01)
+        tasks[4].cancel()
         go.set()
-        return [await first, await second, third, await client(5)]
+        await asyncio.wait(tasks, timeout=5)
+        return "".join(begun)
 
-    assert asyncio.run(clients()) == [200, 200, 503, 200]
-
-
-def test_a_picture_that_breaks_the_decoder_fails_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And not those of other clients that are decoded with it."""
-    decode = images.decode
-
-    def breaks(source: images.Source, limit: int = 0) -> images.Pixels:
-        return decode(source, 1 // (source != b"evil") * limit)
-
-    async def together() -> list[images.Pixels | BaseException]:
-        served = Served(MODEL, MODEL.read_bytes(), Settings(8, 0, 10**6, 1), lambda _: None)
-        pictures = (GOLDEN[0].encoded, b"evil", GOLDEN[1].encoded)
-        return await asyncio.gather(*map(served.square, pictures), return_exceptions=True)
-
-    monkeypatch.setattr(images, "decode", breaks)
-    first, evil, last = asyncio.run(together())
-    assert isinstance(evil, ZeroDivisionError)
-    assert isinstance(first, np.ndarray)
-    assert isinstance(last, np.ndarray)
+    assert asyncio.run(letters()) == "aabbccdfgg"
 
 
 @pytest.mark.parametrize("path", ["/predict", "/v2/models/digits/infer"])

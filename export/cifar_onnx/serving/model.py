@@ -5,9 +5,8 @@ import gc
 import io
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Thread
@@ -23,6 +22,7 @@ from cifar_onnx.images import Pixels
 from cifar_onnx.prediction import Prediction, Scores
 from cifar_onnx.serving.batches import Batches
 from cifar_onnx.serving.gate import RequestError
+from cifar_onnx.serving.room import Room
 from cifar_onnx.session import usable_cpus
 
 TOGETHER = 10  # pictures of the largest size: a request's pictures have as many pixels at most
@@ -72,6 +72,7 @@ class Served:
         about: its contract but for the golden samples, in JSON's types.
         digest: of its file.
         limit: pixels of a picture at most.
+        room: for pictures.
     """
 
     def __init__(self, path: Path, data: bytes, settings: Settings, seen: Callable[[int], None]) -> None:
@@ -85,7 +86,7 @@ class Served:
         self.limit, self._size, self._mode = settings.pixels, found.size, found.resize
         self._seen = seen
         # A picture's square, what is known of each class, and the tasks that wait for both.
-        self._most, self._working = _ROOM // (3 * found.size**2 + 64 * len(found.classes) + 4096), 0
+        self.room = Room(max(1, _ROOM // (3 * found.size**2 + 64 * len(found.classes) + 4096)))
         self._decoding = Batches[bytes | Pixels, Pixels](self._squares, usable_cpus(), _DECODED)
         self._net = Batches[Pixels, Answer](self._answers, 1, settings.batch, settings.wait)
         self._maps = Batches[Pixels, Scores](self._maps_of, 1, 1)
@@ -105,21 +106,6 @@ class Served:
                 f"the pictures have {pixels:,} pixels, and a request {TOGETHER * self.limit:,} at most: send fewer at "
                 f"a time, or serve with a larger --max-pixels, of which this is {TOGETHER} times",
             )
-
-    @contextmanager
-    def room(self, pictures: int) -> Iterator[None]:
-        """Room for the pictures of a request, however many, or for those of several: small files may be of large ones.
-
-        Raises:
-            RequestError: those of other requests leave none.
-        """
-        if self._working and self._working + pictures > self._most:
-            raise RequestError(503, "there is no room for more pictures: try again in a second")
-        self._working += pictures
-        try:
-            yield
-        finally:
-            self._working -= pictures
 
     async def square(self, picture: bytes | Pixels) -> Pixels:
         """What the net sees of a picture's file, or of its pixels `(H, W, 3)`: uint8 `(S, S, 3)`; raises ImageError."""

@@ -156,8 +156,7 @@ async def _pictures(request: Request) -> list[tuple[str, bytes]]:
 
 async def _rows(served: Served, sent: list[tuple[str, bytes]], top_k: int, with_map: bool) -> list[dict[str, Any]]:
     await served.admit([encoded for _, encoded in sent])
-    with served.room(len(sent)):
-        return await asyncio.gather(*(_row(served, name, encoded, top_k, with_map) for name, encoded in sent))
+    return await served.room.each(lambda picture: _row(served, *picture, top_k, with_map), sent)
 
 
 async def _row(served: Served, name: str, encoded: bytes, top_k: int, with_map: bool) -> dict[str, Any]:

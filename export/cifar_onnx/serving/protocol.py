@@ -3,7 +3,6 @@
 https://github.com/kserve/open-inference-protocol; notation: `B` pictures, `H W` their size, `K` classes.
 """
 
-import asyncio
 import json
 from typing import Annotated, Any
 
@@ -15,7 +14,7 @@ from pydantic import BaseModel
 
 import cifar_onnx
 from cifar_onnx.images import Pixels
-from cifar_onnx.prediction import finite
+from cifar_onnx.prediction import Scores, finite
 from cifar_onnx.serving import tensors
 from cifar_onnx.serving.batches import Batches
 from cifar_onnx.serving.disconnect import unless_gone
@@ -204,25 +203,26 @@ async def _infer(request: Request, reading: _Reading, served: Served, name: str)
     message, pictures = await reading.do(sent)
     known = tensors.outputs(len(served.classifier.classes))
     asked = tensors.asked(message, list(known))
-    with served.room(len(pictures)):
-        squares = await asyncio.gather(*(served.square(picture) for picture in pictures))
-        answers = await asyncio.gather(*(served.answer(square) for square in squares))
-    predictions = [answer.prediction for answer in answers]
-    probabilities = np.stack([answer.probabilities for answer in answers])  # (B, K)
+
+    async def row(picture: Pixels) -> tuple[str, bool, Scores, Scores, float]:
+        found = await served.answer(await served.square(picture))  # which itself takes more than what is sent of it
+        return found.prediction.label, found.prediction.unknown, found.probabilities, found.logits, found.familiarity
+
+    rows = await served.room.each(row, list(pictures))
+    labels, unknown, probabilities, logits, familiarity = zip(*rows, strict=True)
     values: dict[str, tensors.Value] = {
-        "label": [each.label.encode() for each in predictions],
-        "probabilities": probabilities,
-        "unknown": np.array([each.unknown for each in predictions]),
-        "logits": np.stack([answer.logits for answer in answers]),
-        "familiarity": np.array([answer.familiarity for answer in answers], np.float32),
+        "label": [label.encode() for label in labels],
+        "probabilities": np.stack(probabilities),  # (B, K)
+        "unknown": np.array(unknown),
+        "logits": np.stack(logits),
+        "familiarity": np.array(familiarity, np.float32),
     }
     if "in_set" in asked:
-        values["in_set"] = served.classifier.contract.sets.of(probabilities)
+        values["in_set"] = served.classifier.contract.sets.of(np.stack(probabilities))
     given, blobs = [], []
     for output, as_binary in asked.items():
-        kind, shape = known[output]
-        tensor: dict[str, Any] = {"name": output, "datatype": kind, "shape": [len(answers), *shape]}
-        value = values[output]
+        (kind, shape), value = known[output], values[output]
+        tensor: dict[str, Any] = {"name": output, "datatype": kind, "shape": [len(rows), *shape]}
         if as_binary:
             blobs.append(tensors.blob(value))
             tensor["parameters"] = {"binary_data_size": len(blobs[-1])}

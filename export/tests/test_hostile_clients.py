@@ -26,7 +26,7 @@ from PIL import Image
 from served import GOLDEN, MODEL, Server, answer, form, raw
 
 from cifar_onnx import Classifier, InputError, Prediction, contract, images, probe
-from cifar_onnx.serving import command, model, tensors
+from cifar_onnx.serving import command, model, predictions, tensors
 from cifar_onnx.serving.app import build
 from cifar_onnx.serving.gate import Gate
 from cifar_onnx.serving.model import Served, Settings
@@ -428,6 +428,23 @@ def test_pictures_that_would_take_too_much_memory_together_wait_for_room(
     assert asyncio.run(clients()) == [200] * 6
     assert most == 4
     assert ended[0] == 1
+
+
+def test_an_answer_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thousand classes of each of a thousand pictures would be 65 MB, and nobody is served while that is written."""
+    monkeypatch.setattr(predictions, "_SHARES", 10)
+    gate = build(MODEL, Settings(8, 0, 10**6, 1), (), 10**6, 8)
+
+    async def client(count: int) -> tuple[int, bytes]:
+        return await ask(gate, "/predict", *form(*[("a.png", blank(1))] * count), asyncio.Event())
+
+    assert asyncio.run(client(2))[0] == 200
+    status, body = asyncio.run(client(3))
+    assert status == 413
+    assert json.loads(body)["error"] == (
+        "the answer would name 15 classes with their probabilities, and 10 are the most: "
+        "send fewer pictures at a time, or ask for a smaller top_k"
+    )
 
 
 def test_who_waits_for_room_is_let_in_in_order_and_leaves_it_to_others_when_gone() -> None:

@@ -15,6 +15,8 @@ from cifar_onnx.serving.disconnect import unless_gone
 from cifar_onnx.serving.gate import RequestError, refusals
 from cifar_onnx.serving.model import ModelFile, Served
 
+_SHARES = 100_000  # in an answer: 7 MB of JSON
+
 
 class Share(BaseModel):
     """A class and its probability, 0 to 1; none where the net gave no number."""
@@ -75,7 +77,7 @@ _PARAMETERS = [
     {
         "name": "top_k",
         "in": "query",
-        "description": "classes to name, the most probable first",
+        "description": f"classes to name, the most probable first; {_SHARES:,} at most of all pictures together",
         "schema": {"type": "integer", "minimum": 1, "maximum": 1000, "default": 5},
     },
     {
@@ -115,6 +117,13 @@ def router(file: ModelFile) -> APIRouter:
         top_k, with_map = _settings(request)
         sent = await _pictures(request)
         began, served = asyncio.get_running_loop().time(), file.current
+        shares = len(sent) * min(top_k, len(served.classifier.classes))
+        if shares > _SHARES:
+            raise RequestError(
+                413,
+                f"the answer would name {shares:,} classes with their probabilities, and {_SHARES:,} are the most: "
+                "send fewer pictures at a time, or ask for a smaller top_k",
+            )
         rows = await unless_gone(request, _rows(served, sent, top_k, with_map))
         if all("error" in row for row in rows):
             raise RequestError(422, rows[0]["error"] if len(rows) == 1 else f"{rows[0]['name']}: {rows[0]['error']}")

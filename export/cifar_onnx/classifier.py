@@ -71,7 +71,11 @@ class Classifier:
         self._resizing = Lock()
         self._name, self._session = name, session(data, name, providers, threads)
         self.providers: list[str] = self._session.get_providers()
-        shape = next((each.shape for each in self._session.get_outputs() if each.name == "probabilities"), None)
+        known = {each.name: each for each in self._session.get_outputs() if each.name in _AXES}
+        for output, found in known.items():
+            if found.type != "tensor(float)":
+                raise ContractError(f"{name}: its output {output} is a {found.type}: it must be a tensor(float)")
+        shape = known["probabilities"].shape if "probabilities" in known else None
         if shape is None or len(shape) != 2 or shape[1] not in (len(self.classes), None):
             raise ContractError(
                 f"{name}: its contract names {len(self.classes)} classes, but the shape of its probabilities is {shape}"

@@ -47,11 +47,12 @@ def with_info(model: bytes, info: dict[str, Any]) -> bytes:
     return contract.seal(rest + field(14, field(1, b"classifier") + field(2, text)))
 
 
-def colours(*operations: str, **facts: Any) -> bytes:
+def colours(*operations: str, kind: int = 1, **facts: Any) -> bytes:
     """A classifier with the output `cam`: the maps are the colours of the picture, and the logits their means.
 
     Args:
         operations: of ONNX, done to each level first, such as `Log`.
+        kind: of the numbers of the familiarity, as in ONNX's TensorProto.DataType.
         **facts: of the contract.
     """
 
@@ -76,12 +77,13 @@ def colours(*operations: str, **facts: Any) -> bytes:
         node("Transpose", f"levels{len(operations)}", "cam", perm=[0, 3, 1, 2]),
         node("ReduceMean", "cam", "logits", axes=[2, 3], keepdims=0),
         node("Softmax", "logits", "probabilities", axis=1),
-        node("ReduceMean", "logits", "familiarity", axes=[1], keepdims=0),
+        node("ReduceMean", "logits", "mean", axes=[1], keepdims=0),
+        node("Cast", "mean", "familiarity", to=kind),
         field(2, b"colours"),
         field(11, value("image", 2, "batch", "height", "width", 3)),
         field(12, value("logits", 1, "batch", 3)),
         field(12, value("probabilities", 1, "batch", 3)),
-        field(12, value("familiarity", 1, "batch")),
+        field(12, value("familiarity", kind, "batch")),
         field(12, value("cam", 1, "batch", 3, "height", "width")),
     ])  # fmt: skip
     info = {**INFO, "classes": ["red", "green", "blue"], **facts}

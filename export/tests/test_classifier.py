@@ -224,6 +224,12 @@ def test_outputs_of_other_shapes_than_declared_are_refused(
         classifier.maps(pixels) if output == "cam" else classifier([pixels, pixels])
 
 
+@pytest.mark.parametrize(("kind", "word"), [(7, "int64"), (8, "string")])
+def test_outputs_must_be_float32(kind: int, word: str) -> None:
+    with pytest.raises(ContractError, match=rf"^the model: its output familiarity is a tensor\({word}\): it must be"):
+        Classifier(colours(kind=kind))
+
+
 def test_a_picture_that_cannot_be_decoded_is_named(classifier: Classifier) -> None:
     with pytest.raises(ImageError, match=r"nowhere\.jpg: no such file"):
         classifier("nowhere.jpg")

@@ -12,7 +12,7 @@ from cifar_onnx import contract
 from cifar_onnx.errors import ContractError
 
 MEMORY = 2 * 2**30  # bytes of address space that the trial may take, besides copies of the file
-SECONDS = 10  # of CPU; and, three times as many, of waiting
+SECONDS = 20  # of CPU; and, three times as many, of waiting
 
 
 def run(data: bytes, name: str) -> None:

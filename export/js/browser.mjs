@@ -5,6 +5,12 @@ export function connect(progress, lost) {
   const worker = new Worker(new URL("worker.mjs", import.meta.url), { type: "module" });
   const waiting = new Map(); // promises of predictions by the number of their photo
   let last = 0;
+  let left = false;
+  const end = () => left && !waiting.size && worker.terminate();
+  const leave = () => {
+    left = true;
+    setTimeout(end); // after photos that are on their way to it
+  };
   const classify = (photo) =>
     new Promise((resolve, reject) => {
       waiting.set(++last, { resolve, reject });
@@ -25,7 +31,8 @@ export function connect(progress, lost) {
       else if (error) {
         if (id === undefined) worker.terminate(); // it has no model
         fail(new Error(error));
-      } else give(prediction ?? { place: "in this browser", contract, classify });
+      } else give(prediction ?? { place: "in this browser", contract, classify, leave });
+      end();
     };
   });
 }

@@ -2,9 +2,13 @@
 
 const RESIZE = { stretch: "stretched", crop: "the central square", pad: "padded to a square" };
 const MOST = 100; // classes that are named
+let title = document.documentElement.dataset.name; // which a server's contract has, too
+let described; // digest of the model
 
 export function describe({ name, classes, input, sets, digest }) {
-  const title = name ?? document.documentElement.dataset.name;
+  if (digest === described) return;
+  described = digest;
+  title = name ?? title;
   const more = classes.length > MOST ? `, and ${classes.length - MOST} more` : "";
   const facts = {
     Model: title,

@@ -9,7 +9,7 @@ const find = (id) => document.getElementById(id);
 const { runs } = document.documentElement.dataset;
 
 const TOGETHER = 4; // photos that are classified at a time
-const start = { server: () => server.connect(describe), browser: load };
+const start = { server: () => server.connect(renew), browser: load };
 const first = runs === "browser" ? "browser" : "server";
 const started = {}; // promises of what classifies: {place, contract, classify}
 let chosen = first; // where the next photos go; if that fails they go nowhere, least of all to the server instead
@@ -49,6 +49,12 @@ async function load() {
   }
 }
 
+/** The server has another model now: the next photo that is classified in this browser is by that, too. */
+function renew() {
+  started.browser?.then(({ leave }) => leave(), () => {});
+  delete started.browser;
+}
+
 async function change({ target }) {
   const place = target.checked ? "browser" : "server";
   const ready = await use(place);
@@ -74,6 +80,7 @@ const answer = limited(async ({ element, photo, chosen, show, fail }) => {
   try {
     const ready = await model(chosen);
     const prediction = await ready.classify(photo);
+    describe(ready.contract);
     if (prediction.map) find("mapping").hidden = false;
     find("status").textContent = show(prediction, ready.contract.input.resize, ready.place);
   } catch (error) {

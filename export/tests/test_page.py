@@ -241,6 +241,40 @@ def test_an_open_page_tells_of_the_model_that_has_taken_over(
     assert sum("/contract" in each for each in server.asked) == 2
 
 
+def test_an_open_page_tells_of_the_model_that_answers_and_both_sides_have_the_new_one(
+    page: Any, host: Callable[..., Any], runtime: Path, tmp_path: Path
+) -> None:
+    handler = type("Own", (Stub,), {"posts": 1})
+    folder = served(tmp_path / "served", colours())
+    shutil.copytree(
+        runtime, folder / "ort", ignore=lambda _, names: [n for n in names if f"ort/{n}" not in site.runtime(runtime)]
+    )
+    page.goto(host(folder, handler).address)
+    facts, switch = page.locator("#facts"), page.get_by_label("Run in this browser")
+    old, new = (contract.parse(data).digest for data in (colours(), colours(temperature=2.5)))
+
+    def answered(name: str) -> str:
+        assert heading(pick(page, photo(name, images.encode_png(np.full((9, 9, 3), (99, 0, 0), np.uint8))))[0]) == "red"
+        return facts.text_content()
+
+    assert "0" * 12 in answered("a.png")
+    switch.check()
+    assert old[:12] in answered("b.png")
+    (folder / "model.onnx").write_bytes(colours(temperature=2.5))
+    handler.about = {**Stub.about, "digest": new}
+    assert old[:12] in answered("c.png")
+    switch.uncheck()
+    assert new[:12] in answered("d.png")
+    for _ in range(500):
+        if page.workers:
+            page.wait_for_timeout(10)
+    assert not page.workers
+    switch.check()
+    assert new[:12] in answered("e.png")
+    assert len(page.workers) == 1
+    assert page.title() == "Classify photos with colours"
+
+
 def test_a_model_that_does_not_load_is_said_and_its_photos_stay(
     page: Any, host: Callable[..., Any], tmp_path: Path, troubles: list[str]
 ) -> None:

@@ -56,7 +56,7 @@ export interface Replay {
   label: string;
   expected: string;
   difference: number;
-  stage: "" | "probabilities" | "familiarity";
+  stage: "" | "decode" | "probabilities" | "familiarity";
   ok: boolean;
 }
 

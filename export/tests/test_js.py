@@ -282,6 +282,29 @@ def test_javascript_replays_with_the_tolerance_of_the_precision(tmp_path: Path) 
         assert evaluated(code, path) == [["", "", "probabilities", *right, *wrong]], precision
 
 
+def test_javascript_goes_on_after_a_golden_sample_that_it_cannot_decode(tmp_path: Path) -> None:
+    """Or that is too large, as Python does; what else fails is no fault of the sample."""
+    code = """
+        const contract = await js.readContract(readFileSync(process.argv[2]));
+        const outputs = { probabilities: { data: [0.5, 0.5] }, familiarity: { data: [1] } };
+        const classifier = new js.Classifier(contract, { run: async () => outputs }, class {});
+        const picture = { data: new Uint8Array(3), width: 1, height: 1 };
+        const refuse = () => { throw new js.InputError("no"); };
+        const answers = [refuse, () => ({ ...picture, width: 1_000_001 }), () => picture];
+        const replays = await classifier.verify(() => answers.shift()());
+        console.log(JSON.stringify(replays.map(({ stage, ok }) => [stage, ok])));
+        const broken = classifier.verify(() => { throw new TypeError("a fault"); });
+        console.log(JSON.stringify(await broken.catch(({ message }) => message)));
+    """
+    (path := tmp_path / "model.onnx").write_bytes(
+        model_of({**INFO, "golden": [{**SAMPLE, "probabilities": [0.5] * 2}] * 3})
+    )
+    rows, broken = evaluated(code, path)
+    assert rows[:2] == [["decode", False]] * 2
+    assert rows[2][0] != "decode"
+    assert broken == "a fault"
+
+
 @PACKAGES
 def test_what_node_cannot_use_is_said_in_a_sentence(model: Path, pictures: list[Path], tmp_path: Path) -> None:
     picture, bad = pictures[0], tmp_path / "bad.jpg"

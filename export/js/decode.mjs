@@ -8,8 +8,10 @@ const FORMATS = { GIF: /^GIF8/, JPEG: /^\xff\xd8\xff/, PNG: /^\x89PNG/, WEBP: /^
 const UNKNOWN = `not a picture in one of the formats ${Object.keys(FORMATS).join(", ")}`;
 const MAX_PIXELS = 100_000_000;
 
-/** Upright RGB, `{data, width, height}`, of a picture's bytes; an InputError says why there is none. */
-export async function decode(bytes) {
+/** Upright RGB, `{data, width, height}`, of a picture's bytes, a Uint8Array or ArrayBuffer; an InputError says why there
+ * is none. */
+export async function decode(file) {
+  const bytes = file instanceof ArrayBuffer ? new Uint8Array(file) : file;
   const beginning = String.fromCharCode(...bytes.subarray(0, 12));
   if (!Object.values(FORMATS).some((format) => format.test(beginning))) throw new InputError(UNKNOWN);
   try {

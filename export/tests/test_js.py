@@ -118,6 +118,17 @@ def test_other_formats_are_refused_here_and_left_to_other_users_of_sharp(tmp_pat
 
 
 @PACKAGES
+def test_an_array_buffer_is_decoded_as_its_bytes_are(pictures: list[Path]) -> None:
+    code = f"""
+        const {{ decode }} = await import("{(site.JS / "decode.mjs").as_uri()}");
+        const bytes = new Uint8Array(readFileSync(process.argv[2]));
+        for (const file of [bytes, bytes.buffer]) console.log(JSON.stringify(Array.from((await decode(file)).data)));
+    """
+    of_bytes, of_buffer = evaluated(code, pictures[0])
+    assert of_bytes == of_buffer
+
+
+@PACKAGES
 def test_node_refuses_the_sides_that_python_refuses(model: Path, tmp_path: Path) -> None:
     paths = [tmp_path / f"{width}x{height}.png" for width, height in ((65_535, 1), (65_536, 1), (1, 65_536))]
     for path in paths:

@@ -1,5 +1,6 @@
 """`python -m cifar_lightning`: answers help and version itself, and loads PyTorch only for a command that needs it."""
 
+import os
 import sys
 from collections.abc import Sequence
 from io import TextIOWrapper
@@ -10,10 +11,11 @@ from cifar_lightning.cli import usage
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code: see `cifar_lightning.main.main`."""
+    chosen = "PYTHONIOENCODING" in os.environ
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             # Names of folders need not be text, and on Windows a pipe or a file has few letters.
-            stream.reconfigure(encoding=None if stream.isatty() else "utf-8", errors="backslashreplace")
+            stream.reconfigure(encoding=None if chosen or stream.isatty() else "utf-8", errors="backslashreplace")
     words = sys.argv[1:] if args is None else args
     if not words or words[0] in ("-h", "--help"):
         print(usage.COMMANDS, end="")

@@ -375,11 +375,18 @@ class TestTable:
 
     def test_a_pipe_gets_utf_8_where_the_locale_is_another(self, make: Make) -> None:
         make("猫/version_0")
-        script = [sys.executable, "-m", "cifar_lightning", "runs"]
-        env = {**os.environ, "PYTHONIOENCODING": "cp1252"}
+        locale = "sys.stdout.reconfigure(encoding='cp1252'); sys.stderr.reconfigure(encoding='cp1252')"
+        code = f"import sys; {locale}; from cifar_lightning.__main__ import main; sys.exit(main())"
+        script = [sys.executable, "-c", code, "runs"]
+        env = {name: value for name, value in os.environ.items() if name != "PYTHONIOENCODING"}
         assert "猫/version_0" in subprocess.run(script, capture_output=True, check=True, env=env).stdout.decode()
         refused = subprocess.run([*script, "犬"], capture_output=True, env=env)
         assert "犬" in refused.stderr.decode()
+
+    def test_a_pipe_gets_the_encoding_that_is_asked_for(self) -> None:
+        script = [sys.executable, "-m", "cifar_lightning", "runs", "é犬"]
+        refused = subprocess.run(script, capture_output=True, env={**os.environ, "PYTHONIOENCODING": "cp1252"})
+        assert r"é\u72ac" in refused.stderr.decode("cp1252")
 
     def test_csv_has_every_figure_and_a_column_for_each_key_that_differs(self, run: Run, make: Make) -> None:
         make("a/version_0", (0.25, 0.75), tested=0.5)

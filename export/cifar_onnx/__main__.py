@@ -26,8 +26,7 @@ def main(args: Sequence[str] | None = None) -> int:
         return 2
     options = _parser().parse_args(args)
     try:
-        code: int = options.run(options)
-        return code
+        return int(options.run(options))
     except InputError as error:
         shell.say(f"error: {error}", sys.stderr)
     except MemoryError as error:
@@ -233,10 +232,11 @@ def _extra(module: str, command: str, extra: str) -> Callable[[argparse.Namespac
 
 if __name__ == "__main__":
     warnings.filterwarnings("ignore", module=r"PIL\.")  # of much that `images` has sentences for, or that is harmless
+    chosen = "PYTHONIOENCODING" in os.environ
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # File names need not be text, and on Windows a pipe or a file has few letters.
-            stream.reconfigure(encoding=None if stream.isatty() else "utf-8", errors="backslashreplace")
+            stream.reconfigure(encoding=None if chosen or stream.isatty() else "utf-8", errors="backslashreplace")
     try:
         code = main()
         if sys.stdout:  # which may be closed from the beginning

@@ -244,12 +244,22 @@ def test_names_of_files_need_not_be_text(digits: Path) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere names of files may not have these letters")
 def test_a_pipe_gets_utf_8_where_the_locale_is_another(digits: Path) -> None:
     next(digits.iterdir()).rename("café 猫.png")
-    words = [sys.executable, "-m", "cifar_onnx", "classify", "--csv", "café 猫.png"]
-    done = subprocess.run(words, capture_output=True, env={**os.environ, "PYTHONIOENCODING": "cp1252"})
+    locale = "sys.stdout.reconfigure(encoding='cp1252'); sys.stderr.reconfigure(encoding='cp1252')"
+    code = f"import runpy, sys; {locale}; runpy.run_module('cifar_onnx', run_name='__main__', alter_sys=True)"
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONIOENCODING"}
+    words = [sys.executable, "-c", code, "classify", "--csv", "café 猫.png"]
+    done = subprocess.run(words, capture_output=True, env=env)
     assert done.stdout.decode().splitlines()[1].startswith("café 猫.png,")
     words[3:] = ["info", "猫.onnx"]
-    done = subprocess.run(words, capture_output=True, env={**os.environ, "PYTHONIOENCODING": "cp1252"})
+    done = subprocess.run(words, capture_output=True, env=env)
     assert done.stderr.decode().startswith("error: 猫.onnx: ")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere names of files may not have these letters")
+def test_a_pipe_gets_the_encoding_that_is_asked_for(digits: Path) -> None:
+    words = [sys.executable, "-m", "cifar_onnx", "info", "café 猫.onnx"]
+    done = subprocess.run(words, capture_output=True, env={**os.environ, "PYTHONIOENCODING": "cp1252"})
+    assert done.stderr.decode("cp1252").startswith(r"error: café \u732b.onnx: ")
 
 
 def test_of_large_pictures_each_gets_its_sentence_and_pillow_says_nothing(digits: Path) -> None:

@@ -6,7 +6,7 @@ export class InputError extends Error {}
 const KEY = "classifier";
 const FORMAT = 1;
 const BLANK = "0".repeat(64); // stands where the digest will be while the digest is computed
-const TOLERANCE = { fp32: 1e-3, fp16: 1e-2, int8: 2e-2 }; // of golden samples, by precision, as in Python
+const TOLERANCE = new Map([["fp32", 1e-3], ["fp16", 1e-2], ["int8", 2e-2]]); // of samples, by precision, as in Python
 const MAX_SIDE = 65_535; // pixels, as in Python
 const MAX_SAMPLE = 1_000_000; // pixels of a golden sample, likewise
 const SLICE = 2 ** 24; // bytes of a file that are searched at once
@@ -85,7 +85,7 @@ export class Classifier {
   /** Replay the golden samples; `decode` makes `{data, width, height}` of a file's bytes. */
   async verify(decode) {
     const { classes, golden, precision } = this.contract;
-    const tolerance = TOLERANCE[precision] ?? TOLERANCE.fp32;
+    const tolerance = TOLERANCE.get(precision) ?? TOLERANCE.get("fp32");
     const replays = [];
     for (const { name, file, label: expected, probabilities, familiarity } of golden) {
       const bytes = Uint8Array.from(atob(file), (letter) => letter.charCodeAt(0));

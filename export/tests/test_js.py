@@ -263,13 +263,19 @@ def test_in_javascript_too_a_net_that_overflows_does_not_know(tmp_path: Path) ->
 
 
 @PACKAGES
-def test_node_replays_golden_samples(model: Path, changed: Callable[..., Path]) -> None:
+def test_node_replays_golden_samples(model: Path, changed: Callable[..., Path], tmp_path: Path) -> None:
     result = node(model, "--verify")
     assert result.returncode == 0
     assert "8 of 8 golden samples give the answer they must" in result.stdout
     result = node(changed(b'"label": "9"', b'"label": "4"', seal=True), "--verify")
     assert result.returncode == 1
     assert "WRONG, expected 4: the stage that differs is probabilities" in result.stdout
+    data, known = contract.read(model)
+    info = {**known.info, "digest": contract.BLANK, "golden": [{**known.info["golden"][0], "familiarity": 1e6}]}
+    (tmp_path / "unlike.onnx").write_bytes(with_info(data, info))
+    result = node(tmp_path / "unlike.onnx", "--verify")
+    assert result.returncode == 1
+    assert ": WRONG: the stage that differs is familiarity\n" in result.stdout
 
 
 def test_javascript_replays_with_the_tolerance_of_the_precision(tmp_path: Path) -> None:
@@ -282,7 +288,7 @@ def test_javascript_replays_with_the_tolerance_of_the_precision(tmp_path: Path) 
         console.log(JSON.stringify(replays.map(({ stage }) => stage)));
     """
     path, even = tmp_path / "model.onnx", {**SAMPLE, "probabilities": [0.5, 0.5]}
-    for precision, allowed in (("fp32", 1e-3), ("fp16", 1e-2), ("int8", 2e-2), ("later", 1e-3)):
+    for precision, allowed in (("fp32", 1e-3), ("fp16", 1e-2), ("int8", 2e-2), ("later", 1e-3), ("toString", 1e-3)):
         golden = [even, {**even, "label": "b"}, {**even, "label": "c"}]
         for share in (0.9, 1.1):
             off = share * allowed

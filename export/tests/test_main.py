@@ -170,6 +170,14 @@ def test_verify_finds_wrong_answers(changed, capsys: pytest.CaptureFixture[str])
     assert "0 of 8 golden samples" in out
 
 
+def test_where_the_familiarity_alone_differs_no_label_is_expected(capsys: pytest.CaptureFixture[str]) -> None:
+    data, known = contract.read("model.onnx")
+    golden = [{**known.info["golden"][0], "familiarity": 1e6}]
+    Path("unlike.onnx").write_bytes(with_info(data, {**known.info, "digest": contract.BLANK, "golden": golden}))
+    assert main(["verify", "unlike.onnx"]) == 1
+    assert ": WRONG: the stage that differs is familiarity\n" in capsys.readouterr().out
+
+
 def test_a_file_without_golden_samples_is_not_verified(capsys: pytest.CaptureFixture[str]) -> None:
     data, known = contract.read("model.onnx")
     Path("none.onnx").write_bytes(with_info(data, {**known.info, "digest": contract.BLANK, "golden": []}))

@@ -137,6 +137,15 @@ def test_known_values() -> None:
     assert "top5_accuracy" not in found
 
 
+def test_means_over_classes_leave_out_those_without_pictures() -> None:
+    """Of two of seven classes: what is taken for one of the others has no part of its own."""
+    few = take(outcome(), np.flatnonzero(outcome().labels < 2))
+    found, classes = scores(few), by_class(few, Bootstrap(few, draw(len(few.labels), 2)))[:2]
+    assert set(few.predictions) > {0, 1}
+    for name in ("precision", "recall", "f1"):
+        assert found[f"{name}_macro"] == pytest.approx(np.mean([getattr(each, name) for each in classes]))
+
+
 def test_draws_are_resamples_that_the_seed_decides() -> None:
     draws = draw(500, 30)
     assert (draws.sum(axis=1) == 500).all()

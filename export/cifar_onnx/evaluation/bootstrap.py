@@ -185,13 +185,13 @@ def _of_counts(support: Floats, predicted: Floats, hits: Floats) -> dict[str, Fl
             np.nan_to_num(part / whole)
             for part, whole in ((hits, predicted), (hits, support), (2 * hits, support + predicted))
         )
-        met = support + predicted > 0
+        present = support > 0
         found = {"accuracy": right / total}
         for name, values in (("precision", precision), ("recall", recall), ("f1", f1)):
-            found[f"{name}_macro"] = _mean(np.where(met, values, np.nan).T)
+            found[f"{name}_macro"] = _mean(np.where(present, values, np.nan).T)
             found[f"{name}_micro"] = right / total
             found[f"{name}_weighted"] = (support * values).sum(axis=1) / total
-        found["balanced_accuracy"] = _mean(np.where(support > 0, recall, np.nan).T)
+        found["balanced_accuracy"] = found["recall_macro"]
         together = (support * predicted).sum(axis=1)
         spread = (total**2 - (support**2).sum(axis=1)) * (total**2 - (predicted**2).sum(axis=1))
         found["matthews_correlation"] = (right * total - together) / np.sqrt(np.maximum(spread, 1))

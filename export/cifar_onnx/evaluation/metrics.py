@@ -91,26 +91,24 @@ def in_top(outcome: Outcome) -> Booleans:
 
 
 def scores(outcome: Outcome) -> dict[str, float]:
-    """Every metric of the pictures as they are."""
+    """Every metric of the pictures as they are; those of classes are means over the classes that have pictures."""
     labels, predictions, probabilities = outcome.labels, outcome.predictions, outcome.probabilities
     classes = np.arange(len(outcome.classes))
     found = {"accuracy": metrics.accuracy_score(labels, predictions)}
     if len(classes) > TOP:
         found["top5_accuracy"] = metrics.top_k_accuracy_score(labels, probabilities, k=TOP, labels=classes)
+    present = np.unique(labels)
     for average in ("macro", "micro", "weighted"):
         precision, recall, f1, _ = metrics.precision_recall_fscore_support(
-            labels, predictions, average=average, zero_division=0
+            labels, predictions, labels=present if average == "macro" else None, average=average, zero_division=0
         )
         found |= {f"precision_{average}": precision, f"recall_{average}": recall, f"f1_{average}": f1}
-    found["balanced_accuracy"] = metrics.recall_score(
-        labels, predictions, labels=np.unique(labels), average="macro", zero_division=0
-    )
+    found["balanced_accuracy"] = found["recall_macro"]
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "A single label was found")  # it is 0 then
         found["matthews_correlation"] = metrics.matthews_corrcoef(labels, predictions)
     several = len(np.union1d(labels, predictions)) > 1
     found["cohen_kappa"] = metrics.cohen_kappa_score(labels, predictions) if several else np.nan
-    present = np.unique(labels)
     one_against_rest = [(labels == k, probabilities[:, k]) for k in present]
     found["roc_auc"] = (
         np.mean([metrics.roc_auc_score(*pair) for pair in one_against_rest]) if len(present) > 1 else np.nan

@@ -215,6 +215,19 @@ def test_an_interval_holds_its_figure_and_knows_ties_and_what_is_not_defined() -
     assert some.low <= 0.5 <= some.high
 
 
+def test_an_interval_is_no_narrower_where_resamples_are_biased() -> None:
+    """As of average precision, of 100 classes of five pictures each: nearly all resamples are better."""
+    resampled = np.random.default_rng(0).normal(0.75, 0.02, 500)
+    found = estimate(0.72, resampled)
+    assert (found.low, found.high) == pytest.approx((0.65, 0.73), abs=0.006)
+
+
+@pytest.mark.parametrize(("right", "low", "high"), [(57, 0.8630, 0.9829), (36, 0.4737, 0.7143), (3, 0.0171, 0.1370)])
+def test_an_interval_of_a_share_of_few_is_nearly_that_of_wilson(right: int, low: float, high: float) -> None:
+    found = estimate(right / 60, np.random.default_rng(0).binomial(60, right / 60, 2000) / 60)
+    assert (found.low, found.high) == pytest.approx((low, high), abs=0.02)
+
+
 def test_of_what_is_always_right_resamples_know_too_little() -> None:
     """Intervals are those of Wilson 1927."""
     labels = np.arange(24) % 8

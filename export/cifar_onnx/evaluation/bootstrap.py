@@ -148,16 +148,22 @@ class Bootstrap:
 
 
 def estimate(value: float, resampled: Floats) -> Estimate:
-    """A figure and its interval: percentiles of the resamples, corrected for their bias (Efron 1981).
+    """A figure and its interval: percentiles of the resamples, corrected for their bias and their skewness.
 
-    Where the correction cannot bring a figure into its own interval, this ends there.
+    They are moved by twice their mean's distance to the figure, which they are biased by as it is itself; the share of
+    those below it (Efron 1981) would leave no interval where nearly all lie on one side, as with many classes of few
+    pictures. Which percentiles, is Efron's BCa for a mean (1987, https://doi.org/10.1080/01621459.1987.10478410), both
+    of whose constants are a sixth of the skewness. An interval holds its figure, and nothing beyond 0 and 1 where no
+    resample lies there.
     """
     known = resampled[~np.isnan(resampled)]
     if np.isnan(value) or not len(known):
         return Estimate(float(value), np.nan, np.nan)
-    below = ((known < value).sum() + 0.5 * (known == value).sum() + 0.5) / (len(known) + 1)
-    shift = 2 * norm.ppf(below)
-    low, high = np.quantile(known, norm.cdf([shift - Z, shift + Z]))
+    apart, spread = known - known.mean(), max(float(known.std()), _SMALLEST)
+    constant = np.clip(((apart / spread) ** 3).mean() / 6, -0.25, 0.25)  # beyond it, percentiles would be 0 or 1
+    ends = constant + np.array([-Z, Z])
+    moved = np.quantile(2 * value - known.mean() + apart, norm.cdf(constant + ends / (1 - constant * ends)))
+    low, high = np.clip(moved, min(0, known.min()), max(1, known.max()))
     return Estimate(float(value), float(min(low, value)), float(max(high, value)))
 
 

@@ -27,6 +27,7 @@ from cifar_onnx.evaluation.bootstrap import Bootstrap, draw
 from cifar_onnx.evaluation.compare import Comparison, bounds, latency, same_classes
 from cifar_onnx.evaluation.outcome import Outcome, answer, familiarities, squares
 from cifar_onnx.evaluation.reliability import Coverage
+from cifar_onnx.evaluation.report import _findings
 from cifar_onnx.evaluation.robustness import under_corruptions
 from cifar_onnx.evaluation.slices import Groups, _thirds, slicings
 from cifar_onnx.images import Pixels, decode, resize
@@ -639,10 +640,18 @@ class TestFindings:
     def test_they_say_how_sure_it_is(self, right: float, logit: float, sentence: str, tmp_path: Path) -> None:
         labels = np.arange(1000) % 2
         plain = outcome(labels, right)
-        whole = Outcome(plain.classes, plain.names, labels, logit / 3 * plain.logits, plain.pixels)
+        whole = replace(plain, logits=logit / 3 * plain.logits)
         evaluation = commands.Evaluation("model", {}, Bootstrap(whole, draw(1000, 10)))
         commands.publish(evaluation, tmp_path, lambda pixels, k: np.zeros(pixels.shape[:2], np.float32))
         assert sentence in (tmp_path / "report.html").read_text()
+
+    def test_few_pictures_show_no_overconfidence_that_chance_would_make(self) -> None:
+        """Of twelve right ten times, sure of it by 95 %."""
+        labels, hits = np.zeros(12, np.int64), np.arange(12) >= 2
+        logits = 3 * np.column_stack([hits, ~hits]).astype(np.float32)
+        whole = replace(outcome(labels, 1.0), logits=logits)
+        sentence = _findings(commands.Evaluation("model", {}, Bootstrap(whole, draw(12, 2))), [])[0]
+        assert "accuracy 83.3%: these pictures show neither over- nor underconfidence, but are too few" in sentence
 
     def test_two_hundred_classes_fit_on_the_page(self, tmp_path: Path) -> None:
         generator = np.random.default_rng(0)

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from cifar_onnx.evaluation.bootstrap import Z
 from cifar_onnx.evaluation.charts import charts
 from cifar_onnx.evaluation.evaluation import Evaluation
 from cifar_onnx.evaluation.metrics import SCALES, confusion, words
@@ -21,6 +22,7 @@ _HEADLINE = (
 )
 _MISTAKES, _HITS = 24, 12  # pictures shown
 _CONFUSIONS = 8  # pairs of classes shown
+_CALIBRATED = 0.02  # distance of mean confidence and accuracy that is not worth a word
 _EXPLAINED, _SHARE = 4, 0.03  # mistakes with a map at least, and what these may cost of running the net on all
 
 Maps = Callable[[Pixels, int], NDArray[np.float32]]  # picture (S, S, 3) and class: what spoke for it, (S, S) in 0..1
@@ -106,13 +108,19 @@ def _findings(evaluation: Evaluation, confusions: list[tuple[str, str, int, floa
             f"The hardest class is “{worst.name}”: {worst.recall:.1%} of its pictures are recognised. "
             f"The most frequent mistake: {share:.1%} of “{label}” are predicted as “{prediction}”."
         )
-    gap = outcome.confidences.mean() - outcome.correct.mean()
-    apart = "overconfident" if gap > 0 else "underconfident"
-    verdict = "well calibrated" if abs(gap) < 0.02 else apart
+    sure, gaps = outcome.confidences, outcome.confidences - outcome.correct
+    chance = Z * (max((sure * (1 - sure)).mean(), gaps.var()) / len(gaps)) ** 0.5  # were it calibrated, or as it is
+    gap = gaps.mean()
+    if abs(gap) > max(_CALIBRATED, chance):
+        verdict = f"{'overconfident' if gap > 0 else 'underconfident'} on average"
+    elif chance > _CALIBRATED:
+        verdict = "these pictures show neither over- nor underconfidence, but are too few to rule it out"
+    else:
+        verdict = "well calibrated on average"
     error = evaluation.estimates["expected_calibration_error"].value
     sentences.append(
-        f"Mean confidence is {outcome.confidences.mean():.1%}, accuracy {outcome.correct.mean():.1%}: {verdict} on "
-        f"average (expected calibration error {error:.1%})."
+        f"Mean confidence is {outcome.confidences.mean():.1%}, accuracy {outcome.correct.mean():.1%}: {verdict} "
+        f"(expected calibration error {error:.1%})."
     )
     half = np.argsort(-outcome.confidences, kind="stable")[: max(len(outcome.labels) // 2, 1)]
     sentences.append(f"On the more confident half of the pictures, accuracy is {outcome.correct[half].mean():.1%}.")

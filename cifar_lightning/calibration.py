@@ -193,7 +193,8 @@ def fit_temperature(logits: Scores, labels: Labels) -> float:
     """What to divide logits by, so that the labels are most likely (Guo et al. 2017, https://arxiv.org/abs/1706.04599).
 
     One picture in `N + 2` is taken for mislabelled, after Platt 1999: a net that makes no mistake on the validation set
-    would be made sure beyond measure. It is 1 where another one would make likelihood or calibration error worse.
+    would be made sure beyond measure. It is 1 where another one would make the labels less likely; the calibration
+    error, which on few pictures is mostly chance, has no say.
     """
     if logits.shape[1] == 1:
         return 1.0
@@ -207,8 +208,8 @@ def fit_temperature(logits: Scores, labels: Labels) -> float:
         options={"xatol": 1e-4},
     )
     temperature = round(math.exp(found.x), 4)
-    before, after = asdict(_quality(logits, labels, 1)), asdict(_quality(logits, labels, temperature))
-    return temperature if all(after[name] <= before[name] for name in before) else 1.0
+    before, after = (_quality(logits, labels, each).negative_log_likelihood for each in (1, temperature))
+    return temperature if after <= before else 1.0
 
 
 def conformal_threshold(nonconformity: NDArray[np.float64], alpha: float) -> float:

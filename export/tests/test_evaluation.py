@@ -21,7 +21,7 @@ from sklearn.datasets import load_digits
 
 from cifar_onnx import Classifier, InputError, contract
 from cifar_onnx.__main__ import main
-from cifar_onnx.evaluation import commands, subject
+from cifar_onnx.evaluation import commands, outliers, subject
 from cifar_onnx.evaluation import outcome as outcomes
 from cifar_onnx.evaluation.bootstrap import Bootstrap, draw
 from cifar_onnx.evaluation.compare import Comparison, bounds, latency, same_classes
@@ -666,6 +666,15 @@ class TestFindings:
         assert len(text) < 2_000_000
         assert "Shown are the 40 classes of lowest recall" in text
         assert "<th>predicted as</th>" in text
+
+
+@pytest.mark.parametrize("name", ["7", "0 - zero", "zero", "Nine", "digit_0", "digits", "no. 4"])
+def test_digits_are_not_unknown_to_a_classifier_of_digits(name: str) -> None:
+    assert "digits" not in outliers.make(8, ["cat", name])
+
+
+def test_to_others_they_are() -> None:
+    assert "digits" in outliers.make(8, ["bone", "digital watch", "stone", "Boeing 747", "v2", "eighteen wheeler"])
 
 
 def test_an_answer_that_is_not_finite_is_refused() -> None:

@@ -3,6 +3,7 @@
 Each is a function of its number alone. Notation: `N` pictures, `S` side in pixels.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from functools import cache
 
@@ -12,6 +13,9 @@ from numpy.typing import NDArray
 from cifar_onnx.images import Pixels, resize
 
 _COUNT = 100  # of each kind
+_DIGIT_NAME = re.compile(  # words of a class's name, which underscores may part, too
+    r"(?<![^\W_])(\d|digits?\d?|zero|one|two|three|four|five|six|seven|eight|nine)(?![^\W_])", re.IGNORECASE
+)
 
 
 def make(size: int, classes: Sequence[str]) -> dict[str, Pixels]:
@@ -21,7 +25,8 @@ def make(size: int, classes: Sequence[str]) -> dict[str, Pixels]:
         size: `S`.
         classes: names of what the classifier knows.
     """
-    kinds = {name: kind for name, kind in _KINDS.items() if name != "digits" or not any(map(str.isdigit, classes))}
+    knows_digits = any(name.isdigit() or _DIGIT_NAME.search(name) for name in classes)
+    kinds = {name: kind for name, kind in _KINDS.items() if name != "digits" or not knows_digits}
     return {
         name: np.stack([kind(np.random.default_rng([0, number]), size) for number in range(_COUNT)])
         for name, kind in kinds.items()

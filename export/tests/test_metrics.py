@@ -116,6 +116,13 @@ def test_a_ranking_with_ties_equals_scikit_learn() -> None:
         assert precision == pytest.approx(average_precision_score(positive[chosen], values[chosen]), abs=1e-12)
 
 
+def test_a_single_class_has_no_ranking() -> None:
+    """Whatever is answered, all that could be ranked first is of it: its average precision would be 1."""
+    found = Bootstrap(of_one_class(), draw(len(of_one_class().labels), 5)).estimates
+    for name in ("roc_auc", "average_precision"):
+        assert np.isnan([found[name].value, found[name].low, found[name].high]).all()
+
+
 def test_known_values() -> None:
     """Four pictures of two classes, worked out by hand."""
     probabilities = np.array([[0.9, 0.1], [0.6, 0.4], [0.3, 0.7], [0.8, 0.2]])

@@ -214,7 +214,7 @@ def ranking(values: Floats, positive: Booleans, drawn: Counts) -> tuple[Floats, 
         drawn: `(N, R)`, how often each picture is in each resample.
 
     Returns:
-        Two of `(R,)`; NaN where a resample has no positive or, for the area, nothing else.
+        Two of `(R,)`; NaN where a resample has no positive, or nothing else.
     """
     count = len(values)
     order = np.argsort(-values, kind="stable")
@@ -242,7 +242,7 @@ def ranking(values: Floats, positive: Booleans, drawn: Counts) -> tuple[Floats, 
         shares = above / np.maximum(upto[1::2], 1)
         return (
             1 - pairs / (2 * positives * (count - positives)),
-            np.einsum("gr,gr->r", gained, shares) / positives,
+            np.where(positives < count, np.einsum("gr,gr->r", gained, shares) / positives, np.nan),
         )
 
 

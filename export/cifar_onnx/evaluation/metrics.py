@@ -110,10 +110,8 @@ def scores(outcome: Outcome) -> dict[str, float]:
     several = len(np.union1d(labels, predictions)) > 1
     found["cohen_kappa"] = metrics.cohen_kappa_score(labels, predictions) if several else np.nan
     one_against_rest = [(labels == k, probabilities[:, k]) for k in present]
-    found["roc_auc"] = (
-        np.mean([metrics.roc_auc_score(*pair) for pair in one_against_rest]) if len(present) > 1 else np.nan
-    )
-    found["average_precision"] = np.mean([metrics.average_precision_score(*pair) for pair in one_against_rest])
+    for name, score in (("roc_auc", metrics.roc_auc_score), ("average_precision", metrics.average_precision_score)):
+        found[name] = np.mean([score(*pair) for pair in one_against_rest]) if len(present) > 1 else np.nan
     found["negative_log_likelihood"] = metrics.log_loss(labels, probabilities, labels=classes)
     found["brier_score"] = metrics.brier_score_loss(labels, probabilities, labels=classes, scale_by_half=False)
     found["expected_calibration_error"] = expected_calibration_error(outcome.confidences, outcome.correct)

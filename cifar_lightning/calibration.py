@@ -216,12 +216,13 @@ def conformal_threshold(nonconformity: NDArray[np.float64], alpha: float) -> flo
     """The threshold below which `1 - alpha` of new labels are, from those of `(N,)` labelled pictures.
 
     The `ceil((N + 1)(1 - alpha))`-th of them (Vovk et al. 2005; https://arxiv.org/abs/2107.07511, section 1); 1, which
-    lets every label in, where there are too few. Rounded up to six digits.
+    lets every label in, where there are too few. Rounded up to six digits, by half of the last at least: probabilities
+    are of single precision, and those of pictures alike should not be above it.
     """
     rank = math.ceil((len(nonconformity) + 1) * (1 - alpha) - 1e-9)
     if rank > len(nonconformity):
         return 1.0
-    return min(1.0, math.ceil(float(np.sort(nonconformity)[rank - 1]) * 1e6) / 1e6)
+    return min(1.0, math.ceil(float(np.sort(nonconformity)[rank - 1]) * 1e6 + 0.5) / 1e6)
 
 
 def unknown_threshold(familiarity: Scores) -> float:

@@ -113,6 +113,11 @@ class TestSets:
         assert conformal_threshold(np.array([0.1, 0.2, 0.3]), 0.1) == 1.0
         assert conformal_threshold(np.linspace(0.01, 0.09, 9), 0.1) == pytest.approx(0.09, abs=2e-6)
 
+    def test_probabilities_of_single_precision_do_not_fall_out_by_rounding(self) -> None:
+        """A hundredth is less than 0.01 there."""
+        rule = PredictionSets("lac", 0.1, conformal_threshold(np.full(50, 0.99), 0.1))
+        assert rule.of(np.full((1, 100), 0.01, np.float32)).all()
+
     def test_a_share_lies_between_0_and_1(self) -> None:
         pictures = Images(np.zeros((1, 8, 8, 3), np.uint8), np.zeros(1, np.int64), [""])
         with pytest.raises(InputError, match="alpha is 1: the share of sets without the right label lies between"):

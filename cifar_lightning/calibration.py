@@ -193,8 +193,7 @@ def fit_temperature(logits: Scores, labels: Labels) -> float:
     """What to divide logits by, so that the labels are most likely (Guo et al. 2017, https://arxiv.org/abs/1706.04599).
 
     One picture in `N + 2` is taken for mislabelled, after Platt 1999: a net that makes no mistake on the validation set
-    would be made sure beyond measure. It is 1 where another one would make the labels less likely; the calibration
-    error, which on few pictures is mostly chance, has no say.
+    would be made sure beyond measure. It is 1 where another one would make the labels less likely.
     """
     if logits.shape[1] == 1:
         return 1.0
@@ -216,8 +215,7 @@ def conformal_threshold(nonconformity: NDArray[np.float64], alpha: float) -> flo
     """The threshold below which `1 - alpha` of new labels are, from those of `(N,)` labelled pictures.
 
     The `ceil((N + 1)(1 - alpha))`-th of them (Vovk et al. 2005; https://arxiv.org/abs/2107.07511, section 1); 1, which
-    lets every label in, where there are too few. Rounded up to six digits, by half of the last at least: probabilities
-    are of single precision, and those of pictures alike should not be above it.
+    lets every label in, where there are too few. Rounded up to six digits, by more than single precision loses.
     """
     rank = math.ceil((len(nonconformity) + 1) * (1 - alpha) - 1e-9)
     if rank > len(nonconformity):

@@ -22,8 +22,7 @@ from cifar_onnx.evaluation.outcome import Booleans, Floats, Integers, Outcome
 _SMALLEST = np.finfo(np.float64).eps  # probabilities below it count as it: scikit-learn's log_loss
 _CHUNK = 4_000_000  # draws in double precision at once
 Z = float(norm.ppf(0.975))  # of 95 % intervals
-# Metrics whose uncertainty does not follow from the number of pictures alone: means over classes (as are all that end
-# with macro), those corrected for chance, and losses of probabilities.
+# Metrics with another uncertainty than accuracy: means over classes, as "macro", beyond chance, and losses.
 _OF_CLASSES = ("balanced_accuracy", "roc_auc", "average_precision")
 _BEYOND_CHANCE = ("matthews_correlation", "cohen_kappa")
 _LOSSES = ("negative_log_likelihood", "brier_score", "expected_calibration_error")
@@ -150,20 +149,19 @@ class Bootstrap:
 def estimate(value: float, resampled: Floats) -> Estimate:
     """A figure and its interval: percentiles of the resamples, corrected for their bias and their skewness.
 
-    They are moved by twice their mean's distance to the figure, which they are biased by as it is itself; the share of
-    those below it (Efron 1981) would leave no interval where nearly all lie on one side, as with many classes of few
-    pictures. Which percentiles, is Efron's BCa for a mean (1987, https://doi.org/10.1080/01621459.1987.10478410), both
-    of whose constants are a sixth of the skewness. An interval holds its figure, and nothing beyond 0 and 1 where no
-    resample lies there.
+    They are moved by twice the distance from their mean to the figure: it is biased as they are. (By the share of those
+    below it, they would collapse where nearly all lie on one side, as with many classes of few pictures.) Percentiles
+    are of BCa for a mean (Efron 1987, https://doi.org/10.1080/01621459.1987.10478410), whose constants are a sixth of
+    the skewness. An interval holds its figure, and what is beyond 0 and 1 only where resamples are.
     """
     known = resampled[~np.isnan(resampled)]
     if np.isnan(value) or not len(known):
         return Estimate(float(value), np.nan, np.nan)
-    apart, spread = known - known.mean(), max(float(known.std()), _SMALLEST)
-    constant = np.clip(((apart / spread) ** 3).mean() / 6, -0.25, 0.25)  # beyond it, percentiles would be 0 or 1
+    apart = known - known.mean()
+    constant = np.clip(((apart / max(known.std(), _SMALLEST)) ** 3).mean() / 6, -0.25, 0.25)  # beyond, it is unstable
     ends = constant + np.array([-Z, Z])
-    moved = np.quantile(2 * value - known.mean() + apart, norm.cdf(constant + ends / (1 - constant * ends)))
-    low, high = np.clip(moved, min(0, known.min()), max(1, known.max()))
+    found = np.quantile(2 * value - known.mean() + apart, norm.cdf(constant + ends / (1 - constant * ends)))
+    low, high = np.clip(found, min(0, known.min()), max(1, known.max()))
     return Estimate(float(value), float(min(low, value)), float(max(high, value)))
 
 

@@ -190,6 +190,16 @@ def test_so_it_does_where_mistakes_are_few(confidence: float, accuracy: float) -
     assert sum(low <= confidence - accuracy + 1e-9 <= high + 2e-9 for low, high in found) >= 54
 
 
+def test_a_calibration_error_smaller_than_chance_makes_it_is_not_certain() -> None:
+    """Right as often as it says, to the picture, where chance would miss it by one or two points."""
+    confidences, correct = np.repeat(np.arange(1, 11) / 10 - 0.05, 100), np.tile(np.arange(100), 10)
+    correct = correct < 100 * confidences - 1e-6
+    assert expected_calibration_error(confidences, correct) == pytest.approx(0)
+    low, high = calibration_interval(confidences, correct)
+    assert low == pytest.approx(0)
+    assert 0.005 < high < 0.05
+
+
 def test_an_interval_holds_what_many_samples_show() -> None:
     """The interval of one sample is as wide as the spread of the figure over samples."""
     once = np.ones((1, 400), np.uint8)

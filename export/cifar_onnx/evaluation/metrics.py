@@ -67,7 +67,8 @@ def calibration_interval(confidences: Floats, correct: Booleans) -> tuple[float,
     Chance makes gaps between confidence and accuracy where there are none, and few mistakes hide them. So accuracies of
     the bins are supposed, with 0 to 2 times the gaps found, or all shifted up or down. They are possible where the
     error found lies in the middle 95 % of the errors of pictures drawn at random with these accuracies (Bröcker and
-    Smith 2007, https://doi.org/10.1175/WAF993.1, who suppose that there are no gaps).
+    Smith 2007, https://doi.org/10.1175/WAF993.1, who suppose that there are no gaps). One that is improbably small even
+    for a classifier without gaps counts as the least that is probable for it: the interval begins at 0 then.
     """
     known = calibration(confidences, correct)
     some = known.counts > 0
@@ -79,7 +80,7 @@ def calibration_interval(confidences: Floats, correct: Booleans) -> tuple[float,
     hits = np.random.default_rng(0).binomial(counts, supposed, (_DRAWS, *supposed.shape))
     low, high = np.quantile(np.abs(sure - hits / counts) @ weights, [0.025, 0.975], axis=0)
     error = expected_calibration_error(confidences, correct)
-    possible = (np.abs(sure - supposed) @ weights)[(low <= error + 1e-9) & (error - 1e-9 <= high)]
+    possible = (np.abs(sure - supposed) @ weights)[(low <= max(error, low[0]) + 1e-9) & (error - 1e-9 <= high)]
     return float(possible.min(initial=error)), float(possible.max(initial=error))
 
 

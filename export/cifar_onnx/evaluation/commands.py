@@ -63,10 +63,7 @@ def compare(options: argparse.Namespace) -> int:
     print(f"{'size':<10} {sizes[0]:>9.2f} MB {sizes[1]:>9.2f} MB")
     print(f"{'latency':<10} {milliseconds[0]:>9.2f} ms {milliseconds[1]:>9.2f} ms, one picture at a time")
     print("accuracy changes by {} points ({} to {})".format(*points) + f": {comparison.verdict}")
-    print(
-        f"{len(comparison.newly_right):,} pictures newly right, {len(comparison.newly_wrong):,} newly wrong "
-        f"(McNemar's test: p = {comparison.p_value:.2g})"
-    )
+    print(f"{len(comparison.newly_right):,} pictures newly right, {len(comparison.newly_wrong):,} newly wrong")
     for each in sorted(comparison.classes, key=lambda each: each.change.value):
         say(f"  {each.name:<20} recall {each.before:.1%} to {each.after:.1%} ({100 * each.change.value:+.1f} points)")
     if a.unreadable:

@@ -9,14 +9,11 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from scipy.stats import binomtest
 
 from cifar_onnx.errors import InputError, some
 from cifar_onnx.evaluation.bootstrap import Estimate, Z
 from cifar_onnx.evaluation.outcome import Booleans, Integers, Logits, Outcome
 from cifar_onnx.folders import composed
-
-_LEVEL = 0.05  # of significance
 
 
 @dataclass(frozen=True)
@@ -57,16 +54,10 @@ class Comparison:
         """Places of the pictures that only B gets right."""
         return np.flatnonzero(self.b.correct & ~self.a.correct)
 
-    @cached_property
-    def p_value(self) -> float:
-        """McNemar's test, exact: the chance of so uneven a change, were both equally good."""
-        lost, won = len(self.newly_wrong), len(self.newly_right)
-        return float(binomtest(lost, lost + won).pvalue) if lost + won else 1.0
-
     @property
     def verdict(self) -> str:
-        """`B is better`, `B is worse`, or that these pictures show no difference."""
-        if self.p_value >= _LEVEL:
+        """`B is better`, `B is worse`, or that these pictures show no difference: that its interval holds 0."""
+        if self.change.low <= 0 <= self.change.high:
             return "no difference can be shown"
         return "B is better" if self.change.value > 0 else "B is worse"
 

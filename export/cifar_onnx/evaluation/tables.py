@@ -63,7 +63,6 @@ def write_comparison(
         "images": len(a.labels),
         "unreadable": len(a.unreadable),
         "accuracy_change": asdict(comparison.change),
-        "mcnemar_p": comparison.p_value,
         "verdict": comparison.verdict,
         "newly_right": len(comparison.newly_right),
         "newly_wrong": len(comparison.newly_wrong),

@@ -1,7 +1,6 @@
 """95 % confidence intervals of metrics, by the bootstrap (Efron 1979).
 
-The metrics are computed of all resamples at once, from how often each picture was drawn; the tests hold them against
-scikit-learn's, resample by resample.
+All resamples are computed at once, from how often each picture was drawn; tests hold them against scikit-learn's.
 
 Notation: `N` pictures, `K` classes, `R` resamples, `G` groups.
 """

@@ -122,6 +122,8 @@ class TestRefused:
             ({**ONE_CYCLE, RATE: [1, 2]}, f"{RATE} does nothing beside OneCycleLR"),
             ({"trainer.accumulate_grad_batches": [1, 0]}, "trainer.accumulate_grad_batches must be at least 1"),
             ({"trainer.gradient_clip_algorithm": ["norm", "x"]}, "error: `gradient_clip_algorithm` x is invalid"),
+            ({"data.val_fraction": {"low": 0.1, "high": 0.2}}, "space: val_fraction cannot be searched: the images to"),
+            ({"model.loss.label_smoothing": [0.0, 0.1]}, "with model.loss.label_smoothing the loss itself changes"),
         ],
     )
     def test_a_space_that_cannot_be(self, run: Run, tmp_path: Path, space: dict[str, object], sentence: str) -> None:
@@ -217,8 +219,13 @@ class TestPlan:
         assert plan.first == {}
 
     def test_the_experiment_is_found_among_classes_by_their_short_names(self, tmp_path: Path) -> None:
-        plan = read(["--config", str(write(tmp_path, space={"model.loss": ["Focal", "CrossEntropy"]}))])
-        assert plan.first == {"model.loss": "CrossEntropy"}
+        file = write(tmp_path, space={"model.loss": ["Focal", "CrossEntropy"]}, monitor="val/accuracy", mode="max")
+        assert read(["--config", str(file)]).first == {"model.loss": "CrossEntropy"}
+
+    def test_settings_of_a_loss_that_validation_does_not_know_may_be_searched_by_it(self, tmp_path: Path) -> None:
+        space = {"model.loss.class_weights": [None, "inverse"], "data.split_seed": [3]}
+        plan = read(["--config", str(write(tmp_path, space=space))])
+        assert (plan.monitor, {*plan.space}) == ("val/loss", {*space})
 
     def test_the_experiment_is_found_among_lists(self, tmp_path: Path) -> None:
         space = {

@@ -4,16 +4,12 @@ import argparse
 import json
 import os
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
-from itertools import product
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from jsonargparse import Namespace
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.cli import LightningArgumentParser
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial
@@ -22,18 +18,14 @@ from torch import nn
 from cifar_lightning import runs
 from cifar_lightning.cli.command import beginning
 from cifar_lightning.cli.config_file import mapping
-from cifar_lightning.cli.lightning_cli import CLI
 from cifar_lightning.cli.parser import Parser
-from cifar_lightning.cli.settings import asked_callbacks, check_callbacks, check_trainer, check_training
-from cifar_lightning.error_source import said
+from cifar_lightning.cli.settings import asked_callbacks, check_callbacks
 from cifar_lightning.leaderboard.differences import short
-from cifar_lightning.main import run
 from cifar_lightning.module import Classifier
 from cifar_lightning.sweep import space as spaces
+from cifar_lightning.sweep.configs import OPTIONS, at_edges, check, check_comparable, parsed
 from cifar_lightning.sweep.space import Choice, Range, Space
 from cifar_onnx import InputError
-
-_OPTIONS = ("config", "experiment", "trials", "monitor", "mode", "space", "sampler", "pruner", "storage")
 
 
 @dataclass(frozen=True)
@@ -87,29 +79,6 @@ class _Settings(Parser):
     bases: ClassVar[Sequence[type]] = (BaseSampler, BasePruner)
 
 
-class _Read(BaseException):
-    """All has been read that was asked for."""
-
-
-class _Reader(CLI):
-    """Puts the configs of command lines that differ in their endings into `found`, and does nothing else."""
-
-    def __init__(self, *args: Any, endings: Sequence[list[str]], found: list[Namespace], **kwargs: Any) -> None:
-        self.endings = endings
-        self.found = found
-        super().__init__(*args, **kwargs)
-
-    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        super().add_arguments_to_parser(parser)
-        for name in {*_OPTIONS} - {"config", "experiment"}:  # so that they are suggested, too
-            parser.add_argument(f"--{name}")
-
-    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        common = [word for word in args if word not in self.endings[0]]
-        self.found += [parser.parse_args(self.words([*common, *ending])).fit for ending in self.endings]
-        raise _Read
-
-
 def read(words: Sequence[str]) -> Plan:
     """Read what was typed, and the files that it names, and try every edge of the space.
 
@@ -129,11 +98,11 @@ def read(words: Sequence[str]) -> Plan:
     name = settings.experiment or (f"sweep-{file.stem}" if file else "sweep")
     runs.check_name(name)
     common = ["fit", *(word for path in configs for word in ("--config", path)), *rest, "--experiment", name]
-    [base], tried = _configs(common, [[]]), _configs(common, _edges(space))
+    [base], tried = parsed(common, [[]]), parsed(common, at_edges(space))
     for config in (base, *tried):
-        _check_trainer(config)
-        check_training(config, space)
+        check(config, space)
     monitor, mode = _monitored(base, settings)
+    check_comparable(tried, monitor)
     given = {
         "config": [mapping(Path(path)) for path in configs],
         "options": rest,
@@ -165,7 +134,7 @@ def _parted(words: Sequence[str]) -> tuple[list[str], list[str]]:
     part = rest
     for word in ("--config" if word == "-c" else word for word in words):
         if word.startswith("--"):
-            part = own if word[2:].partition("=")[0].partition(".")[0] in _OPTIONS else rest
+            part = own if word[2:].partition("=")[0].partition(".")[0] in OPTIONS else rest
         part.append(word)
     return own, rest
 
@@ -195,39 +164,6 @@ def _settings(own: list[str]) -> tuple[Namespace, list[str], Path | None]:
     settings = parser.parse_args([*(f"--{key}={spaces.typed(value)}" for key, value in known.items()), *own])
     beside = file.parent if file else Path()
     return settings, [os.path.normpath(beside / path) for path in configs], file
-
-
-def _edges(space: Space) -> list[list[str]]:
-    """Options that try each edge of the space at least once, and where a class is searched, with each choice of it."""
-    classes = [key for key in space if any(other.startswith(f"{key}.") for other in space)]
-    rest = {key: part.edges for key, part in space.items() if key not in classes}
-    return [
-        spaces.words(
-            {key: edges[number % len(edges)] for key, edges in rest.items()} | dict(zip(classes, each, strict=True))
-        )
-        for each in product(*(space[key].edges for key in classes))
-        for number in range(max(map(len, rest.values())))
-    ]
-
-
-def _configs(common: list[str], endings: Sequence[list[str]]) -> list[Namespace]:
-    """What command lines say that differ in their endings."""
-    found: list[Namespace] = []
-    with suppress(_Read):
-        run([*common, *endings[0]], cli=partial(_Reader, endings=endings, found=found))
-    return found
-
-
-def _check_trainer(config: Namespace) -> None:
-    try:
-        check_trainer(config, "fit")
-    except (TypeError, ValueError) as error:
-        raise InputError(said(error)) from error
-    devices = config.trainer.devices
-    if (len(devices) if isinstance(devices, list) else str(devices)) not in (1, "1") or config.trainer.num_nodes != 1:
-        raise InputError("a trial trains on one device: leave trainer.devices at 1, and start one sweep per device")
-    if config.trainer.fast_dev_run:
-        raise InputError("trainer.fast_dev_run leaves nothing to compare: leave it out")
 
 
 def _monitored(base: Namespace, settings: Namespace) -> tuple[str, Literal["min", "max"]]:

@@ -31,7 +31,7 @@ from cifar_lightning.leaderboard.differences import short
 from cifar_lightning.sweep.plan import read
 from cifar_lightning.sweep.sampler import Sampler
 from cifar_lightning.sweep.space import Choice, Range
-from cifar_lightning.sweep.study import Process, _storage, counted
+from cifar_lightning.sweep.study import Process, _storage, counted, open_study
 from cifar_lightning.sweep.trial import _is_of_the_machine
 from cifar_onnx import InputError
 from tests.conftest import BRIEF, Child, Run, Start, write_net
@@ -250,6 +250,13 @@ class TestPlan:
         assert plan.folder == Path("runs/x")
         assert "--trainer.max_epochs=1" in plan.words
 
+    def test_each_process_may_choose_where_it_runs_and_the_order_of_its_options(self, begun: Path) -> None:
+        open_study(read(["--config", "lr.yaml", "--trainer.accelerator", "cpu", "--trainer.devices=1"]))
+        net, batch = ["--model.net.widths", "[4, 4]"], ["--data.batch_size", "16"]
+        assert read(["--config", "lr.yaml", *net, *batch]).given == read(["--config", "lr.yaml", *batch, *net]).given
+        with pytest.raises(InputError, match=r"with other settings \(model.optimizer, data.batch_size\): go on"):
+            open_study(read(["--config", "lr.yaml", "--model.optimizer", "SGD", *batch]))
+
     def test_the_file_may_be_given_as_to_fit(self) -> None:
         assert read(["-c", "lr.yaml"]) == read(["--config", "lr.yaml"])
 
@@ -467,7 +474,7 @@ class TestGoingOn:
         assert result.code == 2
         assert f"{begun} was begun with other settings (space): go on with these" in result.err
         result = run("sweep", "--config", write(tmp_path), "--trials", 5, "--trainer.max_epochs", 1)
-        assert "(options)" in result.err
+        assert "(trainer.max_epochs)" in result.err
 
     def test_draws_do_not_depend_on_which_process_asks(self) -> None:
         space = {"x": FloatDistribution(0, 1), "c": CategoricalDistribution(["a", "b"])}

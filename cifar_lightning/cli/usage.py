@@ -133,7 +133,7 @@ The file, and every key of it as an option:
   experiment   name of its folder under runs/ (sweep- and the file's name)
 
 Options of fit may be added, and beat the experiment's config. The same command goes on with a sweep that was stopped;
-started once more meanwhile, on this machine or another with the same storage, it shares the trials.
+started again meanwhile, on another device (--trainer.devices [1]) or machine with the same storage, it shares trials.
 """
 _ALL = """\
   --help_all                                every option

@@ -86,7 +86,10 @@ def check(config: Namespace, keys: Iterable[str]) -> None:
         raise InputError(said(error)) from error
     devices = config.trainer.devices
     if (len(devices) if isinstance(devices, list) else str(devices)) not in (1, "1") or config.trainer.num_nodes != 1:
-        raise InputError("a trial trains on one device: leave trainer.devices at 1, and start one sweep per device")
+        raise InputError(
+            "a trial trains on one device: leave trainer.devices at 1, or start one sweep per device, with "
+            "--trainer.devices [0], [1] and so on"
+        )
     if config.trainer.fast_dev_run:
         raise InputError("trainer.fast_dev_run leaves nothing to compare: leave it out")
     check_training(config, keys)

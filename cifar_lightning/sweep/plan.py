@@ -20,12 +20,14 @@ from cifar_lightning.cli.command import beginning
 from cifar_lightning.cli.config_file import mapping
 from cifar_lightning.cli.parser import Parser
 from cifar_lightning.cli.settings import asked_callbacks, check_callbacks
-from cifar_lightning.leaderboard.differences import short
+from cifar_lightning.leaderboard.differences import flat, short
 from cifar_lightning.module import Classifier
 from cifar_lightning.sweep import space as spaces
 from cifar_lightning.sweep.configs import OPTIONS, at_edges, check, check_comparable, parsed
 from cifar_lightning.sweep.space import Choice, Range, Space
 from cifar_onnx import InputError
+
+_PLACES = ("trainer.devices", "trainer.accelerator", "data.memory")  # where trials run, which each process may choose
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class Plan:
         pruner: likewise.
         storage: a file or the address of a database; by default a file in the folder.
         words: the command line of each trial, but for the values that are searched.
-        given: all of it that must not change while the sweep goes on.
+        given: all of it that must not change while the sweep goes on, the experiment's settings by their keys.
     """
 
     folder: Path
@@ -104,8 +106,9 @@ def read(words: Sequence[str]) -> Plan:
     monitor, mode = _monitored(base, settings)
     check_comparable(tried, monitor)
     given = {
-        "config": [mapping(Path(path)) for path in configs],
-        "options": rest,
+        **{key: value for key, value in flat(base.as_dict()).items() if key not in (*OPTIONS, *_PLACES)},
+        "seed_everything": base.seed_everything,
+        "ckpt_path": base.ckpt_path,
         **{key: value for key, value in settings.as_dict().items() if key in ("space", "sampler", "pruner")},
         "monitor": monitor,
         "mode": mode,

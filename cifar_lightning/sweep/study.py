@@ -131,13 +131,15 @@ def open_study(plan: Plan) -> optuna.Study:
     study = optuna.create_study(
         storage=storage, study_name=name, direction=direction, sampler=sampler, pruner=pruner, load_if_exists=True
     )
-    before = study.user_attrs.get("given", plan.given)
-    if differing := [key for key in plan.given if before.get(key) != plan.given[key]]:
+    before = study.user_attrs.get("settings", plan.given)
+    if differing := [key for key in {**before, **plan.given} if before.get(key) != plan.given.get(key)]:
+        classes = tuple(f"{key}." for key in differing)  # of which settings need not be named
+        keys = ", ".join(key for key in differing if not key.startswith(classes))
         raise InputError(
-            f"{plan.folder} was begun with other settings ({', '.join(differing)}): "
+            f"{plan.folder} was begun with other settings ({keys}): "
             "go on with these, or give another name with --experiment"
         )
-    study.set_user_attr("given", plan.given)
+    study.set_user_attr("settings", plan.given)
     return study
 
 

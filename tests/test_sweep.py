@@ -292,7 +292,8 @@ class TestPlan:
         words = ("--trials", 1, *BRIEF[-2:], "--trainer.limit_val_batches", 1, "--experiment", "a b")
         result = run("sweep", "--config", config, *words)
         assert result.code == 0, result.err
-        assert "fit --config 'runs/a b/best.yaml'\n" in result.out
+        for text in (result.out, Path("runs/a b/best.yaml").read_text()):
+            assert "fit --config 'runs/a b/best.yaml'\n" in text
         assert "test --ckpt_path 'runs/a b/version_0/checkpoints/best.ckpt'\n" in result.out
         assert len(config.read_text().splitlines()) <= 40
 

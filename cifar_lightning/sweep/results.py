@@ -52,8 +52,8 @@ def write(study: Study, plan: Plan) -> None:
     again = load_yaml(best["config"])
     own = ["--allow_custom_classes", "--config", Path(best["run"], "config.yaml")]
     custom = own if is_custom([again["model"], again["data"]]) else []
-    config, kept = plan.folder / "best.yaml", best.get("kept") or Path(best["run"], runs.BEST)  # not noted at first
-    print("to train the best again:", shell.line("python", "-m", "cifar_lightning", "fit", "--config", config))
+    kept = best.get("kept") or Path(best["run"], runs.BEST)  # not noted at first
+    print("to train the best again:", _again(plan))
     print("next:", shell.line("python", "-m", "cifar_lightning", "test", "--ckpt_path", kept, *custom))
 
 
@@ -113,6 +113,10 @@ def _config(best: FrozenTrial, count: int, plan: Plan) -> str:
     made = "".join(f"{line}\n" for line in text.splitlines() if line.startswith("# python -m cifar_lightning "))
     header = (
         f"# Trial {best.number} of {plan.folder}: {plan.monitor} {best.value:.6g}, the best of {count}.\n"
-        f"{made}# To train it again:\n# python -m cifar_lightning fit --config {plan.folder / 'best.yaml'}\n"
+        f"{made}# To train it again:\n# {_again(plan)}\n"
     )
     return header + dump_yaml(config)
+
+
+def _again(plan: Plan) -> str:
+    return shell.line("python", "-m", "cifar_lightning", "fit", "--config", plan.folder / "best.yaml")

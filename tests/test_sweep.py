@@ -149,6 +149,7 @@ class TestRefused:
             ),
             ({"sampler": {"class_path": "GridSampler", "init_args": {"search_space": {}}}}, "take BruteForceSampler"),
             ({"sampler": "BruteForceSampler", "space": SPACE}, f"space: {RATE} has no step: BruteForceSampler tries"),
+            ({"sampler": "CmaEsSampler"}, "error: sampler CmaEsSampler needs cmaes: pip install cmaes"),
             ({"config": ["small.yaml", "last.yaml"]}, "ckpt_path is last: leave it out"),
             ({"monitor": "test/accuracy", "mode": "max"}, "a sweep looks at validation only"),
             ({"monitor": "val/acuracy", "mode": "max"}, "there are train/loss, val/loss, val/accuracy"),
@@ -498,6 +499,13 @@ class TestGoingOn:
         first.optimize(objective, 2)
         assert first.trials[0].params == {"x": 0.25, "c": "b"}
         assert first.trials[1].params["x"] != 0.25
+
+    def test_the_first_of_samplers_without_a_seed_of_their_own_is_the_experiment_too(self) -> None:
+        plan = read(["--config", "lr.yaml", "--sampler", "QMCSampler"])
+        found = open_study(plan)
+        found.optimize(lambda trial: len([part.suggest(trial, key) for key, part in plan.space.items()]), 3)
+        assert found.trials[0].params == plan.first
+        assert len({trial.params[RATE] for trial in found.trials}) == 3
 
     @pytest.mark.slow
     def test_what_a_finder_leaves_behind_is_not_where_the_best_begins(self, run: Run) -> None:

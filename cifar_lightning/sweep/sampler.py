@@ -2,12 +2,13 @@
 
 import inspect
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from typing import Any
 
 import optuna
 from jsonargparse import Namespace
 from optuna.distributions import BaseDistribution, FloatDistribution
-from optuna.samplers import BaseSampler, BruteForceSampler, GridSampler, QMCSampler
+from optuna.samplers import BaseSampler, BruteForceSampler, CmaEsSampler, GridSampler, QMCSampler
 from optuna.trial import FrozenTrial, TrialState
 
 from cifar_lightning.cli.parser import class_of
@@ -21,7 +22,7 @@ class Sampler(BaseSampler):
     A process that goes on with a study, or joins it, would else draw the first numbers of its seed again.
 
     Args:
-        make: a sampler from a seed.
+        make: a sampler from the number of a trial.
         first: parameters of the first trial; empty for drawn ones.
         space: of all trials.
     """
@@ -64,13 +65,15 @@ class Sampler(BaseSampler):
         return trial.number == 0 and bool(self._first)
 
 
-def sampler_of(plan: Plan) -> BaseSampler:
+def sampler_of(plan: Plan) -> Sampler:
     """The sampler of a plan.
 
     Raises:
-        InputError: it cannot draw from the plan's space.
+        InputError: it cannot draw from the plan's space, or needs a package that is not installed.
     """
     cls = class_of(plan.sampler.class_path)
+    if issubclass(cls, CmaEsSampler) and not find_spec("cmaes"):  # which it would look for after some random trials
+        raise InputError("sampler CmaEsSampler needs cmaes: pip install cmaes")
     if issubclass(cls, GridSampler):
         raise InputError("sampler is GridSampler: take BruteForceSampler, which tries all that the space has")
     space = {key: part.distribution for key, part in plan.space.items()}
@@ -80,7 +83,7 @@ def sampler_of(plan: Plan) -> BaseSampler:
                 raise InputError(f"space: {key} has no step: BruteForceSampler tries each value of a range")
     if "seed" not in inspect.signature(cls).parameters or issubclass(cls, QMCSampler):  # which share out one sequence
         one: BaseSampler = made(plan.sampler)
-        return one
+        return Sampler(lambda _: one, plan.first, space)
     seed = plan.sampler.init_args.seed or 0
     return Sampler(lambda number: made(plan.sampler, seed=seed + number), plan.first, space)
 

@@ -531,19 +531,27 @@ class TestGoingOn:
         assert again.params == lost.params
         assert [row["trial"] for row in table(Path("runs/sweep-lr"))] == ["1"]
 
-    def test_one_of_a_process_in_another_folder_goes_on(self, begun: Path, tmp_path: Path) -> None:
-        """Of the same machine, by a database: its lock is not there."""
+    def test_one_is_tried_again_where_its_process_held_a_lock(
+        self, begun: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """By a database, processes of other folders have trials too: their locks are not there."""
         both, one, other = study(begun), tmp_path / "one", tmp_path / "other"
         for folder in (one, other):
             folder.mkdir()
-        trial = both.ask()
-        process = Process(both, one)
-        process.sign(trial)
+        process = Process(both, one).__enter__()
+        process.sign(both.ask())
+        for folder in (one, other):
+            with Process(both, folder):
+                assert both.trials[-1].state == TrialState.RUNNING
+        process._lock.release()  # as if it had been killed
+        process._path(process._name).touch()  # which Windows has removed
+        monkeypatch.setattr("platform.node", lambda: "restarted")
         with Process(both, other):
             assert both.trials[-1].state == TrialState.RUNNING
         one.rename(tmp_path / "moved")
         with Process(both, tmp_path / "moved"):
             assert both.trials[-1].state == TrialState.FAIL
+        assert not [*tmp_path.glob("moved/.*.lock")]
 
     @pytest.mark.slow
     def test_a_trial_that_was_never_signed_counts_as_long_as_it_may_yet_be(

@@ -1,6 +1,5 @@
 """The study: where trials are kept, which of them count, and whose process is gone."""
 
-import platform
 import uuid
 import warnings
 from contextlib import suppress
@@ -31,8 +30,8 @@ _BEGINNING = timedelta(seconds=60)  # after which a trial must have said whose i
 class Process:
     """This process among those of a sweep, and what has become of the others.
 
-    Each holds a lock on a file of its own, which ends with it, however it ends; what processes on other machines do,
-    only a database can tell.
+    Each holds a lock on a file of its own in the folder, which ends with it, however it ends; where this file is not
+    there, the process is one of another folder, of which only a database can tell.
 
     Args:
         study: the sweep's.
@@ -44,8 +43,6 @@ class Process:
         self._study.sampler = RandomSampler()  # others may ask to end a loop that does not run
         self._folder = folder
         self._name = uuid.uuid4().hex
-        own = folder.stat()
-        self._place = f"{platform.node()}:{own.st_dev}:{own.st_ino}"  # also where it is moved
         self._lock = FileLock(self._path(self._name))
 
     def __enter__(self) -> "Process":
@@ -62,26 +59,28 @@ class Process:
 
     def sign(self, trial: optuna.Trial) -> None:
         """Take a trial."""
-        trial.set_user_attr("process", [self._place, self._name])
+        trial.set_user_attr("process", self._name)
 
     def collect(self) -> None:
         """Put the parameters of trials whose process is gone back, to be tried again."""
         for trial in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            place, name = trial.user_attrs.get("process", ("", ""))
-            if self._gone(name) if place == self._place else not place and _old(trial):
+            name = trial.user_attrs.get("process")
+            if self._gone(name) if name else _old(trial):
                 with suppress(ValueError, optuna.exceptions.UpdateFinishedTrialError):  # another one has done it
                     self._study.tell(trial.number, state=TrialState.FAIL)
                     again(self._study, trial)
+                if name:
+                    self._path(name).unlink(missing_ok=True)
 
     def _gone(self, name: str) -> bool:
         path = self._path(name)
+        if name != self._name and not path.exists():
+            return False
         try:
             with FileLock(path, timeout=0):
-                pass
+                return True
         except Timeout:
             return False
-        path.unlink(missing_ok=True)
-        return True
 
     def _path(self, name: str) -> Path:
         return self._folder / f".{name}.lock"

@@ -30,6 +30,7 @@ from cifar_lightning.data import ImageData
 from cifar_lightning.leaderboard.differences import short
 from cifar_lightning.sweep.plan import read
 from cifar_lightning.sweep.sampler import Sampler
+from cifar_lightning.sweep.search import search
 from cifar_lightning.sweep.space import Choice, Range
 from cifar_lightning.sweep.study import Process, _storage, counted, open_study
 from cifar_lightning.sweep.trial import _is_of_the_machine
@@ -477,6 +478,22 @@ class TestGoingOn:
         assert f"{begun} was begun with other settings (space): go on with these" in result.err
         result = run("sweep", "--config", write(tmp_path), "--trials", 5, "--trainer.max_epochs", 1)
         assert "(trainer.max_epochs)" in result.err
+
+    def test_where_all_combinations_are_tried_none_is_tried_again(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        space = {DROPOUT: {"low": 0.0, "high": 0.5, "step": 0.25}, "data.batch_size": {"low": 63, "high": 64}}
+        words = ["--config", str(write(tmp_path, space=space, sampler="BruteForceSampler", trials=9))]
+        searched = Mock()
+        monkeypatch.setattr("cifar_lightning.sweep.search._search", searched)
+        monkeypatch.setattr("cifar_lightning.sweep.results.write", Mock())
+        plan = read(words)
+        for count in (5, 9):
+            found = open_study(plan)
+            found.optimize(lambda trial: len([part.suggest(trial, key) for key, part in plan.space.items()]), count)
+            search(words)
+        assert len(found.trials) == 6
+        searched.assert_called_once()
 
     def test_draws_do_not_depend_on_which_process_asks(self) -> None:
         space = {"x": FloatDistribution(0, 1), "c": CategoricalDistribution(["a", "b"])}

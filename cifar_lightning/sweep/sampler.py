@@ -1,6 +1,7 @@
 """The sampler: what draws the values of a trial."""
 
 import inspect
+import math
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from typing import Any
@@ -86,6 +87,12 @@ def sampler_of(plan: Plan) -> Sampler:
         return Sampler(lambda _: one, plan.first, space)
     seed = plan.sampler.init_args.seed or 0
     return Sampler(lambda number: made(plan.sampler, seed=seed + number), plan.first, space)
+
+
+def combinations(plan: Plan) -> float:
+    """How many trials a plan's sampler comes to, infinitely many where it may draw one twice."""
+    once = issubclass(class_of(plan.sampler.class_path), BruteForceSampler)
+    return math.prod(part.count for part in plan.space.values()) if once else math.inf
 
 
 def made(chosen: Namespace, **more: Any) -> Any:

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
@@ -12,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from cifar_lightning.interruption import Interrupted
 from cifar_lightning.sweep import results
 from cifar_lightning.sweep.plan import Plan, read
+from cifar_lightning.sweep.sampler import combinations
 from cifar_lightning.sweep.study import Process, counted, failed, open_study
 from cifar_lightning.sweep.trial import FailedError, value_of
 from cifar_onnx import InputError, shell
@@ -34,7 +36,8 @@ def search(words: Sequence[str]) -> None:
     study = open_study(plan)
     try:
         with Process(study, plan.folder) as process:
-            if len(counted(study)) < plan.trials:
+            trials = counted(study)
+            if len(trials) < plan.trials and len({*map(_values, trials)}) < combinations(plan):
                 _search(study, plan, process)
     except Interrupted:
         print("next:", shell.line("python", "-m", "cifar_lightning", "sweep", *words))
@@ -46,7 +49,7 @@ def _search(study: optuna.Study, plan: Plan, process: Process) -> None:
     console = Console(file=sys.stdout)  # not what stands for it while a trial is quiet
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task("", total=plan.trials, completed=_ended(study))
+        task = bar.add_task("", total=min(plan.trials, combinations(plan)), completed=_ended(study))
         row: list[FrozenTrial] = []
 
         def objective(trial: optuna.Trial) -> float:
@@ -69,6 +72,10 @@ def _search(study: optuna.Study, plan: Plan, process: Process) -> None:
                 study.stop()
 
         study.optimize(objective, callbacks=[after], catch=(FailedError, _SurplusError), gc_after_trial=True)
+
+
+def _values(trial: FrozenTrial) -> frozenset[tuple[str, Any]]:
+    return frozenset(trial.params.items())
 
 
 def _ended(study: optuna.Study) -> int:

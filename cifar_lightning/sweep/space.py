@@ -1,6 +1,7 @@
 """The search space: for each key of a config a range of numbers or a list of values."""
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from decimal import Decimal
@@ -33,6 +34,11 @@ class Range:
         return self.low, self.high
 
     @property
+    def count(self) -> float:
+        """How many numbers there are."""
+        return round((self.high - self.low) / (self.step or 1)) + 1 if self._whole or self.step else math.inf
+
+    @property
     def distribution(self) -> BaseDistribution:
         if self._whole:
             return IntDistribution(int(self.low), int(self.high), self.log, int(self.step or 1))
@@ -63,6 +69,11 @@ class Choice:
     @property
     def edges(self) -> tuple[Any, ...]:
         return self.values
+
+    @property
+    def count(self) -> float:
+        """How many values there are."""
+        return len(self.values)
 
     @property
     def labels(self) -> list[Any]:

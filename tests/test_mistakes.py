@@ -484,7 +484,7 @@ class TestMistakes:
         named = {option for option in re.findall(r"--[a-z_.+]*[a-z_+]", short.out) if not option.endswith("help")}
         of_classes = {"--data.root", "--data.labels", "--data.image_size", "--data.batch_size", "--data.augment+"}
         of_classes |= {"--model.net.name", "--model.optimizer.lr", "--model.scheduler.max_lr", "--data.resize_mode"}
-        of_classes |= {"--model.loss.label_smoothing"}
+        of_classes |= {"--model.loss.label_smoothing", "--data.val_fraction"}
         assert [each for each in named - of_classes - {"--help_all", "--against"} if each not in everything] == []
 
     def test_help_of_a_command_is_complete(self, run: Run) -> None:

@@ -72,7 +72,7 @@ python -m cifar_lightning predict --ckpt_path P [--KEY VALUE ...]
 
 Write the predictions of a checkpoint to a CSV file: for the test photos; of another --data.root that has no test/, for
 all of its photos. The probabilities are the net's own. Those of an exported file are calibrated, with prediction sets
-and unknown pictures: python -m cifar_onnx classify --csv
+and unknown pictures: python -m cifar_onnx classify
 
 {_CHECKPOINT}\
   --output FILE                             by default predictions.csv in the run's folder

@@ -144,7 +144,7 @@ class Torchvision(Named):
             reason = error.reason if isinstance(error, urllib.error.URLError) else error
             raise InputError(
                 f"weights {weights} of {self.name}: {known.url} cannot be downloaded ({reason}): fetch it elsewhere, "
-                "and name the file with --model.net.weights and --model.net.sha256"
+                "and name the file by --model.net.weights and --model.net.sha256, or take random weights (null)"
             ) from None
         return state
 
@@ -206,7 +206,7 @@ class Timm(Named):
             first = str(error).partition("\n")[0]
             raise InputError(
                 f"weights DEFAULT of {self.name}: cannot be downloaded from the hub ({type(error).__name__}: {first}): "
-                "fetch them elsewhere, and name the file with --model.net.weights and --model.net.sha256"
+                "fetch them, and name the file by model.net.weights and model.net.sha256, or take random weights (null)"
             ) from None
         return state
 

@@ -447,6 +447,25 @@ def test_an_answer_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
+def test_a_picture_that_breaks_the_decoder_fails_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not those of other clients that are decoded with it."""
+    decode = images.decode
+
+    def breaks(source: images.Source, limit: int = 0) -> images.Pixels:
+        return decode(source, 1 // (source != b"evil") * limit)
+
+    async def together() -> list[images.Pixels | BaseException]:
+        served = Served(MODEL, MODEL.read_bytes(), Settings(8, 0, 10**6, 1), lambda _: None)
+        pictures = (GOLDEN[0].encoded, b"evil", GOLDEN[1].encoded)
+        return await asyncio.gather(*map(served.square, pictures), return_exceptions=True)
+
+    monkeypatch.setattr(images, "decode", breaks)
+    first, evil, last = asyncio.run(together())
+    assert isinstance(evil, ZeroDivisionError)
+    assert isinstance(first, np.ndarray)
+    assert isinstance(last, np.ndarray)
+
+
 def test_who_waits_for_room_is_let_in_in_order_and_leaves_it_to_others_when_gone() -> None:
     async def letters() -> str:
         room, go, begun = Room(8), asyncio.Event(), []

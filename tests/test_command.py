@@ -9,8 +9,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from jsonargparse import Namespace
 from PIL import Image
 
+from cifar_lightning.cli.from_checkpoint import choose_photos
 from cifar_lightning.cli.lightning_cli import CLI
 from cifar_lightning.data import Digits
 from cifar_lightning.files import target
@@ -133,6 +135,15 @@ class TestPrecedence:
 
 
 class TestFromACheckpoint:
+    @pytest.mark.parametrize(("labels", "left"), [("its.csv", None), ("other.csv", "other.csv"), (None, None)])
+    def test_of_photos_elsewhere_predict_leaves_out_the_checkpoints_own_list_alone(
+        self, labels: str | None, left: str | None
+    ) -> None:
+        checkpoint = {"datamodule_hyper_parameters": {"labels": "its.csv"}, "hyper_parameters": {"classes": ["a", "b"]}}
+        data = Namespace(classes=None, labels=labels)
+        choose_photos(checkpoint, data, "predict", ["data.root"])
+        assert (data.labels, data.classes) == (left, ["a", "b"])
+
     def test_metrics_need_no_config_and_write_no_run(self, run: Run, checkpoint: Path) -> None:
         result = run("validate", "--ckpt_path", checkpoint)
         assert result.code == 0, result.err

@@ -466,6 +466,20 @@ def test_a_picture_that_breaks_the_decoder_fails_alone(monkeypatch: pytest.Monke
     assert isinstance(last, np.ndarray)
 
 
+def test_a_request_has_a_quarter_of_the_room_at_most() -> None:
+    working, most = 0, 0
+
+    async def work(_: int) -> None:
+        nonlocal working, most
+        working += 1
+        most = max(most, working)
+        await asyncio.sleep(0)
+        working -= 1
+
+    asyncio.run(Room(8).each(work, range(9)))
+    assert (most, working) == (2, 0)
+
+
 def test_who_waits_for_room_is_let_in_in_order_and_leaves_it_to_others_when_gone() -> None:
     async def letters() -> str:
         room, go, begun = Room(8), asyncio.Event(), []

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-SIGTERM = int(signal.SIGTERM)
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _received: int | None = None
 _waiting = False  # for the end of a training step

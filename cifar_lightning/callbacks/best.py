@@ -15,7 +15,6 @@ class BestCheckpoint(ModelCheckpoint):
     """
 
     _loss: Tensor | None = None  # val/loss of what is kept
-    _measured = False  # whether these weights have been validated
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
@@ -27,16 +26,9 @@ class BestCheckpoint(ModelCheckpoint):
         path, folder = super().format_checkpoint_name(*args, **kwargs), os.path.join(self.dirpath or "", "")
         return folder + path.removeprefix(folder).replace("/", "-")
 
-    def on_train_batch_start(self, *_: Any) -> None:
-        self._measured = False
-
-    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._measured = not trainer.sanity_checking
-        super().on_validation_end(trainer, pl_module)
-
     def check_monitor_top_k(self, trainer: L.Trainer, current: Tensor | None = None) -> bool:
-        if str(self.monitor).startswith("val/") and not self._measured:
-            return False  # the metrics are those of other weights
+        if str(self.monitor).startswith("val/") and self.monitor not in trainer.lightning_module.measured():  # type: ignore[operator]
+            return False  # what is known of it is of other weights
         better = super().check_monitor_top_k(trainer, current)
         loss = trainer.callback_metrics.get("val/loss")
         one = self.save_top_k == 1 and current is not None

@@ -1,5 +1,6 @@
 """last.ckpt: the last epoch that was kept, or step where a signal ends the run."""
 
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -114,5 +115,4 @@ class LastCheckpoint(Checkpoint):
 
 
 def _interrupted() -> Interrupted:
-    signum = interruption.received()
-    return Interrupted(interruption.SIGTERM if signum is None else signum)
+    return Interrupted(interruption.received() or signal.SIGTERM)  # the latter where another process has had it

@@ -34,10 +34,9 @@ def _setting(config: Any, key: str) -> Any:
     return found
 
 
-def names_class(option: str, words: Iterable[str], configs: Iterable[Any]) -> bool:
+def names_class(option: str, words: Sequence[str], configs: Iterable[Any]) -> bool:
     """Whether a class is named for an option, typed or in what a config file says."""
-    typed = any(word.partition("=")[0] in (f"--{option}", f"--{option}.class_path") for word in words)
-    return typed or any(_class(config, option) is not None for config in configs)
+    return _naming(option, words) is not None or any(_class(config, option) is not None for config in configs)
 
 
 def _class(config: Any, option: str) -> Any:

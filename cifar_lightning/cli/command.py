@@ -28,8 +28,9 @@ class Command:
 
     Attributes:
         words: the command line.
+        configs: the options that name its config files.
         places: the folders of its config files, and of those that the config of a run was made from.
-        typed: the command line as it was typed, but for `--ckpt_path`.
+        typed: the command line as it was typed, but for `--ckpt_path` and `--print_config`.
         digest: of what its config files hold; empty where there are none.
         ckpt_path: the checkpoint that it starts from, if any.
         going_on: the folder of the run that `fit` goes on with, if any.
@@ -39,6 +40,7 @@ class Command:
     """
 
     words: list[str]
+    configs: list[str]
     places: list[Path]
     typed: str
     digest: str
@@ -47,11 +49,6 @@ class Command:
     allow_custom: bool
     appended: Sequence[str]
     said: Sequence[dict[str, Any]]
-
-    @property
-    def configs(self) -> list[str]:
-        """The options that name its config files."""
-        return [word for at, word in enumerate(self.words) if "--config" in (word, self.words[at - 1])]
 
     @property
     def asked(self) -> list[str]:
@@ -93,8 +90,10 @@ def read(words: Sequence[str]) -> Command:
         if own.exists():
             _say(f"a checkpoint holds no trainer settings and no callbacks: --config {own} adds those of its run")
     checkpoint = ["--ckpt_path", str(ckpt_path or "null")] if "ckpt_path" in settings else []
+    options = [word for path in configs for word in ("--config", path)]
     return Command(
-        words=[*rest[:1], *(word for path in configs for word in ("--config", path)), *rest[1:], *checkpoint],
+        words=[*rest[:1], *options, *rest[1:], *checkpoint],
+        configs=options,
         places=[Path(path).parent for path in _origins(sources)],
         typed=line,
         digest=digest,

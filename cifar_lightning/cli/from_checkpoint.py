@@ -45,7 +45,9 @@ def parser_defaults(checkpoint: dict[str, Any], dropped: Iterable[str] = ()) -> 
 
 
 def choose_photos(checkpoint: dict[str, Any], data: Namespace, command: str, asked: Iterable[str]) -> None:
-    """Let photos have the checkpoint's classes, which the config of a run leaves open, but elsewhere not its list.
+    """Give photos the checkpoint's classes, where their settings leave these open.
+
+    Where `predict` is given another folder, the checkpoint's list is left out: it names no photos in there.
 
     Args:
         checkpoint: what `load` has read.

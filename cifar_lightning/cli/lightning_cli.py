@@ -138,8 +138,11 @@ class CLI(LightningCLI):
     def after_instantiate_classes(self) -> None:
         if self.checkpoint is None:
             return
+        known = self.checkpoint["datamodule_hyper_parameters"]
         if isinstance(self.datamodule, ImageFolder):
-            self.datamodule.elsewhere = self.datamodule.differs(self.checkpoint["datamodule_hyper_parameters"])
+            self.datamodule.elsewhere = self.datamodule.differs(known)
+        elif self.subcommand == "test":
+            self.datamodule.elsewhere = known["_class_path"].rpartition(".")[2] != type(self.datamodule).__name__
         rule = self.checkpoint["run"].get("input", {}) if self.subcommand == "export" else {}
         check_match("the checkpoint", self.checkpoint["hyper_parameters"]["classes"], rule, self.datamodule)
 

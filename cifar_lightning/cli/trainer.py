@@ -79,8 +79,8 @@ class Trainer(L.Trainer):
         if attacks and min(attacks) < 0:
             raise InputError(f"attacks has a radius of {min(attacks):g} grey levels: it must be at least 0")
         own = "report"
-        if isinstance(datamodule, ImageFolder) and datamodule.elsewhere:  # the run's own stays
-            own += f"-{datamodule.title}"
+        if datamodule.elsewhere:  # the run's own stays
+            own += f"-{datamodule.title if isinstance(datamodule, ImageFolder) else type(datamodule).__name__}"
         folder = Path(output) if output else runs.folder_of(ckpt_path) / own
         tables.check_folder(folder)
         listed = Groups(Path(groups)) if groups else None

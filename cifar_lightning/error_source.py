@@ -43,6 +43,8 @@ def line(error: BaseException) -> str:
     Args:
         error: one that was raised.
     """
-    known = {*map(Path, sysconfig.get_paths().values()), *(Path(file).parent for file in (__file__, errors.__file__))}
-    frames = [each for each in extract_tb(error.__traceback__) if known.isdisjoint(Path(each.filename).parents)]
+    libraries = {Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
+    known = libraries | {Path(file).parent for file in (__file__, errors.__file__)}
+    files = [each for each in extract_tb(error.__traceback__) if not each.filename.startswith("<")]
+    frames = [each for each in files if known.isdisjoint(Path(each.filename).parents)]
     return f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""

@@ -72,8 +72,9 @@ def check_classes(
 def is_custom(settings: Any) -> bool:
     """Whether settings name a class that only `--allow_custom_classes` lets a command import."""
     if isinstance(settings, dict):
-        name = settings.get("class_path")
-        return (isinstance(name, str) and not _is_ours(name)) or any(map(is_custom, settings.values()))
+        names = (settings.get(key) for key in ("class_path", "_class_path"))  # the latter of data
+        custom = any(isinstance(each, str) and not _is_ours(each) for each in names)
+        return custom or any(map(is_custom, settings.values()))
     return isinstance(settings, list | tuple) and any(map(is_custom, settings))
 
 

@@ -3,6 +3,7 @@
 import csv
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,7 +29,7 @@ class Curves(L.Callback):
 
 def draw(metrics: Path, path: Path) -> None:
     """Draw the losses and the validation accuracy; nothing where no epoch has come to its end."""
-    epochs = read(metrics)
+    epochs = _read(metrics)
     if not epochs:
         return
     panels = [_panel(epochs, name) for name in ("loss", "accuracy")]
@@ -76,14 +77,14 @@ def _panel(epochs: Mapping[int, Mapping[str, float]], name: str) -> Panel:
     )
 
 
-def read(metrics: Path) -> Mapping[int, Mapping[str, float]]:
+def _read(metrics: Path) -> Mapping[int, Mapping[str, float]]:
     """Metrics of each epoch, counted from 1, whose rows Lightning splits in two."""
     epochs: dict[int, dict[str, float]] = {}
     if not metrics.exists():
         return epochs
     with metrics.open(newline="") as file:
         for row in csv.DictReader(file):
-            if row["epoch"]:  # other callbacks write rows of their own
+            with suppress(TypeError, ValueError):  # rows of other callbacks, without an epoch, or damaged ones
                 known = {name: float(row[name]) for name in _DRAWN if row.get(name)}
-                epochs.setdefault(int(row["epoch"]) + 1, {}).update(known)
+                epochs.setdefault(int(float(row["epoch"])) + 1, {}).update(known)
     return epochs

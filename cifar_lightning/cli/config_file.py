@@ -24,7 +24,7 @@ def mapping(path: Path) -> dict[str, Any]:
         found = yaml.safe_load(text) if found is text else found  # which takes keys without values for text
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}): name a config file") from None
-    except (ValueError, yaml.YAMLError) as error:
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
         raise InputError(f"{path}: not a YAML file ({' '.join(str(error).split())})") from None
     if not isinstance(found, dict):
         raise InputError(f"{path}: not a mapping of options, such as 'trainer: {{max_epochs: 3}}'")

@@ -34,12 +34,13 @@ def dry_run(model: Classifier, data: ImageData, device: torch.device) -> None:
     devices = [] if device.type == "cpu" else [device]
     with torch.random.fork_rng(devices, device_type=device.type if devices else "cuda"), _untuned():
         plain = pictures.to(device).permute(0, 3, 1, 2)
-        with named("data.augment"):
+        key = "data.augment" if data.mix is None else "data.augment or data.mix"
+        with named(key):
             batch = data.augmented(Batch(plain, labels, torch.arange(count, device=device), seed=0))
             images, labels = batch.images, batch.labels
             if images.dtype != torch.uint8 or images.shape[:2] != plain.shape[:2]:
                 raise InputError(
-                    f"data.augment makes images {images.dtype} {tuple(images.shape)}: they must stay torch.uint8 "
+                    f"{key} makes images {images.dtype} {tuple(images.shape)}: they must stay torch.uint8 "
                     f"{tuple(plain.shape)}"
                 )
         with named("model cannot be copied"):

@@ -71,6 +71,8 @@ def check_trainer(config: Namespace, command: str) -> None:
     kept = config.checkpoint
     if kept.filename == "last":
         raise InputError("checkpoint.filename is last, which is the name of the last step's checkpoint: use another")
+    if kept.save_last == "link":
+        raise InputError("checkpoint.save_last link would put best.ckpt in the place of last.ckpt: leave it out")
     if kept.save_top_k not in (0, 1) and kept.filename and "{" not in kept.filename:
         raise InputError(
             f"checkpoint.save_top_k is {kept.save_top_k}, and checkpoint.filename {kept.filename} has room for one: "
@@ -94,7 +96,7 @@ def check_trainer(config: Namespace, command: str) -> None:
 
 
 def check_training(config: Namespace, keys: Iterable[str]) -> None:
-    """Refuse a training without a step or a seed, and a learning rate that a schedule would overrule without a word.
+    """Refuse a training without optimizer, step or seed, and a learning rate that a schedule would silently overrule.
 
     Args:
         config: of `fit`.
@@ -103,6 +105,8 @@ def check_training(config: Namespace, keys: Iterable[str]) -> None:
     Raises:
         InputError: it is one of these.
     """
+    if config.model.optimizer is None:
+        raise InputError("model.optimizer is null: name one, or leave it out for Adam")
     if config.seed_everything is False:
         raise InputError("seed_everything is false: give a number, which a checkpoint keeps to go on with")
     for name in ("max_epochs", "max_steps"):

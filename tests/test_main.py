@@ -77,6 +77,15 @@ class TestFit:
         result = run("test", "--ckpt_path", best, "--allow_custom_classes", "--resamples", 10)
         assert result.code == 0, result.err
 
+    def test_what_comes_next_is_said_for_a_source_of_the_users_own(
+        self, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "own_source.py").write_text("from cifar_lightning.data import Digits\nclass Mine(Digits): pass\n")
+        monkeypatch.syspath_prepend(tmp_path)
+        result = run("fit", *BRIEF, "--data", "own_source.Mine")
+        (line,) = lines(result.out, "next: python -m cifar_lightning ")
+        assert line.endswith("best.ckpt --allow_custom_classes --config runs/cnn/version_0/config.yaml")
+
     @pytest.mark.slow
     def test_what_comes_next_is_said_for_classes_of_the_users_own_too(
         self, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -180,13 +189,6 @@ class TestFit:
         with Path("runs/cnn/version_0/metrics.csv").open() as file:
             names = next(csv.reader(file))
         assert {"train/loss", "val/loss", "val/accuracy", "val/precision", "val/recall", "val/f1"} <= set(names)
-
-    def test_its_config_runs_again(self, run: Run) -> None:
-        assert run("fit", *BRIEF, "--experiment", "first").code == 0
-        assert run("fit", "--config", "runs/first/version_0/config.yaml", "--experiment", "again").code == 0
-        states = [torch.load(path, weights_only=True)["state_dict"] for path in Path("runs").rglob("last.ckpt")]
-        assert len(states) == 2
-        assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
     def test_a_config_is_read_as_utf_8_where_the_locale_is_another(
         self, run: Run, monkeypatch: pytest.MonkeyPatch

@@ -4,6 +4,7 @@ import os
 import re
 import shlex
 import sys
+import sysconfig
 from pathlib import Path
 
 import lightning.pytorch as L
@@ -13,6 +14,7 @@ from lightning_utilities.core.imports import RequirementCache
 from PIL import Image
 from torch import nn
 
+from cifar_lightning import error_source
 from cifar_lightning.checkpoint import write
 from cifar_lightning.cli import usage
 from cifar_lightning.cli.settings import check_batch_norm
@@ -28,6 +30,7 @@ OWN_NETS = """import torch
 from torch import nn
 
 from cifar_lightning.augment import Augmentation
+from cifar_lightning.mix import Mixing
 
 class Few(nn.Sequential):
     def __init__(self, num_classes: int) -> None:
@@ -47,6 +50,9 @@ class Wrong(nn.Module):
 class Loud(Augmentation):
     def __call__(self, images, draw):
         return images + torch.randn(images.shape, generator=draw.generator)
+class Unmixed(Mixing):
+    def __call__(self, images, labels, num_classes, draw):
+        raise ValueError("cannot be mixed")
 class Lazy(nn.Sequential):
     def __init__(self, num_classes: int) -> None:
         super().__init__(nn.Flatten(), nn.LazyLinear(num_classes))
@@ -109,7 +115,6 @@ class TestMistakes:
             (["fit", "--trainer.max_epochs", "x"], "trainer.max_epochs: expected int or null, got 'x'"),
             (["fit", "--data", "ImageFolder"], "root"),
             (["fit", "--data", "ImageFolder", "--data.root", "nowhere"], "data.root 'nowhere' is not a folder"),
-            (["fit", "--data", "Digits", "--data.batch_size", "0"], "data.batch_size is 0: it must be at least 1"),
             (["fit", "--config", "nowhere.yaml"], "nowhere.yaml: cannot be read (No such file or directory)"),
             (["fit", "--data", "ImageFolder", "--data.resize_mode", "croop"], "got 'croop': did you mean 'crop'?"),
             (["fit", "--data", "ImageFolder", "--data.memory", "much"], "memory: expected auto or float, got 'much'"),
@@ -152,7 +157,6 @@ class TestMistakes:
             ),
             (["fit", "--data", "Digits", "--trainer.callbacks+", "BackboneFinetuning"], "--trainer.callbacks+ Freeze"),
             (["fit", "--data", "Digits", "--trainer.max_epochs", "0"], "trainer.max_epochs is 0: nothing"),
-            (["fit", "--data", "Digits", "--trainer.val_check_interval", "99"], "val_check_interval"),
             (["fit", "--data", "Digits", "--seed_everything", "-3"], "-3 is not in bounds"),
             (["fit", "--data", "Digits", "--last.every_n_train_steps", "-1"], "last.every_n_train_steps is -1"),
             (["fit", "--data", "Digits", "--last.every_n_epochs", "0"], "last.every_n_epochs is 0"),
@@ -222,6 +226,7 @@ class TestMistakes:
             ("fit: {trainer: {max_epochs: 3}}", "'fit.trainer.max_epochs': leave 'fit' out"),
             ("config: base.yaml", "c.yaml: config is no key of a config file: name each file with --config"),
             ("trainer: [", "c.yaml: not a YAML file"),
+            ("[" * 3000, "c.yaml: not a YAML file"),
             ("- trainer", "c.yaml: not a mapping of options"),
             ("", "c.yaml: not a mapping of options"),
         ],
@@ -338,6 +343,9 @@ class TestMistakes:
                 "LearningRateFinder does nothing beside CyclicLR",
             ),
             (["--data.augment+", "ownnets.Loud"], "data.augment makes images torch.float32 (2, 3, 32, 32): they must"),
+            (["--data.mix", "ownnets.Unmixed"], "data.augment or data.mix: ValueError: cannot be mixed ("),
+            (["--model.optimizer", "null"], "model.optimizer is null: name one, or leave it out for Adam"),
+            (["--checkpoint.save_last", "link"], "would put best.ckpt in the place of last.ckpt: leave it out"),
             (["--seed_everything", "false"], "seed_everything is false: give a number, which a checkpoint keeps"),
             (["--data.batch_size", 0], "data.batch_size is 0: it must be at least 1"),
             (["--trainer.max_epochs", -2], "max_epochs"),
@@ -392,7 +400,7 @@ class TestMistakes:
         assert result.code == 2
         (line,) = lines(result.err, "error: ")
         assert sentence in line
-        assert ("ownnets.py, line 20" in line) == ("Wrong" in str(words))
+        assert ("ownnets.py, line 21" in line) == ("Wrong" in str(words))
 
     def test_a_schedule_whose_end_nobody_knows_is_refused(self, run: Run) -> None:
         """Lightning counts the steps of a run as if the first epoch's number of batches were that of all."""
@@ -492,3 +500,18 @@ class TestMistakes:
         assert result.code == 0
         for option in ("--model.net", "--model.optimizer", "--data", "--trainer.max_epochs", "--checkpoint.monitor"):
             assert option in result.out
+
+
+@pytest.mark.parametrize(
+    ("file", "own"),
+    [
+        (f"{sys.prefix}/src/app/nets.py", True),
+        (f"{sysconfig.get_path('purelib')}/somebody/nets.py", False),
+        (f"{sysconfig.get_path('stdlib')}/importlib/__init__.py", False),
+        ("<frozen importlib._bootstrap>", False),
+    ],
+)
+def test_the_line_that_is_named_is_of_the_users_own_code(file: str, own: bool) -> None:
+    with pytest.raises(ZeroDivisionError) as caught:
+        exec(compile("1 / 0", file, "exec"))
+    assert (file in error_source.line(caught.value)) == own

@@ -418,6 +418,14 @@ class TestCurves:
         lines = list(root.iter(f"{SVG}polyline"))
         assert [len((line.get("points") or "").split()) for line in lines] == [1, 1]
 
+    def test_damaged_rows_have_no_point(self, tmp_path: Path) -> None:
+        rows = "epoch,train/loss,val/loss\n0.0,1,1\nx,1,1\n1,\x00,1\n\n2\n3,1,1\n"
+        (tmp_path / "metrics.csv").write_text(rows)
+        curves.draw(tmp_path / "metrics.csv", tmp_path / "curves.svg")
+        root = ET.fromstring((tmp_path / "curves.svg").read_text())
+        lines = list(root.iter(f"{SVG}polyline"))
+        assert [len((line.get("points") or "").split()) for line in lines] == [2, 2]
+
     @pytest.mark.parametrize("epochs", [1, 2, 40])
     def test_points_are_where_the_values_are(self, tmp_path: Path, epochs: int) -> None:
         """Losses 2, 1, 2/3, ... from top to bottom; the curve is as wide as the axis of whole epochs."""

@@ -30,7 +30,7 @@ OWN_NETS = """import torch
 from torch import nn
 
 from cifar_lightning.augment import Augmentation
-from cifar_lightning.mix import Mixing
+from cifar_lightning.mix import MixUp
 
 class Few(nn.Sequential):
     def __init__(self, num_classes: int) -> None:
@@ -50,7 +50,7 @@ class Wrong(nn.Module):
 class Loud(Augmentation):
     def __call__(self, images, draw):
         return images + torch.randn(images.shape, generator=draw.generator)
-class Unmixed(Mixing):
+class Unmixed(MixUp):
     def __call__(self, images, labels, num_classes, draw):
         raise ValueError("cannot be mixed")
 class Lazy(nn.Sequential):

@@ -67,8 +67,8 @@ def core(model: nn.Module, size: int, name: str = "the net") -> ModelProto:
 def with_resize(net: ModelProto, size: int, mode: images.ResizeMode) -> ModelProto:
     """Put before the net what `cifar_onnx.images.resize` does, from uint8 `(B, H, W, 3)`.
 
-    ONNX `Resize` with antialiasing is ignored by OpenVINO and refused on WebGPU; two matrix products run everywhere. A
-    branch that skips them for pictures of the net's size does not: after an `If` OpenVINO 2026.4 first answers garbage.
+    ONNX `Resize` with antialiasing is ignored by OpenVINO and refused on WebGPU; two matrix products run everywhere.
+    What skips them for pictures of the net's size does not: with an `If` or a `Loop` OpenVINO 2026.4 answers garbage.
     """
     front = onnx.parser.parse_model(f"""
         <ir_version: {IR}, opset_import: ["" : {OPSET}]>

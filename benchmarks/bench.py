@@ -24,17 +24,20 @@ PEERS = ROOT / ".venv-peers" / "bin" / "python"
 TUTORIAL_FLOPS = 3 * 21_170_688 - 1_769_472  # the tutorial's CNN, one picture, forward and back to the first layer
 
 
-def pictures(folder: Path, count: int = 50_000) -> dict[str, np.ndarray]:
-    """Training and test images in `folder`, or noise where there are none: speed does not depend on what they show."""
-    if folder.is_dir():
-        data = ImageFolder(str(folder))
-        train, val, test = (data.images(part) for part in ("train", "val", "test"))
-        return {
-            "images": np.concatenate([train.pixels[:], val.pixels[:]]),
-            "labels": np.concatenate([train.labels, val.labels]),
-            "test": test.pixels[:],
-            "answers": test.labels,
-        }
+def pictures(folder: Path) -> dict[str, np.ndarray]:
+    """Training and test images in `folder`."""
+    data = ImageFolder(str(folder))
+    train, val, test = (data.images(part) for part in ("train", "val", "test"))
+    return {
+        "images": np.concatenate([train.pixels[:], val.pixels[:]]),
+        "labels": np.concatenate([train.labels, val.labels]),
+        "test": test.pixels[:],
+        "answers": test.labels,
+    }
+
+
+def noise(count: int = 50_000) -> dict[str, np.ndarray]:
+    """So many training images, and a fifth as many test images, of noise: speed does not depend on what they show."""
     generator = np.random.default_rng(0)
     made = {}
     for (images, labels), number in {("images", "labels"): count, ("test", "answers"): count // 5}.items():

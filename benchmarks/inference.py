@@ -20,7 +20,7 @@ from PIL import Image
 from torch import nn
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from benchmarks.bench import PEERS, answers, machine, pictures, show
+from benchmarks.bench import PEERS, answers, machine, noise, show
 from cifar_lightning.calibration import calibrate
 from cifar_lightning.data.images import Images, Sample
 from cifar_lightning.export.model_file import write_model
@@ -145,7 +145,7 @@ def main() -> None:
         found = {program: {b: float(np.median(t)) for b, t in each.items()} for program, each in times.items()}
         if PEERS.exists():
             path = folder / "images.npz"
-            np.savez(path, **pictures(Path("none"), 2000))  # type: ignore[arg-type]
+            np.savez(path, **noise(2000))  # type: ignore[arg-type]
             keras = answers([PEERS, "benchmarks/peers/keras_cnn.py", "predict", path])[-1]
             found = {"Keras predict": {int(batch): each for batch, each in keras.items()}, **found}
         rows = from_files(Classifier(folder / f"{WATCHED}.onnx"))

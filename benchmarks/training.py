@@ -21,7 +21,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from benchmarks.bench import PEERS, TUTORIAL_FLOPS, answers, machine, now, pictures, show
+from benchmarks.bench import PEERS, TUTORIAL_FLOPS, answers, machine, noise, now, pictures, show
 from cifar_lightning import malloc
 from cifar_lightning.data import ImageData
 from cifar_lightning.data.images import Images, Part
@@ -168,7 +168,7 @@ def main() -> None:
         with np.load(options.data) as data:
             print(json.dumps(PROGRAMS[options.program](dict(data))))
         return
-    data = pictures(options.data)
+    data = pictures(options.data) if options.data.is_dir() else noise()
     data |= {key: data[key][:IMAGES] for key in ("images", "labels")}
     commands: dict[str, list[object]] = {}
     with tempfile.TemporaryDirectory() as folder:

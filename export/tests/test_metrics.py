@@ -1,7 +1,10 @@
 """What is vectorised for the bootstrap, against scikit-learn on the pictures as they were drawn."""
 
+import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,6 +12,7 @@ import pytest
 pytest.importorskip("sklearn")
 from sklearn.metrics import average_precision_score, roc_auc_score
 
+from cifar_onnx.evaluation import bootstrap
 from cifar_onnx.evaluation.bootstrap import Bootstrap, draw, estimate, ranking
 from cifar_onnx.evaluation.evaluation import by_class
 from cifar_onnx.evaluation.metrics import (
@@ -20,7 +24,7 @@ from cifar_onnx.evaluation.metrics import (
     expected_calibration_error,
     scores,
 )
-from cifar_onnx.evaluation.outcome import Outcome
+from cifar_onnx.evaluation.outcome import Floats, Outcome
 
 
 def outcome(count: int = 200, classes: int = 7, seed: int = 0, skill: float = 2.0) -> Outcome:
@@ -96,7 +100,7 @@ def test_what_is_vectorised_equals_scikit_learn_on_every_resample(case: str) -> 
     whole = CASES[case]()
     draws = draw(len(whole.labels), 20, seed=1)
     draws[0] = 1
-    resampled = Bootstrap(whole, draws).scores
+    resampled = Bootstrap(whole, draws).resampled
     for number, row in enumerate(draws):
         expected = scores(take(whole, np.repeat(np.arange(len(row)), row)))
         del expected["expected_calibration_error"]  # whose interval comes from a test, not from resamples
@@ -114,6 +118,20 @@ def test_a_ranking_with_ties_equals_scikit_learn() -> None:
         chosen = np.repeat(np.arange(80), row)
         assert area == pytest.approx(roc_auc_score(positive[chosen], values[chosen]), abs=1e-12)
         assert precision == pytest.approx(average_precision_score(positive[chosen], values[chosen]), abs=1e-12)
+
+
+def test_rankings_take_no_more_cpus_than_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads = set()
+
+    def slow(*words: Any) -> tuple[Floats, Floats]:
+        threads.add(threading.get_ident())
+        time.sleep(0.001)
+        return ranking(*words)
+
+    monkeypatch.setattr(bootstrap, "usable_cpus", lambda: 1)
+    monkeypatch.setattr(bootstrap, "ranking", slow)
+    assert len(Bootstrap(outcome(), draw(200, 2)).resampled["roc_auc"]) == 2
+    assert len(threads) == 1
 
 
 def test_a_single_class_has_no_ranking() -> None:
@@ -203,7 +221,7 @@ def test_a_calibration_error_smaller_than_chance_makes_it_is_not_certain() -> No
 def test_an_interval_holds_what_many_samples_show() -> None:
     """The interval of one sample is as wide as the spread of the figure over samples."""
     once = np.ones((1, 400), np.uint8)
-    found = [Bootstrap(outcome(400, seed=seed), once).scores for seed in range(200)]
+    found = [Bootstrap(outcome(400, seed=seed), once).resampled for seed in range(200)]
     estimates = Bootstrap(outcome(400), draw(400, 500)).estimates
     for name in ("accuracy", "f1_macro", "roc_auc", "negative_log_likelihood", "brier_score"):
         one = estimates[name]

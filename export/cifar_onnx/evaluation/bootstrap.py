@@ -17,6 +17,7 @@ from scipy.stats import norm
 
 from cifar_onnx.evaluation.metrics import TOP, calibration_interval, in_top, scores
 from cifar_onnx.evaluation.outcome import Booleans, Floats, Integers, Outcome
+from cifar_onnx.session import usable_cpus
 
 _SMALLEST = np.finfo(np.float64).eps  # probabilities below it count as it: scikit-learn's log_loss
 _CHUNK = 4_000_000  # draws in double precision at once
@@ -80,7 +81,7 @@ class Bootstrap:
         self.draws = draws
 
     @cached_property
-    def scores(self) -> dict[str, Floats]:
+    def resampled(self) -> dict[str, Floats]:
         """Every metric of each resample, `(R,)`, but for the calibration error; NaN where it is not defined."""
         outcome = self.outcome
         count, classes = outcome.probabilities.shape
@@ -105,13 +106,11 @@ class Bootstrap:
         present = np.unique(outcome.labels).tolist()
         found = []
         step = max(1, 5 * _CHUNK // len(outcome.labels))
-        with ThreadPoolExecutor() as pool:
+        with ThreadPoolExecutor(usable_cpus()) as pool:
             for start in range(0, len(self.draws), step):
                 drawn = np.ascontiguousarray(self.draws[start : start + step].T).astype(np.int32)
-                of_class = (
-                    pool.submit(ranking, outcome.probabilities[:, k], outcome.labels == k, drawn) for k in present
-                )
-                found.append(np.array([each.result() for each in list(of_class)]))  # (K, 2, step)
+                jobs = [pool.submit(ranking, outcome.probabilities[:, k], outcome.labels == k, drawn) for k in present]
+                found.append(np.array([job.result() for job in jobs]))  # (K, 2, step)
         areas, precisions = np.concatenate(found, axis=2).transpose(1, 0, 2)
         return _mean(areas), _mean(precisions)
 
@@ -129,7 +128,7 @@ class Bootstrap:
         """Every metric with its interval, in the order in which people ask for them."""
         values, error = scores(self.outcome), "expected_calibration_error"
         own = calibration_interval(self.outcome.confidences, self.outcome.correct)  # not by resamples, which raise it
-        found = {name: estimate(value, self.scores[name]) for name, value in values.items() if name != error}
+        found = {name: estimate(value, self.resampled[name]) for name, value in values.items() if name != error}
         found[error] = Estimate(values[error], *own)
         return {name: each if name in _LOSSES else _widened(each, self._pictures(name)) for name, each in found.items()}
 

@@ -165,7 +165,7 @@ def test_known_values() -> None:
 def test_means_over_classes_leave_out_those_without_pictures() -> None:
     """Of two of seven classes: what is taken for one of the others has no part of its own."""
     few = take(outcome(), np.flatnonzero(outcome().labels < 2))
-    found, classes = scores(few), by_class(few, Bootstrap(few, draw(len(few.labels), 2)))[:2]
+    found, classes = scores(few), by_class(Bootstrap(few, draw(len(few.labels), 2)))[:2]
     assert set(few.predictions) > {0, 1}
     for name in ("precision", "recall", "f1"):
         assert found[f"{name}_macro"] == pytest.approx(np.mean([getattr(each, name) for each in classes]))
@@ -316,7 +316,7 @@ def test_calibration_of_one_who_knows_how_often_he_is_right() -> None:
 
 def test_classes_with_what_they_are_taken_for() -> None:
     whole = take(outcome(), np.flatnonzero(outcome().labels != 3))
-    classes = by_class(whole, Bootstrap(whole, draw(len(whole.labels), 50)))
+    classes = by_class(Bootstrap(whole, draw(len(whole.labels), 50)))
     table = confusion(whole)
     assert table.sum() == len(whole.labels)
     assert [each.support for each in classes] == table.sum(axis=1).tolist()

@@ -71,11 +71,12 @@ class Evaluation:
     @cached_property
     def classes(self) -> list[ClassMetrics]:
         """How each class fares."""
-        return by_class(self.outcome, self.bootstrap)
+        return by_class(self.bootstrap)
 
 
-def by_class(outcome: Outcome, bootstrap: Bootstrap) -> list[ClassMetrics]:
+def by_class(bootstrap: Bootstrap) -> list[ClassMetrics]:
     """Every class of the model, also those without a picture."""
+    outcome = bootstrap.outcome
     classes = np.arange(len(outcome.classes))
     columns = precision_recall_fscore_support(outcome.labels, outcome.predictions, labels=classes, zero_division=0)
     wrong = confusion(outcome)

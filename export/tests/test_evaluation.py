@@ -571,10 +571,12 @@ class TestCompare:
         assert bounds(comparison, None, 0.8) == []
         assert len(bounds(comparison, None, 0.8001)) == 2
 
-    def test_a_class_without_pictures_does_not_pass(self) -> None:
+    def test_classes_without_pictures_do_not_pass(self) -> None:
         a = outcome(np.zeros(50, np.int64), 1.0)
-        (sentence,) = bounds(Comparison(a, a), None, 0.5)
-        assert "there are no pictures of b" in sentence
+        a = replace(a, classes=("a", "b", "c"), logits=np.pad(a.logits, ((0, 0), (0, 1))))
+        assert bounds(Comparison(a, a), None, 0.5) == [
+            "there are no pictures of b, c: --no-class-below cannot be judged"
+        ]
 
     @pytest.mark.parametrize("bound", [["--max-drop", "nan"], ["--max-drop", "-1"], ["--no-class-below", "90"]])
     def test_bounds_that_are_none(self, bound: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -617,7 +619,7 @@ class TestCompare:
         shutil.rmtree(scans / "0")
         words = ["compare", *[str(tmp_path / "odd.onnx")] * 2, str(scans), "--output", str(tmp_path / "out")]
         assert main([*words, "--no-class-below", "0"]) == 1
-        assert r"there are no pictures of \x1b[2J, " in capsys.readouterr().out
+        assert r"there are no pictures of \x1b[2J: " in capsys.readouterr().out
 
     def test_in_a_pipeline(self, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         words = ["compare", str(MODEL), str(MODEL), str(scans), "--output", str(tmp_path / "out")]

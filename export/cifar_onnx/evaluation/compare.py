@@ -1,6 +1,6 @@
 """Two models on the same pictures: is the one better, and for which classes.
 
-Notation: `N` pictures, `K` classes, `G` groups.
+Notation: `N` pictures, `G` groups.
 """
 
 import time
@@ -128,12 +128,8 @@ def bounds(comparison: Comparison, max_drop: float | None, no_class_below: float
             for each in comparison.classes
             if each.after < no_class_below
         ]
-        there = {each.name for each in comparison.classes}
-        broken += [
-            f"there are no pictures of {name}, --no-class-below cannot be judged"
-            for name in comparison.a.classes
-            if name not in there
-        ]
+        if absent := comparison.a.absent:
+            broken.append(f"there are no pictures of {absent}: --no-class-below cannot be judged")
     return broken
 
 

@@ -30,7 +30,7 @@ test-slow: .venv/installed
 web:
 	cd export/js && npm install --ignore-scripts --no-package-lock --no-audit --no-fund
 
-# This project and its peers side by side, on the CPU; CIFAR-10 as pictures in data/cifar10-jpeg, or another DATA.
+# This project and its peers side by side; CIFAR-10 as pictures in data/cifar10-jpeg, or another DATA.
 DATA ?= data/cifar10-jpeg
 bench: .venv/installed .venv-peers/installed
 	$(BIN)/python benchmarks/startup.py

@@ -81,7 +81,7 @@ def publish(evaluation: Evaluation, folder: Path, explain: Maps, by_occlusion: b
         evaluation: what is known.
         folder: where the files go.
         explain: what in a picture spoke for a class, for the mistakes in the report.
-        by_occlusion: how it does that.
+        by_occlusion: whether it does so by occlusion, which takes many runs of the net: then of the first few only.
     """
     tables.write(evaluation, folder)
     report.write(evaluation, folder / "report.html", explain, by_occlusion)

@@ -85,7 +85,7 @@ class Gate:
         self._hosts = {"localhost", *(host.lower().rstrip(".") for host in hosts)}
         self.draining = False
         self.working = 0
-        self._held = 0  # bytes of the bodies of these
+        self._held = 0  # bytes of all bodies, also of those that are still arriving
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":

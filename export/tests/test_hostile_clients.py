@@ -447,6 +447,25 @@ def test_an_answer_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
+def test_so_has_an_answer_of_tensors_as_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a thousand classes it would be 50 MB; in binary form it takes next to no time."""
+    monkeypatch.setattr(tensors, "VALUES", 66)  # all outputs of two pictures
+    gate = build(MODEL, Settings(8, 0, 10**6, 1), (), 10**6, 8)
+
+    async def client(count: int, **words: Any) -> tuple[int, bytes]:
+        return await ask(gate, "/v2/models/digits/infer", *binary([count, 1, 1, 3], **words), asyncio.Event())
+
+    status, body = asyncio.run(client(3))
+    assert status == 413
+    assert json.loads(body)["error"] == (
+        "the answer would have 99 values as JSON, and 66 are the most: ask for fewer outputs, "
+        "or for binary ones by the parameter binary_data_output, or send fewer pictures at a time"
+    )
+    assert asyncio.run(client(2))[0] == 200
+    assert asyncio.run(client(3, outputs=[{"name": "logits"}, {"name": "logits"}, {"name": "label"}]))[0] == 200
+    assert asyncio.run(client(3, parameters={"binary_data_output": True}))[0] == 200
+
+
 def test_a_picture_that_breaks_the_decoder_fails_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """And not those of other clients that are decoded with it."""
     decode = images.decode

@@ -89,7 +89,7 @@ class Served:
         self.room = Room(max(1, _ROOM // (3 * found.size**2 + 64 * len(found.classes) + 4096)))
         self._decoding = Batches[bytes | Pixels, Pixels](self._squares, usable_cpus(), _DECODED)
         self._net = Batches[Pixels, Answer](self._answers, 1, settings.batch, settings.wait)
-        self._maps = Batches[Pixels, Scores](self._maps_of, 1, 1)
+        self._maps = Batches[Pixels, Scores](lambda squares: list(map(self.classifier.maps, squares)), 1, 1)
 
     async def admit(self, pictures: Sequence[bytes]) -> None:
         """Refuse the files of a request that would take too long, by what their headers say, before any is decoded.
@@ -150,9 +150,6 @@ class Served:
         predictions = self.classifier.predictions(probabilities, familiarity)
         rows = zip(logits, probabilities, map(float, familiarity), predictions, strict=True)
         return [Answer(*row) for row in rows]
-
-    def _maps_of(self, squares: Sequence[Pixels]) -> list[Scores]:
-        return [self.classifier.maps(square) for square in squares]
 
 
 class ModelFile:

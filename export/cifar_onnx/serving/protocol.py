@@ -21,7 +21,7 @@ from cifar_onnx.serving.disconnect import unless_gone
 from cifar_onnx.serving.gate import Gate, RequestError, refusals
 from cifar_onnx.serving.model import ModelFile, Served
 
-_Reading = Batches[tensors.Request, tuple[dict[str, Any], Pixels]]
+_Reading = Batches[tensors.Sent, tuple[dict[str, Any], Pixels]]
 _VERSION = 12  # first characters of a digest, which are the version of a model
 
 
@@ -124,7 +124,7 @@ def router(file: ModelFile, gate: Gate) -> APIRouter:
     """The routes of one model."""
     routes = APIRouter(prefix="/v2", tags=["Open Inference Protocol"])
     # One at a time: what is parsed takes many times the memory of its text.
-    reading = _Reading(lambda requests: [tensors.read(*requests)], threads=1, largest=1)
+    reading = _Reading(lambda sent: list(map(tensors.read, sent)), threads=1, largest=1)
 
     Name = Annotated[str, PathParameter(examples=[file.name])]  # noqa: N806
 
@@ -202,7 +202,7 @@ async def _infer(request: Request, reading: _Reading, served: Served, name: str)
     sent = await request.body(), request.headers.get(tensors.LENGTH), served.limit
     message, pictures = await reading.do(sent)
     known = tensors.outputs(len(served.classifier.classes))
-    asked = tensors.asked(message, list(known))
+    asked = tensors.asked(message, known, len(pictures))
 
     async def row(picture: Pixels) -> tuple[str, bool, Scores, Scores, float]:
         found = await served.answer(await served.square(picture))  # which itself takes more than what is sent of it

@@ -18,7 +18,8 @@ from cifar_onnx.serving.gate import RequestError
 LENGTH = "Inference-Header-Content-Length"  # bytes of JSON before the binary tensors
 PICTURES = 1000  # in one request
 JSON = 5_000_000  # bytes of it: 640 x 480 pixels; parsed they may take 130 MB
-Request = tuple[bytes, str | None, int]  # body, length of its JSON as its header has it, pixels of a picture at most
+VALUES = 400_000  # in the JSON of an answer: 8 MB
+Sent = tuple[bytes, str | None, int]  # body, length of its JSON as its header has it, pixels of a picture at most
 Value = NDArray[Any] | list[bytes]
 
 
@@ -34,9 +35,9 @@ def outputs(classes: int) -> dict[str, tuple[str, list[int]]]:
     }
 
 
-def read(request: Request) -> tuple[dict[str, Any], Pixels]:
+def read(sent: Sent) -> tuple[dict[str, Any], Pixels]:
     """The JSON of a request without its input, and this input, uint8 `(B, H, W, 3)`; raises RequestError."""
-    body, length, limit = request
+    body, length, limit = sent
     message, binary = _parts(body, length)
     return message, _pictures(message.pop("inputs", None), binary, limit)
 
@@ -105,8 +106,11 @@ def _flat(data: Any) -> list[Any]:
     return data if isinstance(data, list) else []
 
 
-def asked(message: dict[str, Any], known: list[str]) -> dict[str, bool]:
-    """Which outputs are asked for, and whether in binary form."""
+def asked(message: dict[str, Any], known: dict[str, tuple[str, list[int]]], pictures: int) -> dict[str, bool]:
+    """Which of `outputs` are asked for, and whether in binary form; raises RequestError, also where they are too many.
+
+    The encoder of JSON lets nobody else be served meanwhile, in a thread neither.
+    """
     parameters = message.get("parameters") or {}
     wanted = message.get("outputs") or [{"name": name} for name in known]
     if not isinstance(parameters, dict) or not isinstance(wanted, list):
@@ -119,6 +123,13 @@ def asked(message: dict[str, Any], known: list[str]) -> dict[str, bool]:
         if not isinstance(own, dict):
             raise RequestError(400, "'parameters' of an output must be an object")
         found[output["name"]] = bool(own.get("binary_data", parameters.get("binary_data_output", False)))
+    values = pictures * sum(math.prod(known[name][1]) for name, as_binary in found.items() if not as_binary)
+    if values > VALUES:
+        raise RequestError(
+            413,
+            f"the answer would have {values:,} values as JSON, and {VALUES:,} are the most: ask for fewer outputs, or "
+            "for binary ones by the parameter binary_data_output, or send fewer pictures at a time",
+        )
     return found
 
 

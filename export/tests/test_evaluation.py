@@ -448,6 +448,8 @@ class TestSlices:
             ("path,light\nelsewhere.png,day\n", "lists none of the pictures"),
             ("", "has no rows"),
             ("path\n0/000.png,x\n", "another for each kind of group"),
+            ("path,light,light\n0/000.png,day,a\n", "the columns path, light, light: each needs a name of its own"),
+            ("path,light,\n0/000.png,day,\n", "has the columns path, light, (empty): each needs a name of its own"),
             ("path,light\n0/000.png,day,bright\n", "line 2: 3 values for 2 columns"),
             ("path,light\n0/000.png,day\n./0/000.png,night\n", "line 3: 0/000.png is in other groups in an earlier"),
             ("path,id\n" + "".join(f"{i},{i}\n" for i in range(60)), "column id has 60 groups: 50 at most"),
@@ -471,6 +473,8 @@ class TestSlices:
     def test_large_numbers_are_whole(self) -> None:
         _, names, _ = _thirds("size", np.array([10.0, 12.345, 3464.1, 99999.0, 5.0, 2000.4]), ("s", "m", "l"), "side")
         assert names == ["s, up to 11.6", "m, up to 2,488", "l, above"]
+        _, names, _ = _thirds("size", np.full(3, 999.7), ("s", "m", "l"), "side")
+        assert names == ["s, up to 1,000", "m, up to 1,000", "l, above"]
 
 
 @pytest.mark.parametrize("command", [["evaluate", str(MODEL)], ["compare", str(MODEL), str(MODEL)]])

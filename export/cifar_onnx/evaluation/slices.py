@@ -79,7 +79,7 @@ def _moments(pixels: Pixels) -> Floats:
 def _thirds(title: str, values: Floats, names: Sequence[str], unit: str) -> tuple[str, list[str], Integers]:
     """Names of the thirds, and the third of each picture; equal values are in one, so that there may be fewer."""
     low, high = np.quantile(values, [1 / 3, 2 / 3])
-    ends = *(f"up to {end:,.0f}" if end >= 1000 else f"up to {end:.3g}" for end in (low, high)), "above"
+    ends = *(f"up to {end:,.0f}" if end >= 999.5 else f"up to {end:.3g}" for end in (low, high)), "above"
     members = np.searchsorted([low, high], values)
     return f"{title} ({unit})", [f"{name}, {end}" for name, end in zip(names, ends, strict=True)], members
 
@@ -103,7 +103,8 @@ class Groups:
         path: the CSV file.
 
     Raises:
-        InputError: it cannot be read, has no such column, or a property has too many values, of all or of one picture.
+        InputError: it cannot be read, has no such column, or one without a name of its own, or a property has too many
+            values, of all or of one picture.
     """
 
     def __init__(self, path: Path) -> None:
@@ -116,6 +117,9 @@ class Groups:
         if len(places) != 1 or len(columns) < 2:
             has = f"the columns {', '.join(columns)}" if columns else "no rows"
             raise InputError(f"{path} has {has}: it needs the column path, and another for each kind of group")
+        if "" in columns or len({*columns}) < len(columns):
+            has = ", ".join(column or "(empty)" for column in columns)
+            raise InputError(f"{path} has the columns {has}: each needs a name of its own")
         self.columns = [column for column in columns if column.lower() != "path"]
         self.rows: dict[Path, list[str]] = {}
         for line, row in rows:

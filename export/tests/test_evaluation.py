@@ -97,9 +97,13 @@ def test_sizes_are_those_before_the_net_sees_them(tmp_path: Path) -> None:
     assert found.areas.tolist() == [80, 400]
 
 
-def test_all_pictures_that_can_be_read_are_asked_whether_they_are_known(photos: Path) -> None:
-    pixels = squares(photos, 8, "stretch")  # one of the files is no picture
+def test_all_pictures_that_can_be_read_are_asked_whether_they_are_known(
+    photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pixels = squares(photos, 8, "stretch")
     assert pixels.shape == (200, 8, 8, 3)
+    broken = photos / "3" / "broken.png"
+    assert f"skipped 1 of the 201 files of {photos}, such as {broken}: not a picture in" in capsys.readouterr().err
     with pytest.raises(InputError, match="nowhere is not a folder: name one with pictures"):
         squares(photos / "nowhere", 8, "stretch")
     many = np.concatenate([pixels, pixels])

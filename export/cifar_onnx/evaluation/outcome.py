@@ -3,8 +3,8 @@
 Notation: `N` pictures, `K` classes, `S` side in pixels of the square that the net sees.
 """
 
+import sys
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +19,7 @@ from cifar_onnx.folders import find, labelled
 from cifar_onnx.images import Pictures, Pixels, ResizeMode, decode, resize
 from cifar_onnx.progress import track
 from cifar_onnx.session import usable_cpus
+from cifar_onnx.shell import say
 
 _BATCH, _SIDE = 256, 128  # pictures in one run of a net, and of how many pixels a side so many fit into memory
 
@@ -131,19 +132,23 @@ def familiarities(run: Answers, pixels: Pixels) -> NDArray[np.float32]:
 
 
 def squares(folder: Path, size: int, mode: ResizeMode) -> Pixels:
-    """Every picture below a folder that can be read, as the net sees it: `(N, S, S, 3)`.
+    """Every picture below a folder that can be read, as the net sees it: `(N, S, S, 3)`; says how many cannot.
 
     Raises:
         InputError: there is none, or no folder.
     """
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder: name one with pictures")
-    pictures, paths = [], find(folder)
+    pictures, paths, errors = [], find(folder), []
     for path in track(paths, f"reading {folder}", len(paths)):
-        with suppress(ImageError):
+        try:
             pictures.append(resize(decode(path), size, mode))
+        except ImageError as error:
+            errors.append(str(error))
     if not pictures:
         raise InputError(f"{folder}: none of the {len(paths)} files can be read as a picture")
+    if errors:
+        say(f"skipped {len(errors):,} of the {len(paths):,} files of {folder}, such as {errors[0]}", sys.stderr)
     return np.stack(pictures)
 
 

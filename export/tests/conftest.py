@@ -51,6 +51,16 @@ def changed(tmp_path: Path) -> Callable[..., Path]:
     return change
 
 
+@pytest.fixture
+def foreign(tmp_path: Path) -> Path:
+    """The model without its contract: another key in the place of `classifier`."""
+    path = tmp_path / "foreign.onnx"
+    path.write_bytes(MODEL.read_bytes().replace(b"\n\nclassifier\x12", b"\n\nunknown_it\x12"))
+    with pytest.raises(InputError, match="without a contract"):
+        contract.read(path)
+    return path
+
+
 @pytest.fixture(scope="session")
 def runtime() -> Path:
     """The folder of onnxruntime-web."""

@@ -6,22 +6,11 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from cifar_onnx import Classifier, InputError, contract
+from cifar_onnx import Classifier, InputError
 from cifar_onnx.evaluation.foreign import ForeignClassifier
 
 MODEL = Path(__file__).parent / "digits.onnx"
 DIGITS = [str(digit) for digit in range(10)]
-
-
-@pytest.fixture
-def foreign(tmp_path: Path) -> Path:
-    """The digits' classifier without its contract: another key in the place of `classifier`."""
-    data, _ = contract.read(MODEL)
-    path = tmp_path / "foreign.onnx"
-    path.write_bytes(data.replace(b"\n\nclassifier\x12", b"\n\nunknown_it\x12"))
-    with pytest.raises(InputError, match="without a contract"):
-        Classifier(path)
-    return path
 
 
 def test_it_gives_the_same_logits(foreign: Path) -> None:

@@ -159,12 +159,11 @@ def test_malformed_requests_break_nothing(server: Server) -> None:
     assert server.files <= files + 2
 
 
-@pytest.mark.parametrize("count", [1, 2])
-def test_nonsense_behind_requests_is_not_what_they_are_answered_by(server: Server, count: int) -> None:
+def test_nonsense_behind_requests_is_not_what_they_are_answered_by(server: Server) -> None:
     with server.connect() as connection:
-        connection.sendall(raw(GOLDEN[0].encoded) * count + b"NONSENSE\r\n\r\n")
+        connection.sendall(raw(GOLDEN[0].encoded) * 2 + b"NONSENSE\r\n\r\n")
         said = read_all(connection)  # until it closes
-        assert said.count(b"HTTP/1.1 ") == said.count(b"HTTP/1.1 200 OK") == count
+        assert said.count(b"HTTP/1.1 ") == said.count(b"HTTP/1.1 200 OK") == 2
 
 
 def test_slow_clients_are_cut_off_while_others_are_served(server: Server) -> None:
@@ -313,16 +312,6 @@ def test_a_large_answer_may_take_long(tmp_path: Path) -> None:
             time.sleep(max(0, began + received / 1_000_000 - time.monotonic()))
         assert received > path.stat().st_size
         assert time.monotonic() - began > 11
-
-
-def test_a_slow_upload_of_a_good_size_is_served(server: Server) -> None:
-    picture = GOLDEN[0].encoded
-    with server.connect() as connection:
-        request = raw(picture)
-        for start in range(0, len(request), 200):
-            connection.sendall(request[start : start + 200])
-            time.sleep(0.2)
-        assert answer(connection)[0] == 200
 
 
 @pytest.mark.parametrize("way", ["declared", "chunked", "tiny chunks"])

@@ -93,8 +93,6 @@ CASES: dict[str, Callable[[], Outcome]] = {
 }
 
 
-@pytest.mark.filterwarnings("ignore:.*y_true.*:sklearn.exceptions.UndefinedMetricWarning")
-@pytest.mark.filterwarnings("ignore:y_pred contains classes not in y_true")
 @pytest.mark.parametrize("case", CASES)
 def test_what_is_vectorised_equals_scikit_learn_on_every_resample(case: str) -> None:
     whole = CASES[case]()
@@ -194,10 +192,11 @@ def test_the_interval_of_the_calibration_error_holds_the_true_one(sureness: floa
         each = sample(300, seed)
         low, high = calibration_interval(each.confidences, each.correct)
         held += low <= true <= high
+        found = expected_calibration_error(each.confidences, each.correct)
+        assert low <= found <= high  # also where chance makes most of it
     assert held >= 17
-    found = Bootstrap(each, draw(300, 2)).estimates["expected_calibration_error"]
-    assert (found.low, found.high) == (low, high)
-    assert low <= found.value <= high
+    error = Bootstrap(each, draw(300, 2)).estimates["expected_calibration_error"]
+    assert (error.low, error.value, error.high) == (low, found, high)
 
 
 @pytest.mark.parametrize(("confidence", "accuracy"), [(0.99, 0.99), (0.999, 0.999), (0.99, 0.97), (1.0, 0.95)])
@@ -228,17 +227,6 @@ def test_an_interval_holds_what_many_samples_show() -> None:
         spread = 2 * 1.96 * float(np.std([each[name][0] for each in found]))
         assert one.low < one.value < one.high
         assert 0.75 < (one.high - one.low) / spread < 1.35
-
-
-@pytest.mark.parametrize("count", [200, 1000])
-def test_a_figure_lies_in_its_interval_also_where_resamples_are_biased(count: int) -> None:
-    """The calibration error of one who is calibrated grows in resamples."""
-    for seed in range(10):
-        generator = np.random.default_rng(seed)
-        whole = outcome(count, 10, seed)
-        labels = np.array([generator.choice(10, p=row) for row in whole.probabilities])
-        for name, each in Bootstrap(replace(whole, labels=labels), draw(count, 200)).estimates.items():
-            assert each.low <= each.value <= each.high, name
 
 
 def test_an_interval_holds_its_figure_and_knows_ties_and_what_is_not_defined() -> None:

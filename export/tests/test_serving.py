@@ -253,10 +253,12 @@ class TestOpenInferenceProtocol:
         status, _, answer = server.ask("POST", "/v2/models/digits/infer", body)
         assert status == (413 if "most" in words else 400)
         assert words in json.loads(answer)["error"]
-        status, _, answer = server.ask(
-            "POST", "/v2/models/digits/infer", b"{}", {"Inference-Header-Content-Length": "9" * 30}
-        )
+
+    def test_the_length_of_its_json_is_no_more_than_that_of_the_body(self, server: Server) -> None:
+        headers = {"Inference-Header-Content-Length": "9" * 30}
+        status, _, answer = server.ask("POST", "/v2/models/digits/infer", b"{}", headers)
         assert status == 400
+        assert "it must be the number of bytes of the JSON" in json.loads(answer)["error"]
 
 
 class TestAround:

@@ -9,10 +9,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 from torchvision import datasets
+from torchvision.datasets.utils import calculate_md5
 
 from cifar_lightning.data import CIFAR10, CIFAR100
 from cifar_onnx import InputError
@@ -149,14 +151,17 @@ def test_where_the_one_that_downloads_is_killed_the_next_takes_over(
     ]
 
 
-def test_a_good_archive_is_downloaded_read_and_kept(url: str, tmp_path: Path) -> None:
+def test_a_good_archive_is_downloaded_read_and_kept(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = CIFAR10(str(tmp_path), url=f"{url}/good.tar.gz")
     train, test = data.load("train"), data.load("test")
     assert train.pixels.shape == (50, 32, 32, 3)
     assert test.labels.tolist() == list(range(10))
     assert data.classes == NAMES
     offline = CIFAR10(str(tmp_path), url="http://127.0.0.1:1/gone.tar.gz")
+    hashed = Mock(side_effect=calculate_md5)
+    monkeypatch.setattr("torchvision.datasets.utils.calculate_md5", hashed)
     assert np.array_equal(offline.load("train").pixels, train.pixels)
+    assert hashed.call_count == 7  # each file once
     assert sorted(path.name for path in tmp_path.glob("[!.]*")) == ["cifar-10-batches-py", "cifar-10-python.tar.gz"]
 
 

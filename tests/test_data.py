@@ -1,3 +1,4 @@
+import errno
 import os
 import re
 import shutil
@@ -6,11 +7,13 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from unittest.mock import Mock
 
 import lightning.pytorch as L
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from PIL import Image
 
 from cifar_lightning.augment import Augmentation, Mirror
@@ -547,6 +550,13 @@ class TestImageFolder:
         images = ImageFolder(str(photos), cache_dir=str(tmp_path / "file")).load("train")
         assert len(images) == 36
         assert "not kept for the next run" in capsys.readouterr().err
+
+    def test_a_cache_in_which_nothing_can_be_locked_is_refused(
+        self, photos: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(FileLock, "acquire", Mock(side_effect=OSError(errno.ENOLCK, "No locks available")))
+        with pytest.raises(InputError, match=r"cifar-lightning: no file can be locked there .*--data\.cache_dir$"):
+            ImageFolder(str(photos)).load("train")
 
     def test_originals_are_the_files_and_what_they_decoded_to(self, photos: Path) -> None:
         data = ImageFolder(str(photos))

@@ -75,36 +75,35 @@ class CIFAR10(ImageData):
         return datasets.CIFAR10
 
     def load(self, part: Part) -> Images:
-        self._prepare()
-        files = self._published(str(self.root), train=part == "train")
+        files = self._read(part) or self._prepared(part)
         names = [str(index) for index in range(len(files.data))]
         return Images(np.ascontiguousarray(files.data), np.array(files.targets, np.int64), names)
 
-    def _prepare(self) -> None:
-        """Make sure that the files are there and whole: extract the archive, or download it first."""
-        if self._whole():
-            return
+    def _read(self, part: Part) -> Any:
+        """What torchvision reads; None where a file is not there, or not whole."""
+        try:
+            return self._published(str(self.root), train=part == "train")
+        except RuntimeError:
+            return None
+
+    def _prepared(self, part: Part) -> Any:
+        """What torchvision reads, once the archive is extracted, or downloaded first."""
         photos = self.root.glob("*/*.[jJ][pP]*[gG]")
         if not (self.root / self._published.filename).exists() and len({path.parent for path in photos}) > 1:
             raise InputError(
                 f"{self.root} holds folders of photos and no {self._title}: use --data ImageFolder "
                 f"--data.root {self.root}, or name another --data.root"
             )
-        with alone(self.root / f"{self._hidden}.lock", f"{self._title} in {self.root}"):
-            if not self._whole():
+        with alone(self.root / f"{self._hidden}.lock", f"{self._title} in {self.root}", "data.root"):
+            if not (files := self._read(part)):
                 self._unpack()
+                files = self._published(str(self.root), train=part == "train")
+        return files
 
     @property
     def _hidden(self) -> str:
         """What names begin with of files that are not for people."""
         return f".{self._title.lower()}"
-
-    def _whole(self) -> bool:
-        from torchvision.datasets.utils import check_integrity
-
-        known = self._published
-        parts = [*known.train_list, *known.test_list, [known.meta["filename"], known.meta["md5"]]]
-        return all(check_integrity(self.root / known.base_folder / name, md5) for name, md5 in parts)
 
     def _unpack(self) -> None:
         from torchvision.datasets.utils import calculate_md5

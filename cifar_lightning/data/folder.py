@@ -195,7 +195,7 @@ class ImageFolder(ImageData):
         store, keys = self._store(folder), file_keys(folder, paths)
         if found := store.find(keys):
             return found
-        with alone(store.folder.with_suffix(".lock"), str(folder)):
+        with alone(store.folder.with_suffix(".lock"), str(folder), "data.cache_dir"):
             new, unread = store.lacks(keys), dict[str, str]()
             try:
                 if new:

@@ -1,5 +1,6 @@
 """One process at a time prepares data; the others wait for what it makes."""
 
+import errno
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,9 +8,11 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from cifar_onnx import InputError
+
 
 @contextmanager
-def alone(path: Path, what: str) -> Iterator[None]:
+def alone(path: Path, what: str, option: str) -> Iterator[None]:
     """Hold the lock file `path`, which is released when its holder ends, however it ends.
 
     In a folder that cannot be written nothing is held: nothing will be made there either.
@@ -17,6 +20,10 @@ def alone(path: Path, what: str) -> Iterator[None]:
     Args:
         path: the lock file; it stays, empty.
         what: what is being prepared, for those who wait.
+        option: by which its folder is named.
+
+    Raises:
+        InputError: the folder's disk has no locks.
     """
     lock = FileLock(path)
     try:
@@ -26,7 +33,12 @@ def alone(path: Path, what: str) -> Iterator[None]:
         except Timeout:
             print(f"waiting for another process that prepares {what}", file=sys.stderr)
             lock.acquire()
-    except OSError:
+    except OSError as error:
+        if error.errno == errno.ENOLCK:
+            raise InputError(
+                f"{path.parent}: no file can be locked there ({error.strerror}), so that processes would write over "
+                f"each other's files: name a folder on another disk with --{option}"
+            ) from None
         yield
         return
     try:

@@ -318,6 +318,25 @@ class TestImageFolder:
         (photos / "train" / "red").rename(photos / "train" / "valid")
         assert ImageFolder(str(photos / "train")).classes == ["blue", "green", "valid"]
 
+    def test_a_class_may_be_called_train(self, photos: Path) -> None:
+        vehicles = photos / "train"
+        (vehicles / "red").rename(vehicles / "train")
+        data = ImageFolder(str(vehicles))
+        assert data.classes == ["blue", "green", "train"]
+        assert [len(data.images(part)) for part in ("train", "val", "test")] == [30, 3, 3]
+        for file in (vehicles / "train").iterdir():
+            file.unlink()
+        with pytest.raises(InputError, match="train/train holds 0 classes to train on"):
+            ImageFolder(str(vehicles))
+
+    @pytest.mark.parametrize("others", [[], ["test1"], ["cat", "dog", "test"], ["cat", "dog", "val"]])
+    def test_a_training_set_that_is_not_sorted_is_no_class(self, others: list[str]) -> None:
+        for name in ("train", *others):
+            Path("photos", name).mkdir(parents=True)
+            Path("photos", name, "0.png").touch()
+        with pytest.raises(InputError, match=r"^photos/train holds 0 classes to train on, at least two are needed"):
+            ImageFolder("photos")
+
     def test_of_many_unreadable_files_a_few_are_named(self, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
         for number in range(9):
             (photos / "train" / "red" / f"x\x1b[{number}.jpg").write_text("not a picture")

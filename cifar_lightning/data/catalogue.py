@@ -72,10 +72,19 @@ class Folders(Catalogue):
     def folder(self, part: Part) -> Path:
         own = self.root / ("test" if part == "predict" else part)
         if part == "predict":
-            there = any(path.is_file() for path in own.glob("[!.]*"))
+            there = _holds_files(own)
         else:
-            there = own.is_dir() and (part == "train" or bool(subfolders(own)))
+            there = own.is_dir() and (bool(subfolders(own)) or (part == "train" and not self._train_is_class()))
         return own if there else self.root
+
+    def _train_is_class(self) -> bool:
+        """Whether `root/train/`, in which there are no folders, is a class like two others, as a train is a vehicle.
+
+        Beside a single folder, it would rather be the training set of somebody who has not sorted it: Kaggle's Dogs vs.
+        Cats has `train/` and `test1/`.
+        """
+        others = {*subfolders(self.root)} - {"train"}
+        return len(others) > 1 and others.isdisjoint(("val", "test")) and _holds_files(self.root / "train")
 
     def _training_folder(self) -> Path:
         names = subfolders(self.root) if self.root.is_dir() else []
@@ -91,3 +100,7 @@ class Folders(Catalogue):
     def pairs(self, part: Part, classes: Sequence[str]) -> list[tuple[Path, int]]:
         folder = self._training_folder() if part == "train" else self.folder(part)
         return [(path, -1) for path in files(folder)] if part == "predict" else labelled(folder, classes)
+
+
+def _holds_files(folder: Path) -> bool:
+    return any(path.is_file() for path in folder.glob("[!.]*"))

@@ -26,6 +26,7 @@ SYNSETS = {
 WNIDS = sorted(SYNSETS)
 NAMES = ["tench", "goldfish", "crane (n02012849)", "Persian cat", "crane (n03126707)"]
 TRUTH = ["n02123394", "n01440764", "n03126707", "n01440764", "n02012849", "n01443537"]  # of val's files
+KEYS = ("ILSVRC2012_ID", "WNID", "words")  # of meta.mat
 
 
 def paint(path: Path, seed: int) -> None:
@@ -60,7 +61,7 @@ def devkit(folder: Path) -> None:
     numbers = [str(SYNSETS[wnid][0]) for wnid in TRUTH]
     (folder / "ILSVRC2012_validation_ground_truth.txt").write_text("\n".join(numbers) + "\n")
     rows = [(number, wnid, words, 0) for wnid, (number, words) in SYNSETS.items()] + [(1001, "n00001740", "entity", 2)]
-    kinds = [("ILSVRC2012_ID", "O"), ("WNID", "O"), ("words", "O"), ("num_children", "O")]
+    kinds = [(key, "O") for key in (*KEYS, "num_children")]
     savemat(folder / "meta.mat", {"synsets": np.array(rows, kinds)[:, None]})
 
 
@@ -180,6 +181,13 @@ class TestImageNet:
             load(root).images("test")
         (root / "LOC_val_solution.csv").write_text("ImageId,PredictionString\nILSVRC2012_val_00000001,n01440764 1\n")
         with pytest.raises(InputError, match=r"LOC_val_solution.csv has no line for .*_00000002.JPEG"):
+            load(root).images("test")
+        (root / "LOC_val_solution.csv").write_text('ImageId,PredictionString\n"' + "x" * 200_000)
+        with pytest.raises(InputError, match=r"LOC_val_solution.csv, line \d: field larger .*: close the quotes"):
+            load(root).images("test")
+        (root / "LOC_val_solution.csv").unlink()
+        savemat(root / "meta.mat", {"synsets": np.array([("one", "a", "b")], [(key, "O") for key in KEYS])})
+        with pytest.raises(InputError, match=r"^\S+meta\.mat is not that of the development kit \(invalid literal"):
             load(root).images("test")
 
     def test_a_class_of_val_that_train_lacks_is_named(self, root: Path) -> None:

@@ -140,11 +140,16 @@ def _solution(file: Path) -> dict[str, str]:
     with file.open(newline="", encoding="utf-8-sig", errors="replace") as text:
         reader = csv.DictReader(text)
         wnids = {}
-        for row in reader:
-            words = (row.get("PredictionString") or "").split()
-            if not row.get("ImageId") or not words:
-                raise InputError(f"{file}, line {reader.line_num}: no ImageId, or no PredictionString")
-            wnids[row["ImageId"]] = words[0]
+        try:
+            for row in reader:
+                words = (row.get("PredictionString") or "").split()
+                if not row.get("ImageId") or not words:
+                    raise InputError(f"{file}, line {reader.line_num}: no ImageId, or no PredictionString")
+                wnids[row["ImageId"]] = words[0]
+        except csv.Error as error:
+            raise InputError(
+                f"{file}, line {reader.line_num}: {error}: close the quotes that were opened before"
+            ) from None
         return wnids
 
 
@@ -174,6 +179,6 @@ def _synsets(file: Path) -> list[tuple[int, str, str]]:
     try:
         found = np.atleast_1d(loadmat(file, squeeze_me=True)["synsets"])
         columns = [found[name].tolist() for name in ("ILSVRC2012_ID", "WNID", "words")]
+        return [(int(number), str(wnid), str(words)) for number, wnid, words in zip(*columns, strict=True)]
     except Exception as error:  # loadmat raises whatever the bytes lead it to
         raise InputError(f"{file} is not that of the development kit ({error})") from None
-    return [(int(number), str(wnid), str(words)) for number, wnid, words in zip(*columns, strict=True)]

@@ -90,7 +90,8 @@ class Focal(CrossEntropy):
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         """The mean loss."""
         logs = logits.log_softmax(1)
-        focal = (1 - logs.exp()).clamp(min=0) ** self.gamma * logs  # (B, K)
+        missed = (1 - logs.exp()).clamp(min=torch.finfo(logs.dtype).tiny)  # at 0, a root has an infinite slope
+        focal = missed**self.gamma * logs  # (B, K)
         soft = labels.is_floating_point()
         losses = -(labels * focal).sum(1) if soft else nll_loss(focal, labels, reduction="none")
         weights = self._weights(labels)

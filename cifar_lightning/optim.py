@@ -66,6 +66,8 @@ class MuonSGD(Optimizer):
         for name, rate in (("lr", lr), ("dense_lr", dense_lr), ("bias_lr", bias_lr)):
             if rate < 0:
                 raise ValueError(f"MuonSGD.{name} is {rate}: it must be at least 0")
+        if steps < 1:
+            raise ValueError(f"MuonSGD.steps is {steps}: it must be at least 1")
         if any(isinstance(each, dict) for each in params):
             raise ValueError("MuonSGD makes its own groups, by lr, dense_lr and bias_lr: it takes no model.lr_factors")
         kinds = [
@@ -146,13 +148,13 @@ def _is_fast_in_bfloat16(device: torch.device) -> bool:
 
 
 class WarmupLinear(LRScheduler):
-    """Up from zero and down to a share of the optimizer's learning rates, in straight lines, batch by batch.
+    """Up from zero and down to zero, in straight lines, batch by batch, but never below a share.
 
     Args:
         optimizer: whose learning rates are the highest.
         total_steps: in which it ends; None is all of the training.
         warmup: share of these that goes up, below 1.
-        final: share of the learning rates that is left in the end.
+        final: share of the learning rates below which they never are, in the warm-up either.
 
     Raises:
         ValueError: there is no end, or one of the shares cannot be.

@@ -128,6 +128,11 @@ def test_muon_takes_filters_of_zeros() -> None:
     assert filters.any()
 
 
+def test_without_a_step_of_newton_and_schulz_it_is_no_muon() -> None:
+    with pytest.raises(ValueError, match=r"^MuonSGD\.steps is 0: it must be at least 1$"):
+        MuonSGD(Layers().parameters(), steps=0)
+
+
 @pytest.mark.parametrize("name", ["dense", "bias"])
 def test_a_learning_rate_of_zero_leaves_its_weights_alone(name: str) -> None:
     layers, before = Layers(), getattr(Layers(), name)

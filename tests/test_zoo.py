@@ -24,7 +24,8 @@ from cifar_lightning.data.images import Sample
 from cifar_lightning.export import parity
 from cifar_lightning.export.model_file import write_model
 from cifar_lightning.module import Classifier
-from cifar_lightning.nets import Normalize, Timm, Torchvision
+from cifar_lightning.nets import Timm, Torchvision
+from cifar_lightning.nets.stem import make_small
 from cifar_lightning.nets.weights import read, unwrapped
 from cifar_lightning.nets.zoo import Named
 from cifar_onnx import Classifier as Receiver
@@ -119,6 +120,8 @@ def test_a_small_stem_keeps_the_size_of_the_picture() -> None:
         Torchvision("vgg11", 3, small_stem=True)
     with pytest.raises(InputError, match="repvgg_a0 begins with convolutions side by side"):
         Timm("repvgg_a0", 3, small_stem=True)
+    with pytest.raises(InputError, match="mlp does not begin with a convolution of stride"):
+        make_small(nn.Linear(3, 3), "mlp")
 
 
 @pytest.mark.parametrize(

@@ -20,8 +20,8 @@ def make_small(body: nn.Module, name: str) -> None:
         InputError: it begins otherwise.
     """
     layers = {path: layer for path, layer in body.named_modules() if isinstance(layer, nn.Conv2d)}
-    path, first = next(iter(layers.items()))
-    if not 1 < first.stride[0] <= _LARGEST_STRIDE:
+    path, first = next(iter(layers.items()), ("", None))
+    if first is None or not 1 < first.stride[0] <= _LARGEST_STRIDE:
         raise InputError(f"model.net.small_stem: {name} does not begin with a convolution of stride 2 to 4")
     if sum(each.in_channels == first.in_channels and each.stride[0] > 1 for each in layers.values()) > 1:
         raise InputError(

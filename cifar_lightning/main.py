@@ -120,7 +120,7 @@ def main(args: Sequence[str] | None = None) -> int:
             raise
         return _fail(f"{error.filename or 'a file'} cannot be read or written: {error.strerror}", 2)
     except (MemoryError, RuntimeError, ValueError) as error:
-        if isinstance(error, MemoryError) or any(words in str(error) for words in _MEMORY):
+        if out_of_memory(error):
             # The sentences after the first two say how torch shares memory out.
             sentences = (" ".join(str(error).split()) or "MemoryError").split(". ")[:2]
             less = "take smaller batches (--data.batch_size), smaller pictures (--data.image_size) or a smaller net"
@@ -129,6 +129,11 @@ def main(args: Sequence[str] | None = None) -> int:
             raise
         return _fail(" ".join(str(error).split()), 2)
     return 0
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether there was not enough memory, of a GPU or of the machine."""
+    return isinstance(error, MemoryError) or any(words in str(error) for words in _MEMORY)
 
 
 def mistake(error: Exception) -> bool:

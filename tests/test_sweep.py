@@ -4,6 +4,7 @@ import csv
 import errno
 import json
 import os
+import re
 import shutil
 import signal
 import sys
@@ -33,7 +34,6 @@ from cifar_lightning.sweep.sampler import Sampler
 from cifar_lightning.sweep.search import search
 from cifar_lightning.sweep.space import Choice, Range
 from cifar_lightning.sweep.study import Process, _storage, counted, open_study
-from cifar_lightning.sweep.trial import _is_of_the_machine
 from cifar_onnx import InputError
 from tests.conftest import BRIEF, Child, Run, Start, write_net
 
@@ -188,6 +188,14 @@ class TestRefused:
         result = run("sweep", "--config", "lr.yaml", *words)
         assert result.code == 2
         assert sentence in result.err
+        assert not Path("runs").exists()
+
+    def test_a_setting_that_not_every_class_of_the_space_has(self, run: Run, tmp_path: Path) -> None:
+        Path("sgd.yaml").write_text("model: {optimizer: {class_path: SGD, init_args: {lr: 0.1}}}\n")
+        file = write(tmp_path, config=["small.yaml", "sgd.yaml"], space={"model.optimizer": ["SGD", "Adam"]})
+        result = run("sweep", "--config", file, "--model.optimizer.momentum", 0.9)
+        assert result.code == 2
+        assert "there is no option 'momentum'" in result.err
         assert not Path("runs").exists()
 
     def test_a_file_without_its_option(self, run: Run) -> None:
@@ -380,13 +388,23 @@ class TestTrials:
         assert "dropout probability has to be between 0 and 1" in states["1.5"][1]
         assert states["1.5"][1] in result.out
 
-    def test_a_file_that_a_value_names_is_a_failure_of_the_value(self) -> None:
-        full = InputError("full")
-        full.__cause__ = OSError(errno.ENOSPC, "No space left on device")
-        assert _is_of_the_machine(full)
-        missing = InputError("missing")
-        missing.__cause__ = FileNotFoundError(errno.ENOENT, "No such file or directory")
-        assert not _is_of_the_machine(missing)
+    @pytest.mark.parametrize(
+        ("error", "noted"),
+        [
+            (InputError("x.ckpt: cannot be read"), "x.ckpt: cannot be read"),
+            (RuntimeError("err == 0.\nDefaultCPUAllocator: can't allocate memory"), "can't allocate memory"),
+            (MemoryError(), "MemoryError"),
+            (SystemExit(2), "its values are refused by the parser"),
+        ],
+    )
+    def test_what_a_value_leads_to_is_a_failure_of_the_value(
+        self, run: Run, monkeypatch: pytest.MonkeyPatch, error: BaseException, noted: str
+    ) -> None:
+        error.__cause__ = FileNotFoundError(errno.ENOENT, "No such file or directory")
+        monkeypatch.setattr("cifar_lightning.sweep.trial.run", Mock(side_effect=error))
+        result = run("sweep", "--config", "lr.yaml", "--trials", 1)
+        assert result.code == 2
+        assert re.fullmatch(f"error: all 1 trials have failed, the last one: .*{re.escape(noted)}\n", result.err)
 
     @pytest.mark.slow
     def test_a_class_and_the_same_with_settings_are_two_values(self, run: Run, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser
 
+from cifar_lightning.cli.choices import in_order
 from cifar_lightning.cli.lightning_cli import CLI
 from cifar_lightning.cli.settings import check_trainer, check_training
 from cifar_lightning.error_source import said
@@ -41,7 +42,8 @@ class _Reader(CLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         common = [word for word in args if word not in self.endings[0]]
-        self.found += [parser.parse_args(self.words([*common, *ending])).fit for ending in self.endings]
+        every = (in_order([*common, *ending]) for ending in self.endings)  # as a trial will be read
+        self.found += [parser.parse_args(self.words(words)).fit for words in every]
         raise _Read
 
 

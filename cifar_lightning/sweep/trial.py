@@ -16,7 +16,7 @@ from cifar_lightning.callbacks import BestCheckpoint
 from cifar_lightning.cli.settings import quiet
 from cifar_lightning.finite import NotFiniteError
 from cifar_lightning.interruption import Interrupted
-from cifar_lightning.main import REFUSED, mistake, run
+from cifar_lightning.main import REFUSED, mistake, out_of_memory, run
 from cifar_lightning.sweep import space as spaces
 from cifar_lightning.sweep.plan import Plan
 from cifar_lightning.sweep.study import again
@@ -75,7 +75,7 @@ def value_of(trial: optuna.Trial, plan: Plan, say: Say) -> float:
         The best value of what is monitored.
 
     Raises:
-        FailedError: its values cannot be, or lead to losses that are not finite.
+        FailedError: its values cannot be, need too much memory, or lead to losses that are not finite.
         TrialPruned: it has fallen behind.
     """
     values = {key: part.suggest(trial, key) for key, part in plan.space.items()}
@@ -108,14 +108,17 @@ def _own_failures(trial: optuna.Trial) -> Iterator[None]:
     """Note what is wrong with the values of a trial."""
     try:
         yield
-    except (ValueError, RuntimeError, NotFiniteError, MisconfigurationException) as error:
-        own = InputError | NotFiniteError | MisconfigurationException | torch.OutOfMemoryError
+    except SystemExit as stop:
+        trial.set_user_attr("error", "its values are refused by the parser")
+        raise FailedError from stop
+    except (ValueError, RuntimeError, MemoryError, NotFiniteError, MisconfigurationException) as error:
         if _is_of_the_machine(error):
             again(trial.study, trial)
             raise
-        if not isinstance(error, own) and not mistake(error):
+        own = isinstance(error, InputError | NotFiniteError | MisconfigurationException)
+        if not (own or out_of_memory(error) or mistake(error)):
             raise
-        trial.set_user_attr("error", " ".join(str(error).split()))
+        trial.set_user_attr("error", " ".join(str(error).split()) or type(error).__name__)
         raise FailedError from error
     finally:
         interruption.defer(False)

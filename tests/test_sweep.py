@@ -182,6 +182,7 @@ class TestRefused:
             (["--trainer.fast_dev_run"], "fast_dev_run leaves nothing to compare"),
             (["--experiment", "a/b"], "experiment 'a/b' cannot name a folder"),
             (["--ckpt_path", "last"], "ckpt_path is last: leave it out"),
+            (["--config", "small.yaml"], "a sweep has one file, not lr.yaml and small.yaml: name the experiment's"),
         ],
     )
     def test_options_that_cannot_be(self, run: Run, words: list[object], sentence: str) -> None:

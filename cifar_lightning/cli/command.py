@@ -63,10 +63,10 @@ def read(words: Sequence[str]) -> Command:
         InputError: a config file cannot be read, or is no mapping of options.
     """
     words = _long(words)
-    configs, rest = _taken(words, "-c", "--config")
+    configs, rest = taken(words, "-c", "--config")
     shown = [word for word in words if word.startswith("--print_config")]
-    _, typed = _taken([word for word in words if word not in shown], "--ckpt_path")
-    _, rest = _taken(rest, "--ckpt_path")
+    _, typed = taken([word for word in words if word not in shown], "--ckpt_path")
+    _, rest = taken(rest, "--ckpt_path")
     rest = in_order(rest)
     settings = beginning(words, configs)
     ckpt_path, going_on, sources = settings.get("ckpt_path"), None, configs
@@ -151,7 +151,7 @@ def _origins(configs: Iterable[str]) -> list[str]:
         found.append(path)
         for line in commands(Path(path)):
             with suppress(ValueError):  # quotes that nobody closed: it was written by hand
-                found += _taken(shlex.split(line), "-c", "--config")[0]
+                found += taken(shlex.split(line), "-c", "--config")[0]
     return found
 
 
@@ -164,7 +164,7 @@ def _digest(configs: Sequence[str]) -> str:
     return hashlib.sha256(b"\0".join(Path(path).read_bytes() for path in configs)).hexdigest()[:16] if configs else ""
 
 
-def _taken(words: Sequence[str], *options: str) -> tuple[list[str], list[str]]:
+def taken(words: Sequence[str], *options: str) -> tuple[list[str], list[str]]:
     """The values of an option, and the words without it."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument(*options, action="append", nargs="?", dest="values", default=[])
@@ -188,7 +188,7 @@ def beginning(words: Sequence[str], configs: Iterable[str]) -> dict[str, Any]:
         nested = {f"trainer.{key}": value for key, value in trainer.items()} if isinstance(trainer, dict) else {}
         settings |= {**config, **nested}
     for name in ("ckpt_path", "experiment", "trainer.default_root_dir"):
-        values, _ = _taken(words, f"--{name}")
+        values, _ = taken(words, f"--{name}")
         if values:
             settings[name] = values[-1]
     if "--allow_custom_classes" in words:

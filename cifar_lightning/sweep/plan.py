@@ -1,6 +1,5 @@
 """What a sweep is asked to do: its YAML file and what was typed, checked before the first trial."""
 
-import argparse
 import json
 import os
 from collections.abc import Iterable, Sequence
@@ -16,7 +15,7 @@ from optuna.trial import FrozenTrial
 from torch import nn
 
 from cifar_lightning import runs
-from cifar_lightning.cli.command import beginning
+from cifar_lightning.cli.command import beginning, taken
 from cifar_lightning.cli.config_file import mapping
 from cifar_lightning.cli.parser import Parser
 from cifar_lightning.cli.settings import asked_callbacks, check_callbacks
@@ -144,10 +143,12 @@ def _parted(words: Sequence[str]) -> tuple[list[str], list[str]]:
 
 def _settings(own: list[str]) -> tuple[Namespace, list[str], Path | None]:
     """The sweep's settings, the config files of its experiment, and its own file."""
-    files = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    files.add_argument("--config", type=Path)
-    found, own = files.parse_known_args(own)
-    file = found.config
+    files, own = taken(own, "--config")
+    if len(files) > 1:
+        raise InputError(
+            f"a sweep has one file, not {' and '.join(files)}: name the experiment's configs in its key config"
+        )
+    file = Path(files[0]) if files else None
     known = mapping(file) if file else {}
     given = known.pop("config", [])
     configs = given if isinstance(given, list) else [given]

@@ -9,7 +9,6 @@ from filelock import FileLock
 from optuna import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from cifar_lightning import runs
 from cifar_lightning.cli.config_file import dump_yaml, load_yaml
 from cifar_lightning.files import write_whole
 from cifar_lightning.sweep.charts import draw
@@ -52,9 +51,8 @@ def write(study: Study, plan: Plan) -> None:
     again = load_yaml(best["config"])
     own = ["--allow_custom_classes", "--config", Path(best["run"], "config.yaml")]
     custom = own if is_custom([again["model"], again["data"]]) else []
-    kept = best.get("kept") or Path(best["run"], runs.BEST)  # not noted at first
     print("to train the best again:", _again(plan))
-    print("next:", shell.line("python", "-m", "cifar_lightning", "test", "--ckpt_path", kept, *custom))
+    print("next:", shell.line("python", "-m", "cifar_lightning", "test", "--ckpt_path", best["kept"], *custom))
 
 
 def line(trial: FrozenTrial, plan: Plan) -> str:

@@ -97,19 +97,15 @@ def again(study: optuna.Study, trial: FrozenTrial | optuna.Trial) -> None:
         study.enqueue_trial(trial.params)
 
 
-def counts(trial: FrozenTrial) -> bool:
-    """Whether a trial is one of those that were asked for: it goes on, has come to its end, or failed by itself."""
-    return trial.state in (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING) or failed(trial)
-
-
 def failed(trial: FrozenTrial) -> bool:
     """Whether a trial has failed by its own values."""
     return trial.state == TrialState.FAIL and "error" in trial.user_attrs
 
 
 def counted(study: optuna.Study) -> list[FrozenTrial]:
-    """The trials that count, in their order."""
-    return [trial for trial in study.get_trials(deepcopy=False) if counts(trial)]
+    """The trials that were asked for, in their order: they go on, have come to their end, or failed by themselves."""
+    states = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
+    return [trial for trial in study.get_trials(deepcopy=False) if trial.state in states or failed(trial)]
 
 
 def open_study(plan: Plan) -> optuna.Study:

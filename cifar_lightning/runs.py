@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from cifar_lightning.files import write_whole
 from cifar_onnx import InputError
@@ -153,7 +153,7 @@ def held(run: Path) -> bool:
     try:
         with FileLock(run / ".lock", timeout=0):
             return False
-    except (Timeout, OSError):
+    except OSError:  # filelock's Timeout is one
         return True
 
 

@@ -165,6 +165,9 @@ class TestEntry:
         assert entry(folder).state == "unfinished"
         held = runs.Run(folder)
         assert entry(folder).state == "running"
+        with pytest.MonkeyPatch.context() as patch:  # somebody else's, which cannot be opened
+            patch.setattr(os, "access", lambda *_: False)
+            assert entry(folder).state == "unfinished"
         held.release()
         assert entry(folder).state == "unfinished"
         assert not (folder / ".lock").exists()
@@ -181,7 +184,8 @@ class TestEntry:
         (folder / name).write_bytes(content)
         result = run("runs")
         assert result.code == 0
-        assert f"{folder.relative_to(Path.cwd()) / name} cannot be read" in result.err or content == b"[1]\n"
+        table_without_rows = (name, content) == ("metrics.csv", b"[1]\n")
+        assert f"{folder.relative_to(Path.cwd()) / name} cannot be read" in result.err or table_without_rows
         assert len(result.err.splitlines()) <= 1
         assert "cnn/version_1" in result.out
 
@@ -252,6 +256,24 @@ class TestFind:
             make(name)
         assert list(find(Path("runs"))) == [Path("runs/a/version_0")]
 
+    @pytest.mark.parametrize("closed", ["b/version_0", "b/version_0/checkpoints"])
+    def test_what_may_not_be_looked_into_hides_no_other_run(
+        self, run: Run, make: Make, monkeypatch: pytest.MonkeyPatch, closed: str
+    ) -> None:
+        make("a/version_0")
+        make("b/version_0")
+        stat = os.stat
+
+        def refused(path: Any, **settings: Any) -> os.stat_result:
+            if f"{closed}/" in str(path):
+                raise PermissionError(13, "Permission denied", str(path))
+            return stat(path, **settings)
+
+        monkeypatch.setattr(os, "stat", refused)
+        result = run("runs", "--csv")
+        assert (result.code, result.err) == (0, "")
+        assert len(result.out.splitlines()) == (2 if closed == "b/version_0" else 3)
+
     @pytest.mark.parametrize("words", [(), ("nowhere",), ("empty",)])
     def test_nothing_to_show_is_one_sentence(self, run: Run, words: tuple[str, ...]) -> None:
         Path("empty").mkdir()
@@ -297,6 +319,15 @@ class TestDifferences:
     def test_what_says_nothing_about_the_experiment_is_left_out(self) -> None:
         other = changed(trainer__enable_progress_bar=True, trainer__logger=[1], ckpt_path="x", seed_everything=7)
         assert Differences([flat(CONFIG), flat(other)]).keys == {}
+        streamed = [changed(data__init_args__memory=memory) for memory in ("auto", 0.0)]
+        assert Differences([*map(flat, streamed)]).keys == {}
+
+    @pytest.mark.parametrize(("limit", "deciding"), [(None, ""), (1.0, ""), (5, "with trainer.limit_val_batches")])
+    def test_the_size_of_batches_decides_what_is_validated_on_where_only_some_are(
+        self, limit: float | None, deciding: str
+    ) -> None:
+        configs = [changed(data__init_args__batch_size=size, trainer__limit_val_batches=limit) for size in (16, 64)]
+        assert Differences([*map(flat, configs)]).images() == (deciding and f"batch_size {deciding}")
 
 
 def board(*entries: Entry) -> Board:

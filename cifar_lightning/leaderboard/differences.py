@@ -14,13 +14,16 @@ _LONGEST = 80  # characters of a value that are shown
 # Where things lie, what is shown meanwhile, and what has a column of its own.
 _SILENT = {
     *("ckpt_path", "experiment", "seed_everything", "allow_custom_classes", "checkpoint.dirpath"),
-    *("data.cache_dir", "data.url", "trainer.default_root_dir", "trainer.logger", "trainer.log_every_n_steps"),
+    *("data.cache_dir", "data.memory", "data.url", "trainer.default_root_dir"),
+    *("trainer.logger", "trainer.log_every_n_steps"),
     *("trainer.enable_progress_bar", "trainer.enable_model_summary", "trainer.num_sanity_val_steps"),
 }
-# What decides which images are validated on.
+_BATCH, _LIMIT = "data.batch_size", "trainer.limit_val_batches"
+_NO_LIMIT = {"null", "1.0"}
+# What decides which images are validated on; where there is a limit, the size of the batches does, too.
 _IMAGES = (
     *("data", "data.root", "data.labels", "data.val_fraction", "data.test_fraction", "data.split_seed"),
-    "trainer.limit_val_batches",
+    _LIMIT,
 )
 
 
@@ -58,7 +61,10 @@ class Differences:
 
     def images(self) -> str:
         """Keys for which the runs were not validated on the same images, empty where there are none."""
-        return ", ".join(self.keys[key] for key in _IMAGES if key in self.keys)
+        found = [self.keys[key] for key in _IMAGES if key in self.keys]
+        if _BATCH in self.keys and {*self._values(_LIMIT)} - _NO_LIMIT:
+            found.append(f"{self.keys[_BATCH]} with {_LIMIT}")
+        return ", ".join(found)
 
     def _values(self, key: str) -> Iterator[str]:
         return (each[key] for each in self.settings if key in each)

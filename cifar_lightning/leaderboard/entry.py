@@ -68,16 +68,21 @@ class Entry:
 
 
 def find(place: Path) -> Iterator[Path]:
-    """The folders of runs in a folder, which may itself be that of a run."""
-    if any((place / name).exists() for name in ("run.json", "metrics.csv")):
+    """The folders of runs in a folder, which may itself be that of a run; not those that may not be looked into."""
+    if _holds(place, "run.json", "metrics.csv"):
         yield place
         return
     for folder, names, _ in os.walk(place, followlinks=True):
         here = Path(folder)
         versions = [*filter(runs.is_run, names)]
-        yield from (run for name in versions if any(((run := here / name) / file).exists() for file in _FILES))
+        yield from (run for name in versions if _holds(run := here / name, *_FILES))
         deep = len(here.relative_to(place).parts) >= _DEPTH - 1
         names[:] = [] if deep else [name for name in names if name not in versions and not name.startswith(".")]
+
+
+def _holds(folder: Path, *names: str) -> bool:
+    """Whether one of these files is in a folder."""
+    return any(os.path.exists(folder / name) for name in names)  # Path's own raises where it may not look
 
 
 def read(folder: Path, place: Path) -> Entry:
@@ -105,7 +110,7 @@ def read(folder: Path, place: Path) -> Entry:
     facts, known = parsed("run.json", json.loads), parsed("config.yaml", _config)
     config = known.get("nested", {})
     tested, measured = parsed("report/metrics.json", json.loads), parsed("metrics.csv", _rows)
-    checkpoint = folder / (runs.BEST if (folder / runs.BEST).is_file() else runs.LAST)
+    checkpoint = folder / (runs.BEST if os.path.isfile(folder / runs.BEST) else runs.LAST)
     if tested and _at(tested, "model", "digest") != _digest(checkpoint):
         tested = {}
     if not measured.get("whole", True):
@@ -202,7 +207,7 @@ def _best(validated: Sequence[Row], kept: Mapping[str, Any]) -> int | None:
 def _state(folder: Path, facts: Mapping[str, Any]) -> str | None:
     if facts.get("finished") is True:
         return "finished"
-    if (folder / ".lock").exists() and runs.held(folder):
+    if os.access(folder / ".lock", os.W_OK) and runs.held(folder):  # or nobody knows whether it is held
         return "running"
     return "unfinished" if facts else None
 
@@ -234,4 +239,4 @@ def _count(value: object) -> int | None:
 
 def _size(path: Path) -> float | None:
     """Megabytes of a file."""
-    return path.stat().st_size / 1e6 if path.is_file() else None
+    return path.stat().st_size / 1e6 if os.path.isfile(path) else None

@@ -26,7 +26,7 @@ from cifar_lightning.sweep.configs import OPTIONS, at_edges, check, check_compar
 from cifar_lightning.sweep.space import Choice, Range, Space
 from cifar_onnx import InputError
 
-_PLACES = ("trainer.devices", "trainer.accelerator", "data.memory")  # where trials run, which each process may choose
+_PLACES = ("trainer.devices", "trainer.accelerator")  # where trials run, which each process may choose
 
 
 @dataclass(frozen=True)

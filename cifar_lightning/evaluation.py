@@ -104,14 +104,17 @@ def evaluate(
 
 def _validation(datamodule: ImageData, ckpt_path: str) -> Images | None:
     """The run's own pictures to calibrate by; None, which is said, where the data has none of them."""
+    noted = runs.facts(runs.folder_of(ckpt_path)).get("images")
     try:
         validation = datamodule.images("val")
-        others = datamodule.elsewhere and runs.learnt_others(ckpt_path, datamodule.images("train").digest)
-    except InputError:
-        reason = "the data has no pictures for validation"
+        others = datamodule.elsewhere and noted != datamodule.images("train").digest
+    except InputError as error:
+        reason = str(error)
     else:
         if not others:
             return validation
-        reason = "these are not the run's pictures (python -m cifar_onnx evaluate judges an exported file as it is)"
+        known = "known to be " if noted is None else ""
+        advice = "python -m cifar_onnx evaluate judges an exported file as it is"
+        reason = f"these are not {known}the run's pictures ({advice})"
     print(f"without calibration, prediction sets and unknown pictures: {reason}")
     return None

@@ -272,17 +272,22 @@ class TestFromACheckpoint:
         assert torch.load(ckpt, weights_only=True)["hyper_parameters"]["classes"] == ["blue", "green", "red"]
         result = run("test", "--ckpt_path", ckpt, "--data.root", "other")
         assert result.code == 0
-        assert "without calibration, prediction sets and unknown pictures" in result.out
+        assert "without calibration, prediction sets and unknown pictures: other has test/ but no train/" in result.out
 
     def test_a_checkpoint_is_calibrated_by_its_own_photos_only(self, run: Run, photos: Path) -> None:
         assert run("fit", *BRIEF, "--data", "ImageFolder", "--data.root", photos).code == 0
-        words = ("test", "--ckpt_path", "runs/cnn/version_0/checkpoints/best.ckpt", "--resamples", 2, "--data.root")
+        ckpt = "runs/cnn/version_0/checkpoints/best.ckpt"
+        words = ("test", "--ckpt_path", ckpt, "--resamples", 2, "--data.root")
         shutil.copytree(photos, "moved")
         moved = run(*words, "moved")
         assert (moved.code, "without calibration" in moved.out) == (0, False)
         shutil.copytree(photos, "others")
         Path("others/train/red/00.jpg").unlink()
         assert "these are not the run's pictures (python -m cifar_onnx evaluate judges" in run(*words, "others").out
+        Path("models").mkdir()
+        shutil.copy(ckpt, "models/pets.ckpt")
+        alone = run("test", "--ckpt_path", "models/pets.ckpt", *words[3:], "moved")
+        assert "these are not known to be the run's pictures (python -m cifar_onnx" in alone.out
 
     def test_checkpoints_hold_nothing_but_tensors_and_plain_values(self, checkpoint: Path) -> None:
         for name in ("best.ckpt", "last.ckpt"):

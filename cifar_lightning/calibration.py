@@ -15,12 +15,12 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 from torch import nn
 
-from cifar_lightning.data.images import Images, Labels
+from cifar_lightning.data.images import Images
 from cifar_lightning.familiarity import Familiarity, Scores, Watched, candidates, held_out, values
 from cifar_onnx import InputError
 from cifar_onnx.evaluation import outliers
 from cifar_onnx.evaluation.metrics import expected_calibration_error
-from cifar_onnx.evaluation.outcome import parts
+from cifar_onnx.evaluation.outcome import Integers, parts
 from cifar_onnx.evaluation.reliability import Rejection, rejections
 from cifar_onnx.images import Pictures, Pixels
 from cifar_onnx.progress import track
@@ -150,7 +150,7 @@ def _calibration(
     logits: Scores,
     familiarity: Scores,
     gains: Scores,
-    labels: Labels,
+    labels: Integers,
     others: Mapping[str, Scores],
     alpha: float,
     method: Method,
@@ -189,7 +189,7 @@ def _run(watched: Watched, pixels: Pictures, title: str | None = None) -> tuple[
     return logits, contrasts
 
 
-def fit_temperature(logits: Scores, labels: Labels) -> float:
+def fit_temperature(logits: Scores, labels: Integers) -> float:
     """What to divide logits by, so that the labels are most likely (Guo et al. 2017, https://arxiv.org/abs/1706.04599).
 
     One picture in `N + 2` is taken for mislabelled, after Platt 1999: a net that makes no mistake on the validation set
@@ -242,7 +242,7 @@ def unknown_threshold(familiarity: Scores) -> float:
     return math.floor(found * 1e4) / 1e4
 
 
-def _quality(logits: Scores, labels: Labels, temperature: float) -> Quality:
+def _quality(logits: Scores, labels: Integers, temperature: float) -> Quality:
     likelihoods = log_softmax(logits.astype(np.float64) / temperature, axis=1)
     own = likelihoods[np.arange(len(labels)), labels]
     best = likelihoods.argmax(axis=1)

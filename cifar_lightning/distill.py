@@ -38,11 +38,11 @@ class Distillation(CrossEntropy):
         self._loaded: list[Classifier] = []  # in a list it is no part of this module: its weights are not the student's
 
     def forward(self, logits: Tensor, labels: Tensor, images: Tensor, classes: list[str]) -> Tensor:  # type: ignore[override]
-        """The mean loss of logits `(B, K)` and labels `(B,)`.
+        """The mean loss of logits `(B, K)` and labels `(B,)`, or shares of the classes `(B, K)`.
 
         Args:
             logits: the student's.
-            labels: numbers of the classes.
+            labels: numbers of the classes, or the shares.
             images: pixels 0..255 `(B, 3, S, S)` that the logits are of.
             classes: names, in the order of the logits.
 

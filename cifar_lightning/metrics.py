@@ -69,10 +69,6 @@ class Measured(Optimized):
         self.test_metrics.update(logits, labels)
         self._answers.append((indices, logits.float(), contrasts.float()))
 
-    def restore_loss(self, total: Tensor, count: int) -> None:
-        """Go on with the training losses of an epoch that was interrupted."""
-        self._losses["train"] = total, count
-
     def loss_of_all(self, part: Measurement) -> tuple[Tensor, Tensor]:
         """Sum of the losses of all images of this epoch so far, in all processes, and their number."""
         total, count = self._losses.get(part, (torch.zeros(()), 0))
@@ -120,7 +116,8 @@ class Measured(Optimized):
         run = checkpoint["run"]
         self.validated = run["validated"]
         if self._trainer and self._trainer.is_global_zero:  # there is none in load_from_checkpoint
-            self.restore_loss(*run["train_loss"])
+            total, count = run["train_loss"]
+            self._losses["train"] = total, count
         measured, step = run.get("measured", run["metrics"]), checkpoint.get("global_step")
         self._validated_step = step if "val/loss" in measured else None
         provenance = {"seed": run["seed"], "epoch": checkpoint.get("epoch"), "step": step}

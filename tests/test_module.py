@@ -171,8 +171,9 @@ def test_probabilities_are_in_single_precision_of_a_net_in_half() -> None:
 
 def test_a_loss_that_was_restored_goes_to_where_the_model_is() -> None:
     model = Classifier(CLASSES, CNN())
-    model.restore_loss(torch.tensor(3.0), 2)
     model.trainer = trainer()
+    run = {"validated": False, "train_loss": (torch.tensor(3.0), 2), "metrics": {}, "seed": 0}
+    model.on_load_checkpoint({"run": run})
     assert [each.device.type for each in model.to("meta").loss_of_all("train")] == ["meta", "meta"]
 
 

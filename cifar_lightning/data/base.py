@@ -120,7 +120,11 @@ class ImageData(L.LightningDataModule, ABC):
     @property
     def predicted(self) -> Images:
         """What `predict` works on: the test set, or what the source gives for it."""
-        return self.images("predict" if "predict" in self.given else "test")
+        return self.images(self._to_predict)
+
+    @property
+    def _to_predict(self) -> Part:
+        return "predict" if "predict" in self.given else "test"
 
     def images(self, part: Part) -> Images:
         """A part, read or sliced off when first asked for."""
@@ -140,18 +144,14 @@ class ImageData(L.LightningDataModule, ABC):
 
     def setup(self, stage: str) -> None:
         assert self.trainer is not None
-        needed: dict[str, tuple[Part, ...]] = {
-            "fit": ("train", "val"),
-            "validate": ("val",),
-            "test": ("test",),
-            "predict": ("predict",) if "predict" in self.given else ("test",),
-        }
+        judged: dict[str, Part] = {"validate": "val", "test": "test", "predict": self._to_predict}
+        needed: tuple[Part, ...] = ("train", "val") if stage == "fit" else (judged[stage],)
         device = self.trainer.strategy.root_device
-        for part in needed[stage]:
+        for part in needed:
             if (count := len(self.images(part))) < self.trainer.world_size:
                 raise InputError(f"{count} images for {part} are too few for {self.trainer.world_size} processes")
-        streamed = self.streamed(needed[stage], device)
-        for part in needed[stage]:
+        streamed = self.streamed(needed, device)
+        for part in needed:
             images = self.images(part)
             pixels: torch.Tensor | Rows
             if streamed and isinstance(images.pixels, Rows):
@@ -205,7 +205,7 @@ class ImageData(L.LightningDataModule, ABC):
         return self._batches("test")
 
     def predict_dataloader(self) -> Batches:
-        return self._batches("predict" if "predict" in self._tensors else "test")
+        return self._batches(self._to_predict)
 
     def _batches(self, part: Part, place: Callable[[], tuple[int, int]] | None = None) -> Batches:
         assert self.trainer is not None

@@ -13,12 +13,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cifar_onnx.errors import InputError
-from cifar_onnx.evaluation.outcome import Unreadable
+from cifar_onnx.evaluation.outcome import Integers, Unreadable
 from cifar_onnx.folders import composed
 from cifar_onnx.images import Pictures, Pixels
 
 Part = Literal["train", "val", "test", "predict"]
-Labels = NDArray[np.int64]
 Fingerprints = NDArray[np.bytes_]
 _ENOUGH = 50_000  # images for statistics
 
@@ -32,7 +31,7 @@ class Rows:
         mapped: the file that it is a map of.
     """
 
-    def __init__(self, pixels: Pixels, places: Labels, mapped: mmap.mmap | None = None) -> None:
+    def __init__(self, pixels: Pixels, places: Integers, mapped: mmap.mmap | None = None) -> None:
         self._pixels = pixels
         self._places = places
         self._mapped = mapped
@@ -59,7 +58,7 @@ class Rows:
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Pixels:
         return self[:]
 
-    def take(self, indices: Labels) -> "Rows":
+    def take(self, indices: Integers) -> "Rows":
         """Those at `indices`, not yet copied."""
         return Rows(self._pixels, self._places[indices], self._mapped)
 
@@ -78,9 +77,9 @@ class Images:
     """
 
     pixels: Pixels | Rows
-    labels: Labels
+    labels: Integers
     names: Sequence[str]
-    areas: Labels | None = None
+    areas: Integers | None = None
     fingerprints: Fingerprints | None = None
     unreadable: tuple[Unreadable, ...] = ()
 
@@ -93,7 +92,7 @@ class Images:
         fingerprints = b"" if self.fingerprints is None else self.fingerprints.tobytes()
         return hashlib.blake2b(self.labels.tobytes() + fingerprints, digest_size=16).hexdigest()
 
-    def take(self, indices: NDArray[np.int64]) -> "Images":
+    def take(self, indices: Integers) -> "Images":
         """Those at `indices`, in that order."""
         areas = None if self.areas is None else self.areas[indices]
         fingerprints = None if self.fingerprints is None else self.fingerprints[indices]
@@ -137,12 +136,12 @@ def slices(whole: Images, fractions: Mapping[Part, float], seed: int) -> dict[Pa
 
 
 def stratify(
-    labels: Labels,
+    labels: Integers,
     names: Sequence[str],
     fractions: Mapping[Part, float],
     seed: int,
     fingerprints: Fingerprints | None = None,
-) -> dict[Part, NDArray[np.int64]]:
+) -> dict[Part, Integers]:
     """Split indices by class, in an order that each image's file name decides.
 
     A photo that is added or taken away leaves most others where they were, and so does another place of the folder.
@@ -169,7 +168,7 @@ def stratify(
         return hashlib.blake2b(f"{seed} {name}".encode(errors="replace")).digest(), index
 
     ranks = [rank(*first[copy]) for copy in copies]
-    chosen: dict[Part, list[NDArray[np.int64]]] = {part: [] for part in (*fractions, "train")}
+    chosen: dict[Part, list[Integers]] = {part: [] for part in (*fractions, "train")}
     for label in np.unique(labels):
         members = np.array(sorted(np.flatnonzero(labels == label), key=lambda index: ranks[index]), np.int64)
         total = len(members)

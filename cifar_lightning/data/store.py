@@ -19,8 +19,8 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cifar_lightning.data.images import Fingerprints, Images, Labels, Rows
-from cifar_onnx.evaluation.outcome import Unreadable
+from cifar_lightning.data.images import Fingerprints, Images, Rows
+from cifar_onnx.evaluation.outcome import Integers, Unreadable
 from cifar_onnx.images import Pixels
 
 _EVERY = 60  # seconds between two savings of the index
@@ -43,7 +43,7 @@ class Decoded(NamedTuple):
     """Files as pictures `(N, S, S, 3)`, their areas before that `(N,)`, fingerprints, and errors by their places."""
 
     pixels: Rows
-    areas: Labels
+    areas: Integers
     fingerprints: Fingerprints
     errors: dict[int, str]
 
@@ -63,9 +63,9 @@ class _Index(NamedTuple):
     """What is in the file of pixels, row by row: keys, areas and fingerprints, and rows that hold no picture."""
 
     keys: NDArray[np.bytes_]
-    areas: Labels
+    areas: Integers
     fingerprints: Fingerprints
-    wrong: Labels
+    wrong: Integers
     reasons: NDArray[np.str_]
 
 

@@ -42,7 +42,7 @@ class Named(nn.Module):
         super().__init__()
         if sha256 and not weights:
             raise InputError("model.net.sha256 is that of a file: name it with model.net.weights")
-        if sha256 and not _is_file(weights or ""):
+        if sha256 and not _is_file(weights):
             raise InputError(
                 f"model.net.sha256 is that of a file, but model.net.weights is the name {weights}: leave the digest "
                 "out (null)"
@@ -84,8 +84,8 @@ class Named(nn.Module):
         return weight_files.unwrapped(state, self.body)
 
 
-def _is_file(weights: str) -> bool:
-    return "." in weights or "/" in weights
+def _is_file(weights: str | None) -> bool:
+    return weights is not None and ("." in weights or "/" in weights)
 
 
 class Torchvision(Named):
@@ -213,7 +213,7 @@ class Timm(Named):
     def adapted(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         state = super().adapted(state)
         adapt = vars(sys.modules[type(self.body).__module__]).get("checkpoint_filter_fn")  # many families have one
-        if adapt is None or not _is_file(self.weights or ""):  # what timm has loaded itself, it has adapted
+        if adapt is None or not _is_file(self.weights):  # what timm has loaded itself, it has adapted
             return state
         try:
             found: dict[str, Tensor] = adapt(state, self.body)

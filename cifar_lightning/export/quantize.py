@@ -39,7 +39,12 @@ _QUANTIZED = ["Conv", "Gemm"]  # not the product of matrices in the familiarity,
 # 8 bits of activations by 8 of weights overflow 16-bit sums on CPUs without VNNI: weights get 7, or no sign.
 _CHANNEL, _LAYER = {"per_channel": True}, {"per_channel": False}
 _SEVEN, _UNSIGNED = {"reduce_range": True}, {"weight_type": quantization.QuantType.QUInt8}
-_ALONE, _CLIPPED = {"nodes_to_exclude": ["first"]}, {"calibrate_method": quantization.CalibrationMethod.Percentile}
+_ALONE = {"nodes_to_exclude": ["first"]}
+_CLIPPED = {  # with the option, else it keeps every map of every picture until the last
+    "calibrate_method": quantization.CalibrationMethod.Percentile,
+    "extra_options": {"CalibStridedMinMax": 1},
+}
+_AT_ONCE = 10  # pictures whose maps are kept
 _GRID: dict[str, dict[str, Any]] = {
     "per channel, 7-bit weights": {**_CHANNEL, **_SEVEN},
     "per channel, 7-bit weights, first layer left alone": {**_CHANNEL, **_SEVEN, **_ALONE},
@@ -55,13 +60,23 @@ class WorseError(Exception):
 
 
 class _Reader(quantization.CalibrationDataReader):  # type: ignore[misc]
-    """Hands pictures over in batches of one size, as clipping outliers needs them: a rest is left out."""
+    """Hands pictures over in batches, each from all over them, since the first one says how fine a histogram is.
+
+    They are of one size, as onnxruntime 1.18 needs them, which has not the option of `_CLIPPED`: a rest is left out.
+    """
 
     def __init__(self, pixels: Pixels) -> None:
-        size = min(len(pixels), 50)
-        self.batches = (_planes(pixels[end - size : end]) for end in range(size, len(pixels) + 1, size))
+        self.pixels, self.size = pixels, min(len(pixels), _AT_ONCE)
+        self.set_range(0, len(self))
 
-    def get_next(self) -> dict[str, Scores] | None:
+    def __len__(self) -> int:
+        return len(self.pixels) // self.size
+
+    def set_range(self, start_index: int, end_index: int) -> None:
+        starts = range(start_index, end_index)
+        self.batches = (_planes(self.pixels[start :: len(self)][: self.size]) for start in starts)
+
+    def get_next(self) -> dict[str, NDArray[np.float32]] | None:
         return next(({"net_pixels": batch} for batch in self.batches), None)
 
 
@@ -227,7 +242,7 @@ def beside(path: Path, other: Path, size: int) -> str:
     )
 
 
-def _planes(pixels: Pixels) -> Scores:
+def _planes(pixels: Pixels) -> NDArray[np.float32]:
     return np.ascontiguousarray(pixels.transpose(0, 3, 1, 2), dtype=np.float32)
 
 

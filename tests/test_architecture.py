@@ -110,9 +110,14 @@ LAW = {
         OURS + "nets.zoo", OURS + "outputs",
     },
     "cifar_lightning/export/cam.py": {"onnx"},
-    "cifar_lightning/export/capture.py": {"torch", "cifar_onnx", OURS + "familiarity", OURS + "error_source"},
+    "cifar_lightning/export/capture.py": {
+        "torch", "cifar_onnx", OURS + "familiarity", OURS + "error_source", OURS + "export.silence",
+    },
     "cifar_lightning/export/graph.py": {"torch", "onnx", "onnx_ir", "cifar_onnx", OURS + "export"},
-    "cifar_lightning/export/quantize.py": {"numpy", "onnx", "onnx_ir", "onnxruntime", "cifar_onnx"},
+    "cifar_lightning/export/quantize.py": {
+        "numpy", "onnx", "onnx_ir", "onnxruntime", "cifar_onnx", OURS + "export.silence",
+    },
+    "cifar_lightning/export/silence.py": set(),
     "cifar_lightning/export/model_card.py": {"yaml", "cifar_onnx"},
     "cifar_lightning/export/triton_server.py": {"cifar_onnx"},
     "cifar_lightning/checkpoint.py": {

@@ -1,5 +1,6 @@
 """Nets as users write them: what can be exported is, and for what cannot one sentence says why."""
 
+import logging
 import re
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import deform_conv2d
 
+from cifar_lightning.export.silence import silent
 from cifar_lightning.familiarity import Watched
 from cifar_lightning.nets import Normalize
 from cifar_onnx import InputError
@@ -93,6 +95,16 @@ def test_why_a_net_cannot_be_exported_is_one_sentence(
     assert re.search(reason, found[1])
     assert not [*tmp_path.iterdir()]
     assert "def forward" not in "".join(capfd.readouterr())
+
+
+def test_what_the_caller_has_silenced_stays_so() -> None:
+    logging.disable(logging.INFO)
+    try:
+        with silent():
+            assert logging.root.manager.disable == logging.CRITICAL
+        assert logging.root.manager.disable == logging.INFO
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 def test_what_sees_parts_of_the_pictures_is_not_looked_at() -> None:

@@ -3,11 +3,6 @@
 Notation: `B` batch, `K` classes, `S` side of the square that the net sees.
 """
 
-import contextlib
-import io
-import logging
-import warnings
-from collections.abc import Iterator
 from copy import deepcopy
 
 import torch
@@ -17,6 +12,7 @@ from torch.onnx import ONNXProgram
 from torch.onnx.errors import OnnxExporterError
 
 from cifar_lightning import error_source
+from cifar_lightning.export.silence import silent
 from cifar_lightning.familiarity import Watched
 from cifar_onnx import InputError
 
@@ -47,7 +43,7 @@ def capture(model: nn.Module, size: int, opset: int, name: str) -> ONNXProgram:
             part.keep_watching()
     try:
         # Other attention kernels lay their output out unlike what the exporter puts in their place.
-        with sdpa_kernel(SDPBackend.MATH), _silent():
+        with sdpa_kernel(SDPBackend.MATH), silent():
             program = torch.onnx.export(
                 model,
                 # Two images, because torch takes a batch of one for a constant.
@@ -75,18 +71,3 @@ def _reason(error: BaseException) -> str:
         first += f" {rest[0].removeprefix('- ')}"
     advice = next((words for sign, words in _ADVICE.items() if sign in said), _OTHERS)
     return f"torch says: {first.rstrip('.')}{error_source.line(error)}: {advice}"
-
-
-@contextlib.contextmanager
-def _silent() -> Iterator[None]:
-    """Without what torch prints, logs and warns of on its way: the gate judges what has come of it."""
-    logging.disable(logging.CRITICAL)
-    try:
-        with (
-            warnings.catch_warnings(action="ignore"),
-            contextlib.redirect_stdout(io.StringIO()),
-            contextlib.redirect_stderr(io.StringIO()),
-        ):
-            yield
-    finally:
-        logging.disable(logging.NOTSET)

@@ -3,9 +3,6 @@
 Notation: `N` pictures, `K` classes, `S` side of the square that the net sees.
 """
 
-import contextlib
-import io
-import logging
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -25,6 +22,7 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from onnxruntime.transformers.float16 import convert_float_to_float16
 from onnxruntime.transformers.onnx_model import OnnxModel
 
+from cifar_lightning.export.silence import silent
 from cifar_onnx import InputError
 from cifar_onnx.contract import Precision
 from cifar_onnx.evaluation.outcome import in_parts
@@ -99,10 +97,10 @@ def variants(net: ModelProto, precision: Precision, pictures: Pixels) -> Iterato
             raise InputError(f"this net has none of the operations that {precision} quantizes: {', '.join(_QUANTIZED)}")
         first.name = "first"
         onnx.save(net, plain)
-        with _silent():
+        with silent():
             quant_pre_process(plain, ready, skip_symbolic_shape=True)
         for name, settings in _GRID.items():
-            with _silent():
+            with silent():
                 quantization.quantize_static(
                     *(ready, small, _Reader(pictures)),
                     quant_format=quantization.QuantFormat.QDQ,
@@ -244,14 +242,3 @@ def beside(path: Path, other: Path, size: int) -> str:
 
 def _planes(pixels: Pixels) -> NDArray[np.float32]:
     return np.ascontiguousarray(pixels.transpose(0, 3, 1, 2), dtype=np.float32)
-
-
-@contextlib.contextmanager
-def _silent() -> Iterator[None]:
-    """Without what onnxruntime's tools print and log of their progress."""
-    logging.disable(logging.WARNING)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        logging.disable(logging.NOTSET)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from onnxruntime.quantization.calibrate import HistogramCollector
 from torch import nn
+from torch.nn.functional import conv2d
 
 from cifar_lightning.data import Digits
 from cifar_lightning.export import export, quantize
@@ -16,6 +17,7 @@ from cifar_lightning.familiarity import Contrasts, Energy, Familiarity, MaxLogit
 from cifar_lightning.trained import load
 from cifar_onnx import Classifier, InputError
 from cifar_onnx.__main__ import main as receiver
+from cifar_onnx.contract import Precision
 from tests.conftest import Run
 
 
@@ -129,6 +131,17 @@ def test_ranges_are_found_by_few_pictures_at_a_time(count: int, monkeypatch: pyt
     assert sizes == [size] * (count // size)
     given = {each.astype(np.float32).tobytes() for each in pixels[:count].transpose(0, 3, 1, 2)}
     assert len({each.tobytes() for each in seen} & given) == len(seen)
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_a_net_that_onnxruntime_cannot_load_is_one_sentence(precision: Precision) -> None:
+    class Double(Drowned):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return conv2d(x.double(), self.first.weight.double()).mean((2, 3)).float()
+
+    net, pixels = core(Scored(Double(), Energy()).eval(), 8), np.zeros((9, 8, 8, 3), np.uint8)
+    with pytest.raises(InputError, match=r"^the net: onnxruntime .* cannot load it \(.*Conv"):
+        quantize.smaller(net, precision, pixels, pixels, np.zeros(9, np.int64), ["a", "b"])
 
 
 def test_a_net_of_nothing_to_quantise_is_refused() -> None:

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 import torch
 from torch import nn
 
@@ -23,6 +22,7 @@ from cifar_lightning.nets.zoo import Named
 from cifar_onnx import Classifier, images
 from cifar_onnx.evaluation.outcome import in_parts
 from cifar_onnx.prediction import Scores
+from cifar_onnx.session import session
 
 TOLERANCE = 1e-4  # of logits and probabilities from the same pixels
 _LARGE = 3  # beyond this, logits may differ by as much more: float32 has no more digits
@@ -106,13 +106,13 @@ def compare(path: Path, samples: Sequence[Sample], answers: tuple[Scores, Scores
             labels.
     """
     classifier = Classifier(path)
-    session = ort.InferenceSession(graph.showing_pixels(onnx.load(path)), providers=["CPUExecutionProvider"])
+    showing = session(graph.showing_pixels(onnx.load(path)), str(path), ["cpu"], None)
     labels, resized = [], []
     for sample in samples:  # one by one: a photo may take 300 MB once decoded
         picture = images.decode(sample.encoded)
         if images.fingerprint(picture) != sample.fingerprint:
             raise ParityError(f"decode: {sample.name} decodes to other pixels than it did for training")
-        resized.append(session.run(["pixels"], {"image": picture[None]})[0])
+        resized.append(showing.run(["pixels"], {"image": picture[None]})[0])
         labels.append(classifier(sample.encoded).label)
     trained = np.stack([sample.pixels for sample in samples])
     off = np.abs(np.concatenate(resized) - trained.transpose(0, 3, 1, 2))  # (B, 3, S, S)
@@ -138,9 +138,9 @@ def compare(path: Path, samples: Sequence[Sample], answers: tuple[Scores, Scores
     familiarity_off = float((np.abs(got_familiarity - familiarity) / np.maximum(np.abs(familiarity), 1)).max())
     if not familiarity_off <= 10 * TOLERANCE:
         raise ParityError(f"familiarity: differs from torch's by up to {familiarity_off:.2%}")
-    if "cam" in (output.name for output in session.get_outputs()):
+    if classifier.has_maps:
         # What the mean of a map (B, K, h, w) leaves of the logits is the bias: the same for every picture.
-        (maps,) = in_parts(lambda part: session.run(["cam"], {"image": part}), trained)
+        (maps,) = in_parts(lambda part: showing.run(["cam"], {"image": part}), trained)
         left = logits - maps.mean(axis=(2, 3), dtype=float)  # (B, K)
         cam_off = float(np.abs(left - left.mean(axis=0)).max())
         if not cam_off <= allowed:

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import ModelProto, helper, numpy_helper
 from onnx_ir import from_proto, to_proto
@@ -29,6 +28,7 @@ from cifar_onnx.evaluation.outcome import in_parts
 from cifar_onnx.images import Pictures, Pixels
 from cifar_onnx.prediction import Scores
 from cifar_onnx.progress import track
+from cifar_onnx.session import session
 
 Run = Callable[[Pictures], tuple[Scores, Scores]]  # logits (N, K) and familiarity (N,) of uint8 (N, S, S, 3)
 
@@ -157,14 +157,16 @@ def _corrected(net: ModelProto, expected: Scores, pictures: Pixels) -> ModelProt
 
 
 def runner(net: ModelProto) -> Run:
-    """What a net of `variants` makes of pictures, by onnxruntime."""
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    session = ort.InferenceSession(net.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    """What a net of `variants` makes of pictures, by onnxruntime.
+
+    Raises:
+        InputError: it cannot load the net.
+    """
+    loaded = session(net.SerializeToString(), "the net", ["cpu"], None)
 
     def run(pixels: Pictures) -> tuple[Scores, Scores]:
         names = ["logits", "familiarity"]
-        logits, familiarity = in_parts(lambda part: session.run(names, {"net_pixels": _planes(part)}), pixels)
+        logits, familiarity = in_parts(lambda part: loaded.run(names, {"net_pixels": _planes(part)}), pixels)
         return logits, familiarity
 
     return run
@@ -224,13 +226,13 @@ def _loss(
 def beside(path: Path, other: Path, size: int) -> str:
     """Sizes and latencies of two model files, in words."""
     sizes = [each.stat().st_size / 1e6 for each in (path, other)]
-    sessions = [ort.InferenceSession(each, providers=["CPUExecutionProvider"]) for each in (path, other)]
+    sessions = [session(each, str(each), ["cpu"], None) for each in (path, other)]
     picture = np.zeros((1, size, size, 3), np.uint8)
     times: list[list[float]] = [[], []]
     for _ in range(60):  # in turns, so that a slow moment of the machine is one of both
-        for session, taken in zip(sessions, times, strict=True):
+        for each, taken in zip(sessions, times, strict=True):
             start = time.perf_counter()
-            session.run(["probabilities"], {"image": picture})
+            each.run(["probabilities"], {"image": picture})
             taken.append(1000 * (time.perf_counter() - start))
     ours, theirs = (float(np.median(taken[10:])) for taken in times)
     word = "slower" if ours > 1.02 * theirs else "faster" if ours < 0.98 * theirs else "as fast"

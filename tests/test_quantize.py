@@ -1,6 +1,8 @@
 """Smaller files: written if they are as good, refused with figures if not."""
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -175,6 +177,29 @@ def test_one_that_holds_is_taken_before_one_that_is_right_more_often(monkeypatch
     nothing = np.empty(0, np.uint8)
     variant, _ = quantize.smaller(net, "int8", nothing, nothing, labels, ["a", "b"])
     assert variant is fair
+
+
+@pytest.mark.parametrize(("precision", "total"), [("fp16", 1), ("int8", len(quantize._GRID))])
+def test_progress_begins_with_the_first_variant(
+    precision: Precision, total: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, progress, nothing = [], [], np.empty(0, np.uint8)
+
+    def making(*_: object) -> Iterator[tuple[str, onnx.ModelProto]]:
+        for name in "abc":
+            made.append(name)
+            yield name, onnx.ModelProto()
+
+    def tracked(steps: Iterator[Any], _: str, count: int) -> Iterator[Any]:
+        for step in steps:
+            progress.append((count, len(made)))
+            yield step
+
+    monkeypatch.setattr(quantize, "variants", making)
+    monkeypatch.setattr(quantize, "track", tracked)
+    monkeypatch.setattr(quantize, "runner", lambda _: lambda _: (np.eye(2), None))
+    quantize.smaller(onnx.ModelProto(), precision, nothing, nothing, np.arange(2), ["a", "b"])
+    assert progress == [(total, 1), (total, 2), (total, 3)]
 
 
 def test_a_class_that_loses_more_than_a_point_is_named() -> None:

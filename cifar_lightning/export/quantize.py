@@ -194,9 +194,9 @@ def smaller(
         WorseError: it is less accurate than may be, or misses too many pictures of a class.
     """
     before = runner(net)(known)[0].argmax(1) == labels
-    tried = list(variants(net, precision, pictures))
+    tried, count = variants(net, precision, pictures), len(_GRID) if precision == "int8" else 1
     found = []
-    for name, variant in track(tried, f"trying {precision}", len(tried)):
+    for name, variant in track(tried, f"trying {precision}", count):
         after = runner(variant)(known)[0].argmax(1) == labels
         found.append((float(after.mean()), name, variant, _loss(before, after, labels, classes)))
     found.sort(key=lambda each: (each[3] is None, each[0]))

@@ -214,11 +214,11 @@ def _loss(
     figures = f"accuracy on validation goes from {before.mean():.2%} to {after.mean():.2%}"
     if before.mean() - after.mean() > DROP + 1e-9:
         return f"{figures}, a fall of more than {100 * DROP:.1f} points"
-    losses = {name: float(before[labels == k].sum() - after[labels == k].sum()) for k, name in enumerate(classes)}
-    shares = {name: losses[name] / max((labels == k).sum(), 1) for k, name in enumerate(classes)}
-    worst = max(shares, key=lambda name: shares[name])
-    if shares[worst] > CLASS_DROP + 1e-9:
-        fall = f"recall of {worst} falls by {100 * shares[worst]:.1f} points"
+    lost = np.bincount(labels, before.astype(float) - after, len(classes))
+    falls = lost / np.maximum(np.bincount(labels, minlength=len(classes)), 1)  # (K,)
+    worst = int(falls.argmax())
+    if falls[worst] > CLASS_DROP + 1e-9:
+        fall = f"recall of {classes[worst]} falls by {100 * falls[worst]:.1f} points"
         return f"{figures}, but {fall}, more than {100 * CLASS_DROP:.0f}"
     return None
 

@@ -22,7 +22,7 @@ from cifar_onnx.evaluation import outliers
 from cifar_onnx.evaluation.metrics import expected_calibration_error
 from cifar_onnx.evaluation.outcome import Integers, parts
 from cifar_onnx.evaluation.reliability import Rejection, rejections
-from cifar_onnx.images import Pictures, Pixels
+from cifar_onnx.images import Pictures
 from cifar_onnx.progress import track
 from cifar_onnx.uncertainty import Method, PredictionSets, Unknown, nonconformity
 
@@ -100,10 +100,9 @@ class Calibration:
     ) -> "Calibration":
         """The same of a variant of the net, which gives logits and familiarities of uint8 `(N, S, S, 3)`."""
         logits, familiarity = run(known.pixels)
-        familiarity = familiarity - self.gains
-        others = {kind: run(each)[1] for kind, each in _outliers(known, classes).items()}
-        sets = self.sets
-        return _calibration(self.score, logits, familiarity, self.gains, known.labels, others, sets.alpha, sets.method)
+        others = {kind: run(each)[1] for kind, each in outliers.make(known.pixels.shape[1], classes).items()}
+        score, gains, sets = self.score, self.gains, self.sets
+        return _calibration(score, logits, familiarity - gains, gains, known.labels, others, sets.alpha, sets.method)
 
     def entries(self) -> dict[str, Any]:
         """What the contract holds of it."""
@@ -129,20 +128,26 @@ def calibrate(
         method: of the sets.
 
     Raises:
-        InputError: alpha is no share.
+        InputError: alpha is no share, or an answer of the net is not finite.
     """
     if not 0 < alpha < 1:
         raise InputError(f"alpha is {alpha:g}: the share of sets without the right label lies between 0 and 1")
     watched = Watched(model)
     logits, contrasts = _run(watched, known.pixels, "calibrating")
-    strange = {kind: _run(watched, each) for kind, each in _outliers(known, classes).items()}
-    choices = []
+    bad = np.flatnonzero(~((logits < np.inf).all(axis=1) & np.isfinite(contrasts).all(axis=1)))
+    if len(bad):
+        raise InputError(
+            f"the net's answers to {len(bad):,} of {len(logits):,} validation images are not finite: train it with a "
+            f"lower learning rate, or inspect these images, of which the first is {known.names[bad[0]]}"
+        )
+    strange = {kind: _run(watched, each) for kind, each in outliers.make(known.pixels.shape[1], classes).items()}
+    found = []
     for score in candidates(contrasts):
         own = held_out(score, logits, contrasts)
-        gains = values(score, logits, contrasts) - own
-        others = {kind: values(score, *each) for kind, each in strange.items()}
-        choices.append(_calibration(score, logits, own, gains, known.labels, others, alpha, method))
-    return max(choices, key=lambda choice: float(np.mean([each.auroc for each in choice.rejections])))
+        found.append((score, own, {kind: values(score, *each) for kind, each in strange.items()}))
+    score, own, others = max(found, key=lambda x: np.mean([each.auroc for each in rejections(Unknown("", 0), *x[1:])]))
+    gains = values(score, logits, contrasts) - own
+    return _calibration(score, logits, own, gains, known.labels, others, alpha, method)
 
 
 def _calibration(
@@ -171,10 +176,6 @@ def _calibration(
         rejections=rejections(unknown, familiarity, others),
         gains=gains,
     )
-
-
-def _outliers(known: Images, classes: Sequence[str]) -> dict[str, Pixels]:
-    return outliers.make(known.pixels.shape[1], classes)
 
 
 def _run(watched: Watched, pixels: Pictures, title: str | None = None) -> tuple[Scores, Scores]:
@@ -245,6 +246,5 @@ def unknown_threshold(familiarity: Scores) -> float:
 def _quality(logits: Scores, labels: Integers, temperature: float) -> Quality:
     likelihoods = log_softmax(logits.astype(np.float64) / temperature, axis=1)
     own = likelihoods[np.arange(len(labels)), labels]
-    best = likelihoods.argmax(axis=1)
     confidences = np.exp(likelihoods.max(axis=1))
-    return Quality(float(-own.mean()), expected_calibration_error(confidences, best == labels))
+    return Quality(float(-own.mean()), expected_calibration_error(confidences, likelihoods.argmax(axis=1) == labels))

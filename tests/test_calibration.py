@@ -45,6 +45,26 @@ def test_a_variant_that_answers_alike_knows_the_same_pictures(monkeypatch: pytes
     assert [each.rejected for each in again.rejections] == [each.rejected for each in calibration.rejections]
 
 
+def test_answers_that_are_not_finite_are_counted() -> None:
+    class Relative(nn.Module):
+        """To the brightest pixel, which is 0 in a black picture."""
+
+        def __init__(self, net: nn.Module) -> None:
+            super().__init__()
+            self.net = net
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.net(x / x.amax((1, 2, 3), keepdim=True))  # type: ignore[no-any-return]
+
+    pixels = np.random.default_rng(0).integers(1, 256, (60, 8, 8, 3), dtype=np.uint8)
+    pixels[[7, 9]] = 0
+    known = Images(pixels, np.arange(60) % 2, [f"{number}.png" for number in range(60)])
+    for layers in ([], [nn.Conv2d(3, 3, 1)]):
+        net = nn.Sequential(*layers, nn.Flatten(), nn.Linear(192, 2))
+        with pytest.raises(InputError, match=r"answers to 2 of 60 validation images are not finite: .* is 7\.png$"):
+            calibrate(Relative(net).eval(), known, ["a", "b"])
+
+
 class TestTemperature:
     @pytest.mark.parametrize("sureness", [0.5, 1.0, 3.0])
     def test_it_is_how_much_too_sure_the_net_is(self, sureness: float) -> None:

@@ -290,6 +290,14 @@ class TestGate:
         assert classifier.contract.temperature == 0.25
         assert all(replay.ok for replay in classifier.verify())
 
+    def test_a_number_that_json_does_not_have_is_refused(self, tmp_path: Path) -> None:
+        pixels, net = tiny()
+        found = calibrated(pixels, net, CLASSES)
+        found = replace(found, after=replace(found.after, negative_log_likelihood=math.inf))
+        with pytest.raises(InputError, match="a golden sample or a validation image is not finite: export it"):
+            exported(tmp_path / "m.onnx", pixels, net, calibration=found)
+        assert not [*tmp_path.iterdir()]
+
     @pytest.mark.parametrize("by", [3e-4, -3e-4, math.nan])
     @pytest.mark.parametrize("stage", ["logits", "familiarity"])
     def test_one_number_that_is_off_is_found(self, models: dict[str, Path], stage: str, by: float) -> None:

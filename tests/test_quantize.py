@@ -179,6 +179,19 @@ def test_one_that_holds_is_taken_before_one_that_is_right_more_often(monkeypatch
     assert variant is fair
 
 
+def test_one_that_overflows_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though of logits that are not numbers the first is the largest to numpy, and here the right one."""
+    labels = np.repeat([0, 1], 500)
+    logits = {"net": np.eye(2)[labels], "half": np.eye(2)[labels]}
+    logits["half"][7] = np.nan
+    net, half = (onnx.ModelProto(producer_name=name) for name in logits)
+    monkeypatch.setattr(quantize, "variants", lambda *_: iter([("", half)]))
+    monkeypatch.setattr(quantize, "runner", lambda net: lambda _: (logits[net.producer_name], None))
+    nothing = np.empty(0, np.uint8)
+    with pytest.raises(quantize.WorseError, match=r"^fp16: its answers to 1 of 1,000 validation images are not fin"):
+        quantize.smaller(net, "fp16", nothing, nothing, labels, ["a", "b"])
+
+
 @pytest.mark.parametrize(("precision", "total"), [("fp16", 1), ("int8", len(quantize._GRID))])
 def test_progress_begins_with_the_first_variant(
     precision: Precision, total: int, monkeypatch: pytest.MonkeyPatch

@@ -71,7 +71,7 @@ def write_model(
 
     Raises:
         ParityError: a stage of the file differs from torch, or the smaller variant is not as good.
-        InputError: torch cannot export the net, or the file cannot be written.
+        InputError: torch cannot export the net, its answers are not finite, or the file cannot be written.
     """
     scored = Scored(model, calibration.score).cpu().eval()
     run, variant = by_torch(scored), ""
@@ -109,7 +109,14 @@ def write_model(
             for name, encoded in _pictures(samples)
         ],
     }
-    onnx.helper.set_model_props(onnx_model, {contract.KEY: json.dumps(info, ensure_ascii=True)})
+    try:
+        text = json.dumps(info, ensure_ascii=True, allow_nan=False)
+    except ValueError:
+        raise InputError(
+            "the net's answer to a golden sample or a validation image is not finite: export it in fp32, or train it "
+            "with a lower learning rate"
+        ) from None
+    onnx.helper.set_model_props(onnx_model, {contract.KEY: text})
     onnx.checker.check_model(onnx_model, full_check=True)
     data = contract.seal(onnx_model.SerializeToString(deterministic=True))
     try:

@@ -191,14 +191,16 @@ def smaller(
         classes: their names.
 
     Raises:
-        WorseError: it is less accurate than may be, or misses too many pictures of a class.
+        WorseError: it is less accurate than may be, misses too many pictures of a class, or overflows.
     """
     before = runner(net)(known)[0].argmax(1) == labels
     tried, count = variants(net, precision, pictures), len(_GRID) if precision == "int8" else 1
     found = []
     for name, variant in track(tried, f"trying {precision}", count):
-        after = runner(variant)(known)[0].argmax(1) == labels
-        found.append((float(after.mean()), name, variant, _loss(before, after, labels, classes)))
+        logits = runner(variant)(known)[0]
+        after, bad = logits.argmax(1) == labels, int((~np.isfinite(logits)).any(axis=1).sum())
+        loss = f"its answers to {bad:,} of {len(logits):,} validation images are not finite" if bad else None
+        found.append((float(after.mean()), name, variant, loss or _loss(before, after, labels, classes)))
     found.sort(key=lambda each: (each[3] is None, each[0]))
     accuracy, name, variant, loss = found[-1]
     what = f"{precision}{f' ({name})' if name else ''}"

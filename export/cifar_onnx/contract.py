@@ -109,7 +109,7 @@ def parse(data: bytes) -> Contract:
     except (IndexError, UnicodeDecodeError):
         raise ContractError("not an ONNX file, or a damaged one") from None
     try:
-        info = json.loads(metadata[KEY], parse_int=_whole)
+        info = json.loads(metadata[KEY], parse_int=_whole, parse_constant=_no_number)
         if type(info["format"]) is not int or info["format"] != FORMAT:
             raise ContractError(f"contract format {info['format']!r} is unknown: this version reads format {FORMAT}")
         contract = _from_info(info)
@@ -184,6 +184,11 @@ def _from_info(info: dict[str, Any]) -> Contract:
 def _whole(digits: str) -> int | float:
     """A number as JavaScript has it, in which large ones are rounded, and the largest infinite."""
     return int(digits) if len(digits) < 16 else float(digits)
+
+
+def _no_number(word: str) -> None:
+    """For NaN and infinities, which Python reads, and JavaScript does not."""
+    raise ValueError(f"{word} is not a finite number")
 
 
 def _one_of(word: Any, words: Any) -> Any:

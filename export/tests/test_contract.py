@@ -81,7 +81,7 @@ def test_a_checkpoint_is_to_be_exported_first(tmp_path: Path) -> None:
         (model_of({**INFO, "classes": "0123456789"}), "cannot be read .*classes is not a list of names"),
         (model_of({**INFO, "classes": ["a", "a"]}), "cannot be read .*classes names one class twice"),
         (model_of({**INFO, "input": {"size": 0, "resize": "crop"}}), r"cannot be read .*input\.size is 0"),
-        (model_of({**INFO, "temperature": float("nan")}), "cannot be read .*nan is not a finite number"),
+        (model_of({**INFO, "temperature": float("nan")}), "cannot be read .*NaN is not a finite number"),
         (model_of({**INFO, "classes": []}), "cannot be read .*classes is not a list of names"),
         (model_of({**INFO, "temperature": "1"}), "cannot be read .*'1' is not a finite number"),
         (model_of({**INFO, "temperature": 0}), "cannot be read .*temperature is 0: it must be above 0"),
@@ -114,7 +114,8 @@ NAN, INF = float("nan"), float("inf")
 @pytest.mark.parametrize(
     "facts",
     [
-        {"cost": None}, {"metrics": []}, {"classes": ["a", ""]}, {"input": {"size": True, "resize": "crop"}},
+        {"cost": None}, {"metrics": []}, {"metrics": {"val/loss": NAN}},
+        {"classes": ["a", ""]}, {"input": {"size": True, "resize": "crop"}},
         {"temperature": True}, {"temperature": INF},
         {"sets": {**INFO["sets"], "alpha": NAN}}, {"sets": {**INFO["sets"], "threshold": NAN}},
         {"unknown": {**INFO["unknown"], "threshold": NAN}},

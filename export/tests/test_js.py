@@ -432,6 +432,7 @@ def test_javascript_refuses_what_python_refuses(model: Path, tmp_path: Path) -> 
         *(model_of({**INFO, "input": {"size": value, "resize": "crop"}}) for value in (0, -8, 8.5, "8", None)),
         *(model_of({**INFO, "temperature": value}) for value in (0, -1, float("nan"), float("inf"), None)),
         *(model_of({**INFO, key: value}) for key in ("cost", "metrics", "provenance") for value in (None, [], {})),
+        model_of({**INFO, "metrics": {"val/loss": float("nan")}}),
         model_of({**INFO, "golden": [SAMPLE]}),
         model_of({**INFO, "golden": [None]}),
         *(model_of({**INFO, "golden": [SAMPLE] * count}) for count in (64, 65)),

@@ -8,6 +8,7 @@ import shutil
 import textwrap
 from collections.abc import Sequence
 from dataclasses import replace
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,7 +30,7 @@ from cifar_lightning import calibration
 from cifar_lightning import checkpoint as checkpoints
 from cifar_lightning.data import Digits, ImageFolder
 from cifar_lightning.data.images import Sample
-from cifar_lightning.export import export, graph, parity, verify
+from cifar_lightning.export import export, graph, parity, pipeline, verify
 from cifar_lightning.export.model_card import write_card
 from cifar_lightning.export.model_file import _cost, write_model
 from cifar_lightning.export.parity import ParityError, Report, by_torch, compare
@@ -534,6 +535,18 @@ class TestPython:
         assert info["provenance"].keys() == {"data", "versions"}
         model.origin = {"metrics": {"val/accuracy": 0.5, "val/loss": math.nan, "lr-Adam": 0.1}, "provenance": {}}
         assert contract.read(export(model, data, tmp_path / "m.onnx").path)[1].info["metrics"] == {"val/accuracy": 0.5}
+
+    def test_onnxruntime_may_be_installed_under_another_name(
+        self, data: ImageFolder, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def installed(name: str) -> str:
+            if name == "onnxruntime":
+                raise PackageNotFoundError(name)
+            return "1"
+
+        monkeypatch.setattr(pipeline, "version", installed)
+        versions = pipeline._facts(Model(data.classes, CNN(3, widths=(8,))), data)["provenance"]["versions"]
+        assert (versions["torch"], versions["onnxruntime"]) == ("1", ort.__version__)
 
     def test_weights_in_half_precision_are_exported_in_float32(self, data: ImageFolder, tmp_path: Path) -> None:
         model = Model(data.classes, CNN(3, widths=(8,)))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
+import onnxruntime
 import torch
 from torch import nn
 
@@ -197,13 +198,14 @@ def as_exported(model: Classifier, pictures: Sequence[Sample]) -> nn.Sequential:
 
 def _facts(model: Classifier, data: ImageData) -> dict[str, Any]:
     """What a contract tells of how its weights came to be; no dates and no paths, so that bytes repeat."""
-    packages = ("cifar-lightning", "cifar-onnx", "torch", "lightning", "onnx", "onnxruntime")
+    versions = {name: version(name) for name in ("cifar-lightning", "cifar-onnx", "torch", "lightning", "onnx")}
     measured = model.origin.get("metrics", {}).items()  # and what callbacks have logged besides
     return {
         "metrics": {name: x for name, x in measured if name.startswith(("train/", "val/")) and math.isfinite(x)},
         "provenance": {
             **model.origin.get("provenance", {}),
             "data": {"source": type(data).__name__, "validation": fingerprint(data.images("val").pixels)},
-            "versions": {name: version(name) for name in packages},
+            # Which may be installed as onnxruntime-gpu or -openvino.
+            "versions": {**versions, "onnxruntime": onnxruntime.__version__},
         },
     }

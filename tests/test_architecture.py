@@ -119,7 +119,7 @@ LAW = {
     },
     "cifar_lightning/export/silence.py": set(),
     "cifar_lightning/export/model_card.py": {"yaml", "cifar_onnx"},
-    "cifar_lightning/export/triton_server.py": {"cifar_onnx"},
+    "cifar_lightning/export/triton_server.py": {"cifar_onnx", OURS + "files"},
     "cifar_lightning/checkpoint.py": {
         "torch", "lightning.fabric", "cifar_onnx", OURS + "files", OURS + "runs",
     },

@@ -800,16 +800,13 @@ class TestHandover:
             whole = net(torch.from_numpy(pictures).permute(0, 3, 1, 2)).numpy()
         assert np.allclose(logits, whole, atol=1e-5)
 
-    def test_its_lines_end_alike_on_every_system(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        ends, write_text = [], Path.write_text
-
-        def noted(path: Path, text: str, **settings: Any) -> int:
-            ends.append(settings.get("newline"))
-            return write_text(path, text, **settings)
-
-        monkeypatch.setattr(Path, "write_text", noted)
-        write_triton(Path(__file__).parent.parent / "export" / "tests" / "digits.onnx", "digits", tmp_path)
-        assert ends == ["\n", "\n"]
+    def test_a_model_may_be_in_its_place_in_a_triton_repository_already(self, tmp_path: Path) -> None:
+        digits, place = Path(__file__).parent.parent / "export" / "tests" / "digits.onnx", tmp_path / "digits"
+        (place / "1").mkdir(parents=True)
+        shutil.copy(digits, place / "1" / "model.onnx")
+        assert write_triton(place / "1" / "model.onnx", "digits", tmp_path) == place
+        assert (place / "1" / "model.onnx").read_bytes() == digits.read_bytes()
+        assert {path.name for path in place.rglob("*")} == {"1", "model.onnx", "labels.txt", "config.pbtxt"}
 
     def test_a_triton_repository(self, run: Run, checkpoint: Path) -> None:
         result = run("export", "--ckpt_path", checkpoint, "--output", "m.onnx", "--triton", "repository")

@@ -4,31 +4,29 @@ https://docs.nvidia.com/deeplearning/triton-inference-server/user-guide/docs/use
 """
 
 import json
-import shutil
 from pathlib import Path
 
-from cifar_onnx import InputError, contract
+from cifar_lightning.files import write_whole
+from cifar_onnx import contract
 from cifar_onnx.contract import Contract
 
 BATCH, DELAY = 32, 2000  # pictures that run together at most, and microseconds to wait for more
 
 
 def write_triton(model: Path, name: str, folder: Path) -> Path:
-    """Write the repository: `<folder>/<name>/1/model.onnx` and `config.pbtxt`.
+    """Write the repository: `<folder>/<name>/1/model.onnx` (which may be the model itself), labels and `config.pbtxt`.
 
     Raises:
-        InputError: the folder cannot be written.
+        InputError: a file of it cannot be written.
     """
-    known = contract.read(model)[1]
-    place = folder / name
-    try:
-        (place / "1").mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(model, place / "1" / "model.onnx")
-        labels = "".join(f"{each}\n" for each in known.classes)
-        (place / "labels.txt").write_text(labels, encoding="utf-8", newline="\n")
-        (place / "config.pbtxt").write_text(_config(name, known), encoding="utf-8", newline="\n")
-    except OSError as error:
-        raise InputError(f"{folder} cannot be written ({error.strerror}): name another folder with --triton") from None
+    (data, known), place = contract.read(model), folder / name
+    parts = {
+        "1/model.onnx": data,
+        "labels.txt": "".join(f"{each}\n" for each in known.classes).encode(),
+        "config.pbtxt": _config(name, known).encode(),
+    }
+    for part, content in parts.items():
+        write_whole(place / part, content)
     return place
 
 

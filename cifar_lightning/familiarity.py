@@ -14,6 +14,7 @@ from torch.utils.hooks import RemovableHandle
 LAYERS, CHANNELS = 8, 64  # of a net are looked at, at most: convolutions, and channels of each
 _PARTS = 32  # principal directions of the features
 _FLOOR = 0.01  # of a channel's usual contrast: what is less, in a plain picture, counts as this
+_VARIANCE = 0.01  # of a direction beside the principal ones, where channels have 1: at least
 _SILENT = 1e-3  # of the usual contrast of all channels: what has less, shows but rounding
 _LEAST = 0.05  # of that contrast, and of its logarithm: how far such a channel must come to count
 _STEADY = 0.01  # of the logarithm: a channel that varies less from picture to picture would show rounding, too
@@ -54,7 +55,8 @@ class Contrasts(Familiarity):
 
     The logarithms of the standard deviations are taken for Gaussian, in `_PARTS` principal directions and, alike in
     all others, the rest (Tipping and Bishop 1999): a Mahalanobis distance over many layers, after Lee et al. 2018,
-    https://arxiv.org/abs/1807.03888, of contrasts in the place of means, which noise and plain colours betray at once.
+    https://arxiv.org/abs/1807.03888. It looks at how much channels vary, not at their means: by that, noise and plain
+    colours stand out at once.
 
     Args:
         contrasts: `(N, D)`, those of pictures like the ones that were learnt from.
@@ -80,7 +82,7 @@ class Contrasts(Familiarity):
         _, singular, directions = np.linalg.svd(x, full_matrices=False)
         variances = singular**2 / len(x)
         count = min(_PARTS, x.shape[1] // 2, len(x) // 4)
-        rest = max(variances[count:].sum() / (x.shape[1] - count), _FLOOR)
+        rest = max(variances[count:].sum() / (x.shape[1] - count), _VARIANCE)
         weights = 1 / np.maximum(variances[:count], rest) - 1 / rest  # beside that of the rest
         found = {
             "floor": floor,
@@ -124,11 +126,15 @@ class Watched(nn.Module):
         self._lasting = True
 
     def _watch(self) -> list[RemovableHandle]:
-        return [layer.register_forward_pre_hook(partial(self._look, place)) for place, layer in enumerate(self.layers)]
+        return [
+            layer.register_forward_pre_hook(partial(self._look, place), with_kwargs=True)
+            for place, layer in enumerate(self.layers)
+        ]
 
-    def _look(self, place: int, _: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        if place not in self._seen and inputs[0].ndim == 4:  # a net of several views looks again
-            self._seen[place] = inputs[0][:, :CHANNELS].std((2, 3), correction=0)
+    def _look(self, place: int, _: nn.Module, inputs: tuple[Tensor, ...], named: dict[str, Tensor]) -> None:
+        given = (*inputs, *named.values())[0]
+        if place not in self._seen and given.ndim == 4:  # a net of several views looks again
+            self._seen[place] = given[:, :CHANNELS].std((2, 3), correction=0)
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         self._seen.clear()

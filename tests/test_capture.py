@@ -4,16 +4,20 @@ import logging
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 from torchvision.ops import deform_conv2d
 
+from cifar_lightning.export.graph import core
+from cifar_lightning.export.parity import by_torch
+from cifar_lightning.export.quantize import runner
 from cifar_lightning.export.silence import silent
-from cifar_lightning.familiarity import Watched
+from cifar_lightning.familiarity import Contrasts, Scored, Watched
 from cifar_lightning.nets import Normalize
 from cifar_onnx import InputError
-from tests.test_export import exported, samples
+from tests.test_export import exported, noise, samples
 
 
 class Own(nn.Module):
@@ -29,6 +33,11 @@ class Own(nn.Module):
 class Counted(Own):
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x).view(len(x), -1)
+
+
+class Named(Own):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(input=self.map(input=x).relu().mean((2, 3)))  # type: ignore[no-any-return]
 
 
 class Cropped(Own):
@@ -63,7 +72,7 @@ class Autocast(Own):
             return super().forward(x).float()
 
 
-@pytest.mark.parametrize("kind", [Counted, Cropped])
+@pytest.mark.parametrize("kind", [Counted, Cropped, Named])
 def test_usual_ways_to_write_a_net_can_be_exported(tmp_path: Path, kind: type[Own]) -> None:
     torch.manual_seed(0)
     given = samples()
@@ -111,3 +120,12 @@ def test_what_sees_parts_of_the_pictures_is_not_looked_at() -> None:
     images = torch.zeros(4, 3, 32, 32)
     assert Watched(Cropped())(images)[1].shape == (4, 0)
     assert Watched(nn.Sequential(nn.Conv2d(3, 3, 1), Cropped()))(images)[1].shape == (4, 3)
+
+
+def test_what_a_convolution_is_given_by_name_is_looked_at() -> None:
+    images, picture = torch.rand(40, 3, 32, 32), noise(32, 32)[None]
+    contrasts = Watched(Named())(images)[1].detach()
+    assert torch.equal(contrasts, images.std((2, 3), correction=0))
+    scored = Scored(nn.Sequential(Normalize(), Named()), Contrasts(contrasts.numpy())).eval()
+    (_, familiarity), (_, expected) = runner(core(scored, 32))(picture), by_torch(scored)(picture)
+    assert np.allclose(familiarity, expected, rtol=1e-4)

@@ -14,7 +14,7 @@ from torch.utils.hooks import RemovableHandle
 LAYERS, CHANNELS = 8, 64  # of a net are looked at, at most: convolutions, and channels of each
 _PARTS = 32  # principal directions of the features
 _FLOOR = 0.01  # of a channel's usual contrast: what is less, in a plain picture, counts as this
-_VARIANCE = 0.01  # of a direction beside the principal ones, where channels have 1: at least
+_VARIANCE = 0.01  # at least, of the directions that are not told apart; that of a channel is about 1
 _SILENT = 1e-3  # of the usual contrast of all channels: what has less, shows but rounding
 _LEAST = 0.05  # of that contrast, and of its logarithm: how far such a channel must come to count
 _STEADY = 0.01  # of the logarithm: a channel that varies less from picture to picture would show rounding, too

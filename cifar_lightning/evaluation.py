@@ -62,7 +62,7 @@ def evaluate(
     known, score, watched = None, None, Watched(net)
     if validation := _validation(datamodule, ckpt_path):
         with trainer.precision_plugin.forward_context():
-            known = calibrate(net, validation, model.classes)  # as export does
+            known = calibrate(net, validation, model.classes)  # as export does, which may fuse branches first
         score = values(known.score, answers, contrasts)
     temperature = np.float32(known.temperature if known else 1)
 

@@ -81,6 +81,6 @@ def _log_odds(logits: NDArray[np.float32], k: int) -> NDArray[np.float64]:
 
 
 def scaled(heat: NDArray[np.floating]) -> Heat:
-    """A map from 0, where it was not above that or no number, to 1 at its highest."""
+    """A map divided by its highest value; what is below 0 or not finite is 0."""
     heat = np.where(np.isfinite(heat), np.maximum(heat, 0), 0)
     return (heat / (heat.max() or 1)).astype(np.float32)

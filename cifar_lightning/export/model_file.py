@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
@@ -32,7 +32,6 @@ from cifar_onnx import InputError, contract, images
 from cifar_onnx.contract import Precision
 
 GOLDEN_SIDE = 64  # pixels: larger pictures are shrunk to this before they become golden samples
-_ORIENTATION = 0x0112  # EXIF tag
 
 
 def write_model(
@@ -73,7 +72,7 @@ def write_model(
         ParityError: a stage of the file differs from torch, or the smaller variant is not as good.
         InputError: torch cannot export the net, its answers are not finite, or the file cannot be written.
     """
-    scored = Scored(model, calibration.score).cpu().eval()
+    scored = Scored(model, calibration.score).eval()
     run, variant = by_torch(scored), ""
     net_alone = whole = graph.core(scored, size, type([*model.children()][-1]).__name__)
     if precision != "fp32":
@@ -202,6 +201,6 @@ def _pictures(samples: Sequence[Sample]) -> Iterator[tuple[str, bytes]]:
     see_through.putalpha(Image.linear_gradient("L").resize(see_through.size))
     yield "transparent", encoded(see_through)
     turned = Image.Exif()
-    turned[_ORIENTATION] = 6
+    turned[ExifTags.Base.Orientation] = 6
     yield "rotated", encoded(next_picture().resize((40, 30)), exif=turned)
     yield "JPEG", encoded(next_picture(), "JPEG", quality=90)

@@ -149,7 +149,7 @@ def verify(model: Classifier, data: ImageData, file: str | Path = "model.onnx", 
     pictures = list(samples(data, images))
     net = as_exported(model, pictures)
     now = calibrate(net, data.images("val"), model.classes, known.sets.alpha, known.sets.method)
-    answers = by_torch(Scored(net, now.score.cpu()).eval())(np.stack([sample.pixels for sample in pictures]))
+    answers = by_torch(Scored(net, now.score))(np.stack([sample.pixels for sample in pictures]))
     report = compare(Path(file), pictures, answers, model.classes)
     pairs = (
         (now.temperature, known.temperature),

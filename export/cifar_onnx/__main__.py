@@ -48,7 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     classify = group.add_parser("classify", help="classify files, folders and globs", allow_abbrev=False)
     classify.add_argument("paths", nargs="+", metavar="PATH", help="a picture, a folder of pictures, or a glob")
     classify.add_argument("--model", default="model.onnx", help="the model file (default: %(default)s)")
-    classify.add_argument("--top-k", type=_positive, default=1, metavar="K", help="how many classes (default: 1)")
+    classify.add_argument("--top-k", type=_whole(1), default=1, metavar="K", help="how many classes (default: 1)")
     form = classify.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="one JSON object a line")
     form.add_argument("--csv", action="store_true", help="comma-separated values")
@@ -56,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
 
     info = group.add_parser("info", help="what a model says of itself", allow_abbrev=False)
     info.add_argument("--json", action="store_true", help="the whole contract as JSON")
-    info.add_argument("--samples", type=Path, metavar="DIR", help="also write the golden samples to DIR as PNG files")
+    info.add_argument("--samples", type=Path, metavar="DIR", help="also write the golden samples to DIR as pictures")
     info.set_defaults(run=commands.info)
 
     verify = group.add_parser("verify", help="replay a model's golden samples on this machine", allow_abbrev=False)
@@ -118,7 +118,7 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--host", default="127.0.0.1", help="address to listen at (default: %(default)s, this machine)")
     serve.add_argument("--port", type=_whole(0, 65535), default=8000, help="0 takes a free one (default: %(default)s)")
     serve.add_argument(
-        "--max-batch", type=_positive, default=32, metavar="N", help="pictures that run together (default: %(default)s)"
+        "--max-batch", type=_whole(1), default=32, metavar="N", help="pictures that run together (default: %(default)s)"
     )
     serve.add_argument(
         "--batch-delay",
@@ -128,7 +128,7 @@ def _parser() -> argparse.ArgumentParser:
         help="wait this long for more pictures to share a batch (default: %(default)s)",
     )
     serve.add_argument(
-        "--max-requests", type=_positive, default=256, metavar="N", help="at a time; beyond, 503 (default: %(default)s)"
+        "--max-requests", type=_whole(1), default=256, metavar="N", help="at a time; beyond, 503 (default: %(default)s)"
     )
     serve.add_argument(
         "--max-body", type=_within(0.001, 1000), default=20, metavar="MB", help="of a request (default: %(default)s)"
@@ -163,20 +163,16 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument(
             "--provider", action="append", metavar="NAME", help="execution provider, such as cpu or cuda (default: cpu)"
         )
-        command.add_argument("--threads", type=_positive, metavar="N", help="threads of the net (default: all CPUs)")
+        command.add_argument("--threads", type=_whole(1), metavar="N", help="threads of the net (default: all CPUs)")
     return parser
 
 
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 up")
-    return int(text)
+def _whole(low: int, high: float = math.inf) -> Callable[[str], int]:
+    span = f"from {low} up" if high == math.inf else f"from {low} to {high}"
 
-
-def _whole(low: int, high: int) -> Callable[[str], int]:
     def number(text: str) -> int:
         if not text.isdecimal() or not low <= int(text) <= high:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {low} to {high}")
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number {span}")
         return int(text)
 
     return number

@@ -14,7 +14,7 @@ from typing import IO, Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 
@@ -29,8 +29,7 @@ ResizeMode = Literal["stretch", "crop", "pad"]
 # Pillow's rarer decoders are where most of its security advisories come from: they stay off.
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "WEBP")
 _PHONES = (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftypavif")  # how HEIC and AVIF begin, after four bytes
-_ORIENTATION = 0x0112  # EXIF tag; its values, and what makes each upright
-_UPRIGHT = {
+_UPRIGHT = {  # by what EXIF says of the orientation
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -157,7 +156,7 @@ def _upright_rgb(image: Image.Image, limit: int) -> Pixels:
     exif = Image.Exif()
     with suppress(SyntaxError, struct.error):  # what is no EXIF turns no picture, as in browsers
         exif.load(image.info.get("exif") or b"")  # Pillow's getexif looks at XMP besides, which browsers do not
-    turn = _UPRIGHT.get(exif.get(_ORIENTATION, 1))
+    turn = _UPRIGHT.get(exif.get(ExifTags.Base.Orientation, 1))
     if turn is not None:  # FLIP_LEFT_RIGHT is 0
         image = image.transpose(turn)
     if image.mode.startswith("I"):  # 16-bit grey; Pillow's own convert("RGB") would clip it to white

@@ -71,6 +71,13 @@ def test_advice_follows_what_is_clearly_faster(monkeypatch: pytest.MonkeyPatch) 
     assert (advice.threads_for_one, advice.threads_for_many, advice.batch) == (1, 2, 8)
 
 
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(benchmark, "BATCHES", (1,))
+    monkeypatch.setattr(benchmark, "ceiling", lambda: 50.0)
+
+
+@pytest.mark.usefixtures("quick")
 def test_the_command_prints_a_table_and_the_advice(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["benchmark", str(model), "--seconds", "0"]) == 0
     out = capsys.readouterr().out
@@ -85,10 +92,11 @@ def test_a_picture_that_cannot_be_read_is_named(model: Path, digits: Path, capsy
     assert f"error: {digits / 'rotten.png'}: not a picture" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("quick")
 def test_the_command_prints_json(model: Path, digits: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["benchmark", str(model), "--seconds", "0", "--photos", str(digits), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert found["ceiling_gflops"] > 0
+    assert found["ceiling_gflops"] == 50
     assert {"threads_for_one", "threads_for_many", "batch"} == set(found["advice"])
     assert {each["work"] for each in found["timings"]} == {"pixels", "files"}
 
@@ -96,9 +104,6 @@ def test_the_command_prints_json(model: Path, digits: Path, capsys: pytest.Captu
 def test_photos_that_are_none_are_refused(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["benchmark", str(model), "--photos", str(tmp_path / "nowhere.jpg")]) == 2
     assert "nowhere.jpg" in capsys.readouterr().err
-    (tmp_path / "bad.jpg").write_bytes(b"no picture")
-    assert main(["benchmark", str(model), "--photos", str(tmp_path / "bad.jpg")]) == 2
-    assert "error: " in capsys.readouterr().err
 
 
 def test_work_is_held_against_what_the_file_says_it_costs() -> None:

@@ -1,5 +1,6 @@
 """Progress of work that is not training: a bar on a terminal, plain lines elsewhere."""
 
+import sys
 import time
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
@@ -20,7 +21,7 @@ def track(steps: Iterable[T], description: str, total: int, every: float = 10.0)
         total: number of steps.
         every: seconds between plain lines.
     """
-    console = Console(stderr=True)
+    console = Console(stderr=True, file=sys.stderr)  # which steps may redirect meanwhile
     if console.is_terminal:
         yield from bar(steps, escape(description), total=total, console=console)
         return

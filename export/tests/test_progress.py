@@ -1,3 +1,7 @@
+import io
+import time
+from collections.abc import Iterator
+from contextlib import redirect_stderr
 from functools import partial
 
 import pytest
@@ -20,3 +24,17 @@ def test_on_a_terminal_there_is_a_bar(capsys: pytest.CaptureFixture[str], monkey
     err = capsys.readouterr().err
     assert "reading [/b]" in err
     assert "100%" in err
+
+
+def test_it_is_drawn_while_a_step_redirects_what_it_prints(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def steps() -> Iterator[int]:
+        yield 0
+        with redirect_stderr(io.StringIO()):
+            time.sleep(0.4)  # in which a bar is drawn four times
+        yield 1
+
+    monkeypatch.setattr(progress, "Console", partial(Console, force_terminal=True))
+    assert list(progress.track(steps(), "working", 2)) == [0, 1]
+    assert " 50%" in capsys.readouterr().err

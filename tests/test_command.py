@@ -220,7 +220,7 @@ class TestFromACheckpoint:
     def test_pictures_of_another_source_leave_the_runs_report_as_it_is(
         self, run: Run, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        shutil.copytree(checkpoint.parents[1], "kept")
+        shutil.copytree(checkpoint.parents[1], "kept", ignore=shutil.ignore_patterns("report*"))
         (tmp_path / "a_source.py").write_text("from cifar_lightning.data import Digits\nclass Mine(Digits): pass\n")
         monkeypatch.syspath_prepend(tmp_path)
         words = ("test", "--ckpt_path", "kept/checkpoints/best.ckpt", "--resamples", 2)

@@ -343,7 +343,7 @@ class TestMistakes:
                 "LearningRateFinder does nothing beside CyclicLR",
             ),
             (["--data.augment+", "ownnets.Loud"], "data.augment makes images torch.float32 (2, 3, 32, 32): they must"),
-            (["--data.mix", "ownnets.Unmixed"], "data.augment or data.mix: ValueError: cannot be mixed ("),
+            (["--data.mix", "ownnets.Unmixed"], "data.augment or data.mix: cannot be mixed ("),
             (["--model.optimizer", "null"], "model.optimizer is null: name one, or leave it out for Adam"),
             (["--checkpoint.save_last", "link"], "would put best.ckpt in the place of last.ckpt: leave it out"),
             (["--seed_everything", "false"], "seed_everything is false: give a number, which a checkpoint keeps"),

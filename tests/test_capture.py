@@ -106,6 +106,14 @@ def test_why_a_net_cannot_be_exported_is_one_sentence(
     assert "def forward" not in "".join(capfd.readouterr())
 
 
+def test_where_nobody_listens_yet_nothing_is_set_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """logging.warning would set up a handler, for good, that writes to what is standard error meanwhile."""
+    monkeypatch.setattr(logging.root, "handlers", [])
+    with silent():
+        logging.warning("a step")
+    assert logging.root.handlers == []
+
+
 def test_what_the_caller_has_silenced_stays_so() -> None:
     logging.disable(logging.INFO)
     try:

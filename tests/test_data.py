@@ -329,7 +329,9 @@ class TestImageFolder:
         with pytest.raises(InputError, match="train/train holds 0 classes to train on"):
             ImageFolder(str(vehicles))
 
-    @pytest.mark.parametrize("others", [[], ["test1"], ["cat", "dog", "test"], ["cat", "dog", "val"]])
+    @pytest.mark.parametrize(
+        "others", [[], ["extra"], ["extra", "test1"], ["cat", "dog", "test"], ["cat", "dog", "val"]]
+    )
     def test_a_training_set_that_is_not_sorted_is_no_class(self, others: list[str]) -> None:
         for name in ("train", *others):
             Path("photos", name).mkdir(parents=True)
@@ -571,10 +573,11 @@ class TestImageFolder:
         assert len(images) == 36
         assert "not kept for the next run" in capsys.readouterr().err
 
+    @pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP])
     def test_a_cache_in_which_nothing_can_be_locked_is_refused(
-        self, photos: Path, monkeypatch: pytest.MonkeyPatch
+        self, photos: Path, monkeypatch: pytest.MonkeyPatch, number: int
     ) -> None:
-        monkeypatch.setattr(FileLock, "acquire", Mock(side_effect=OSError(errno.ENOLCK, "No locks available")))
+        monkeypatch.setattr(FileLock, "acquire", Mock(side_effect=OSError(number, "No locks available")))
         with pytest.raises(InputError, match=r"cifar-lightning: no file can be locked there .*--data\.cache_dir$"):
             ImageFolder(str(photos)).load("train")
 

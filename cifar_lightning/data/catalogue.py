@@ -80,11 +80,12 @@ class Folders(Catalogue):
     def _train_is_class(self) -> bool:
         """Whether `root/train/`, in which there are no folders, is a class like two others, as a train is a vehicle.
 
-        Beside a single folder, it would rather be the training set of somebody who has not sorted it: Kaggle's Dogs vs.
-        Cats has `train/` and `test1/`.
+        Beside a single folder, or one such as `test1/` of Kaggle's Dogs vs. Cats, it would rather be a training set
+        that nobody has sorted.
         """
         others = {*subfolders(self.root)} - {"train"}
-        return len(others) > 1 and others.isdisjoint(("val", "test")) and _holds_files(self.root / "train")
+        parts = any(name.lower().startswith(("val", "test")) for name in others)
+        return len(others) > 1 and not parts and _holds_files(self.root / "train")
 
     def _training_folder(self) -> Path:
         names = subfolders(self.root) if self.root.is_dir() else []

@@ -137,8 +137,8 @@ def calibrate(
     bad = np.flatnonzero(~((logits < np.inf).all(axis=1) & np.isfinite(contrasts).all(axis=1)))
     if len(bad):
         raise InputError(
-            f"the net's answers to {len(bad):,} of {len(logits):,} validation images are not finite: train it with a "
-            f"lower learning rate, or inspect these images, of which the first is {known.names[bad[0]]}"
+            f"the net's answers or activations for {len(bad):,} of {len(logits):,} validation images are not finite: "
+            f"train it with a lower learning rate, or inspect these images, of which the first is {known.names[bad[0]]}"
         )
     strange = {kind: _run(watched, each) for kind, each in outliers.make(known.pixels.shape[1], classes).items()}
     found = []

@@ -61,7 +61,7 @@ def test_answers_that_are_not_finite_are_counted() -> None:
     known = Images(pixels, np.arange(60) % 2, [f"{number}.png" for number in range(60)])
     for layers in ([], [nn.Conv2d(3, 3, 1)]):
         net = nn.Sequential(*layers, nn.Flatten(), nn.Linear(192, 2))
-        with pytest.raises(InputError, match=r"answers to 2 of 60 validation images are not finite: .* is 7\.png$"):
+        with pytest.raises(InputError, match=r"for 2 of 60 validation images are not finite: .* is 7\.png$"):
             calibrate(Relative(net).eval(), known, ["a", "b"])
 
 

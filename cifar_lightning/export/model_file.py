@@ -111,10 +111,8 @@ def write_model(
     try:
         text = json.dumps(info, ensure_ascii=True, allow_nan=False)
     except ValueError:
-        raise InputError(
-            "the net's answer to a golden sample or a validation image is not finite: export it in fp32, or train it "
-            "with a lower learning rate"
-        ) from None
+        advice = "let it mask classes by numbers such as -1e4" if precision == "fp32" else "export it in fp32"
+        raise InputError(f"the net's answer to a golden sample or a validation image is not finite: {advice}") from None
     onnx.helper.set_model_props(onnx_model, {contract.KEY: text})
     onnx.checker.check_model(onnx_model, full_check=True)
     data = contract.seal(onnx_model.SerializeToString(deterministic=True))

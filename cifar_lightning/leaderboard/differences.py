@@ -62,7 +62,7 @@ class Differences:
     def images(self) -> str:
         """Keys for which the runs were not validated on the same images, empty where there are none."""
         found = [self.keys[key] for key in _IMAGES if key in self.keys]
-        if _BATCH in self.keys and {*self._values(_LIMIT)} - _NO_LIMIT:
+        if _BATCH in self.keys and _LIMIT not in self.keys and {*self._values(_LIMIT)} - _NO_LIMIT:
             found.append(f"{self.keys[_BATCH]} with {_LIMIT}")
         return ", ".join(found)
 

@@ -30,7 +30,7 @@ class Entry:
 
     Attributes:
         run: its name, experiment/version_N.
-        state: finished, unfinished or running.
+        state: finished, running or, also where its lock cannot be opened, unfinished.
         epochs: how many have been finished.
         val_accuracy: on the validation images, of the epoch that best.ckpt is of, with a 95 % interval.
         val_loss: likewise.

@@ -53,7 +53,7 @@ def main() -> None:
 
     def judge(place: Path) -> Evaluation:
         bootstrap = Bootstrap(outcome, draw(len(outcome.labels), RESAMPLES))
-        evaluation = Evaluation("model", {}, bootstrap, slicings(bootstrap))
+        evaluation = Evaluation("model", {}, bootstrap, slicings(outcome))
         tables.write(evaluation, place)
         return evaluation
 

@@ -99,7 +99,7 @@ def evaluate(
     }
     title = str(runs.folder_of(ckpt_path))
     doubts = reliability(outcome, known.temperature, known.sets, known.unknown, run) if known else None
-    return Evaluation(title, facts, bootstrap, slicings(bootstrap, properties), harder, doubts), run
+    return Evaluation(title, facts, bootstrap, slicings(outcome, properties), harder, doubts), run
 
 
 def _validation(datamodule: ImageData, ckpt_path: str) -> Images | None:

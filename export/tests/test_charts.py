@@ -28,7 +28,7 @@ def drawn_of(
     count, classes = logits.shape
     names, pixels = list(map(str, range(count))), np.zeros((count, 4, 4, 3), np.uint8)
     outcome = Outcome(tuple(map(str, range(classes))), names, labels, logits.astype(np.float32), pixels)
-    return outcome, charts(outcome, by_class(Bootstrap(outcome, draw(count, 20))))
+    return outcome, charts(outcome, by_class(outcome))
 
 
 def test_cells_are_the_pictures_and_shades_the_shares_of_their_row() -> None:

@@ -24,7 +24,7 @@ from cifar_onnx import Classifier, InputError, contract
 from cifar_onnx.__main__ import main
 from cifar_onnx.evaluation import commands, outliers, subject
 from cifar_onnx.evaluation import outcome as outcomes
-from cifar_onnx.evaluation.bootstrap import Bootstrap, draw
+from cifar_onnx.evaluation.bootstrap import Bootstrap, draw, shares
 from cifar_onnx.evaluation.compare import Comparison, bounds, latency, same_classes
 from cifar_onnx.evaluation.outcome import Outcome, answer, familiarities, squares
 from cifar_onnx.evaluation.reliability import Coverage
@@ -358,7 +358,7 @@ class TestSlices:
         plain = outcome(labels, 0.8)
         pixels = np.zeros((300, 4, 4, 3), np.uint8) + (np.arange(300) // 2).astype(np.uint8)[:, None, None, None]
         whole = Outcome(plain.classes, plain.names, labels, plain.logits, pixels, np.full(300, 16))
-        bright, *others = slicings(Bootstrap(whole, draw(300, 50)))
+        bright, *others = slicings(whole)
         assert others == []  # no contrast, and all of one size
         assert [each.count for each in bright.slices] == [100, 100, 100]
         for part, each in enumerate(bright.slices):
@@ -425,12 +425,12 @@ class TestSlices:
 
     def test_numbers_stand_in_their_order(self) -> None:
         whole = outcome(np.arange(40) % 2, 0.8)
-        *_, found = slicings(Bootstrap(whole, draw(40, 5)), {"camera": [str(i % 4 * 5) for i in range(40)]})
+        *_, found = slicings(whole, {"camera": [str(i % 4 * 5) for i in range(40)]})
         assert [each.name for each in found.slices] == ["0", "5", "10", "15"]
 
     def test_of_a_few_that_are_all_right_little_is_known(self) -> None:
         whole = outcome(np.arange(12) % 2, 1.0)
-        first, second = Bootstrap(whole, draw(12, 50)).shares(whole.correct, np.eye(2, dtype=bool)[whole.labels])
+        first, second = shares(whole.correct, np.eye(2, dtype=bool)[whole.labels])
         assert first.high == second.high == 1
         assert first.low == pytest.approx(6 / (6 + 1.96**2), abs=1e-3)
         accuracy = Bootstrap(whole, draw(12, 50)).estimates["accuracy"]

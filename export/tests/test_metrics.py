@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 pytest.importorskip("sklearn")
+from scipy.stats import binomtest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from cifar_onnx.evaluation import bootstrap
-from cifar_onnx.evaluation.bootstrap import Bootstrap, draw, estimate, ranking
+from cifar_onnx.evaluation.bootstrap import Bootstrap, draw, estimate, ranking, shares
 from cifar_onnx.evaluation.evaluation import by_class
 from cifar_onnx.evaluation.metrics import (
     BINS,
@@ -163,7 +164,7 @@ def test_known_values() -> None:
 def test_means_over_classes_leave_out_those_without_pictures() -> None:
     """Of two of seven classes: what is taken for one of the others has no part of its own."""
     few = take(outcome(), np.flatnonzero(outcome().labels < 2))
-    found, classes = scores(few), by_class(Bootstrap(few, draw(len(few.labels), 2)))[:2]
+    found, classes = scores(few), by_class(few)[:2]
     assert set(few.predictions) > {0, 1}
     for name in ("precision", "recall", "f1"):
         assert found[f"{name}_macro"] == pytest.approx(np.mean([getattr(each, name) for each in classes]))
@@ -282,10 +283,10 @@ def test_nor_do_they_know_what_a_mean_over_classes_could_be() -> None:
 def test_shares_of_groups() -> None:
     whole = outcome()
     groups = np.column_stack([whole.labels == 0, whole.labels != 0, np.zeros(200, bool)])
-    first, others, nobody = Bootstrap(whole, draw(200, 100)).shares(whole.correct, groups)
-    assert first.value == whole.correct[whole.labels == 0].mean()
-    assert first.low < first.value < first.high
-    assert others.high - others.low < first.high - first.low
+    first, others, nobody = shares(whole.correct, groups)
+    for share, group in ((first, whole.correct[whole.labels == 0]), (others, whole.correct[whole.labels != 0])):
+        known = binomtest(int(group.sum()), len(group)).proportion_ci(0.95, "wilson")
+        assert (share.value, share.low, share.high) == pytest.approx((group.mean(), known.low, known.high))
     assert np.isnan([nobody.value, nobody.low, nobody.high]).all()
 
 
@@ -304,7 +305,7 @@ def test_calibration_of_one_who_knows_how_often_he_is_right() -> None:
 
 def test_classes_with_what_they_are_taken_for() -> None:
     whole = take(outcome(), np.flatnonzero(outcome().labels != 3))
-    classes = by_class(Bootstrap(whole, draw(len(whole.labels), 50)))
+    classes = by_class(whole)
     table = confusion(whole)
     assert table.sum() == len(whole.labels)
     assert [each.support for each in classes] == table.sum(axis=1).tolist()

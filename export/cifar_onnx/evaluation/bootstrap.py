@@ -1,4 +1,4 @@
-"""95 % confidence intervals of metrics, by the bootstrap (Efron 1979).
+"""95 % confidence intervals: of metrics by the bootstrap (Efron 1979), of shares of groups by Wilson's formula.
 
 All resamples are computed at once, from how often each picture was drawn; tests hold them against scikit-learn's.
 
@@ -55,14 +55,6 @@ def draw(count: int, resamples: int, seed: int = 0) -> Draws:
     return draws
 
 
-def _sums(draws: Draws, columns: csr_array) -> Floats:
-    """Sums over each resample of columns `(N, M)`: `(R, M)`."""
-    step = max(1, _CHUNK // draws.shape[1])
-    return np.concatenate(
-        [draws[start : start + step].astype(np.float64) @ columns for start in range(0, len(draws), step)]
-    )
-
-
 def _one_hot(classes: Integers, count: int) -> csr_array:
     """Numbers of classes `(N,)` as rows with a single 1: `(N, K)`."""
     return csr_array((np.ones(len(classes)), classes, np.arange(len(classes) + 1)), shape=(len(classes), count))
@@ -91,7 +83,9 @@ class Bootstrap:
         brier = np.maximum(np.square(outcome.probabilities).sum(axis=1) - 2 * of_label + 1, 0)
         top = in_top(outcome) if classes > TOP else np.zeros(count)
         columns = hstack([csr_array(np.column_stack([loss, brier, top])), truth, guess, truth * guess], "csr")
-        sums = _sums(self.draws, columns)
+        step = max(1, _CHUNK // count)
+        parts = (self.draws[start : start + step].astype(float) for start in range(0, len(self.draws), step))
+        sums = np.concatenate([part @ columns for part in parts])
         loss, brier, top = sums[:, :3].T / count
         found = _of_counts(*np.split(sums[:, 3:], 3, axis=1))
         if classes > TOP:
@@ -113,15 +107,6 @@ class Bootstrap:
                 found.append(np.array([job.result() for job in jobs]))  # (K, 2, step)
         areas, precisions = np.concatenate(found, axis=2).transpose(1, 0, 2)
         return _mean(areas), _mean(precisions)
-
-    def shares(self, hits: Booleans, groups: Booleans) -> list[Estimate]:
-        """Share of hits `(N,)` within each group `(N, G)` of pictures."""
-        number, both = groups.shape[1], csr_array(np.column_stack([groups * hits[:, None], groups]), dtype=np.float64)
-        drawn, whole = _sums(self.draws, both), both.sum(axis=0)
-        with np.errstate(invalid="ignore"):
-            shares, resampled = (each[..., :number] / each[..., number:] for each in (whole, drawn))
-        found = [estimate(share, each) for share, each in zip(shares, resampled.T, strict=True)]
-        return [_widened(each, float(count)) for each, count in zip(found, groups.sum(axis=0), strict=True)]
 
     @cached_property
     def estimates(self) -> dict[str, Estimate]:
@@ -161,6 +146,19 @@ def estimate(value: float, resampled: Floats) -> Estimate:
     found = np.quantile(2 * value - known.mean() + apart, norm.cdf(constant + ends / (1 - constant * ends)))
     low, high = np.clip(found, min(0, known.min()), max(1, known.max()))
     return Estimate(float(value), float(min(low, value)), float(max(high, value)))
+
+
+def shares(hits: Booleans, groups: Booleans) -> list[Estimate]:
+    """Share of hits `(N,)` within each group `(N, G)` of pictures, with its interval.
+
+    Wilson 1927, https://doi.org/10.1080/01621459.1927.10502953: resamples of few pictures know too little.
+    """
+    counts = groups.sum(axis=0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        values, square = groups[hits].sum(axis=0) / counts, Z**2 / counts
+    middle, half = values + square / 2, np.sqrt(square * (values * (1 - values) + square / 4))
+    lows, highs = np.minimum(values, (middle - half) / (1 + square)), np.maximum(values, (middle + half) / (1 + square))
+    return [Estimate(*map(float, ends)) for ends in zip(values, lows, highs, strict=True)]
 
 
 def _widened(share: Estimate, count: float) -> Estimate:

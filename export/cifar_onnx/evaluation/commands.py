@@ -35,7 +35,7 @@ def evaluate(options: argparse.Namespace) -> int:
         others = squares(Path(options.others), subject.size, subject.mode)
     outcome = answer(folder, subject.classes, subject.size, subject.mode, subject.run)
     bootstrap = Bootstrap(outcome, draw(len(outcome.labels), options.resamples))
-    slices = slicings(bootstrap, groups.of(outcome.names, folder) if groups else None)
+    slices = slicings(outcome, groups.of(outcome.names, folder) if groups else None)
     harder = [under_corruptions(outcome, subject.logits)] if options.corruptions else []
     doubts = reliability(outcome, known.temperature, known.sets, known.unknown, subject.run, others) if known else None
     facts = {**subject.facts, "pictures": str(folder)}

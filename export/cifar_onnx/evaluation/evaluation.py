@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 from sklearn.metrics import precision_recall_fscore_support
 
-from cifar_onnx.evaluation.bootstrap import Bootstrap, Estimate
+from cifar_onnx.evaluation.bootstrap import Bootstrap, Estimate, shares
 from cifar_onnx.evaluation.metrics import confusion
 from cifar_onnx.evaluation.outcome import Outcome
 from cifar_onnx.evaluation.reliability import Reliability
@@ -71,17 +71,16 @@ class Evaluation:
     @cached_property
     def classes(self) -> list[ClassMetrics]:
         """How each class fares."""
-        return by_class(self.bootstrap)
+        return by_class(self.outcome)
 
 
-def by_class(bootstrap: Bootstrap) -> list[ClassMetrics]:
+def by_class(outcome: Outcome) -> list[ClassMetrics]:
     """Every class of the model, also those without a picture."""
-    outcome = bootstrap.outcome
     classes = np.arange(len(outcome.classes))
     columns = precision_recall_fscore_support(outcome.labels, outcome.predictions, labels=classes, zero_division=0)
     wrong = confusion(outcome)
     np.fill_diagonal(wrong, 0)
-    intervals = bootstrap.shares(outcome.correct, outcome.labels[:, None] == classes)
+    intervals = shares(outcome.correct, outcome.labels[:, None] == classes)
     return [
         ClassMetrics(
             name,

@@ -12,8 +12,8 @@ import numpy as np
 
 from cifar_onnx import sheet
 from cifar_onnx.errors import InputError
-from cifar_onnx.evaluation.bootstrap import Bootstrap, Estimate
-from cifar_onnx.evaluation.outcome import Floats, Integers
+from cifar_onnx.evaluation.bootstrap import Estimate, shares
+from cifar_onnx.evaluation.outcome import Booleans, Floats, Integers, Outcome
 from cifar_onnx.folders import composed
 from cifar_onnx.images import Pixels
 
@@ -48,14 +48,13 @@ class Slicing:
         return max(each.accuracy.value for each in self.slices) - self.worst.accuracy.value
 
 
-def slicings(bootstrap: Bootstrap, groups: Mapping[str, Sequence[str]] | None = None) -> list[Slicing]:
+def slicings(outcome: Outcome, groups: Mapping[str, Sequence[str]] | None = None) -> list[Slicing]:
     """Thirds by brightness, contrast and size, and groups of the user's own; without those that hold all pictures.
 
     Args:
-        bootstrap: of the outcome.
+        outcome: of `N` pictures.
         groups: name of a property -> its value for each picture, from `Groups`.
     """
-    outcome = bootstrap.outcome
     grey = np.concatenate([_moments(outcome.pixels[i : i + 256]) for i in range(0, len(outcome.pixels), 256)])
     found = [
         _thirds("brightness", grey[:, 0], ("dark", "medium", "bright"), "mean grey level"),
@@ -67,7 +66,7 @@ def slicings(bootstrap: Bootstrap, groups: Mapping[str, Sequence[str]] | None = 
     for title, values in (groups or {}).items():
         names = sorted(set(values), key=_natural)
         found.append((title, names, np.array([names.index(value) for value in values])))
-    return [_slicing(bootstrap, *each) for each in found if len(np.unique(each[2])) > 1]
+    return [_slicing(outcome.correct, *each) for each in found if len(np.unique(each[2])) > 1]
 
 
 def _moments(pixels: Pixels) -> Floats:
@@ -84,11 +83,11 @@ def _thirds(title: str, values: Floats, names: Sequence[str], unit: str) -> tupl
     return f"{title} ({unit})", [f"{name}, {end}" for name, end in zip(names, ends, strict=True)], members
 
 
-def _slicing(bootstrap: Bootstrap, title: str, names: Sequence[str], members: Integers) -> Slicing:
+def _slicing(hits: Booleans, title: str, names: Sequence[str], members: Integers) -> Slicing:
     present = np.unique(members)
     groups = members[:, None] == present
-    shares = bootstrap.shares(bootstrap.outcome.correct, groups)
-    return Slicing(title, tuple(map(Slice, [names[i] for i in present], groups.sum(axis=0).tolist(), shares)))
+    accuracies = shares(hits, groups)
+    return Slicing(title, tuple(map(Slice, [names[i] for i in present], groups.sum(axis=0).tolist(), accuracies)))
 
 
 def _natural(name: str) -> list[tuple[int, str]]:

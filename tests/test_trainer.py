@@ -410,21 +410,17 @@ class TestCurves:
         for word in ("epoch", "loss", "accuracy", "train", "val", "prefers-color-scheme"):
             assert word in text
 
-    def test_what_is_not_finite_has_no_point(self, tmp_path: Path) -> None:
-        rows = "epoch,train/loss,val/loss\n0,nan,1e3\n1,inf,\n2,0.5,-inf\n"
-        (tmp_path / "metrics.csv").write_text(rows)
+    @pytest.mark.parametrize(
+        ("rows", "points"),
+        [("0,nan,1e3\n1,inf,\n2,0.5,-inf\n", 1), ("0.0,1,1\nx,1,1\n1,\x00,1\n\n2\n3,1,1\n", 2)],
+        ids=["not finite", "damaged"],
+    )
+    def test_what_is_no_number_has_no_point(self, tmp_path: Path, rows: str, points: int) -> None:
+        (tmp_path / "metrics.csv").write_text(f"epoch,train/loss,val/loss\n{rows}")
         curves.draw(tmp_path / "metrics.csv", tmp_path / "curves.svg")
         root = ET.fromstring((tmp_path / "curves.svg").read_text())
         lines = list(root.iter(f"{SVG}polyline"))
-        assert [len((line.get("points") or "").split()) for line in lines] == [1, 1]
-
-    def test_damaged_rows_have_no_point(self, tmp_path: Path) -> None:
-        rows = "epoch,train/loss,val/loss\n0.0,1,1\nx,1,1\n1,\x00,1\n\n2\n3,1,1\n"
-        (tmp_path / "metrics.csv").write_text(rows)
-        curves.draw(tmp_path / "metrics.csv", tmp_path / "curves.svg")
-        root = ET.fromstring((tmp_path / "curves.svg").read_text())
-        lines = list(root.iter(f"{SVG}polyline"))
-        assert [len((line.get("points") or "").split()) for line in lines] == [2, 2]
+        assert [len((line.get("points") or "").split()) for line in lines] == [points, points]
 
     @pytest.mark.parametrize("epochs", [1, 2, 40])
     def test_points_are_where_the_values_are(self, tmp_path: Path, epochs: int) -> None:

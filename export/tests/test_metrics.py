@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 pytest.importorskip("sklearn")
-from scipy.stats import binomtest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from cifar_onnx.evaluation import bootstrap
@@ -281,12 +280,14 @@ def test_nor_do_they_know_what_a_mean_over_classes_could_be() -> None:
 
 
 def test_shares_of_groups() -> None:
-    whole = outcome()
-    groups = np.column_stack([whole.labels == 0, whole.labels != 0, np.zeros(200, bool)])
-    first, others, nobody = shares(whole.correct, groups)
-    for share, group in ((first, whole.correct[whole.labels == 0]), (others, whole.correct[whole.labels != 0])):
-        known = binomtest(int(group.sum()), len(group)).proportion_ci(0.95, "wilson")
-        assert (share.value, share.low, share.high) == pytest.approx((group.mean(), known.low, known.high))
+    """Their intervals are the solutions of (p - share)^2 = 1.96^2 p (1 - p) / n."""
+    places = np.arange(117)
+    groups = np.column_stack([places < 17, places >= 17, places < 0])
+    *found, nobody = shares((places > 0) & (places < 57), groups)
+    for each, right, count in zip(found, (16, 40), (17, 100), strict=True):
+        share, square = right / count, 1.959964**2 / count
+        high, low = np.roots([1 + square, -2 * share - square, share**2])
+        assert (each.value, each.low, each.high) == pytest.approx((share, low, high), abs=1e-6)
     assert np.isnan([nobody.value, nobody.low, nobody.high]).all()
 
 

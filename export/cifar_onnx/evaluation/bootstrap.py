@@ -13,7 +13,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array, hstack
-from scipy.stats import norm
+from scipy.stats import binomtest, norm
 
 from cifar_onnx.evaluation.metrics import TOP, calibration_interval, in_top, scores
 from cifar_onnx.evaluation.outcome import Booleans, Floats, Integers, Outcome
@@ -153,12 +153,14 @@ def shares(hits: Booleans, groups: Booleans) -> list[Estimate]:
 
     Wilson 1927, https://doi.org/10.1080/01621459.1927.10502953: resamples of few pictures know too little.
     """
-    counts = groups.sum(axis=0)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        values, square = groups[hits].sum(axis=0) / counts, Z**2 / counts
-    middle, half = values + square / 2, np.sqrt(square * (values * (1 - values) + square / 4))
-    lows, highs = np.minimum(values, (middle - half) / (1 + square)), np.maximum(values, (middle + half) / (1 + square))
-    return [Estimate(*map(float, ends)) for ends in zip(values, lows, highs, strict=True)]
+    found = []
+    for own in (hits[group] for group in groups.T):
+        if not len(own):
+            found.append(Estimate(np.nan, np.nan, np.nan))
+            continue
+        interval = binomtest(int(own.sum()), len(own)).proportion_ci(method="wilson")
+        found.append(Estimate(float(own.mean()), float(interval.low), float(interval.high)))
+    return found
 
 
 def _widened(share: Estimate, count: float) -> Estimate:

@@ -30,7 +30,7 @@ def _seen(datamodule: ImageData, ckpt_path: str, part: Part) -> bool:
 
 
 class Trainer(L.Trainer):
-    """Lightning's Trainer with a report from `test`, a CSV file from `predict`, and with `export`."""
+    """Lightning's Trainer with a report from `test`, a CSV file from `predict`, and with `export` and `verify`."""
 
     def check_launcher(self, command: str) -> None:
         """Refuse strategies whose processes end with what they know.

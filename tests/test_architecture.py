@@ -70,7 +70,7 @@ LAW = {
     "cifar_lightning/optim.py": {"torch"},
     "cifar_lightning/data": {
         "torch", "lightning", "torchvision", "numpy", "PIL", "sklearn", "scipy", "filelock", "psutil",
-        "threadpoolctl", "cifar_onnx", OURS + "augment", OURS + "batch", OURS + "mix", OURS + "data",
+        "cifar_onnx", OURS + "augment", OURS + "batch", OURS + "mix", OURS + "data",
     },
     "cifar_lightning/module.py": {
         "torch", "lightning", "cifar_onnx", OURS + "batch", OURS + "finite", OURS + "metrics", OURS + "nets.normalize",
@@ -136,7 +136,7 @@ LAW = {
     "export/cifar_onnx": {"numpy", "PIL", "onnxruntime", "cifar_onnx"},
     "export/cifar_onnx/progress.py": {"rich"},
     "export/cifar_onnx/evaluation": {
-        "numpy", "PIL", "onnxruntime", "sklearn", "scipy", "threadpoolctl", "jinja2", "cifar_onnx",
+        "numpy", "PIL", "onnxruntime", "sklearn", "scipy", "jinja2", "cifar_onnx",
     },
     "export/cifar_onnx/serving": {
         "numpy", "fastapi", "starlette", "pydantic", "uvicorn", "python_multipart", "prometheus_client",

@@ -24,7 +24,8 @@ from cifar_lightning.data.store import Picture, Store
 from cifar_lightning.export.pipeline import samples
 from cifar_lightning.runs import start as start_run
 from cifar_onnx import InputError
-from cifar_onnx.images import Pixels, decode, fingerprint, resize
+from cifar_onnx.images import Pixels, decode, fingerprint
+from cifar_onnx.resizing import resize
 from tests.conftest import Start, make_photos
 
 ROOT = Path(__file__).parent.parent

@@ -39,11 +39,11 @@ from cifar_lightning.familiarity import Energy, Scored
 from cifar_lightning.module import Classifier as Model
 from cifar_lightning.nets import CNN, Normalize, SpeedNet
 from cifar_lightning.trained import load
-from cifar_onnx import Classifier, InputError, contract, guard, images
+from cifar_onnx import Classifier, InputError, contract, guard, images, resizing
 from cifar_onnx.evaluation import outcome
 from tests.conftest import BRIEF, Run, calibrated
 
-MODES: list[images.ResizeMode] = ["stretch", "crop", "pad"]
+MODES: list[resizing.ResizeMode] = ["stretch", "crop", "pad"]
 SIZES = [
     (1, 1), (1, 9), (9, 1), (2, 3), (16, 31), (31, 33), (32, 32), (64, 64),
     (100, 37), (224, 224), (480, 640), (1000, 1500), (1500, 1000), (1, 200), (200, 1),
@@ -56,7 +56,7 @@ def noise(height: int, width: int) -> images.Pixels:
     return np.random.default_rng(height * 10_000 + width).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
-def by_pillow(pixels: images.Pixels, size: int, mode: images.ResizeMode) -> images.Pixels:
+def by_pillow(pixels: images.Pixels, size: int, mode: resizing.ResizeMode) -> images.Pixels:
     """The same rule by Pillow, which computes in double precision."""
     image, (height, width) = Image.fromarray(pixels), pixels.shape[:2]
     if mode == "stretch":
@@ -67,7 +67,7 @@ def by_pillow(pixels: images.Pixels, size: int, mode: images.ResizeMode) -> imag
         box = (left, top, left + side, top + side)
         return np.array(image.resize((size, size), Image.Resampling.BILINEAR, box=box))
     inner = [max(1, int(length * size / max(height, width) + 0.5)) for length in (width, height)]
-    canvas = Image.new("RGB", (size, size), (images.PAD_VALUE,) * 3)
+    canvas = Image.new("RGB", (size, size), (resizing.PAD_VALUE,) * 3)
     canvas.paste(
         image.resize((inner[0], inner[1]), Image.Resampling.BILINEAR),
         ((size - inner[0]) // 2, (size - inner[1]) // 2),
@@ -82,15 +82,15 @@ def tiny(seed: int = 0) -> tuple[Normalize, CNN]:
     return pixels, CNN(len(CLASSES), widths=(8, 8), hidden=8)
 
 
-def samples(mode: images.ResizeMode = "stretch", size: int = 32) -> list[Sample]:
+def samples(mode: resizing.ResizeMode = "stretch", size: int = 32) -> list[Sample]:
     pictures = [noise(height, width) for height, width in SIZES[:9] * 3]
     return [
-        Sample(f"picture {i}", images.encode_png(p), images.fingerprint(p), images.resize(p, size, mode))
+        Sample(f"picture {i}", images.encode_png(p), images.fingerprint(p), resizing.resize(p, size, mode))
         for i, p in enumerate(pictures)
     ]
 
 
-def write(output: Path, mode: images.ResizeMode = "stretch", size: int = 32) -> Report:
+def write(output: Path, mode: resizing.ResizeMode = "stretch", size: int = 32) -> Report:
     return exported(output, *tiny(), samples(mode, size), mode, size)
 
 
@@ -99,7 +99,7 @@ def exported(
     pixels: Normalize,
     net: torch.nn.Module,
     given: Sequence[Sample] | None = None,
-    mode: images.ResizeMode = "stretch",
+    mode: resizing.ResizeMode = "stretch",
     size: int = 32,
     calibration: calibration.Calibration | None = None,
 ) -> Report:
@@ -250,22 +250,22 @@ class TestResize:
         for height, width in SIZES:
             picture = noise(height, width)
             seen = graph(picture[None])[0].transpose(1, 2, 0)
-            assert np.array_equal(seen, images.resize(picture, 32, mode)), (height, width)
+            assert np.array_equal(seen, resizing.resize(picture, 32, mode)), (height, width)
             assert np.abs(seen - by_pillow(picture, 32, mode).astype(int)).max() <= 1, (height, width)
 
     @pytest.mark.parametrize("mode", MODES)
-    def test_a_picture_of_the_right_size_is_left_alone(self, mode: images.ResizeMode) -> None:
+    def test_a_picture_of_the_right_size_is_left_alone(self, mode: resizing.ResizeMode) -> None:
         picture = noise(32, 32)
-        rows, columns = images.resize_weights(32, 32, 32, mode)
+        rows, columns = resizing.resize_weights(32, 32, 32, mode)
         assert np.array_equal(rows, np.eye(32))
         assert np.array_equal(columns, np.eye(32))
-        assert np.array_equal(images.resize(picture, 32, mode), picture)
+        assert np.array_equal(resizing.resize(picture, 32, mode), picture)
 
     def test_pad_keeps_what_crop_cuts_off(self) -> None:
         wide = np.full((20, 80, 3), 128, np.uint8)
         wide[:, :8] = 255
-        assert images.resize(wide, 32, "pad").max() > 200
-        assert images.resize(wide, 32, "crop").max() == 128
+        assert resizing.resize(wide, 32, "pad").max() > 200
+        assert resizing.resize(wide, 32, "crop").max() == 128
 
 
 class TestGate:

@@ -27,7 +27,8 @@ from cifar_lightning.module import Classifier
 from cifar_lightning.nets import SpeedNet
 from cifar_onnx import InputError
 from cifar_onnx.errors import ReadError
-from cifar_onnx.images import Pixels, decode, fingerprint, resize
+from cifar_onnx.images import Pixels, decode, fingerprint
+from cifar_onnx.resizing import resize
 from tests.conftest import BRIEF, Run
 from tests.test_resume import digest
 

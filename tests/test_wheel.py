@@ -50,7 +50,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 EXTRAS = {
     "": set(),
-    "evaluate": {"scikit-learn", "scipy", "threadpoolctl", "jinja2", "rich"},
+    "evaluate": {"scikit-learn", "scipy", "jinja2", "rich"},
     "serve": {
         *("fastapi", "pydantic", "starlette", "uvicorn", "httptools", "uvloop"),
         *("python-multipart", "prometheus-client"),

@@ -16,7 +16,8 @@ from cifar_lightning.data.images import Images, Part, Rows, channel_statistics, 
 from cifar_lightning.mix import Mixing
 from cifar_onnx import InputError
 from cifar_onnx.errors import some
-from cifar_onnx.images import ResizeMode, encode_png, fingerprint
+from cifar_onnx.images import encode_png, fingerprint
+from cifar_onnx.resizing import ResizeMode
 
 
 class ImageData(L.LightningDataModule, ABC):

@@ -4,7 +4,7 @@ import numpy as np
 
 from cifar_lightning.data.base import ImageData
 from cifar_lightning.data.images import Images, Part
-from cifar_onnx.images import resize
+from cifar_onnx.resizing import resize
 
 
 class Digits(ImageData):

@@ -11,7 +11,6 @@ from typing import Any, Literal
 import numpy as np
 import PIL
 import torch
-from threadpoolctl import threadpool_limits
 
 from cifar_lightning.data import copies
 from cifar_lightning.data.base import ImageData
@@ -24,8 +23,9 @@ from cifar_lightning.data.store import Decoded, Picture, Store, digest, file_key
 from cifar_onnx.ahead import ahead, chunk_size
 from cifar_onnx.errors import ImageError, InputError, ReadError
 from cifar_onnx.folders import expanded
-from cifar_onnx.images import ResizeMode, decode, fingerprint, resize
+from cifar_onnx.images import decode, fingerprint
 from cifar_onnx.progress import track
+from cifar_onnx.resizing import ResizeMode, resize
 from cifar_onnx.session import usable_cpus
 from cifar_onnx.shell import say
 
@@ -219,9 +219,7 @@ class ImageFolder(ImageData):
         threads = usable_cpus()
         chunk = chunk_size(len(paths), threads)
         pictures = ahead(read, paths, threads, 2 * threads * chunk, chunk)
-        # Each of these threads with a matrix product in threads of its own would take several times as long.
-        with threadpool_limits(1, "blas"):
-            yield from track(pictures, f"decoding {folder}", len(paths))
+        return track(pictures, f"decoding {folder}", len(paths))
 
     def _in_memory(self, folder: Path, paths: Sequence[Path]) -> Decoded:
         size = self.image_size

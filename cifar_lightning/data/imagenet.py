@@ -14,7 +14,7 @@ from cifar_lightning.data.folder import ImageFolder
 from cifar_lightning.data.images import Part
 from cifar_onnx import InputError
 from cifar_onnx.folders import expanded, files, subfolders
-from cifar_onnx.images import ResizeMode
+from cifar_onnx.resizing import ResizeMode
 
 _KAGGLE, _DEVKIT, _META = "LOC_val_solution.csv", "ILSVRC2012_validation_ground_truth.txt", "meta.mat"
 

@@ -13,13 +13,13 @@ from torch import nn
 
 from cifar_lightning.export.cam import with_cam
 from cifar_lightning.export.capture import capture
-from cifar_onnx import InputError, images
+from cifar_onnx import InputError, resizing
 
 _LARGEST = 2**31  # bytes of a protocol buffer
 OPSET, IR = 18, 8  # old enough for every onnxruntime since 1.18, which cifar-onnx asks for
 
 
-def complete(net: ModelProto, size: int, mode: images.ResizeMode, temperature: float) -> ModelProto:
+def complete(net: ModelProto, size: int, mode: resizing.ResizeMode, temperature: float) -> ModelProto:
     """The whole graph, from uint8 pictures `(B, H, W, 3)`.
 
     Its outputs are `logits` and `probabilities` `(B, K)`, `familiarity` `(B,)` and maybe `cam`.
@@ -64,8 +64,8 @@ def core(model: nn.Module, size: int, name: str = "the net") -> ModelProto:
     return net
 
 
-def with_resize(net: ModelProto, size: int, mode: images.ResizeMode) -> ModelProto:
-    """Put before the net what `cifar_onnx.images.resize` does, from uint8 `(B, H, W, 3)`.
+def with_resize(net: ModelProto, size: int, mode: resizing.ResizeMode) -> ModelProto:
+    """Put before the net what `cifar_onnx.resizing.resize` does, from uint8 `(B, H, W, 3)`.
 
     ONNX `Resize` with antialiasing is ignored by OpenVINO and refused on WebGPU; two matrix products run everywhere.
     What skips them for pictures of the net's size does not: with an `If` or a `Loop` OpenVINO 2026.4 answers garbage.
@@ -75,7 +75,7 @@ def with_resize(net: ModelProto, size: int, mode: images.ResizeMode) -> ModelPro
         resize (uint8[batch, height, width, 3] image) => (float[batch, 3, {size}, {size}] pixels)
         <float zero = {{0.0}}, float half = {{0.5}}, float one = {{1.0}}, float two = {{2.0}},
          float side = {{{size}.0}},
-         float triangle_steps = {{{images.TRIANGLE_STEPS}.0}}, float weight_steps = {{{images.WEIGHT_STEPS}.0}},
+         float triangle_steps = {{{resizing.TRIANGLE_STEPS}.0}}, float weight_steps = {{{resizing.WEIGHT_STEPS}.0}},
          int64 height_index = {{1}}, int64 width_index = {{2}}, int64[1] second = {{1}}>
         {{
             shape = Shape(image)
@@ -114,8 +114,8 @@ def with_resize(net: ModelProto, size: int, mode: images.ResizeMode) -> ModelPro
     return model
 
 
-def _axis(axis: str, mode: images.ResizeMode) -> str:
-    """Weights `(S, length)` of one axis: `cifar_onnx.images.resize_weights`, line by line."""
+def _axis(axis: str, mode: resizing.ResizeMode) -> str:
+    """Weights `(S, length)` of one axis: `cifar_onnx.resizing.resize_weights`, line by line."""
     box = "short" if mode == "crop" else f"{axis}_length"
     extent, kept = "side", "#_kept"
     lines = ""
@@ -189,7 +189,7 @@ _PADDED = f"""
             width_row = Transpose <perm = [1, 0]> (width_insides)
             picture = Mul(height_insides, width_row)
             no_picture = Sub(one, picture)
-            grey = Constant <value_float = {images.PAD_VALUE}.0> ()
+            grey = Constant <value_float = {resizing.PAD_VALUE}.0> ()
             padding = Mul(no_picture, grey)
             pixels = Add(tall_whole, padding)
 """

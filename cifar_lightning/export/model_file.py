@@ -28,7 +28,7 @@ from cifar_lightning.export.errors import ParityError
 from cifar_lightning.export.parity import Report, by_torch, compare
 from cifar_lightning.export.quantize import Run
 from cifar_lightning.familiarity import Scored
-from cifar_onnx import InputError, contract, images
+from cifar_onnx import InputError, contract, images, resizing
 from cifar_onnx.contract import Precision
 
 GOLDEN_SIDE = 64  # pixels: larger pictures are shrunk to this before they become golden samples
@@ -41,7 +41,7 @@ def write_model(
     *,
     classes: Sequence[str],
     size: int,
-    resize: images.ResizeMode,
+    resize: resizing.ResizeMode,
     facts: Mapping[str, Any],
     calibration: Calibration,
     precision: Precision = "fp32",
@@ -97,7 +97,7 @@ def write_model(
             "color": "RGB",
             "exif": "applied",
             "transparency": "over white",
-            "pad": images.PAD_VALUE,
+            "pad": resizing.PAD_VALUE,
         },
         **calibration.entries(),
         "cost": _cost(model, size),
@@ -158,12 +158,12 @@ def _golden(
     encoded: bytes,
     classes: Sequence[str],
     size: int,
-    resize: images.ResizeMode,
+    resize: resizing.ResizeMode,
     temperature: float,
 ) -> dict[str, Any]:
     """A picture with what the net makes of it."""
     pixels = images.decode(encoded)
-    logits, familiarity = (each[0] for each in run(images.resize(pixels, size, resize)[None]))
+    logits, familiarity = (each[0] for each in run(resizing.resize(pixels, size, resize)[None]))
     probabilities = torch.from_numpy(logits / np.float32(temperature)).softmax(0)
     return {
         "name": name,

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import get_args
 
-from cifar_onnx import __version__, commands, images, shell
+from cifar_onnx import __version__, commands, resizing, shell
 from cifar_onnx.errors import InputError
 
 _TRAINING = ("fit", "validate", "test", "predict", "export", "runs", "reproduce", "sweep")
@@ -111,7 +111,7 @@ def _parser() -> argparse.ArgumentParser:
         foreign.add_argument("--mean", type=_three, metavar="R,G,B", help="of pixels from 0 to 1 (default: 0,0,0)")
         foreign.add_argument("--std", type=_three, metavar="R,G,B", help="likewise (default: 1,1,1)")
         foreign.add_argument("--size", type=_whole(1, 2048), metavar="S", help="side of the pictures in pixels")
-        foreign.add_argument("--resize", choices=get_args(images.ResizeMode), help="how pictures become squares")
+        foreign.add_argument("--resize", choices=get_args(resizing.ResizeMode), help="how pictures become squares")
 
     serve = group.add_parser("serve", help="answer over HTTP, with a page for people", allow_abbrev=False)
     serve.add_argument("model", nargs="?", type=Path, default="model.onnx", help="the file (default: %(default)s)")

@@ -5,14 +5,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from io import IOBase
 from os import PathLike
-from threading import Lock
 from typing import Any, overload
 
 import numpy as np
 import onnxruntime as ort
 from PIL import Image
 
-from cifar_onnx import contract, images, probe
+from cifar_onnx import contract, images, probe, resizing
 from cifar_onnx.ahead import batches_ahead
 from cifar_onnx.errors import ContractError, ImageError, InputError, some
 from cifar_onnx.images import Pixels, Source
@@ -21,8 +20,6 @@ from cifar_onnx.replay import Replay, replay
 from cifar_onnx.session import session, usable_cpus
 
 BATCH = 32  # pictures that run together by default
-_LARGE = 1_000_000  # pixels of a picture that is made a square as soon as it is decoded
-_BATCH_PIXELS = 16_000_000  # in one run of the graph, whose resize takes about 27 bytes for each
 
 _OUTPUTS = ["logits", "probabilities", "familiarity"]
 _AXES = {"logits": 2, "probabilities": 2, "familiarity": 1, "cam": 4}  # of (B, K, h, w)
@@ -68,7 +65,6 @@ class Classifier:
         if untrusted:
             probe.run(data, name)
         self.classes = self.contract.classes
-        self._resizing = Lock()
         self._name, self._session = name, session(data, name, providers, threads)
         self.providers: list[str] = self._session.get_providers()
         known = {each.name: each for each in self._session.get_outputs() if each.name in _AXES}
@@ -97,13 +93,13 @@ class Classifier:
 
         Args:
             image: path, encoded bytes, Pillow image or uint8 array `(H, W, 3)`; or an iterable of these.
-            batch_size: how many pictures of equal size run together.
+            batch_size: how many run together.
 
         Raises:
             ImageError: a picture cannot be decoded.
         """
         if isinstance(image, _ONE) or not isinstance(image, Iterable):
-            return self._predict([self._decode(image)])[0]  # type: ignore[arg-type]  # which it says
+            return self._predict([self.square(image)])[0]  # type: ignore[arg-type]  # which it says
         predictions = []
         for answer in self.stream(image, batch_size):
             if isinstance(answer, ImageError):
@@ -116,8 +112,8 @@ class Classifier:
 
         Args:
             images: as for a prediction.
-            batch_size: how many are decoded and, where they are of equal size, run together, while those after are
-                decoded; 1 gives the answer for a picture before it asks for the next, as a camera needs it.
+            batch_size: how many run together, while those after are decoded; 1 gives the answer for a picture before
+                it asks for the next, as a camera needs it.
 
         Raises:
             InputError: `batch_size` is below 1, or `images` is a single picture.
@@ -131,18 +127,25 @@ class Classifier:
             for picture in pictures:
                 yield picture if isinstance(picture, ImageError) else next(predictions)
 
-    def _decode(self, source: Source) -> Pixels:
-        """A decoded picture; of a large one the square that the net sees, which takes no memory while it waits."""
-        picture = images.decode(source)
-        if picture.shape[0] * picture.shape[1] <= _LARGE:
-            return picture
-        with self._resizing:  # several at a time would fight for the threads of numpy's matrix product
-            return images.resize(picture, self.contract.size, self.contract.resize)
+    def square(self, image: Source, limit: int = images.MAX_PIXELS) -> Pixels:
+        """What the net sees of a picture: uint8 `(S, S, 3)`, where `S` is `contract.size`.
+
+        The graph would make the same pixels of a picture of another size, but more slowly, and run only pictures of one
+        size together.
+
+        Args:
+            image: as for a prediction.
+            limit: pixels that it may have.
+
+        Raises:
+            ImageError: it cannot be decoded.
+        """
+        return resizing.resize(images.decode(image, limit), self.contract.size, self.contract.resize)
 
     def _tried(self, source: Source | ImageError) -> Pixels | ImageError:
-        """A decoded picture, or why it cannot be decoded."""
+        """What the net sees of a picture, or why it cannot be decoded."""
         try:
-            return source if isinstance(source, ImageError) else self._decode(source)
+            return source if isinstance(source, ImageError) else self.square(source)
         except ImageError as error:
             return error
 
@@ -152,19 +155,8 @@ class Classifier:
             return source.copy()
         return self._tried(source) if isinstance(source, Image.Image) else source
 
-    def _predict(self, pictures: Sequence[Pixels]) -> list[Prediction]:
-        """Predictions of decoded pictures; those of equal size run as one batch."""
-        groups: dict[tuple[int, ...], list[int]] = {}
-        for index, picture in enumerate(pictures):
-            groups.setdefault(picture.shape, []).append(index)
-        predictions: dict[int, Prediction] = {}
-        for (height, width, _), members in groups.items():
-            count = max(1, _BATCH_PIXELS // (height * width))
-            for start in range(0, len(members), count):
-                indices = members[start : start + count]
-                found = self.predictions(*self.run(np.stack([pictures[i] for i in indices]))[1:])
-                predictions |= dict(zip(indices, found, strict=True))
-        return [predictions[i] for i in range(len(pictures))]
+    def _predict(self, squares: Sequence[Pixels]) -> list[Prediction]:
+        return self.predictions(*self.run(np.stack(squares))[1:]) if squares else []
 
     def predictions(self, probabilities: Scores, familiarity: Scores) -> list[Prediction]:
         """What the outputs of `run` say."""
@@ -236,7 +228,7 @@ class Classifier:
         """
         from cifar_onnx.explain import cam, occlusion
 
-        pixels = images.resize(images.decode(image), self.contract.size, self.contract.resize)
+        pixels = self.square(image)
         label = self(pixels).label if label is None else label
         if label not in self.classes:
             raise InputError(f"unknown class {label!r}: the model knows {some(self.classes)}")

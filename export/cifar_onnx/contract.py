@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 
 from cifar_onnx import guard, shell
 from cifar_onnx.errors import ContractError, NoContractError
-from cifar_onnx.images import ResizeMode
+from cifar_onnx.resizing import ResizeMode
 from cifar_onnx.uncertainty import Method, PredictionSets, Unknown
 
 Precision = Literal["fp32", "fp16", "int8"]  # of the net in a file

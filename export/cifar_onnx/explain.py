@@ -9,7 +9,8 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
-from cifar_onnx.images import Pixels, resize_weights
+from cifar_onnx.images import Pixels
+from cifar_onnx.resizing import resize_weights
 
 _BATCH = 16  # covered pictures in one run of the net
 

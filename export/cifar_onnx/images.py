@@ -1,6 +1,6 @@
-"""Pictures to pixels: the one decoder and the one resize rule that training, export and inference share.
+"""Pictures to pixels: the one decoder that training, export and inference share.
 
-Notation: `H W` height and width of the picture, `S` side of the square that the net sees.
+Notation: `H W` height and width of the picture.
 """
 
 import hashlib
@@ -8,9 +8,8 @@ import io
 import os
 import struct
 from contextlib import suppress
-from functools import lru_cache
 from os import PathLike
-from typing import IO, Any, Literal, Protocol
+from typing import IO, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,9 +21,7 @@ from cifar_onnx import jpeg
 from cifar_onnx.errors import ImageError, ReadError
 
 Pixels = NDArray[np.uint8]
-Weights = NDArray[np.float32]
 Source = str | PathLike[str] | bytes | Image.Image | NDArray[np.uint8]
-ResizeMode = Literal["stretch", "crop", "pad"]
 
 # Pillow's rarer decoders are where most of its security advisories come from: they stay off.
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "WEBP")
@@ -40,13 +37,8 @@ _UPRIGHT = {  # by what EXIF says of the orientation
 }
 _GREY_STEPS: dict[object, int] = {"L;2": 85, "L;4": 17}  # Pillow scales a PNG's levels but the transparent one
 MAX_PIXELS = 100_000_000  # 300 MB once decoded; a 230 KB file can claim more
-PAD_VALUE = 128  # mid-grey, where mode `pad` has no picture
 MAX_SIDE = 65_535  # pixels, as JPEG's
-# Weights of the resize are whole numbers of steps. So float32 adds them, and pixels times weights, without rounding
-# (sums stay below 2^24 where S is 8 or more): every runtime on every machine sees the same pixels, in whatever order it
-# adds.
-TRIANGLE_STEPS = 2048
-WEIGHT_STEPS = 8192
+_PART = 60_000  # pixels that are copied at once
 _CHUNK = 256  # pictures, or lines of one, that are hashed at once
 
 
@@ -167,7 +159,22 @@ def _upright_rgb(image: Image.Image, limit: int) -> Pixels:
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return np.array(image.convert("RGB"))
+    return _copied(image if image.mode == "RGB" else image.convert("RGB"))
+
+
+def _copied(image: Image.Image) -> Pixels:
+    """The pixels of an RGB image: of a large one part by part, since Pillow copies on the way all that it is asked for.
+
+    Memory that the system clears for such copies, each time anew, would take as long as decoding.
+    """
+    lines = max(1, _PART // image.width)
+    if lines >= image.height:
+        return np.array(image)
+    pixels = np.empty((image.height, image.width, 3), np.uint8)
+    for start in range(0, image.height, lines):
+        end = min(start + lines, image.height)
+        pixels[start:end] = np.asarray(image.crop((0, start, image.width, end)))
+    return pixels
 
 
 def encode_png(pixels: Pixels) -> bytes:
@@ -183,65 +190,3 @@ def fingerprint(pixels: Pictures) -> str:
     for start in range(0, len(pixels), _CHUNK):
         digest.update(pixels[start : start + _CHUNK].tobytes())
     return digest.hexdigest()
-
-
-def resize(pixels: Pixels, size: int, mode: ResizeMode = "stretch") -> Pixels:
-    """Antialiased bilinear resize to a square, as two matrix products with triangle weights.
-
-    The same formula is in the exported graph, which gives the same pixels on every machine, and within one grey level
-    of Pillow's `BILINEAR`: both passes round to whole grey levels, columns first.
-
-    Args:
-        pixels: uint8 `(H, W, 3)`.
-        size: `S`.
-        mode: `stretch` both sides to `S`; `crop` the central square; `pad` to a square with mid-grey.
-
-    Returns:
-        uint8 `(S, S, 3)`.
-    """
-    height, width = pixels.shape[:2]
-    if height == width == size:
-        return pixels
-    rows, columns = resize_weights(height, width, size, mode)
-    half = np.float32(0.5)
-
-    planes = []
-    for channel in range(3):  # one after the other takes a third of the memory
-        wide = np.floor(pixels[:, :, channel].astype(np.float32) @ columns.T + half)  # (H, S)
-        planes.append(np.floor(rows @ wide + half))  # (S, S)
-    x = np.stack(planes)
-    if mode == "pad":
-        inside = np.outer(rows.any(axis=1), columns.any(axis=1))
-        x = np.where(inside, x, np.float32(PAD_VALUE))
-    return np.ascontiguousarray(x.transpose(1, 2, 0)).astype(np.uint8)
-
-
-@lru_cache(maxsize=4)  # photos of one camera have one size, and their weights take a third of a resize or more
-def resize_weights(height: int, width: int, size: int, mode: ResizeMode) -> tuple[Weights, Weights]:
-    """Weights of the two passes: rows `(S, H)` and columns `(S, W)`, float32; a row of zeros is padding.
-
-    Output pixel `i` looks at the input around `c = begin + (i + 1/2 - margin) * box / extent` with
-    `w[i, j] = max(0, 1 - |j + 1/2 - c| / max(box / extent, 1))`, normalised, where `box` input pixels, from `begin`,
-    are drawn on `extent` output pixels, from `margin`. Places are computed in units of `1 / (2 extent)` input pixels,
-    in which they are whole numbers, and weights are rounded before and after they are normalised.
-    """
-    short, long = min(height, width), max(height, width)
-    one, two = np.float32(1), np.float32(2)
-
-    def axis(length: int) -> Weights:
-        box = np.float32(short if mode == "crop" else length)
-        extent = np.float32(size)
-        if mode == "pad":
-            extent = max(one, np.floor(np.float32(length * size) / np.float32(long) + np.float32(0.5)))
-        margin = np.floor((np.float32(size) - extent) / two)
-        at = (two * np.arange(size, dtype=np.float32) + one - two * margin)[:, None]  # (S, 1)
-        place = two * np.arange(length, dtype=np.float32) + one - (np.float32(length) - box)  # (length,)
-        distance = np.abs(place * extent - at * box)  # (S, length)
-        triangle = np.maximum(np.float32(0), one - distance / (two * max(box, extent)))
-        steps = np.floor(triangle * TRIANGLE_STEPS + np.float32(0.5)).astype(np.int64)
-        steps *= (at > 0) & (at < two * extent)
-        total = np.maximum(steps.sum(axis=1, keepdims=True), 1)
-        weights: Weights = ((2 * WEIGHT_STEPS * steps + total) // (2 * total)).astype(np.float32)
-        return weights / np.float32(WEIGHT_STEPS)
-
-    return axis(height), axis(width)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cifar_onnx import images
+from cifar_onnx import images, resizing
 from cifar_onnx.contract import Contract, Golden
 from cifar_onnx.errors import ImageError
 from cifar_onnx.images import Pixels
@@ -58,7 +58,7 @@ def replay(contract: Contract, run: Run, golden: Golden) -> Replay:
     stage = _stage(contract, golden, outputs)
     if stage and images.fingerprint(pixels) != golden.fingerprint:
         stage = "decode"
-    elif stage and not _stage(contract, golden, run(images.resize(pixels, contract.size, contract.resize)[None])):
+    elif stage and not _stage(contract, golden, run(resizing.resize(pixels, contract.size, contract.resize)[None])):
         stage = "resize"
     probabilities = outputs[1][0]
     difference = float(np.abs(probabilities - golden.probabilities).max())

@@ -111,25 +111,18 @@ def test_many_of_all_sizes_come_back_in_order_and_as_alone(classifier: Classifie
     assert classifier([]) == []
 
 
-def test_large_pictures_do_not_run_together(classifier: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Memory is bounded by pixels, not by pictures."""
-    sizes: list[int] = []
-    run = classifier.run
-    monkeypatch.setattr(classifier, "run", lambda batch: sizes.append(len(batch)) or run(batch))
-    assert len(classifier([np.zeros((1000, 1000, 3), np.uint8)] * 20)) == 20
-    assert sizes == [16, 4]
-
-
-def test_a_large_picture_waits_as_the_square_that_the_net_sees(
-    classifier: Classifier, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_pictures_of_all_sizes_run_together(classifier: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
     shapes: list[tuple[int, ...]] = []
     run = classifier.run
     monkeypatch.setattr(classifier, "run", lambda batch: shapes.append(batch.shape) or run(batch))
-    large = np.random.default_rng(0).integers(256, size=(1001, 1200, 3), dtype=np.uint8)
-    predictions = [classifier(large), *classifier([large] * 3)]
-    assert shapes == [(1, 32, 32, 3), (3, 32, 32, 3)]
-    assert np.abs(np.array(predictions[0].probabilities) - run(large[None])[1][0]).max() < 1e-6
+    generator = np.random.default_rng(0)
+    sizes = [(1001, 1200), (20, 30), (32, 32)]
+    pictures = [generator.integers(256, size=(*size, 3), dtype=np.uint8) for size in sizes]
+    predictions = classifier(pictures)
+    assert shapes == [(3, 32, 32, 3)]
+    for prediction, picture in zip(predictions, pictures, strict=True):
+        by_graph = run(picture[None])[1][0]
+        assert np.abs(np.array(prediction.probabilities) - by_graph).max() < 1e-6
 
 
 @pytest.mark.parametrize("source", [None, 3, bytearray(b"x"), io.BytesIO(b"x")], ids=lambda each: type(each).__name__)
@@ -289,7 +282,7 @@ def test_a_stream_goes_on_after_a_picture_that_cannot_be_read(classifier: Classi
 
 @pytest.mark.parametrize("batch_size", [1, 2, 32])
 def test_a_picture_is_judged_as_it_was_when_it_came(classifier: Classifier, digits: Path, batch_size: int) -> None:
-    pictures = [images.resize(images.decode(path), 32) for path in sorted(digits.iterdir())]
+    pictures = [classifier.square(path) for path in sorted(digits.iterdir())]
     buffer, one = pictures[0].copy(), Image.fromarray(pictures[0])
 
     def refilled() -> Iterator[np.ndarray | Image.Image]:  # as a camera does, and Pillow's ImageSequence
@@ -349,11 +342,11 @@ def test_the_next_pictures_are_decoded_while_some_run(
     files = sorted(digits.iterdir())[:3]
     decode, run = images.decode, classifier.run
 
-    def waiting(source: Path) -> images.Pixels:
+    def waiting(source: Path, limit: int) -> images.Pixels:
         if source == files[2]:
             begun.set()
             assert ran.wait(10)
-        return decode(source)
+        return decode(source, limit)
 
     def running(batch: images.Pixels) -> object:
         assert begun.wait(10)

@@ -31,7 +31,8 @@ from cifar_onnx.evaluation.reliability import Coverage
 from cifar_onnx.evaluation.report import _findings
 from cifar_onnx.evaluation.robustness import under_corruptions
 from cifar_onnx.evaluation.slices import Groups, _thirds, slicings
-from cifar_onnx.images import Pixels, decode, resize
+from cifar_onnx.images import Pixels, decode
+from cifar_onnx.resizing import resize
 from cifar_onnx.uncertainty import PredictionSets
 
 MODEL = Path(__file__).parent / "digits.onnx"

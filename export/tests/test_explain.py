@@ -8,7 +8,8 @@ from PIL import Image
 
 from cifar_onnx import Classifier, InputError, contract
 from cifar_onnx.explain import cam, occlusion
-from cifar_onnx.images import Pixels, decode, resize
+from cifar_onnx.images import Pixels, decode
+from cifar_onnx.resizing import resize
 
 COLOURS = np.array([[220, 40, 40], [40, 200, 40], [40, 60, 220]])
 SIDE = 8  # of a planted patch

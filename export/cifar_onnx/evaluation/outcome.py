@@ -11,13 +11,13 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
 from cifar_onnx.ahead import ahead, chunk_size
 from cifar_onnx.errors import ImageError, InputError, some
 from cifar_onnx.folders import find, labelled
-from cifar_onnx.images import Pictures, Pixels, ResizeMode, decode, resize
+from cifar_onnx.images import Pictures, Pixels, decode
 from cifar_onnx.progress import track
+from cifar_onnx.resizing import ResizeMode, resize
 from cifar_onnx.session import usable_cpus
 from cifar_onnx.shell import say
 
@@ -187,19 +187,17 @@ def answer(
     begin = end = 0  # of those in `pixels` that wait for the net
     waiting = 2 * max(batch, threads * chunk)
     results = ahead(read, (path for path, _ in files), threads, waiting, chunk)
-    # Each of the threads with a matrix product in threads of its own would take twice as long.
-    with threadpool_limits(1, "blas"):
-        for (path, label), result in zip(files, track(results, f"classifying {folder}", len(files)), strict=True):
-            if isinstance(result, str):
-                unreadable.append(Unreadable(str(path), label, result))
-                continue
-            pixels[end], area = result
-            end += 1
-            kept.append((path, label))
-            areas.append(area)
-            if end - begin == batch:
-                answers.append(run(pixels[begin:end]))
-                begin = end = end if keep else 0
+    for (path, label), result in zip(files, track(results, f"classifying {folder}", len(files)), strict=True):
+        if isinstance(result, str):
+            unreadable.append(Unreadable(str(path), label, result))
+            continue
+        pixels[end], area = result
+        end += 1
+        kept.append((path, label))
+        areas.append(area)
+        if end - begin == batch:
+            answers.append(run(pixels[begin:end]))
+            begin = end = end if keep else 0
     if begin < end:
         answers.append(run(pixels[begin:end]))
     if not kept:

@@ -10,7 +10,8 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from cifar_onnx.images import Pixels, resize
+from cifar_onnx.images import Pixels
+from cifar_onnx.resizing import resize
 
 _COUNT = 100  # of each kind
 _DIGIT_NAME = re.compile(  # words of a class's name, which underscores may part, too

@@ -18,7 +18,8 @@ from cifar_onnx.evaluation.foreign import ForeignClassifier
 from cifar_onnx.evaluation.outcome import Answers
 from cifar_onnx.evaluation.report import Maps
 from cifar_onnx.explain import occlusion
-from cifar_onnx.images import Pixels, ResizeMode
+from cifar_onnx.images import Pixels
+from cifar_onnx.resizing import ResizeMode
 
 
 @dataclass(frozen=True)

@@ -83,8 +83,7 @@ class Served:
         self.data, found = data, self.classifier.contract
         self.digest = found.digest
         self.about: dict[str, Any] = {key: value for key, value in found.info.items() if key != "golden"}
-        self.limit, self._size, self._mode = settings.pixels, found.size, found.resize
-        self._seen = seen
+        self.limit, self._seen = settings.pixels, seen
         # A picture's square, what is known of each class, and the tasks that wait for both.
         self.room = Room(max(1, _ROOM // (3 * found.size**2 + 64 * len(found.classes) + 4096)))
         self._decoding = Batches[bytes | Pixels, Pixels](self._squares, usable_cpus(), _DECODED)
@@ -139,7 +138,7 @@ class Served:
             if squares and time.monotonic() > end:
                 break
             try:
-                squares.append(images.resize(images.decode(picture, self.limit), self._size, self._mode))
+                squares.append(self.classifier.square(picture, self.limit))
             except Exception as error:  # the others may be other clients'
                 squares.append(error)
         return squares

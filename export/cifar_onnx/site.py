@@ -31,7 +31,7 @@ CSP = (
 _INDEX = "index.html"
 _PAGE = (
     *("page.css", "icon.svg", "page.mjs", "card.mjs", "facts.mjs", "camera.mjs"),
-    *("server.mjs", "browser.mjs", "worker.mjs", "classifier.mjs"),
+    *("server.mjs", "browser.mjs", "worker.mjs", "classifier.mjs", "resizing.mjs"),
 )
 _API = ("api.html", "api.mjs")
 _SUFFIXES = (".mjs", ".js")  # of modules here and on static sites: nginx and others have no media type for the former

@@ -1,5 +1,6 @@
 // Classifies pictures with a model.onnx by onnxruntime-web, in Node and in browsers, as cifar_onnx does in Python.
-// It imports nothing: the caller decodes pictures and hands over the module `onnxruntime-web`.
+// The caller decodes pictures and hands over the module `onnxruntime-web`.
+import { resized } from "./resizing.mjs";
 
 export class InputError extends Error {}
 
@@ -60,9 +61,9 @@ export class Classifier {
    * The fields are those of Python's `Prediction.as_dict`, with all `probabilities`, the `familiarity` and, where the
    * file has class activation maps, `map`: what spoke for the label, from 0 to 1, on the square that the net sees. */
   async classify(picture, { topK = 5 } = {}) {
-    const { data, width, height } = checked(picture);
-    const { classes, unknown, sets } = this.contract;
-    const image = new this.Tensor("uint8", data, [1, height, width, 3]);
+    const { classes, input, unknown, sets } = this.contract;
+    const square = resized(checked(picture), input.size, input.resize);
+    const image = new this.Tensor("uint8", square, [1, input.size, input.size, 3]);
     const outputs = await this.session.run({ image }).catch(({ message }) => refuse(message));
     const probabilities = Array.from(outputs.probabilities.data);
     if (probabilities.length !== classes.length) {

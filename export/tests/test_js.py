@@ -7,15 +7,16 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 from handmade import INFO, colours, field, model_of, with_info
 from PIL import Image
 
-from cifar_onnx import Classifier, ContractError, ImageError, contract, images, site
+from cifar_onnx import Classifier, ContractError, ImageError, contract, images, resizing, site
 
 pytestmark = pytest.mark.skipif(not shutil.which("node"), reason="node is not installed")
 
@@ -94,6 +95,31 @@ def test_sharp_decodes_to_pillows_pixels(pictures: list[Path]) -> None:
         assert found == [*pixels.shape[:2], hashlib.sha256(pixels.tobytes()).hexdigest()], path.name
 
 
+def test_squares_are_those_of_python(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    shapes = [(1, 1), (2, 3), (16, 31), (32, 32), (100, 37), (480, 640), (1, 9000), (9000, 1)]
+    shapes += [tuple(generator.integers(1, 400, 2).tolist()) for _ in range(12)]
+    asked, expected = [], []
+    for number, (height, width) in enumerate(shapes):
+        pixels = generator.integers(256, size=(height, width, 3), dtype=np.uint8)
+        pixels[: height // 3] = 255
+        (tmp_path / str(number)).write_bytes(pixels.tobytes())
+        for size, mode in product((8, 33, 224), get_args(resizing.ResizeMode)):
+            asked.append([str(tmp_path / str(number)), height, width, size, mode])
+            expected.append(hashlib.sha256(resizing.resize(pixels, size, mode).tobytes()).hexdigest())
+    code = f"""
+        const {{ resized }} = await import("{(site.JS / "resizing.mjs").as_uri()}");
+        const {{ createHash }} = await import("node:crypto");
+        for (const [path, height, width, size, mode] of JSON.parse(readFileSync(process.argv[2]))) {{
+          const square = resized({{ data: readFileSync(path), width, height }}, size, mode);
+          console.log(JSON.stringify(createHash("sha256").update(square).digest("hex")));
+        }}
+    """
+    (tmp_path / "asked").write_text(json.dumps(asked))
+    for case, found, own in zip(asked, evaluated(code, tmp_path / "asked"), expected, strict=True):
+        assert found == own, case[1:]
+
+
 @PACKAGES
 def test_other_formats_are_refused_here_and_left_to_other_users_of_sharp(tmp_path: Path) -> None:
     picture = Image.new("RGB", (3, 2))
@@ -166,18 +192,35 @@ def test_node_answers_as_python(sets: str, changed: Callable[..., Path], digits:
 
 
 @PACKAGES
+def test_the_graph_takes_pictures_of_any_size_there_too(model: Path, tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(256, size=(20, 45, 3), dtype=np.uint8)
+    (tmp_path / "pixels").write_bytes(pixels.tobytes())
+    code = f"""
+        const ort = await import("{(site.JS / "node_modules/onnxruntime-web/dist/ort.node.min.mjs").as_uri()}");
+        ort.env.wasm.numThreads = 1;
+        const [model, pixels] = process.argv.slice(2).map((path) => new Uint8Array(readFileSync(path)));
+        const session = await ort.InferenceSession.create(model);
+        const {{ probabilities }} = await session.run({{ image: new ort.Tensor("uint8", pixels, [1, 20, 45, 3]) }});
+        console.log(JSON.stringify(Array.from(probabilities.data)));
+    """
+    (found,) = evaluated(code, model, tmp_path / "pixels")
+    assert found == pytest.approx(Classifier(model).run(pixels[None])[1][0].tolist(), abs=1e-5)
+
+
+@PACKAGES
 def test_the_map_is_that_of_the_label(tmp_path: Path) -> None:
     (tmp_path / "m.onnx").write_bytes(colours())
     code = f"""
         const ort = await import("{(site.JS / "node_modules/onnxruntime-web/dist/ort.node.min.mjs").as_uri()}");
         ort.env.wasm.numThreads = 1;
         const classifier = await js.Classifier.load(readFileSync(process.argv[2]), ort);
-        const data = Uint8Array.from([0, 50, 0, 9, 200, 0, 0, 100, 0, 0, 0, 80, 7, 0, 0, 0, 0, 0]);
-        console.log(JSON.stringify(await classifier.classify({{ data, width: 3, height: 2 }})));
+        const data = new Uint8Array(8 * 8 * 3);
+        data.set([0, 50, 0, 9, 200, 0, 0, 100, 0, 0, 0, 80, 7]);
+        console.log(JSON.stringify(await classifier.classify({{ data, width: 8, height: 8 }})));
     """
     (answer,) = evaluated(code, tmp_path / "m.onnx")
     assert answer["label"] == "green"
-    assert answer["map"] == {"height": 2, "width": 3, "values": [0.25, 1, 0.5, 0, 0, 0]}
+    assert answer["map"] == {"height": 8, "width": 8, "values": [0.25, 1, 0.5, *[0] * 61]}
 
 
 @PACKAGES
@@ -385,7 +428,7 @@ def test_node_says_what_it_takes() -> None:
 
 
 def test_missing_packages_are_named(model: Path, tmp_path: Path) -> None:
-    for name in ("node.mjs", "decode.mjs", "classifier.mjs"):
+    for name in ("node.mjs", "decode.mjs", "classifier.mjs", "resizing.mjs"):
         shutil.copy(site.JS / name, tmp_path)
     result = node(model, "a.png", script=tmp_path / "node.mjs")
     assert result.returncode == 2

@@ -1,7 +1,8 @@
 """Running the tutorial's CNN: latency by several programs, and pictures a second from encoded files.
 
 python benchmarks/inference.py: a table from one run, medians in milliseconds. The net is not trained: speed does not
-depend on its weights. Keras needs .venv-peers (make bench installs it).
+depend on its weights. Files are decoded and resized by one thread where that is measured alone. Keras needs .venv-peers
+(make bench installs it).
 """
 
 import io

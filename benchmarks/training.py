@@ -154,7 +154,7 @@ PROGRAMS: dict[str, Callable[[dict[str, np.ndarray]], list[float]]] = {
     "bare loop with our net and memory": bare_ours,
     "cifar_lightning fit": ours,
 }
-if DEVICE.type == "cuda" or torch.cpu.get_capabilities().get("avx512_bf16"):  # elsewhere it is slower
+if DEVICE.type == "cuda" or torch.cpu.get_capabilities().get("avx512_bf16"):  # elsewhere it is several times slower
     PROGRAMS["cifar_lightning fit, bf16-mixed"] = partial(ours, precision="bf16-mixed")
 
 

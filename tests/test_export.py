@@ -5,8 +5,9 @@ import json
 import math
 import re
 import shutil
+import subprocess
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
@@ -39,8 +40,9 @@ from cifar_lightning.familiarity import Energy, Scored
 from cifar_lightning.module import Classifier as Model
 from cifar_lightning.nets import CNN, Normalize, SpeedNet
 from cifar_lightning.trained import load
-from cifar_onnx import Classifier, InputError, contract, guard, images, resizing
+from cifar_onnx import Classifier, InputError, contract, guard, images, resizing, site
 from cifar_onnx.evaluation import outcome
+from cifar_onnx.images import Pixels
 from tests.conftest import BRIEF, Run, calibrated
 
 MODES: list[resizing.ResizeMode] = ["stretch", "crop", "pad"]
@@ -48,6 +50,7 @@ SIZES = [
     (1, 1), (1, 9), (9, 1), (2, 3), (16, 31), (31, 33), (32, 32), (64, 64),
     (100, 37), (224, 224), (480, 640), (1000, 1500), (1500, 1000), (1, 200), (200, 1),
 ]  # fmt: skip
+WEB = site.JS / "node_modules" / "onnxruntime-web" / "dist" / "ort.node.min.mjs"
 CLASSES = ["ant", "bee", "cow"]
 GOLDEN = ["plain", "wide", "tall", "grey", "16-bit grey", "transparent", "rotated", "JPEG"]
 
@@ -234,7 +237,7 @@ class TestResize:
     @pytest.mark.parametrize("mode", MODES)
     def test_graph_and_training_see_the_same_pixels_in_onnxruntime(self, models: dict[str, Path], mode: str) -> None:
         session = ort.InferenceSession(graph.showing_pixels(onnx.load(models[mode])))
-        self.check(lambda batch: session.run(["pixels"], {"image": batch})[0], mode)
+        self.check(lambda pictures: [session.run(["pixels"], {"image": each[None]})[0][0] for each in pictures], mode)
 
     @pytest.mark.parametrize("mode", MODES)
     def test_graph_and_training_see_the_same_pixels_in_openvino(
@@ -243,15 +246,46 @@ class TestResize:
         (tmp_path / "pixels.onnx").write_bytes(graph.showing_pixels(onnx.load(models[mode])))
         core = openvino.Core()
         compiled = core.compile_model(tmp_path / "pixels.onnx", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-        self.check(lambda batch: compiled([batch])["pixels"], mode)
+        self.check(lambda pictures: [compiled([each[None]])["pixels"][0] for each in pictures], mode)
 
-    def check(self, graph, mode) -> None:  # type: ignore[no-untyped-def]
+    @pytest.mark.skipif(
+        not (shutil.which("node") and WEB.exists()), reason="node or onnxruntime-web is not installed: make web"
+    )
+    @pytest.mark.parametrize("mode", MODES)
+    def test_graph_and_training_see_the_same_pixels_in_onnxruntime_web(
+        self, models: dict[str, Path], mode: str, tmp_path: Path
+    ) -> None:
+        (tmp_path / "pixels.onnx").write_bytes(graph.showing_pixels(onnx.load(models[mode])))
+        code = f"""
+            import * as ort from "{WEB.as_uri()}";
+            import {{ readFileSync, appendFileSync }} from "node:fs";
+            ort.env.wasm.numThreads = 1;
+            const session = await ort.InferenceSession.create(readFileSync("pixels.onnx"));
+            for (const [at, [height, width]] of JSON.parse(process.argv[1]).entries()) {{
+              const pixels = new Uint8Array(readFileSync(`${{at}}`));
+              const image = new ort.Tensor("uint8", pixels, [1, height, width, 3]);
+              appendFileSync("seen", new Uint8Array((await session.run({{ image }})).pixels.data.buffer.slice(0)));
+            }}
+        """
+
+        def by_node(pictures: list[Pixels]) -> list[np.ndarray]:
+            for at, picture in enumerate(pictures):
+                (tmp_path / str(at)).write_bytes(picture.tobytes())
+            shapes = json.dumps([picture.shape[:2] for picture in pictures])
+            command = ["node", "--liftoff-only", "--input-type=module", "-e", code, shapes]
+            subprocess.run(command, cwd=tmp_path, check=True, timeout=100)
+            return list(np.fromfile(tmp_path / "seen", np.float32).reshape(-1, 3, 32, 32))
+
+        self.check(by_node, mode)
+
+    def check(self, graph: Callable[[list[Pixels]], list[np.ndarray]], mode: resizing.ResizeMode) -> None:
         """Every pixel is that of training, and within one grey level of Pillow's."""
-        for height, width in SIZES:
-            picture = noise(height, width)
-            seen = graph(picture[None])[0].transpose(1, 2, 0)
-            assert np.array_equal(seen, resizing.resize(picture, 32, mode)), (height, width)
-            assert np.abs(seen - by_pillow(picture, 32, mode).astype(int)).max() <= 1, (height, width)
+        pictures = [*(noise(height, width) for height, width in SIZES), np.full((16, 60_000, 3), 255, np.uint8)]
+        squares = [seen.transpose(1, 2, 0) for seen in graph(pictures)]
+        for square, picture in zip(squares, pictures, strict=True):
+            assert np.array_equal(square, resizing.resize(picture, 32, mode)), picture.shape
+        for square, picture in zip(squares[:-1], pictures, strict=False):
+            assert np.abs(square - by_pillow(picture, 32, mode).astype(int)).max() <= 1, picture.shape
 
     @pytest.mark.parametrize("mode", MODES)
     def test_a_picture_of_the_right_size_is_left_alone(self, mode: resizing.ResizeMode) -> None:

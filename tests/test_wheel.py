@@ -87,7 +87,7 @@ def bare(place: Path, *words: str, seconds: float = 120) -> subprocess.Completed
 
 def test_the_wheel_carries_types_licence_and_the_page(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
-    pages = {"cifar_onnx/js/index.html", "cifar_onnx/js/worker.mjs"}
+    pages = {f"cifar_onnx/js/{name}" for name in ("index.html", "worker.mjs", "classifier.mjs", "resizing.mjs")}
     assert {"cifar_onnx/py.typed", "cifar_onnx/js/classifier.d.mts", *pages} <= set(names)
     assert any(name.endswith("/LICENSE") for name in names)
     assert not any("tests" in name or "node_modules" in name for name in names)

@@ -97,7 +97,10 @@ def with_resize(net: ModelProto, size: int, mode: resizing.ResizeMode) -> ModelP
             wide_whole = Floor(wide_up)
             tall = MatMul(height_weights, wide_whole)
             tall_up = Add(tall, half)
-            {_PADDED if mode == "pad" else "pixels = Floor(tall_up)"}
+            tall_whole = Floor(tall_up)
+            white = Constant <value_float = {resizing.WHITE}.0> ()
+            {"picture" if mode == "pad" else "pixels"} = Min(tall_whole, white)
+            {_PADDED if mode == "pad" else ""}
         }}
     """)
     front = onnx.compose.add_prefix(front, "resize/", rename_inputs=False, rename_outputs=False)
@@ -115,7 +118,7 @@ def with_resize(net: ModelProto, size: int, mode: resizing.ResizeMode) -> ModelP
 
 
 def _axis(axis: str, mode: resizing.ResizeMode) -> str:
-    """Weights `(S, length)` of one axis: `cifar_onnx.resizing.resize_weights`, line by line."""
+    """Weights `(S, length)` of one axis: those of `cifar_onnx.resizing`, line by line."""
     box = "short" if mode == "crop" else f"{axis}_length"
     extent, kept = "side", "#_kept"
     lines = ""
@@ -185,13 +188,12 @@ def _axis(axis: str, mode: resizing.ResizeMode) -> str:
 
 
 _PADDED = f"""
-            tall_whole = Floor(tall_up)
             width_row = Transpose <perm = [1, 0]> (width_insides)
-            picture = Mul(height_insides, width_row)
-            no_picture = Sub(one, picture)
+            insides = Mul(height_insides, width_row)
+            no_picture = Sub(one, insides)
             grey = Constant <value_float = {resizing.PAD_VALUE}.0> ()
             padding = Mul(no_picture, grey)
-            pixels = Add(tall_whole, padding)
+            pixels = Add(picture, padding)
 """
 
 

@@ -131,11 +131,11 @@ class Classifier:
         """What the net sees of a picture: uint8 `(S, S, 3)`, where `S` is `contract.size`.
 
         The graph would make the same pixels of a picture of another size, but more slowly, and run only pictures of one
-        size together.
+        size together. An array of this size is its own square.
 
         Args:
             image: as for a prediction.
-            limit: pixels that it may have.
+            limit: pixels that it may have, but for an array.
 
         Raises:
             ImageError: it cannot be decoded.

@@ -43,7 +43,7 @@ class Replay:
 
 
 def replay(contract: Contract, run: Run, golden: Golden) -> Replay:
-    """Run a golden sample, from its encoded bytes, and compare.
+    """Run a golden sample, from its encoded bytes, resized by the graph and by this package, and compare.
 
     Args:
         contract: of the model.
@@ -54,15 +54,15 @@ def replay(contract: Contract, run: Run, golden: Golden) -> Replay:
         pixels = images.decode(golden.encoded, _MOST)
     except ImageError:
         return Replay(golden, "", 1, "decode")
-    outputs = run(pixels[None])
-    stage = _stage(contract, golden, outputs)
-    if stage and images.fingerprint(pixels) != golden.fingerprint:
+    square = resizing.resize(pixels, contract.size, contract.resize)
+    by_graph, by_package = run(pixels[None]), run(square[None])
+    stages = {_stage(contract, golden, outputs) for outputs in (by_graph, by_package)}
+    if any(stages) and images.fingerprint(pixels) != golden.fingerprint:
         stage = "decode"
-    elif stage and not _stage(contract, golden, run(resizing.resize(pixels, contract.size, contract.resize)[None])):
-        stage = "resize"
-    probabilities = outputs[1][0]
-    difference = float(np.abs(probabilities - golden.probabilities).max())
-    return Replay(golden, contract.classes[int(probabilities.argmax())], difference, stage)
+    else:
+        stage = "resize" if "" in stages and len(stages) > 1 else stages.pop()
+    difference = max(float(np.abs(outputs[1][0] - golden.probabilities).max()) for outputs in (by_graph, by_package))
+    return Replay(golden, contract.classes[int(by_package[1][0].argmax())], difference, stage)
 
 
 def _stage(contract: Contract, golden: Golden, outputs: Outputs) -> str:

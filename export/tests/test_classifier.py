@@ -119,7 +119,8 @@ def test_pictures_of_all_sizes_run_together(classifier: Classifier, monkeypatch:
     sizes = [(1001, 1200), (20, 30), (32, 32)]
     pictures = [generator.integers(256, size=(*size, 3), dtype=np.uint8) for size in sizes]
     predictions = classifier(pictures)
-    assert shapes == [(3, 32, 32, 3)]
+    assert classifier(pictures[0]).label == predictions[0].label
+    assert shapes == [(3, 32, 32, 3), (1, 32, 32, 3)]
     for prediction, picture in zip(predictions, pictures, strict=True):
         by_graph = run(picture[None])[1][0]
         assert np.abs(np.array(prediction.probabilities) - by_graph).max() < 1e-6

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from handmade import colours
 
-from cifar_onnx import Classifier, images
+from cifar_onnx import Classifier, images, resizing
 from cifar_onnx.replay import Replay
 
 GREY = (100, 100, 100)
@@ -40,6 +40,21 @@ def test_the_tolerance_is_that_of_the_precision(precision: object) -> None:
         for sign in (1, -1):
             found = replayed(GREY, precision, familiarity=100 / (1 - sign * share * allowed))
             assert found.stage == ("" if ok else "familiarity")
+
+
+@pytest.mark.parametrize("resized", ["here", "in the graph"])
+def test_a_resize_that_differs_is_named(resized: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The net's logits are the mean colour: of another size it is the same, but in a graph that resizes otherwise."""
+    red = np.full((1, 8, 8, 3), (255, 0, 0), np.uint8)
+    if resized == "here":
+        monkeypatch.setattr(resizing, "resize", lambda *_: red[0])
+    else:
+        run = Classifier.run
+        calls = iter([True, False])
+        monkeypatch.setattr(Classifier, "run", lambda self, batch: run(self, red if next(calls) else batch))
+    found = replayed(GREY)
+    assert found.stage == "resize"
+    assert found.difference > 0.5
 
 
 def test_small_familiarities_are_compared_as_they_are() -> None:

@@ -56,11 +56,11 @@ def replay(contract: Contract, run: Run, golden: Golden) -> Replay:
         return Replay(golden, "", 1, "decode")
     square = resizing.resize(pixels, contract.size, contract.resize)
     by_graph, by_package = run(pixels[None]), run(square[None])
-    stages = {_stage(contract, golden, outputs) for outputs in (by_graph, by_package)}
-    if any(stages) and images.fingerprint(pixels) != golden.fingerprint:
+    stage, own = (_stage(contract, golden, outputs) for outputs in (by_graph, by_package))
+    if (stage or own) and images.fingerprint(pixels) != golden.fingerprint:
         stage = "decode"
-    else:
-        stage = "resize" if "" in stages and len(stages) > 1 else stages.pop()
+    elif bool(stage) != bool(own):
+        stage = "resize"
     difference = max(float(np.abs(outputs[1][0] - golden.probabilities).max()) for outputs in (by_graph, by_package))
     return Replay(golden, contract.classes[int(by_package[1][0].argmax())], difference, stage)
 

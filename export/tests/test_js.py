@@ -193,22 +193,6 @@ def test_node_answers_as_python(sets: str, changed: Callable[..., Path], digits:
 
 
 @PACKAGES
-def test_the_graph_takes_pictures_of_any_size_there_too(model: Path, tmp_path: Path) -> None:
-    pixels = np.random.default_rng(0).integers(256, size=(20, 45, 3), dtype=np.uint8)
-    (tmp_path / "pixels").write_bytes(pixels.tobytes())
-    code = f"""
-        const ort = await import("{(site.JS / "node_modules/onnxruntime-web/dist/ort.node.min.mjs").as_uri()}");
-        ort.env.wasm.numThreads = 1;
-        const [model, pixels] = process.argv.slice(2).map((path) => new Uint8Array(readFileSync(path)));
-        const session = await ort.InferenceSession.create(model);
-        const {{ probabilities }} = await session.run({{ image: new ort.Tensor("uint8", pixels, [1, 20, 45, 3]) }});
-        console.log(JSON.stringify(Array.from(probabilities.data)));
-    """
-    (found,) = evaluated(code, model, tmp_path / "pixels")
-    assert found == pytest.approx(Classifier(model).run(pixels[None])[1][0].tolist(), abs=1e-5)
-
-
-@PACKAGES
 def test_the_map_is_that_of_the_label(tmp_path: Path) -> None:
     (tmp_path / "m.onnx").write_bytes(colours())
     code = f"""

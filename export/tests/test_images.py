@@ -299,6 +299,16 @@ def test_a_large_picture_is_copied_part_by_part(part: int, monkeypatch: pytest.M
     assert np.array_equal(images.decode(encoded), pixels)
 
 
+def test_a_large_picture_takes_little_more_than_its_pixels() -> None:
+    image = Image.new("RGB", (1000, 1000))
+    tracemalloc.start()
+    try:
+        images.decode(image)
+        assert tracemalloc.get_traced_memory()[1] < 1.2 * 3 * 1000 * 1000
+    finally:
+        tracemalloc.stop()
+
+
 def test_find_takes_files_folders_and_globs(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     for name in ("b.png", "a.JPG", "in/c.webp", "notes.txt"):

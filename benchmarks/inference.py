@@ -84,8 +84,8 @@ def programs(folder: Path) -> dict[str, Callable[[int], Callable[[], object]]]:
         each: Classifier(exported(folder / f"{each}.onnx", net, pixels, each == WATCHED))
         for each in ("logits", WATCHED)
     }
-    compiled = torch.compile(net)
-    vino = openvino.compile_model(openvino.convert_model(bare), "CPU")
+    compiled = torch.compile(net, dynamic=False)  # for each batch anew: one for all is slower
+    vino = openvino.compile_model(openvino.convert_model(bare), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
 
     def by_torch(model: Callable[[torch.Tensor], torch.Tensor], batch: int) -> Callable[[], object]:
         def call() -> torch.Tensor:

@@ -1,8 +1,8 @@
 """The same work by several programs: epochs of the tutorial's CNN, batch 64, Adam; on the GPU where there is one.
 
 python benchmarks/training.py [--data DIR]: a table from one run. The programs take turns, each in a process of its own,
-with epochs of 6,400 images. The fastest epoch of each counts, since other work on the machine can only slow it, and is
-scaled to the 50,000 images of CIFAR-10. Keras needs .venv-peers (make bench installs it).
+with epochs of 6,400 images, whose steps are timed. The fastest epoch of each counts, since other work on the machine
+can only slow it, and is scaled to the 50,000 images of CIFAR-10. Keras needs .venv-peers (make bench installs it).
 """
 
 import argparse
@@ -12,7 +12,6 @@ import tempfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Literal
 
 import lightning.pytorch as L
 import numpy as np
@@ -25,11 +24,10 @@ from benchmarks.bench import PEERS, TUTORIAL_FLOPS, answers, machine, noise, now
 from cifar_lightning import malloc
 from cifar_lightning.data import ImageData
 from cifar_lightning.data.images import Images, Part
-from cifar_lightning.module import Classifier
+from cifar_lightning.main import main as command
 from cifar_lightning.nets import CNN
 
-TURNS, EPOCHS, IMAGES = 3, 3, 6_400
-Precision = Literal["32-true", "bf16-mixed"]
+TURNS, EPOCHS, IMAGES, BATCH = 3, 3, 6_400, 64
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
@@ -43,36 +41,49 @@ def plain_net() -> nn.Sequential:
     return nn.Sequential(*blocks, nn.Flatten(), nn.Linear(2048, 128), nn.ReLU(), nn.Dropout(0.5), nn.Linear(128, 10))
 
 
-def loop(net: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> list[float]:
+def read(path: Path) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images, uint8 `(N, 32, 32, 3)`, and their labels."""
+    with np.load(path) as data:
+        return torch.from_numpy(data["images"]), torch.from_numpy(data["labels"])
+
+
+def say(seconds: list[float], steps: int) -> None:
+    """Print what each epoch took, if it had as many steps as it should have."""
+    assert steps == EPOCHS * IMAGES // BATCH, steps
+    print(json.dumps(seconds))
+
+
+def loop(net: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> None:
     """A bare loop over uint8 `(N, 3, 32, 32)` in memory."""
     net, images, labels = net.to(DEVICE), images.to(DEVICE), labels.to(DEVICE)
-    optimizer, loss, seconds = torch.optim.Adam(net.parameters()), nn.CrossEntropyLoss(), []
+    optimizer, loss, seconds, steps = torch.optim.Adam(net.parameters()), nn.CrossEntropyLoss(), [], 0
     for _ in range(EPOCHS):
         start = now()
         order = torch.randperm(len(images), device=DEVICE)
-        for some in order.split(64):
+        for some in order.split(BATCH):
             optimizer.zero_grad()
             loss(net(images[some].float() / 255), labels[some]).backward()
             optimizer.step()
+            steps += 1
         seconds.append(now() - start)
-    return seconds
+    say(seconds, steps)
 
 
-def bare(data: dict[str, np.ndarray]) -> list[float]:
+def bare(path: Path) -> None:
     """A newcomer's loop."""
-    images = torch.from_numpy(data["images"]).permute(0, 3, 1, 2).contiguous()
-    return loop(plain_net(), images, torch.from_numpy(data["labels"]))
+    images, labels = read(path)
+    loop(plain_net(), images.permute(0, 3, 1, 2).contiguous(), labels)
 
 
-def bare_ours(data: dict[str, np.ndarray]) -> list[float]:
+def bare_ours(path: Path) -> None:
     """The same loop with this project's net and memory: what is left between it and `fit` is Lightning's."""
     malloc.keep()
-    images = torch.from_numpy(data["images"]).permute(0, 3, 1, 2)  # channels last in memory
-    return loop(CNN().to(memory_format=torch.channels_last), images, torch.from_numpy(data["labels"]))
+    images, labels = read(path)
+    loop(CNN().to(memory_format=torch.channels_last), images.permute(0, 3, 1, 2), labels)  # channels last in memory
 
 
 class Epochs(L.Callback):
-    """Seconds of each training epoch."""
+    """The seconds that the steps of each epoch take."""
 
     def __init__(self) -> None:
         self.seconds: list[float] = []
@@ -80,30 +91,27 @@ class Epochs(L.Callback):
     def on_train_epoch_start(self, *_: object) -> None:
         self.start = now()
 
-    def on_train_epoch_end(self, *_: object) -> None:
-        self.seconds.append(now() - self.start)
+    def on_train_batch_end(self, trainer: L.Trainer, *_: object) -> None:
+        if trainer.is_last_batch:
+            self.seconds.append(now() - self.start)
+
+    def on_fit_end(self, trainer: L.Trainer, *_: object) -> None:
+        say(self.seconds, trainer.global_step)
 
 
-def trainer(epochs: Epochs, precision: Precision = "32-true") -> L.Trainer:
-    """As people make one, but for files and bars."""
-    return L.Trainer(
-        max_epochs=EPOCHS, accelerator="auto", devices=1, logger=False, enable_checkpointing=False, callbacks=[epochs],
-        enable_progress_bar=False, enable_model_summary=False, limit_val_batches=0, precision=precision,
-    )  # fmt: skip
-
-
-def lightning(data: dict[str, np.ndarray]) -> list[float]:
+def lightning(path: Path) -> None:
     """Lightning as its introduction shows it: torchvision's transforms, a DataLoader, a loss logged each step."""
     from torchvision import transforms
 
+    images, labels = read(path)
     convert = transforms.Compose([transforms.ToPILImage(), transforms.ToTensor()])
 
     class Pictures(Dataset):  # type: ignore[type-arg]
         def __len__(self) -> int:
-            return len(data["images"])
+            return len(images)
 
         def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
-            return convert(data["images"][index]), int(data["labels"][index])
+            return convert(images[index].numpy()), int(labels[index])
 
     class Module(L.LightningModule):
         def __init__(self) -> None:
@@ -118,37 +126,43 @@ def lightning(data: dict[str, np.ndarray]) -> list[float]:
         def configure_optimizers(self) -> torch.optim.Optimizer:
             return torch.optim.Adam(self.parameters())
 
-    epochs = Epochs()
-    trainer(epochs).fit(Module(), DataLoader(Pictures(), 64, shuffle=True, num_workers=1))
-    return epochs.seconds
+    trainer = L.Trainer(
+        max_epochs=EPOCHS, accelerator="auto", devices=1, callbacks=[Epochs()], logger=False,
+        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+    )  # fmt: skip
+    trainer.fit(Module(), DataLoader(Pictures(), BATCH, shuffle=True, num_workers=1))
 
 
-def ours(data: dict[str, np.ndarray], precision: Precision = "32-true") -> list[float]:
-    """`fit`'s own module and data."""
+class Memory(ImageData):
+    """The images of a file, all of them to learn from, and one batch of them to be judged by."""
 
-    class Memory(ImageData):
-        @property
-        def classes(self) -> list[str]:
-            return list("0123456789")
+    def __init__(self, path: str) -> None:
+        super().__init__(BATCH)
+        self.path = Path(path)
 
-        @property
-        def given(self) -> frozenset[Part]:
-            return frozenset({"train", "val"})
+    @property
+    def classes(self) -> list[str]:
+        return list("0123456789")
 
-        def load(self, part: Part) -> Images:
-            chosen = slice(None) if part == "train" else slice(64)
-            return Images(
-                data["images"][chosen], data["labels"][chosen], list(map(str, range(len(data["labels"][chosen]))))
-            )
+    @property
+    def given(self) -> frozenset[Part]:
+        return frozenset({"train", "val", "test"})
 
-    malloc.keep()
-    epochs = Epochs()
-    memory = Memory()
-    trainer(epochs, precision).fit(Classifier(memory.classes, CNN()), datamodule=memory)
-    return epochs.seconds
+    def load(self, part: Part) -> Images:
+        images, labels = (each[: None if part == "train" else BATCH].numpy() for each in read(self.path))
+        return Images(images, labels, list(map(str, range(len(labels)))))
 
 
-PROGRAMS: dict[str, Callable[[dict[str, np.ndarray]], list[float]]] = {
+def ours(path: Path, precision: str = "32-true") -> None:
+    """`fit` as it is, with all that it writes."""
+    with tempfile.TemporaryDirectory() as folder:
+        source = ["--data", "benchmarks.training.Memory", "--data.path", str(path)]
+        timed = ["--trainer.max_epochs", str(EPOCHS), "--trainer.callbacks+", "benchmarks.training.Epochs"]
+        words = [*source, *timed, "--trainer.precision", precision, "--trainer.default_root_dir", folder]
+        assert command(["fit", *words]) == 0
+
+
+PROGRAMS: dict[str, Callable[[Path], None]] = {
     "lightning, torchvision, DataLoader": lightning,
     "bare loop": bare,
     "bare loop with our net and memory": bare_ours,
@@ -165,8 +179,7 @@ def main() -> None:
     parser.add_argument("--program", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.program:
-        with np.load(options.data) as data:
-            print(json.dumps(PROGRAMS[options.program](dict(data))))
+        PROGRAMS[options.program](options.data)
         return
     data = pictures(options.data) if options.data.is_dir() else noise()
     data |= {key: data[key][:IMAGES] for key in ("images", "labels")}

@@ -54,7 +54,7 @@ def predict(path: str) -> None:
         times = []
         for _ in range(laps + 3):
             start = time.perf_counter()
-            net.predict(images[:batch], verbose=0)
+            net.predict(images[:batch], batch_size=batch, verbose=0)
             times.append(time.perf_counter() - start)
         found[batch] = 1000 * float(np.median(times[3:]))
     print(json.dumps(found))

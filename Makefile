@@ -1,6 +1,14 @@
-# Everything runs in .venv, which the first target makes. `make PYTHON=python3.12 test` takes another Python.
+# Everything runs in .venv, which the first target makes. `make PYTHON=python3.12 test` makes it anew by another Python.
 PYTHON ?= python3
 BIN := .venv/bin
+NEW = import sys; sys.exit(sys.version_info < (3, 11))
+KEEP := true
+ifneq ($(origin PYTHON),file)
+ifneq ($(shell command -v $(PYTHON) >/dev/null && $(PYTHON) -V),$(shell test -x $(BIN)/python && $(BIN)/python -V))
+KEEP := false
+.PHONY: .venv/installed
+endif
+endif
 BEST = "$$(ls -t runs/quickstart/version_*/checkpoints/best.ckpt | head -n 1)"
 MODEL := runs/quickstart/model.onnx
 
@@ -53,8 +61,11 @@ constraints: .venv/installed
 		--no-emit-index-url --no-annotate --no-header -q -o constraints.txt
 
 .venv/installed: pyproject.toml export/pyproject.toml constraints.txt
-	@test -x $(BIN)/pip || { rm -rf .venv; $(PYTHON) -m venv .venv; } || \
-		{ rm -rf .venv; echo "error: $(PYTHON) -m venv failed; on Debian and Ubuntu: apt install python3-venv"; exit 2; }
+	@{ $(KEEP) && $(BIN)/python -c "import pip; $(NEW)"; } 2>/dev/null || { \
+		$(PYTHON) -c "$(NEW)" 2>/dev/null || \
+		{ echo "error: $(PYTHON) is no Python 3.11 or newer; name one, as in make PYTHON=python3.12 test"; exit 2; }; \
+		rm -rf .venv; $(PYTHON) -m venv .venv || \
+		{ rm -rf .venv; echo "error: $(PYTHON) -m venv failed; on Debian and Ubuntu: apt install python3-venv"; exit 2; }; }
 	@echo "Installing into .venv (about 3 minutes and 6 GB, once)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt hatchling editables
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation -c constraints.txt \

@@ -74,9 +74,9 @@ def fit(experiment: str, *words: str) -> Path:
     return Path("runs", experiment, "version_0")
 
 
-def tested(run: Path) -> float:
-    """Test accuracy of a run's last checkpoint in per cent; its report lies beside it afterwards."""
-    if code := command(["test", "--ckpt_path", str(run / "checkpoints" / "last.ckpt"), "--resamples", "10"]):
+def tested(run: Path, checkpoint: str) -> float:
+    """Test accuracy of a run's checkpoint in per cent; its report lies beside it afterwards."""
+    if code := command(["test", "--ckpt_path", str(run / "checkpoints" / checkpoint), "--resamples", "10"]):
         sys.exit(code)
     return 100 * float(json.loads((run / "report" / "metrics.json").read_text())["metrics"]["accuracy"]["value"])
 

@@ -70,7 +70,7 @@ def main() -> None:
             for seed in range(options.seeds):
                 config = ("--config", str(ROOT / "configs" / "imbalance.yaml"), "--seed_everything", str(seed))
                 run = fit(f"{len(rows)}-{seed}", *config, *source, *words)
-                accuracies.append(tested(run))
+                accuracies.append(tested(run, "best.ckpt"))
                 found.append(recalls(run))
             of_class = np.mean(found, axis=0)
             parts = (of_class[:-RAREST].mean(), of_class[-RAREST:].mean(), of_class.min())

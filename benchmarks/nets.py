@@ -46,7 +46,7 @@ def measured(name: str, words: Sequence[str], data: Path, minutes: float) -> lis
     seconds = round(60 * minutes)
     until = ("--trainer.max_epochs", "1000", "--trainer.max_time", f"00:00:{seconds // 60:02d}:{seconds % 60:02d}")
     run = fit("".join(filter(str.isalnum, name)), "--model.net", *words, *source, *varied, *until)
-    accuracy, last, model = tested(run), str(run / "checkpoints" / "last.ckpt"), run / "model.onnx"
+    accuracy, last, model = tested(run, "last.ckpt"), str(run / "checkpoints" / "last.ckpt"), run / "model.onnx"
     if code := command(["export", "--ckpt_path", last, "--output", str(model)]):
         sys.exit(code)
     classifier, picture, taken = Classifier(model), np.zeros((1, 32, 32, 3), np.uint8), []

@@ -79,7 +79,7 @@ def main() -> None:
             start = time.perf_counter()
             runs = [fit(f"{len(rows)}-{seed}", *words, "--seed_everything", str(seed)) for seed in range(options.seeds)]
             seconds = (time.perf_counter() - start) / options.seeds
-            rows.append([name, spread([tested(run) for run in runs]), f"{seconds:.0f}"])
+            rows.append([name, spread([tested(run, "best.ckpt") for run in runs]), f"{seconds:.0f}"])
     show([f"5 new classes, {FEW} pictures each, {options.seeds} seeds", "test accuracy", "s of fit"], rows)
 
 

@@ -25,7 +25,7 @@ from handmade import with_info
 from PIL import Image
 from served import GOLDEN, MODEL, Server, answer, form, raw
 
-from cifar_onnx import Classifier, InputError, Prediction, contract, images, probe
+from cifar_onnx import Classifier, InputError, Prediction, contract, images, probe, site
 from cifar_onnx.serving import command, model, predictions, tensors
 from cifar_onnx.serving.app import build
 from cifar_onnx.serving.gate import Gate
@@ -54,9 +54,11 @@ def scans(count: int) -> bytes:
     return b"\xff\xda".join([*rest, *[last] * count]) + b"\xff\xd9"
 
 
-async def ask(gate: Gate, path: str, body: bytes, headers: dict[str, str], leave: asyncio.Event) -> tuple[int, bytes]:
+async def ask(
+    gate: Gate, path: str, body: bytes, headers: dict[str, str], leave: asyncio.Event, method: str = "POST"
+) -> tuple[int, bytes]:
     """Status and body of the answer to a client, in this process, that waits for it until it leaves."""
-    request = {"type": "http", "method": "POST", "path": path, "query_string": b"", "root_path": ""}
+    request = {"type": "http", "method": method, "path": path, "query_string": b"", "root_path": ""}
     given = [(name.lower().encode(), each.encode()) for name, each in {"host": "localhost", **headers}.items()]
     messages = [{"type": "http.request", "body": body}]
     said: list[Any] = []
@@ -293,6 +295,18 @@ def test_half_sent_bodies_lock_nobody_out() -> None:
         assert good(server, 5) == 5
         for connection in half:
             connection.close()
+
+
+@pytest.mark.parametrize("size", [0, 10**6 + 1])
+def test_files_take_nobodys_place_and_are_sent_whatever_comes_with_the_request(size: int) -> None:
+    """FileResponse receives what is sent to it, to hear when its client goes."""
+    gate = build(MODEL, Settings(8, 0, 10**6, 1), (), 10**6, 1)
+    gate.working = 1
+    assert asyncio.run(ask(gate, "/page.css", bytes(size), {}, asyncio.Event(), "GET")) == (
+        200,
+        site.pages()["page.css"].read_bytes(),
+    )
+    assert gate.working == 1
 
 
 @pytest.mark.slow

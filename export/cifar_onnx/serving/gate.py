@@ -77,7 +77,7 @@ class Gate:
 
     Attributes:
         draining: whether new work is refused, because the server is shutting down.
-        working: requests with a body that have arrived and are not yet answered.
+        working: POST requests that have arrived and are not yet answered.
     """
 
     def __init__(self, app: ASGIApp, metrics: Metrics, hosts: Collection[str], body: int, capacity: int) -> None:
@@ -131,8 +131,10 @@ class Gate:
         self._metrics.in_flight.inc()
         try:
             try:
-                self._check(headers, scope["method"] == "POST")
-                await self._app(scope, limited, answer)
+                work = scope["method"] == "POST"
+                self._check(headers, work)
+                # Of other requests nobody reads a body: it is by receiving that FileResponse watches for its client.
+                await self._app(scope, limited if work else receive, answer)
             except RequestError as error:
                 await error.answer()(scope, receive, answer)
         finally:

@@ -350,6 +350,14 @@ def test_large_bodies_are_refused(server: Server, way: str) -> None:
     assert (status, json.loads(body)["error"]) == (413, "the request is larger than the limit of 1,000,000 bytes")
 
 
+@pytest.mark.parametrize(("digits", "status"), [("0" * 5000 + "{}", 200), ("9" * 5000, 413)])
+def test_a_length_of_thousands_of_digits_breaks_nothing(digits: str, status: int) -> None:
+    """Python's int refuses it, and the server's parser lets those with leading zeros pass."""
+    gate = build(MODEL, Settings(8, 0, 10**6, 1), (), 10**6, 8)
+    headers = {"content-type": "image/png", "content-length": digits.format(len(GOLDEN[0].encoded))}
+    assert asyncio.run(ask(gate, "/predict", GOLDEN[0].encoded, headers, asyncio.Event()))[0] == status
+
+
 def test_many_large_bodies_at_once_are_told_to_come_back() -> None:
     """Of 40 that are sent but for their last byte, 16 are held, and memory grows by no more than these."""
     body = bytes(900_000)

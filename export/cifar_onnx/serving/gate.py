@@ -149,8 +149,8 @@ class Gate:
         host = headers.get("host", "")
         if not self._knows(host):
             raise RequestError(421, f"unknown host name {host!r}: serve --allow-host adds one")
-        length = headers.get("content-length", "")
-        if length.isdecimal() and int(length) > self._body:
+        length = headers.get("content-length", "").lstrip("0")
+        if length.isdecimal() and (len(length) > 19 or int(length) > self._body):
             raise self._too_large()
         if work and self.draining:
             raise RequestError(503, "the server is shutting down: try again, or another server")

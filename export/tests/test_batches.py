@@ -126,3 +126,32 @@ async def test_what_was_not_done_keeps_its_place_before_those_that_came_later(be
     bench.go.set()
     await together(first, *others)
     assert bench.batches == [[0], [2], [4], [6], [8]]
+
+
+async def test_tasks_that_come_together_are_shared_out_among_the_threads() -> None:
+    """With one batch of them all, or of any two, the threads would not meet."""
+    meeting = threading.Barrier(4)
+
+    def meet(numbers: Sequence[int]) -> list[int]:
+        meeting.wait(2)
+        return [2 * number for number in numbers]
+
+    batches = Batches[int, int](meet, threads=4, largest=8)
+    assert await together(*map(batches.do, range(4))) == [0, 2, 4, 6]
+
+
+async def test_what_is_left_of_a_batch_is_shared_with_threads_that_have_nothing_else_to_do() -> None:
+    others_done, meeting = threading.Event(), threading.Barrier(2)
+
+    def work(numbers: Sequence[int]) -> list[int]:
+        if numbers[0] == 0:  # of a batch of [0, 1, 2, 3], while the other thread does all that is not in it
+            others_done.wait(2)
+        elif numbers[0] < 4:
+            meeting.wait(2)
+        return [2 * number for number in numbers[: 1 if numbers[0] == 0 else None]]
+
+    batches = Batches[int, int](work, threads=2, largest=8)
+    tasks = [asyncio.create_task(batches.do(number)) for number in range(8)]
+    await together(*tasks[4:])
+    others_done.set()
+    assert await together(*tasks) == [2 * number for number in range(8)]

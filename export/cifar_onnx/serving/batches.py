@@ -4,6 +4,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from math import ceil
 from typing import Generic, TypeVar
 
 Task = TypeVar("Task")
@@ -11,7 +12,7 @@ Result = TypeVar("Result")
 
 
 class Batches(Generic[Task, Result]):
-    """Gathers tasks while its threads are busy, and gives them to the next free one in batches.
+    """Gathers tasks while its threads are busy, and gives the next free one its share of them as a batch.
 
     A thread that waits and a loop that is woken for each task would cost more than small tasks do.
 
@@ -30,7 +31,8 @@ class Batches(Generic[Task, Result]):
         largest: int,
         wait: float = 0,
     ) -> None:
-        self._work, self._free, self._largest, self._wait = work, threads, largest, wait
+        self._work, self._threads, self._largest, self._wait = work, threads, largest, wait
+        self._free = threads
         self._pool = ThreadPoolExecutor(threads)
         self._waiting: deque[tuple[Task, asyncio.Future[Result]]] = deque()
         self._running: set[asyncio.Task[None]] = set()
@@ -39,18 +41,23 @@ class Batches(Generic[Task, Result]):
         """The result of a task."""
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self._waiting.append((task, future))
-        if self._free:
+        self._start(1)
+        return await future
+
+    def _start(self, most: int) -> None:
+        """Put so many threads to work, or those that are free."""
+        for _ in range(min(most, self._free)):
             self._free -= 1
             running = asyncio.create_task(self._run())
             self._running.add(running)
             running.add_done_callback(self._running.discard)
-        return await future
 
     async def _run(self) -> None:
         """Keep a thread at work until nothing waits."""
         await asyncio.sleep(self._wait)
         while self._waiting:
-            batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), self._largest))]
+            share = min(self._largest, ceil(len(self._waiting) / self._threads))
+            batch = [self._waiting.popleft() for _ in range(share)]
             jobs = [(task, future) for task, future in batch if not future.done()]  # its client may have gone
             if not jobs:
                 continue
@@ -60,7 +67,9 @@ class Batches(Generic[Task, Result]):
                 results = await asyncio.get_running_loop().run_in_executor(self._pool, self._work, tasks)
             except Exception as error:  # each of them waits for an answer
                 results = [error] * len(jobs)
-            self._waiting.extendleft(reversed(jobs[len(results) :]))
+            left = jobs[len(results) :]
+            self._waiting.extendleft(reversed(left))
+            self._start(len(left))
             for (_, future), result in zip(jobs, results, strict=False):
                 if future.done():
                     continue

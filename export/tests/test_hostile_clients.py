@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -245,6 +246,34 @@ def test_long_json_is_refused_unread() -> None:
         assert server.memory - memory <= 20
         pixels, headers = binary([100, 200, 100, 3])  # 6 MB
         assert server.ask("POST", "/v2/models/digits/infer", pixels, headers)[0] == 200
+
+
+def test_nothing_is_kept_of_json_but_what_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the pictures run: the rest of it may take 130 MB."""
+
+    class Message(dict[str, Any]):
+        """Which, unlike a dict, can be referred to weakly."""
+
+    kept: list[weakref.ref[Message]] = []
+
+    def loads(text: bytes) -> Message:
+        message = Message(json.loads(text))
+        kept.append(weakref.ref(message))
+        return message
+
+    squares, alive = Served.square, []
+
+    async def looked(served: Served, picture: bytes | images.Pixels) -> images.Pixels:
+        alive.append(kept[0]() is not None)
+        return await squares(served, picture)
+
+    monkeypatch.setattr(tensors, "json", SimpleNamespace(loads=loads, dumps=json.dumps))
+    monkeypatch.setattr(Served, "square", looked)
+    gate = build(MODEL, Settings(8, 0, 10**6, 1), (), 10**6, 8)
+    sent = binary([2, 8, 8, 3], id="seven", more=[[]])
+    status, body = asyncio.run(ask(gate, "/v2/models/digits/infer", *sent, asyncio.Event()))
+    assert (status, json.loads(body)["id"]) == (200, "seven")
+    assert alive == [False, False]
 
 
 def test_json_is_read_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:

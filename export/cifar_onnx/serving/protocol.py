@@ -21,7 +21,7 @@ from cifar_onnx.serving.disconnect import unless_gone
 from cifar_onnx.serving.gate import Gate, RequestError, refusals
 from cifar_onnx.serving.model import ModelFile, Served
 
-_Reading = Batches[tensors.Sent, tuple[dict[str, Any], Pixels]]
+_Reading = Batches[tensors.Sent, tensors.Wanted]
 _VERSION = 12  # first characters of a digest, which are the version of a model
 
 
@@ -199,16 +199,15 @@ def router(file: ModelFile, gate: Gate) -> APIRouter:
 
 
 async def _infer(request: Request, reading: _Reading, served: Served, name: str) -> Response:
-    sent = await request.body(), request.headers.get(tensors.LENGTH), served.limit
-    message, pictures = await reading.do(sent)
-    known = tensors.outputs(len(served.classifier.classes))
-    asked = tensors.asked(message, known, len(pictures))
+    classes = len(served.classifier.classes)
+    sent = tensors.Sent(await request.body(), request.headers.get(tensors.LENGTH), served.limit, classes)
+    wanted, known = await reading.do(sent), tensors.outputs(classes)
 
     async def row(picture: Pixels) -> tuple[str, bool, Scores, Scores, float]:
         found = await served.answer(await served.square(picture))  # which itself takes more than what is sent of it
         return found.prediction.label, found.prediction.unknown, found.probabilities, found.logits, found.familiarity
 
-    rows = await served.room.each(row, list(pictures))
+    rows = await served.room.each(row, list(wanted.pictures))
     labels, unknown, probabilities, logits, familiarity = zip(*rows, strict=True)
     values: dict[str, tensors.Value] = {
         "label": [label.encode() for label in labels],
@@ -217,10 +216,10 @@ async def _infer(request: Request, reading: _Reading, served: Served, name: str)
         "logits": np.stack(logits),
         "familiarity": np.array(familiarity, np.float32),
     }
-    if "in_set" in asked:
+    if "in_set" in wanted.outputs:
         values["in_set"] = served.classifier.contract.sets.of(np.stack(probabilities))
     given, blobs = [], []
-    for output, as_binary in asked.items():
+    for output, as_binary in wanted.outputs.items():
         (kind, shape), value = known[output], values[output]
         tensor: dict[str, Any] = {"name": output, "datatype": kind, "shape": [len(rows), *shape]}
         if as_binary:
@@ -232,7 +231,7 @@ async def _infer(request: Request, reading: _Reading, served: Served, name: str)
     head = {
         "model_name": name,
         "model_version": served.digest[:_VERSION],
-        "id": (message.get("id") or request.state.request_id).encode(errors="replace").decode(),
+        "id": (wanted.id or request.state.request_id).encode(errors="replace").decode(),
         "parameters": {"digest": served.digest, "request_id": request.state.request_id},
         "outputs": given,
     }

@@ -5,6 +5,7 @@ Notation: `B` pictures, `H W` their size, `K` classes.
 
 import json
 import math
+from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
@@ -19,8 +20,39 @@ LENGTH = "Inference-Header-Content-Length"  # bytes of JSON before the binary te
 PICTURES = 1000  # in one request
 JSON = 5_000_000  # bytes of it: 640 x 480 pixels; parsed they may take 130 MB
 VALUES = 400_000  # in the JSON of an answer: 8 MB
-Sent = tuple[bytes, str | None, int]  # body, length of its JSON as its header has it, pixels of a picture at most
 Value = NDArray[Any] | list[bytes]
+
+
+@dataclass(frozen=True)
+class Sent:
+    """A request as it has come.
+
+    Attributes:
+        body: its JSON, and what follows it.
+        length: of this JSON, as the header has it.
+        limit: pixels of a picture at most.
+        classes: of the model.
+    """
+
+    body: bytes
+    length: str | None
+    limit: int
+    classes: int
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a request asks for.
+
+    Attributes:
+        id: its own, if any.
+        pictures: uint8 `(B, H, W, 3)`.
+        outputs: names of those to give, and whether in binary form.
+    """
+
+    id: str | None
+    pictures: Pixels
+    outputs: dict[str, bool]
 
 
 def outputs(classes: int) -> dict[str, tuple[str, list[int]]]:
@@ -35,11 +67,11 @@ def outputs(classes: int) -> dict[str, tuple[str, list[int]]]:
     }
 
 
-def read(sent: Sent) -> tuple[dict[str, Any], Pixels]:
-    """The JSON of a request without its input, and this input, uint8 `(B, H, W, 3)`; raises RequestError."""
-    body, length, limit = sent
-    message, binary = _parts(body, length)
-    return message, _pictures(message.pop("inputs", None), binary, limit)
+def read(sent: Sent) -> Wanted:
+    """What a request asks for, without its JSON, which may take much memory; raises RequestError."""
+    message, binary = _parts(sent.body, sent.length)
+    pictures = _pictures(message.get("inputs"), binary, sent.limit)
+    return Wanted(message.get("id"), pictures, _asked(message, outputs(sent.classes), len(pictures)))
 
 
 def _parts(body: bytes, length: str | None) -> tuple[dict[str, Any], bytes]:
@@ -106,7 +138,7 @@ def _flat(data: Any) -> list[Any]:
     return data if isinstance(data, list) else []
 
 
-def asked(message: dict[str, Any], known: dict[str, tuple[str, list[int]]], pictures: int) -> dict[str, bool]:
+def _asked(message: dict[str, Any], known: dict[str, tuple[str, list[int]]], pictures: int) -> dict[str, bool]:
     """Which of `outputs` are asked for, and whether in binary form; raises RequestError, also where they are too many.
 
     The encoder of JSON lets nobody else be served meanwhile, in a thread neither.

@@ -164,6 +164,20 @@ def test_whole_requests_are_answered_whatever_follows(client: Client, whole: int
     assert client.transport.closed
 
 
+def test_the_request_that_runs_is_told_that_its_client_has_gone_whatever_waits_behind_it(client: Client) -> None:
+    heard: list[str] = []
+
+    async def app(_scope: Any, receive: Any, _send: Any) -> None:
+        while "http.disconnect" not in heard:
+            heard.append((await receive())["type"])
+
+    client.protocol.app = app
+    client.send(WHOLE + WHOLE)
+    client.protocol.connection_lost(None)
+    client.wait(0)
+    assert heard == ["http.request", "http.disconnect"]
+
+
 def test_headers_without_end_are_not_kept_behind_a_request(client: Client) -> None:
     client.send(WHOLE + HEAD[:-2])
     for _ in range(3):

@@ -3,7 +3,7 @@
 import asyncio
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 SECONDS = 10.0  # of silence while a request is sent, and between two looks at who takes an answer
 RATE = 50_000  # bytes a second at least: of a request that takes longer than these seconds, and of an answer
@@ -20,6 +20,7 @@ class DeadlineProtocol(HttpToolsProtocol):
         self._leaving: asyncio.TimerHandle | None = None
         self._deadline, self._received, self._in_head, self._last, self._ended = 0.0, 0, True, False, False
         self._before = self.cycle  # of the request before the newest
+        self._running = self.cycle  # of the request that is being served, behind which others may wait
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -73,10 +74,17 @@ class DeadlineProtocol(HttpToolsProtocol):
                 if self.cycle.response_complete:
                     self.transport.close()
 
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
+
     def connection_lost(self, exc: Exception | None) -> None:
         self._done()
         self.resume_writing()
-        super().connection_lost(exc)
+        super().connection_lost(exc)  # which tells the newest request only
+        if self._running is not None and not self._running.response_complete:
+            self._running.disconnected = True
+            self._running.message_event.set()
 
     def pause_writing(self) -> None:
         super().pause_writing()

@@ -29,6 +29,7 @@ from served import GOLDEN, MODEL, Server, answer, form, raw
 from cifar_onnx import Classifier, InputError, Prediction, contract, images, probe, site
 from cifar_onnx.serving import command, model, predictions, tensors
 from cifar_onnx.serving.app import build
+from cifar_onnx.serving.connection import DeadlineProtocol
 from cifar_onnx.serving.gate import Gate
 from cifar_onnx.serving.model import Served, Settings
 from cifar_onnx.serving.room import Room
@@ -680,6 +681,44 @@ def test_it_ends_in_order_from_the_line_on_that_says_where_it_serves() -> None:
         assert process.stderr.readline().startswith("serving ")
         process.terminate()
         assert (process.wait(15), process.stderr.read()) == (0, "")
+
+
+@pytest.mark.parametrize("pieces", [1, 2])
+def test_answers_that_are_on_their_way_come_whole_when_it_ends(pieces: int) -> None:
+    """What has been made and is taken slowly, and a file whose rest is still to be read."""
+    import uvicorn
+
+    class App:
+        draining, working = False, 0
+
+        async def __call__(self, _scope: Any, _receive: Any, send: Any) -> None:
+            length = str(pieces * len(piece)).encode()
+            await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", length)]})
+            for left in reversed(range(pieces)):
+                await send({"type": "http.response.body", "body": piece, "more_body": left > 0})
+                await asyncio.sleep(0.6 * (left > 0))
+
+    async def end() -> int:
+        config = uvicorn.Config(
+            app, http=DeadlineProtocol, log_config=None, lifespan="off", timeout_graceful_shutdown=0
+        )
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            server = command.Server(config, app, "")
+            running = asyncio.create_task(server.serve([listener]))
+            reader, writer = await asyncio.open_connection(*listener.getsockname(), limit=1000)
+            writer.write(b"GET / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
+            await reader.readuntil(b"\r\n\r\n")
+            server.handle_exit(signal.SIGTERM, None)
+            await asyncio.sleep(0.4)
+            assert not running.done()  # in a process of its own it would end now, and take with it what is not sent
+            received = await asyncio.wait_for(reader.read(), 5)
+            writer.close()
+            await running
+        return len(received)
+
+    app: Any = App()
+    piece = bytes(20_000_000 if pieces == 1 else 1)
+    assert asyncio.run(end()) == pieces * len(piece)
 
 
 def told_to_end(draining: bool) -> command.Server:

@@ -39,9 +39,16 @@ class Server(uvicorn.Server):
         self._gate.draining, self._end = True, time.monotonic() + _GRACE
 
     async def on_tick(self, counter: int) -> bool:
-        if self._gate.draining and (not self._gate.working or time.monotonic() > self._end):
+        if self._gate.draining and (not self._busy() or time.monotonic() > self._end):
             self.should_exit = True
         return await super().on_tick(counter)
+
+    def _busy(self) -> bool:
+        """Whether pictures are being classified, or answers and files are on their way to clients."""
+        connections = self.server_state.connections
+        return self._gate.working > 0 or any(
+            isinstance(each, DeadlineProtocol) and each.answering for each in connections
+        )
 
 
 def serve(options: argparse.Namespace) -> int:

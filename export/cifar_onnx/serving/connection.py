@@ -86,6 +86,12 @@ class DeadlineProtocol(HttpToolsProtocol):
             self._running.disconnected = True
             self._running.message_event.set()
 
+    @property
+    def answering(self) -> bool:
+        """Whether an answer is on its way: begun, or not yet taken by the client."""
+        begun = self._running is not None and self._running.response_started and not self._running.response_complete
+        return begun or self.transport.get_write_buffer_size() > 0
+
     def pause_writing(self) -> None:
         super().pause_writing()
         self._leaving = self.loop.call_later(SECONDS, self._stuck, self.transport.get_write_buffer_size())

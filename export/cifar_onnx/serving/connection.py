@@ -6,7 +6,7 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 SECONDS = 10.0  # of silence while a request is sent, and between two looks at who takes an answer
-RATE = 50_000  # bytes a second at least: of a request that takes longer than these seconds, and of an answer
+RATE = 50_000  # bytes a second at least: of a request that takes longer than these seconds, and of a part of an answer
 HEAD = 65_536  # bytes of a request before its body
 PIPELINED = 100  # requests of a connection that wait for their turn: reads bring more than are answered between them
 
@@ -94,6 +94,7 @@ class DeadlineProtocol(HttpToolsProtocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
+        # Anew for each part that the app writes: of a file 64 KB, and who takes them slowly has no more in memory.
         self._leaving = self.loop.call_later(SECONDS, self._stuck, self.transport.get_write_buffer_size())
 
     def _stuck(self, before: int) -> None:

@@ -411,6 +411,22 @@ def test_a_camera_that_cannot_be_used_is_said(
     assert page.locator("#viewfinder").is_hidden()
 
 
+def test_the_buttons_of_the_camera_are_in_sight_on_a_phone_that_lies_on_its_side(
+    page: Any, host: Callable[..., Any], tmp_path: Path
+) -> None:
+    page.set_viewport_size({"width": 667, "height": 320})
+    page.goto(host(served(tmp_path / "served", b""), type("Own", (Stub,), {"runs": "server-only"})).address)
+    page.locator("#facts").wait_for()
+    assert page.locator("#viewfinder").is_hidden()
+    page.get_by_role("button", name="Use the camera").click()
+    video = page.locator("video")
+    video.evaluate("video => video.videoWidth || new Promise((go) => (video.onloadeddata = go))")
+    picture, *buttons = (each.bounding_box() for each in (video, *page.locator("#viewfinder button").all()))
+    assert picture["height"] > 100
+    assert all(picture["y"] + picture["height"] <= each["y"] for each in buttons)
+    assert all(each["y"] + each["height"] <= 320 for each in buttons)
+
+
 def test_forced_colours_leave_switches_and_shares_visible(page: Any, host: Callable[..., Any], tmp_path: Path) -> None:
     """They paint over all backgrounds."""
     page.emulate_media(forced_colors="active")

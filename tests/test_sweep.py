@@ -20,7 +20,7 @@ import pytest
 import yaml
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.samplers import RandomSampler, TPESampler
-from optuna.storages import JournalStorage
+from optuna.storages import JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
@@ -592,6 +592,40 @@ class TestGoingOn:
         with Process(both, tmp_path / "moved"):
             assert both.trials[-1].state == TrialState.FAIL
         assert not [*tmp_path.glob("moved/.*.lock")]
+
+    def test_what_costs_two_processes_their_lives_has_failed(self, tmp_path: Path) -> None:
+        found, space = optuna.create_study(), {"x": FloatDistribution(0, 1)}
+
+        def killed(trial: optuna.Trial) -> None:
+            process = Process(found, tmp_path).__enter__()
+            process.sign(trial)
+            process._lock.release()
+            with Process(found, tmp_path):
+                assert not process._path(process._name).exists()
+
+        killed(first := found.ask(space))
+        assert counted(found) == []
+        with Process(found, tmp_path) as process:  # and stopped, which is no death
+            process.sign(found.ask(space))
+        assert counted(found) == []
+        killed(found.ask(space))
+        (lost,) = counted(found)
+        assert (lost.state, lost.params) == (TrialState.FAIL, first.params)
+        assert lost.user_attrs["error"] == "its process was killed twice: too little memory?"
+        assert TrialState.WAITING not in [trial.state for trial in found.trials]
+
+    @pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")  # of heartbeats, as in open_study
+    def test_so_it_has_where_a_database_tells_of_them(self) -> None:
+        storage = _storage(read(["--config", "lr.yaml", "--storage", "sqlite:///sweep.db"]))
+        assert isinstance(storage, RDBStorage)
+        lost = storage.get_heartbeat_stale_trial_callback()
+        assert lost is not None
+        found, space = optuna.create_study(), {"x": FloatDistribution(0, 1)}
+        for _ in range(2):
+            assert counted(found) == []
+            lost(found, found.tell(found.ask(space), state=TrialState.FAIL))
+        assert [trial.params for trial in counted(found)] == [found.trials[0].params]
+        assert TrialState.WAITING not in [trial.state for trial in found.trials]
 
     @pytest.mark.slow
     def test_a_trial_that_was_never_signed_counts_as_long_as_it_may_yet_be(

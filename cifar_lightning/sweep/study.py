@@ -5,6 +5,7 @@ import warnings
 from contextlib import suppress
 from copy import copy
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Literal
@@ -14,7 +15,7 @@ from filelock import FileLock, Timeout
 from optuna.samplers import RandomSampler
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
@@ -68,7 +69,7 @@ class Process:
             if self._gone(name) if name else _old(trial):
                 with suppress(ValueError, optuna.exceptions.UpdateFinishedTrialError):  # another one has done it
                     self._study.tell(trial.number, state=TrialState.FAIL)
-                    again(self._study, trial)
+                    again(self._study, trial, died=name != self._name)
                 if name:
                     self._path(name).unlink(missing_ok=True)
 
@@ -91,10 +92,24 @@ def _old(trial: FrozenTrial) -> bool:
     return start is not None and datetime.now(start.tzinfo) - start > _BEGINNING
 
 
-def again(study: optuna.Study, trial: FrozenTrial | optuna.Trial) -> None:
-    """Let the parameters of a trial be tried again."""
-    if trial.params:
-        study.enqueue_trial(trial.params)
+def again(study: optuna.Study, trial: FrozenTrial | optuna.Trial, died: bool = False) -> None:
+    """Let the parameters of a trial be tried again, or have failed if they have cost two processes their lives.
+
+    Args:
+        study: the sweep's.
+        trial: which has ended, so that nothing can be noted of it any more.
+        died: whether its process did.
+    """
+    died_before = trial.user_attrs.get("died", False)
+    if not trial.params:
+        return
+    if not (died and died_before):
+        study.enqueue_trial(trial.params, {"died": died or died_before})
+        return
+    known = {**trial.user_attrs, "error": "its process was killed twice: too little memory?"}
+    study.add_trial(
+        create_trial(state=TrialState.FAIL, params=trial.params, distributions=trial.distributions, user_attrs=known)
+    )
 
 
 def failed(trial: FrozenTrial) -> bool:
@@ -154,7 +169,9 @@ def _storage(plan: Plan) -> BaseStorage:
     try:
         # Trials take long: a connection for each question, of which none is left open.
         engine = {"poolclass": NullPool}
-        return RDBStorage(place, engine, heartbeat_interval=_BEAT, heartbeat_stale_trial_callback=again)
+        return RDBStorage(
+            place, engine, heartbeat_interval=_BEAT, heartbeat_stale_trial_callback=partial(again, died=True)
+        )
     except (SQLAlchemyError, ImportError) as error:
         scheme = place.partition("://")[0]  # the rest may hold a password
         raise InputError(f"storage {scheme}://... cannot be used: {' '.join(str(error).split())}") from None

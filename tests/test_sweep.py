@@ -24,10 +24,12 @@ from optuna.storages import JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
+from cifar_lightning import checkpoint as checkpoints
 from cifar_lightning import files, runs
 from cifar_lightning.__main__ import main
 from cifar_lightning.cli import command
 from cifar_lightning.data import ImageData
+from cifar_lightning.leaderboard import entry
 from cifar_lightning.leaderboard.differences import short
 from cifar_lightning.sweep.plan import read
 from cifar_lightning.sweep.sampler import Sampler
@@ -382,6 +384,11 @@ class TestTrials:
         assert [row["state"] for row in rows] == ["complete", "pruned"]
         assert (rows[0]["validations"], rows[1]["validations"]) == ("3", "2")  # what is not yet trained is as bad at 1
         assert "pruned after 2" in result.out
+        folder = Path(rows[1]["run"])
+        known = entry.read(folder, folder.parent)
+        assert (known.state, known.epochs, len(known.curve)) == ("pruned", 2, 2)
+        for name, epoch in ((runs.BEST, known.best), (runs.LAST, 1)):
+            assert checkpoints.load(folder / name)["epoch"] == epoch
 
     def test_one_that_cannot_be_is_noted_and_the_others_go_on(self, run: Run, tmp_path: Path) -> None:
         file = write(tmp_path, space={DROPOUT: [0.5, 1.5]}, sampler="BruteForceSampler")
@@ -443,6 +450,7 @@ class TestTrials:
         assert result.code == 0, result.err
         assert result.out.endswith("no trial has finished: pruned or failed: 2\n")
         assert [row["state"] for row in table(Path("runs/sweep-lr"))] == ["pruned", "pruned"]
+        assert len([*Path("runs/sweep-lr").glob(f"version_*/{runs.BEST}")]) == 2
 
     def test_the_next_command_allows_a_net_of_ones_own_and_names_its_file(
         self, run: Run, monkeypatch: pytest.MonkeyPatch

@@ -30,7 +30,7 @@ class Entry:
 
     Attributes:
         run: its name, experiment/version_N.
-        state: finished, running or, also where its lock cannot be opened, unfinished.
+        state: finished, running, pruned by a sweep or, also where its lock cannot be opened, unfinished.
         epochs: how many have been finished.
         val_accuracy: on the validation images, of the epoch that best.ckpt is of, with a 95 % interval.
         val_loss: likewise.
@@ -209,6 +209,8 @@ def _state(folder: Path, facts: Mapping[str, Any]) -> str | None:
         return "finished"
     if os.access(folder / ".lock", os.W_OK) and runs.held(folder):  # or nobody knows whether it is held
         return "running"
+    if facts.get("pruned") is True:
+        return "pruned"
     return "unfinished" if facts else None
 
 

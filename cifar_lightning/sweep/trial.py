@@ -11,7 +11,7 @@ import optuna
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
-from cifar_lightning import interruption
+from cifar_lightning import interruption, runs
 from cifar_lightning.callbacks import BestCheckpoint
 from cifar_lightning.cli.settings import quiet
 from cifar_lightning.finite import NotFiniteError
@@ -43,6 +43,7 @@ class Watch(L.Callback):
         self.monitor = monitor
         self.say = say
         self.values: list[float] = []
+        self._behind = False
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         folder = Path(str(trainer.log_dir))
@@ -63,8 +64,14 @@ class Watch(L.Callback):
         self.values.append(value)
         self.trial.report(value, len(self.values))
         self.say(f"trial {self.trial.number}: {epoch}, {self.monitor} {value:.4f}")
-        done = trainer.current_epoch + 1 == trainer.max_epochs  # there is nothing left to spare
-        if not done and self.trial.should_prune():
+        self._behind = self.trial.should_prune()
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: object, batch_idx: int
+    ) -> None:
+        """Only here: what was validated is kept last of all, and where no batch follows there is nothing to spare."""
+        if self._behind:
+            runs.record(Path(str(trainer.log_dir)), pruned=True)
             raise optuna.TrialPruned
 
 

@@ -15,10 +15,11 @@ import numpy as np
 
 from cifar_onnx import Classifier
 from cifar_onnx.evaluation import report, tables
+from cifar_onnx.evaluation.answers import Model, answer
 from cifar_onnx.evaluation.bootstrap import Bootstrap, draw
 from cifar_onnx.evaluation.evaluation import Evaluation
 from cifar_onnx.evaluation.metrics import scores
-from cifar_onnx.evaluation.outcome import Outcome, answer
+from cifar_onnx.evaluation.outcome import Outcome
 from cifar_onnx.evaluation.slices import slicings
 
 ROUNDS, RESAMPLES = 5, 1000
@@ -44,12 +45,12 @@ def main() -> None:
     options = parser.parse_args()
     classifier = Classifier(options.model)
     contract = classifier.contract
+    model = Model(contract.classes, contract.size, contract.resize, lambda batch: classifier.run(batch)[::2])
     rows: dict[str, list[float]] = {}
 
     def run() -> Outcome:
-        return answer(
-            options.folder, contract.classes, contract.size, contract.resize, lambda batch: classifier.run(batch)[::2]
-        )
+        (found,) = answer(options.folder, model, keep=Path(name))
+        return found
 
     def judge(place: Path) -> Evaluation:
         bootstrap = Bootstrap(outcome, draw(len(outcome.labels), RESAMPLES))

@@ -22,15 +22,17 @@ from sklearn.datasets import load_digits
 
 from cifar_onnx import Classifier, InputError, contract
 from cifar_onnx.__main__ import main
-from cifar_onnx.evaluation import commands, outliers, subject
+from cifar_onnx.evaluation import answers, commands, outliers, subject
 from cifar_onnx.evaluation import outcome as outcomes
+from cifar_onnx.evaluation.answers import Model, answer, familiarity
 from cifar_onnx.evaluation.bootstrap import Bootstrap, draw, shares
 from cifar_onnx.evaluation.compare import Comparison, bounds, latency, same_classes
-from cifar_onnx.evaluation.outcome import Outcome, answer, familiarities, squares
+from cifar_onnx.evaluation.outcome import Outcome, familiarities
 from cifar_onnx.evaluation.reliability import Coverage
 from cifar_onnx.evaluation.report import _findings
 from cifar_onnx.evaluation.robustness import under_corruptions
 from cifar_onnx.evaluation.slices import Groups, _thirds, slicings
+from cifar_onnx.folders import find
 from cifar_onnx.images import Pixels, decode
 from cifar_onnx.resizing import resize
 from cifar_onnx.uncertainty import PredictionSets
@@ -58,6 +60,13 @@ def scans(photos: Path, tmp_path: Path) -> Path:
     return shutil.copytree(photos, tmp_path / "scans")
 
 
+def seeing(size: int, classes: str = "0123456789") -> Model:
+    """A model of ten classes that answers by ten pixels in the middle."""
+    return Model(
+        classes, size, "stretch", lambda batch: (batch.reshape(len(batch), -1)[:, -99:-89].astype(np.float32), None)
+    )
+
+
 @pytest.fixture(scope="module")
 def evaluated(photos: Path) -> Path:
     output = photos.parent / "out"
@@ -65,11 +74,15 @@ def evaluated(photos: Path) -> Path:
     return output
 
 
-def test_answers_without_their_pixels_are_the_same(photos: Path) -> None:
+def test_pixels_are_kept_on_disk_and_answers_without_them_are_the_same(photos: Path, tmp_path: Path) -> None:
     model = Classifier(MODEL)
-    settings = (photos, model.classes, 32, "stretch", lambda batch: (model.run(batch)[0], None))
-    whole, light = answer(*settings), answer(*settings, keep=False)  # type: ignore[arg-type]
+    own = Model(model.classes, 32, "stretch", lambda batch: (model.run(batch)[0], None))
+    (whole,), (light,) = answer(photos, own, keep=tmp_path), answer(photos, own)
     assert (len(whole.pixels), len(light.pixels)) == (200, 0)
+    assert isinstance(whole.pixels, np.memmap)
+    assert [*tmp_path.iterdir()] == []
+    for place in (0, 123, 199):
+        assert np.array_equal(whole.pixels[place], decode(whole.names[place]))
     assert np.array_equal(whole.logits, light.logits)
     assert np.array_equal(whole.labels, light.labels)
 
@@ -77,14 +90,14 @@ def test_answers_without_their_pixels_are_the_same(photos: Path) -> None:
 @pytest.mark.parametrize("size", [67, 100, 199])
 @pytest.mark.parametrize("keep", [True, False])
 def test_every_picture_is_answered_however_many_run_together(
-    size: int, keep: bool, photos: Path, monkeypatch: pytest.MonkeyPatch
+    size: int, keep: bool, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The last batch may be full, or but for one, or hold one picture: 200 = 2 x 100 = 2 x 67 + 66 = 199 + 1."""
     model = Classifier(MODEL)
-    settings = (photos, model.classes, 32, "stretch", lambda batch: (model.run(batch)[0], None))
-    expected = answer(*settings)  # type: ignore[arg-type]
+    own = Model(model.classes, 32, "stretch", lambda batch: (model.run(batch)[0], None))
+    (expected,) = answer(photos, own)
     monkeypatch.setattr(outcomes, "_BATCH", size)
-    found = answer(*settings, keep=keep)  # type: ignore[arg-type]
+    (found,) = answer(photos, own, keep=tmp_path if keep else None)
     assert np.allclose(found.logits, expected.logits, atol=1e-4)
     assert found.names == expected.names
 
@@ -93,23 +106,33 @@ def test_sizes_are_those_before_the_net_sees_them(tmp_path: Path) -> None:
     (tmp_path / "0").mkdir()
     for number, side in enumerate((8, 40)):
         Image.new("L", (side, 10)).save(tmp_path / "0" / f"{number}.png")
-    found = answer(tmp_path, ("0", "1"), 4, "stretch", lambda batch: (np.zeros((len(batch), 2), np.float32), None))
+    own = Model(("0", "1"), 4, "stretch", lambda batch: (np.zeros((len(batch), 2), np.float32), None))
+    (found,) = answer(tmp_path, own)
     assert found.areas is not None
     assert found.areas.tolist() == [80, 400]
 
 
 def test_all_pictures_that_can_be_read_are_asked_whether_they_are_known(
-    photos: Path, capsys: pytest.CaptureFixture[str]
+    photos: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pixels = squares(photos, 8, "stretch")
-    assert pixels.shape == (200, 8, 8, 3)
+    """Part by part: there may be more of them than fit into memory."""
+    seen = []
+
+    def run(batch: Pixels) -> "tuple[np.ndarray[tuple[int, ...], np.dtype[np.float32]], ...]":
+        seen.append(len(batch))
+        return batch[:, 0, 0].astype(np.float32), batch.mean(axis=(1, 2, 3), dtype=np.float32)
+
+    monkeypatch.setattr(outcomes, "_BATCH", 67)
+    model = Model("0123456789", 8, "stretch", run)  # type: ignore[arg-type]
+    found = familiarity(photos, model)
+    assert seen == [67, 67, 66]
     broken = photos / "3" / "broken.png"
     assert f"skipped 1 of the 201 files of {photos}, such as {broken}: not a picture in" in capsys.readouterr().err
+    pixels = np.stack([resize(decode(path), 8) for path in find(photos) if path != broken])
+    assert np.allclose(found, pixels.mean(axis=(1, 2, 3)))
+    assert np.allclose(familiarities(model.run, pixels), found)
     with pytest.raises(InputError, match="nowhere is not a folder: name one with pictures"):
-        squares(photos / "nowhere", 8, "stretch")
-    many = np.concatenate([pixels, pixels])
-    found = familiarities(lambda batch: (batch[:, 0, 0].astype(np.float32), batch.mean(axis=(1, 2, 3))), many)
-    assert np.allclose(found, many.mean(axis=(1, 2, 3)))
+        familiarity(photos / "nowhere", model)
 
 
 def test_classes_without_pictures_hide_no_bad_one() -> None:
@@ -591,11 +614,22 @@ class TestCompare:
         assert found.classes == expected.classes
         assert np.array_equal(found.newly_wrong, expected.newly_wrong)
         digits = "0123456789"
-        one, other = (
-            answer(scans, classes, 8, "stretch", lambda batch: (batch[:, 0, :4, 0].astype(np.float32), None))
-            for classes in (digits, digits[::-1])
-        )
+        one, other = answer(scans, *(seeing(8, classes) for classes in (digits, digits[::-1])))
         assert one.names == other.names  # the same pictures in the same order
+        assert np.array_equal(one.labels, 9 - other.labels)
+
+    def test_each_picture_is_decoded_once_and_so_the_same_for_both(
+        self, scans: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        decoded = Mock(side_effect=decode)
+        monkeypatch.setattr(answers, "decode", decoded)
+        small, large = seeing(8), seeing(32)
+        both = answer(scans, small, large)
+        assert decoded.call_count == 201
+        for model, found in zip((small, large), both, strict=True):
+            (alone,) = answer(scans, model)
+            assert (found.names, found.unreadable) == (alone.names, alone.unreadable)
+            assert np.array_equal(found.logits, alone.logits)
 
     def test_latency_is_in_milliseconds(self) -> None:
         def slow(batch: Pixels) -> "np.ndarray[tuple[int, ...], np.dtype[np.float32]]":

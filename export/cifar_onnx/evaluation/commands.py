@@ -5,11 +5,11 @@ from pathlib import Path
 
 from cifar_onnx.errors import InputError
 from cifar_onnx.evaluation import report, tables
+from cifar_onnx.evaluation.answers import answer, familiarity
 from cifar_onnx.evaluation.bootstrap import Bootstrap, draw
 from cifar_onnx.evaluation.compare import Comparison, bounds, latency, same_classes
 from cifar_onnx.evaluation.evaluation import Evaluation
 from cifar_onnx.evaluation.metrics import SCALES, words
-from cifar_onnx.evaluation.outcome import answer, squares
 from cifar_onnx.evaluation.reliability import reliability
 from cifar_onnx.evaluation.report import Maps
 from cifar_onnx.evaluation.robustness import under_corruptions
@@ -24,7 +24,7 @@ _SHOWN = ("accuracy", "f1_macro", "negative_log_likelihood", "expected_calibrati
 def evaluate(options: argparse.Namespace) -> int:
     """Judge a model by the pictures in a folder."""
     (subject,), folder, output = subjects([options.model], options), Path(options.folder), Path(options.output)
-    tables.check_folder(output)
+    place = tables.check_folder(output)
     groups = Groups(Path(options.groups)) if options.groups else None
     if groups:  # a mistake in it shows before the work
         groups.check([str(path) for path, _ in labelled(folder, subject.classes)], folder)
@@ -32,8 +32,8 @@ def evaluate(options: argparse.Namespace) -> int:
     if options.others:
         if known is None:
             raise InputError(f"--others needs a model with a contract: {subject.path} has none")
-        others = squares(Path(options.others), subject.size, subject.mode)
-    outcome = answer(folder, subject.classes, subject.size, subject.mode, subject.run)
+        others = familiarity(Path(options.others), subject)
+    (outcome,) = answer(folder, subject, keep=place)
     bootstrap = Bootstrap(outcome, draw(len(outcome.labels), options.resamples))
     slices = slicings(outcome, groups.of(outcome.names, folder) if groups else None)
     harder = [under_corruptions(outcome, subject.logits)] if options.corruptions else []
@@ -49,8 +49,7 @@ def compare(options: argparse.Namespace) -> int:
     models, folder, output = subjects([options.a, options.b], options), Path(options.folder), Path(options.output)
     tables.check_folder(output)
     same_classes(*(each.classes for each in models))
-    outcomes = [answer(folder, each.classes, each.size, each.mode, each.run, keep=False) for each in models]
-    a, b = outcomes
+    a, b = answer(folder, *models)
     comparison = Comparison(a, b)
     milliseconds = latency([(each.logits, each.size) for each in models])
     sizes = [each.path.stat().st_size / 1e6 for each in models]

@@ -14,7 +14,6 @@ from cifar_onnx.evaluation.bootstrap import Estimate
 from cifar_onnx.evaluation.metrics import expected_calibration_error
 from cifar_onnx.evaluation.outcome import Answers, Outcome, familiarities
 from cifar_onnx.evaluation.outliers import make
-from cifar_onnx.images import Pixels
 from cifar_onnx.prediction import Scores
 from cifar_onnx.uncertainty import PredictionSets, Unknown
 
@@ -103,7 +102,7 @@ def reliability(
     sets: PredictionSets,
     unknown: Unknown,
     run: Answers,
-    others: Pixels | None = None,
+    others: Scores | None = None,
 ) -> Reliability:
     """Judge a model's doubts.
 
@@ -113,12 +112,13 @@ def reliability(
         sets: its rule for sets.
         unknown: its rule for unknown pictures.
         run: the model.
-        others: pictures of the user's that show none of its classes, uint8 `(N, S, S, 3)`.
+        others: familiarity `(N,)` of pictures of the user's that show none of its classes.
     """
     assert outcome.familiarity is not None
     strange = make(outcome.pixels.shape[1], outcome.classes)
+    familiar = {kind: familiarities(run, pixels) for kind, pixels in strange.items()}
     if others is not None:
-        strange["others"] = others
+        familiar["others"] = others
     inside = sets.of(outcome.probabilities)
     hits = inside[np.arange(len(outcome.labels)), outcome.labels]
     interval = binomtest(int(hits.sum()), len(hits)).proportion_ci()
@@ -136,7 +136,6 @@ def reliability(
         classes=classes,
     )
     uncalibrated = replace(outcome, logits=outcome.logits * np.float32(temperature))
-    others_familiar = {kind: familiarities(run, each) for kind, each in strange.items()}
     return Reliability(
         temperature=temperature,
         uncalibrated=expected_calibration_error(uncalibrated.confidences, outcome.correct),
@@ -144,5 +143,5 @@ def reliability(
         coverage=coverage,
         unknown=unknown,
         refused=float(unknown.of(outcome.familiarity).mean()),
-        rejections=rejections(unknown, outcome.familiarity, others_familiar),
+        rejections=rejections(unknown, outcome.familiarity, familiar),
     )

@@ -14,25 +14,20 @@ from numpy.typing import NDArray
 from cifar_onnx import Classifier
 from cifar_onnx.contract import Contract
 from cifar_onnx.errors import InputError, NoContractError
+from cifar_onnx.evaluation.answers import Model
 from cifar_onnx.evaluation.foreign import ForeignClassifier
-from cifar_onnx.evaluation.outcome import Answers
 from cifar_onnx.evaluation.report import Maps
 from cifar_onnx.explain import occlusion
 from cifar_onnx.images import Pixels
-from cifar_onnx.resizing import ResizeMode
 
 
 @dataclass(frozen=True)
-class Subject:
+class Subject(Model):
     """A model to be judged.
 
     Attributes:
         path: its file.
         provider: what onnxruntime runs it on.
-        classes: names, in the order of the logits.
-        size: side in pixels of the square that the net sees.
-        mode: how a picture becomes that square.
-        run: the net.
         explain: what in a picture spoke for a class.
         by_occlusion: how it does that; else by class activation maps.
         contract: what the file says of itself; None of one that does not.
@@ -40,10 +35,6 @@ class Subject:
 
     path: Path
     provider: str
-    classes: Sequence[str]
-    size: int
-    mode: ResizeMode
-    run: Answers
     explain: Maps
     by_occlusion: bool
     contract: Contract | None = None

@@ -16,8 +16,11 @@ from cifar_onnx.evaluation.metrics import confusion
 from cifar_onnx.evaluation.outcome import Outcome
 
 
-def check_folder(folder: Path) -> None:
+def check_folder(folder: Path) -> Path:
     """Make sure that files can be written to a folder, which need not be there, before the work that they will hold.
+
+    Returns:
+        the folder or, where it is not there, the nearest above it that is.
 
     Raises:
         InputError: they cannot.
@@ -25,6 +28,7 @@ def check_folder(folder: Path) -> None:
     there = next(each for each in (folder, *folder.absolute().parents) if each.exists())
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
         raise InputError(f"{folder} cannot be written to: name another folder with --output")
+    return there
 
 
 def write(evaluation: Evaluation, folder: Path) -> None:

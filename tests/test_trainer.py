@@ -9,6 +9,7 @@ import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import lightning.pytorch as L
 import numpy as np
@@ -128,6 +129,7 @@ class TestBothWays:
         ("words", "sentence"),
         [
             (["--groups", "none.csv"], "none.csv cannot be read as a CSV file"),
+            (["--groups", "others.csv"], "others.csv lists none of the pictures: its paths must be like"),
             (
                 ["--trainer.devices", 2, "--trainer.strategy", "ddp_spawn"],
                 "test takes no strategy that spawns or forks",
@@ -137,11 +139,16 @@ class TestBothWays:
             (["--output", "file/out"], "file/out"),
         ],
     )
-    def test_mistakes(self, run: Run, checkpoint: Path, words: list[object], sentence: str) -> None:
+    def test_mistakes_show_before_the_work(
+        self, run: Run, checkpoint: Path, words: list[object], sentence: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(L.Trainer, "test", tested := Mock())
         Path("file").write_text("")
+        Path("others.csv").write_text("path,kind\nelsewhere/1.png,small\n")
         result = run("test", "--ckpt_path", checkpoint, *words)
         assert result.code == 2
         assert sentence in result.err
+        tested.assert_not_called()
 
 
 def test_a_file_of_another_maker_is_normalised_as_it_was_said(tmp_path: Path) -> None:

@@ -84,6 +84,8 @@ class Trainer(L.Trainer):
         folder = Path(output) if output else runs.folder_of(ckpt_path) / own
         tables.check_folder(folder)
         listed = Groups(Path(groups)) if groups else None
+        if listed:  # a mistake in it shows before the work
+            listed.check(datamodule.images("test").names, datamodule.folder("test"))
         super().test(model, datamodule=datamodule, ckpt_path=ckpt_path, verbose=False)
         if not self.is_global_zero:
             return

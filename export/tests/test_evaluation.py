@@ -28,14 +28,14 @@ from cifar_onnx.evaluation.answers import Model, answer, familiarity
 from cifar_onnx.evaluation.bootstrap import Bootstrap, draw, shares
 from cifar_onnx.evaluation.compare import Comparison, bounds, latency, same_classes
 from cifar_onnx.evaluation.outcome import Outcome, familiarities
-from cifar_onnx.evaluation.reliability import Coverage
+from cifar_onnx.evaluation.reliability import Coverage, reliability
 from cifar_onnx.evaluation.report import _findings
 from cifar_onnx.evaluation.robustness import under_corruptions
 from cifar_onnx.evaluation.slices import Groups, _thirds, slicings
 from cifar_onnx.folders import find
 from cifar_onnx.images import Pixels, decode
 from cifar_onnx.resizing import resize
-from cifar_onnx.uncertainty import PredictionSets
+from cifar_onnx.uncertainty import PredictionSets, Unknown
 
 MODEL = Path(__file__).parent / "digits.onnx"
 
@@ -715,6 +715,21 @@ def test_digits_are_not_unknown_to_a_classifier_of_digits(name: str) -> None:
 
 def test_to_others_they_are() -> None:
     assert "digits" in outliers.make(8, ["bone", "digital watch", "stone", "Boeing 747", "v2", "eighteen wheeler"])
+
+
+def test_a_score_is_judged_by_other_pictures_than_those_that_chose_it() -> None:
+    seen: list[bytes] = []
+
+    def run(batch: Pixels) -> "tuple[np.ndarray[tuple[int, ...], np.dtype[np.float32]], ...]":
+        seen.extend(picture.tobytes() for picture in batch)
+        return np.zeros((len(batch), 2), np.float32), np.zeros(len(batch), np.float32)
+
+    whole = outcome(np.arange(6) % 2, 1.0)
+    whole = replace(whole, familiarity=np.ones(6, np.float32), pixels=np.zeros((6, 16, 16, 3), np.uint8))
+    reliability(whole, 1.0, PredictionSets("lac", 0.1, 0.8), Unknown("energy", 0.5), run)  # type: ignore[arg-type]
+    assert len(seen) == 400
+    chose = outliers.make(16, whole.classes)
+    assert not {*seen} & {each.tobytes() for kind in ("noise", "plain colours", "textures") for each in chose[kind]}
 
 
 def test_an_answer_that_is_not_finite_is_refused() -> None:

@@ -13,23 +13,25 @@ from numpy.typing import NDArray
 from cifar_onnx.images import Pixels
 from cifar_onnx.resizing import resize
 
-_COUNT = 100  # of each kind
+COUNT = 100  # of each kind
 _DIGIT_NAME = re.compile(  # words of a class's name, which underscores may part, too
     r"(?<![^\W_])(\d|digits?\d?|zero|one|two|three|four|five|six|seven|eight|nine)(?![^\W_])", re.IGNORECASE
 )
 
 
-def make(size: int, classes: Sequence[str]) -> dict[str, Pixels]:
-    """Pictures uint8 `(N, S, S, 3)` of each kind; no digits for a classifier of digits.
+def make(size: int, classes: Sequence[str], first: int = 0) -> dict[str, Pixels]:
+    """Pictures uint8 `(N, S, S, 3)` of each kind, `COUNT` of them; no digits for a classifier of digits.
 
     Args:
         size: `S`.
         classes: names of what the classifier knows.
+        first: the number of the first; a score that was chosen by some is judged by others.
     """
     knows_digits = any(name.isdigit() or _DIGIT_NAME.search(name) for name in classes)
     kinds = {name: kind for name, kind in _KINDS.items() if name != "digits" or not knows_digits}
+    numbers = range(first, first + COUNT)
     return {
-        name: np.stack([kind(np.random.default_rng([0, number]), size) for number in range(_COUNT)])
+        name: np.stack([kind(np.random.default_rng([0, number]), size) for number in numbers])
         for name, kind in kinds.items()
     }
 

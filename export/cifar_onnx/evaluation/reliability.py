@@ -13,7 +13,7 @@ from sklearn.metrics import roc_auc_score
 from cifar_onnx.evaluation.bootstrap import Estimate
 from cifar_onnx.evaluation.metrics import expected_calibration_error
 from cifar_onnx.evaluation.outcome import Answers, Outcome, familiarities
-from cifar_onnx.evaluation.outliers import make
+from cifar_onnx.evaluation.outliers import COUNT, make
 from cifar_onnx.prediction import Scores
 from cifar_onnx.uncertainty import PredictionSets, Unknown
 
@@ -115,7 +115,7 @@ def reliability(
         others: familiarity `(N,)` of pictures of the user's that show none of its classes.
     """
     assert outcome.familiarity is not None
-    strange = make(outcome.pixels.shape[1], outcome.classes)
+    strange = make(outcome.pixels.shape[1], outcome.classes, first=COUNT)  # those before chose the model's score
     familiar = {kind: familiarities(run, pixels) for kind, pixels in strange.items()}
     if others is not None:
         familiar["others"] = others

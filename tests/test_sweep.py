@@ -31,6 +31,7 @@ from cifar_lightning.cli import command
 from cifar_lightning.data import ImageData
 from cifar_lightning.leaderboard import entry
 from cifar_lightning.leaderboard.differences import short
+from cifar_lightning.sweep.charts import draw
 from cifar_lightning.sweep.plan import read
 from cifar_lightning.sweep.sampler import Sampler
 from cifar_lightning.sweep.search import search
@@ -362,6 +363,20 @@ class TestTrials:
             assert text.count("<svg") == 1
             assert all(word in text for word in words), name
             assert name in done[1]
+
+    def test_what_failed_after_some_validations_is_not_drawn_as_pruned(self) -> None:
+        plan = read(["--config", "lr.yaml"])
+        plan.folder.mkdir(parents=True)
+        found = optuna.create_study()
+        for state in (TrialState.PRUNED, TrialState.FAIL, TrialState.COMPLETE):
+            trial = found.ask({key: part.distribution for key, part in plan.space.items()})
+            trial.report(0.5, 1)
+            if state == TrialState.FAIL:
+                trial.set_user_attr("error", "the loss is nan")
+            found.tell(trial, 0.5 if state == TrialState.COMPLETE else None, state)
+        for pruned, trials in ((True, found.trials), (False, found.trials[1:])):
+            draw(found, trials, plan)
+            assert (">pruned<" in (plan.folder / "history.svg").read_text()) == pruned
 
     def test_the_test_set_is_never_asked_for(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         asked, images = set(), ImageData.images

@@ -22,6 +22,7 @@ from optuna.trial import FrozenTrial, TrialState
 from cifar_lightning.files import write_whole
 from cifar_lightning.sweep.plan import Plan
 from cifar_lightning.sweep.space import Choice
+from cifar_lightning.sweep.study import failed
 
 _ENOUGH = 4  # trials that came to their end, to tell what mattered
 _ROW = 3  # slices side by side
@@ -44,7 +45,7 @@ def draw(study: Study, trials: Sequence[FrozenTrial], plan: Plan) -> list[str]:
     Returns:
         Names of the files.
     """
-    measured = [trial for trial in trials if plan.measured(trial) is not None]
+    measured = [trial for trial in trials if plan.measured(trial) is not None and not failed(trial)]
     varied = [key for key in plan.names if len({str(trial.params[key]) for trial in measured}) > 1]
     _history(measured, plan)
     files = ["history.svg"]

@@ -3,7 +3,6 @@
 import hashlib
 import io
 import json
-import os
 import re
 from pathlib import Path
 from pickle import UnpicklingError
@@ -16,8 +15,6 @@ from cifar_lightning import runs
 from cifar_lightning.files import write_whole
 from cifar_onnx import InputError
 
-_TRAILER = re.compile(rb"sha256:([0-9a-f]{64})\n")
-_TRAILER_SIZE = 72  # bytes at the end of a file, of which zip readers, and so torch.load, take no notice
 _NEEDED: dict[str, dict[str, type]] = {
     "state_dict": {},
     "hyper_parameters": {"classes": list},
@@ -89,26 +86,25 @@ def load(path: str | Path) -> dict[str, Any]:
 
 
 def _check_digest(file: BinaryIO, path: str | Path) -> None:
-    size = file.seek(0, os.SEEK_END) - _TRAILER_SIZE
-    file.seek(max(size, 0))
-    trailer = _TRAILER.fullmatch(file.read())
-    if trailer is None:
+    noted = runs.noted_digest(file)
+    if not noted:
         advice = ": an exported file is judged by python -m cifar_onnx evaluate" if str(path).endswith(".onnx") else ""
         raise InputError(f"{path}: damaged, or not a checkpoint written by this project's fit{advice}")
+    size = file.tell() - runs.NOTE_SIZE
     file.seek(0)
     digest = hashlib.sha256()
     while size > 0:
         chunk = file.read(min(size, 1 << 20))
         digest.update(chunk)
         size -= len(chunk)
-    if digest.hexdigest().encode() != trailer[1]:
+    if digest.hexdigest() != noted:
         raise InputError(f"{path}: damaged: its checksum does not match")
 
 
 def file_digest(ckpt_path: str) -> str:
-    """sha256 of a checkpoint's file, in hexadecimal."""
+    """sha256 of what a checkpoint holds, in hexadecimal, by which reports name what they judge."""
     with Path(ckpt_path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return runs.noted_digest(file)
 
 
 def place(checkpoint: dict[str, Any]) -> tuple[int, bool]:

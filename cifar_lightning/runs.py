@@ -7,7 +7,7 @@ import re
 import shutil
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from filelock import FileLock
 
@@ -16,6 +16,7 @@ from cifar_onnx import InputError
 from cifar_onnx.folders import expanded
 
 BEST, LAST = "checkpoints/best.ckpt", "checkpoints/last.ckpt"  # in a run's folder
+NOTE_SIZE = 72  # bytes at the end of a checkpoint, of which zip readers, and so torch.load, take no notice
 
 
 class Run:
@@ -87,6 +88,16 @@ def folder_of(ckpt_path: str) -> Path:
     """The folder of the run that a checkpoint belongs to, or the one it lies in."""
     folder = Path(ckpt_path).parent
     return folder.parent if folder.name == "checkpoints" else folder
+
+
+def noted_digest(file: BinaryIO) -> str:
+    """sha256 of all that a checkpoint's file holds before its note of it, in hexadecimal; empty where there is no note.
+
+    It leaves the file at its end.
+    """
+    file.seek(max(file.seek(0, os.SEEK_END) - NOTE_SIZE, 0))
+    found = re.fullmatch(rb"sha256:([0-9a-f]{64})\n", file.read())
+    return found[1].decode() if found else ""
 
 
 def check_name(experiment: object) -> None:

@@ -73,11 +73,12 @@ def make(tmp_path: Path) -> Make:
         for epoch, accuracy in enumerate(accuracies):
             lines += [f"{epoch},{4 * epoch + 3},,{accuracy},{1 - accuracy}", f"{epoch},{4 * epoch + 3},0.7,,"]
         (folder / "metrics.csv").write_text("\r\n".join([*lines, ""]))
-        (folder / "checkpoints" / "best.ckpt").write_bytes(b"0" * 1_500_000)
+        noted = hashlib.sha256(name.encode()).hexdigest()
+        (folder / "checkpoints" / "best.ckpt").write_bytes(b"0" * 1_499_928 + b"sha256:%s\n" % noted.encode())
         if tested is not None:
             (folder / "report").mkdir()
             metrics = {"accuracy": {"value": tested, "low": tested - 0.02, "high": tested + 0.01}}
-            judged = {"digest": hashlib.sha256((folder / runs.BEST).read_bytes()).hexdigest()}
+            judged = {"digest": noted}
             (folder / "report" / "metrics.json").write_text(json.dumps({"model": judged, "metrics": metrics}))
         return folder
 

@@ -29,7 +29,7 @@ def write_card(model: Path, name: str, report: Path, checkpoint: str, license_na
         model: the file.
         name: of the model.
         report: metrics.json of `test`, which need not be there; that of another checkpoint is not taken.
-        checkpoint: sha256 of the file that the model was exported from.
+        checkpoint: sha256 of the checkpoint that the model was exported from.
         license_name: as the Hugging Face hub names it, such as apache-2.0.
     """
     known = contract.read(model)[1]

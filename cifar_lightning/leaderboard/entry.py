@@ -1,7 +1,6 @@
 """What the files in a run's folder say of it; what cannot be read is not known."""
 
 import csv
-import hashlib
 import io
 import json
 import math
@@ -215,10 +214,13 @@ def _state(folder: Path, facts: Mapping[str, Any]) -> str | None:
 
 
 def _digest(checkpoint: Path) -> str:
-    """sha256 of a checkpoint, by which a report names what it judges; empty where it cannot be read."""
+    """By what a report names the checkpoint that it judges; empty where it cannot be read.
+
+    Only its note of that is read: all runs are looked at each time.
+    """
     try:
         with checkpoint.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+            return runs.noted_digest(file)
     except OSError:
         return ""
 

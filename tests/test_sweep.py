@@ -8,7 +8,7 @@ import re
 import shutil
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from types import ModuleType
@@ -704,6 +704,30 @@ class TestTogether:
         assert result.code == 0, result.err
         assert [trial.state for trial in study(Path("runs/sweep-lr")).trials] == [TrialState.RUNNING, TrialState.FAIL]
         assert not [*Path("runs").rglob("version_*")]
+
+    @pytest.mark.parametrize(
+        "notices", [lambda trial: trial.report(0.5, 2), lambda trial: trial.set_user_attr("kept", "x")]
+    )
+    def test_one_that_was_taken_over_is_left_to_the_other(
+        self, run: Run, monkeypatch: pytest.MonkeyPatch, notices: Callable[[optuna.Trial], None]
+    ) -> None:
+        """As by a database, where the process was suspended for some minutes, within the trial or at its end."""
+
+        def value(trial: optuna.Trial, *_: object) -> float:
+            trial.report(0.5, 1)
+            if trial.number == 0:
+                trial.study.tell(0, state=TrialState.FAIL)
+            notices(trial)
+            return 0.5
+
+        monkeypatch.setattr("cifar_lightning.sweep.search.value_of", value)
+        monkeypatch.setattr("cifar_lightning.sweep.results.write", Mock())
+        result = run("sweep", "--config", "lr.yaml", "--trials", 1)
+        assert result.code == 0, result.err
+        lines = result.out.splitlines()
+        assert lines[0] == "trial 0 was taken over by another process"
+        assert lines[1].startswith("trial 1  val/loss 0.5000")
+        assert [trial.state for trial in study(Path("runs/sweep-lr")).trials] == [TrialState.FAIL, TrialState.COMPLETE]
 
     def test_its_lock_is_no_link_which_windows_lets_few_people_make(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(os, "symlink", Mock(side_effect=OSError("a privilege is not held")))

@@ -1,5 +1,6 @@
 """The search: one trial after the other, beside other processes, until there are as many as were asked for."""
 
+import re
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -19,6 +20,8 @@ from cifar_lightning.sweep.trial import FailedError, value_of
 from cifar_onnx import InputError, shell
 
 _IN_A_ROW = 5  # trials that fail before it ends: it is not their values
+# Optuna's words where another process has found no sign of life of this one, which was suspended, say.
+_TAKEN = r"Cannot tell a [A-Z]+ trial|Trial#\d+ has already finished"
 
 
 class _SurplusError(Exception):
@@ -50,9 +53,10 @@ def _search(study: optuna.Study, plan: Plan, process: Process) -> None:
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task("", total=min(plan.trials, combinations(plan)), completed=_ended(study))
-        row: list[FrozenTrial] = []
+        row, begun = list[FrozenTrial](), list[int]()
 
         def objective(trial: optuna.Trial) -> float:
+            begun[:] = [trial.number]
             if trial.number not in [each.number for each in counted(study)[: plan.trials]]:
                 raise _SurplusError
             process.sign(trial)
@@ -71,7 +75,14 @@ def _search(study: optuna.Study, plan: Plan, process: Process) -> None:
             if len(counted(study)) >= plan.trials:
                 study.stop()
 
-        study.optimize(objective, callbacks=[after], catch=(FailedError, _SurplusError), gc_after_trial=True)
+        while len(counted(study)) < plan.trials:
+            try:
+                study.optimize(objective, callbacks=[after], catch=(FailedError, _SurplusError), gc_after_trial=True)
+                return
+            except (ValueError, RuntimeError) as error:
+                if not re.match(_TAKEN, str(error)):
+                    raise
+                console.print(f"trial {begun[0]} was taken over by another process", highlight=False)
 
 
 def _values(trial: FrozenTrial) -> frozenset[tuple[str, Any]]:

@@ -38,6 +38,11 @@ _UPRIGHT = {  # by what EXIF says of the orientation
 _GREY_STEPS: dict[object, int] = {"L;2": 85, "L;4": 17}  # Pillow scales a PNG's levels but the transparent one
 MAX_PIXELS = 100_000_000  # 300 MB once decoded; a 230 KB file can claim more
 MAX_SIDE = 65_535  # pixels, as JPEG's
+_SLOW = {  # what Pillow decodes in Python, pixel by pixel
+    "bmp_rle": "a run-length encoded BMP",
+    "ppm": "a PPM whose levels do not end at 255",
+}
+_SLOW_PIXELS = 65_536  # of these at most, which take 0.02 to 0.3 s
 _PART = 60_000  # pixels that are copied at once
 _CHUNK = 256  # pictures, or lines of one, that are hashed at once
 
@@ -139,6 +144,10 @@ def _upright_rgb(image: Image.Image, limit: int) -> Pixels:
     tiles = image.tile if isinstance(image, ImageFile) else []
     if any(tile.codec_name == "ppm_plain" for tile in tiles):
         raise ImageError("its pixels are written as text (plain PPM), which is slow to read: save it as PNG")
+    for tile in tiles:
+        if tile.codec_name in _SLOW and image.width * image.height > _SLOW_PIXELS:
+            slow = _SLOW[tile.codec_name]
+            raise ImageError(f"{slow} of more than {_SLOW_PIXELS:,} pixels is slow to read: save it as PNG")
     if image.mode == "F":
         raise ImageError("floating-point pixels have no fixed range: convert them to 8 bits first")
     step = next((_GREY_STEPS.get(tile.args) for tile in tiles if tile.codec_name == "zip"), None)

@@ -1,6 +1,7 @@
-"""ONNX files by hand, field by field."""
+"""ONNX files by hand, field by field, and a picture."""
 
 import json
+import struct
 from typing import Any
 
 from cifar_onnx import contract, guard
@@ -88,3 +89,9 @@ def colours(*operations: str, kind: int = 1, **facts: Any) -> bytes:
     ])  # fmt: skip
     info = {**INFO, "classes": ["red", "green", "blue"], **facts}
     return model_of(info, graph, field(1, 8) + field(8, field(2, 17)))
+
+
+def run_length_encoded(width: int, height: int) -> bytes:
+    """A black BMP, whose lines end after their first pixel."""
+    head = struct.pack("<2s3I", b"BM", 0, 0, 62) + struct.pack("<I2i2H6I", 40, width, height, 1, 8, 1, 0, 0, 0, 2, 2)
+    return head + b"\0\0\0\0\xff\xff\xff\0" + b"\1\0\0\0" * height

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from handmade import with_info
+from handmade import run_length_encoded, with_info
 from PIL import Image
 from served import GOLDEN, MODEL, Server, answer, form, raw
 
@@ -413,7 +413,9 @@ def test_bombs_are_refused_at_once(server: Server) -> None:
     """Within 100 ms, where the machine has them."""
     memory = server.memory
     too_large = "pixels are more than the limit of 25,000,000"
-    for bomb, words in ((blank(5001), too_large), (blank(9000), too_large), (scans(1000), "more than 100 scans")):
+    bombs = [(blank(5001), too_large), (blank(9000), too_large), (scans(1000), "more than 100 scans")]
+    bombs.append((run_length_encoded(65_535, 381), "a run-length encoded BMP of more than 65,536 pixels is slow"))
+    for bomb, words in bombs:
         times = []
         for _ in range(5):
             began = time.monotonic()

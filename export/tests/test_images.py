@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from handmade import run_length_encoded
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
@@ -243,6 +244,24 @@ def test_a_bomb_is_refused_by_its_header(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(images, "MAX_SIDE", 39)
     with pytest.raises(ImageError, match="40 x 20 pixels: no side may be longer than 39"):
         images.decode(encoded)
+
+
+def with_levels(width: int, height: int, highest: int) -> bytes:
+    """A white PPM."""
+    level = highest.to_bytes(1 if highest < 256 else 2, "big")
+    return b"P6 %d %d %d\n" % (width, height, highest) + level * (3 * width * height)
+
+
+def test_what_pillow_decodes_in_python_has_few_pixels() -> None:
+    """Otherwise 16 KB, sent to a server, would keep all others waiting for half a minute."""
+    assert not images.decode(run_length_encoded(1024, 64)).any()
+    for highest in (15, 1023, 65535):
+        assert (images.decode(with_levels(100, 10, highest)) == 255).all()
+    with pytest.raises(ImageError, match="a run-length encoded BMP of more than 65,536 pixels is slow to read: save"):
+        images.decode(run_length_encoded(1024, 65))
+    with pytest.raises(ImageError, match="a PPM whose levels do not end at 255 of more than 65,536 pixels"):
+        images.decode(with_levels(1024, 65, 15))
+    assert (images.decode(with_levels(1024, 65, 255)) == 255).all()
 
 
 def test_a_jpeg_of_scans_without_end_is_refused(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 
-from cifar_onnx import jpeg
+from cifar_onnx import parts
 from cifar_onnx.errors import ImageError, ReadError
 
 Pixels = NDArray[np.uint8]
@@ -86,7 +86,7 @@ def decode(source: Source, limit: int = MAX_PIXELS) -> Pixels:
     try:
         if isinstance(source, Image.Image):
             if isinstance(source, JpegImageFile) and source.fp:
-                jpeg.check(source.fp)
+                parts.check(source.fp)
             return _upright_rgb(source, limit)
         with _file(source) as file, opened(file) as image:
             return _upright_rgb(image, limit)
@@ -108,9 +108,8 @@ def decode(source: Source, limit: int = MAX_PIXELS) -> Pixels:
 
 def opened(file: IO[bytes]) -> ImageFile:
     """A picture whose pixels are not decoded yet."""
-    jpeg.check(file)
     try:
-        return Image.open(file, formats=FORMATS)
+        return Image.open(parts.counted(file), formats=FORMATS)
     except UnidentifiedImageError:
         file.seek(0)
         advice = ": convert it to JPEG" if file.read(12)[4:] in _PHONES else ""

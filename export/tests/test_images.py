@@ -26,6 +26,11 @@ def saved(image: Image.Image, form: str = "PNG", **settings: object) -> bytes:
     return buffer.getvalue()
 
 
+def chunk(name: bytes, data: bytes) -> bytes:
+    """Of a PNG."""
+    return len(data).to_bytes(4, "big") + name + data + zlib.crc32(name + data).to_bytes(4, "big")
+
+
 def without(png: bytes, chunk: bytes) -> bytes:
     """A PNG without one of its chunks."""
     start = png.index(chunk) - 4
@@ -103,9 +108,6 @@ def test_transparency_is_laid_over_white() -> None:
 @pytest.mark.parametrize("bits", [1, 2, 4, 8])
 def test_the_transparent_level_of_grey_becomes_white(bits: int) -> None:
     """As in browsers and in Node; Pillow compares it with levels that are scaled to 8 bits."""
-
-    def chunk(name: bytes, data: bytes) -> bytes:
-        return len(data).to_bytes(4, "big") + name + data + zlib.crc32(name + data).to_bytes(4, "big")
 
     level = 2**bits // 3
     head = chunk(b"IHDR", bytes([0, 0, 0, 8 // bits, 0, 0, 0, 1, bits, 0, 0, 0, 0]))
@@ -288,6 +290,51 @@ def test_so_is_one_of_exif_without_end() -> None:
     assert images.decode(plain[:2] + 98 * piece + plain[2:]).shape == HALVES.shape
     with pytest.raises(ImageError, match="a JPEG of more than 100 scans or pieces of EXIF"):
         images.decode(plain[:2] + 100 * piece + plain[2:])
+
+
+def beginning(form: str, part: bytes, end: bytes = b"", count: int = 60_000) -> bytes:
+    """A picture of 4 x 4 pixels that has a part many times before them."""
+    encoded = saved(Image.new("P" if form == "GIF" else "L", (4, 4)), form)
+    at = {"JPEG": 2, "PNG": 33, "GIF": encoded.find(b",\0\0\0\0\4"), "PPM": 2}[form]
+    return encoded[:at] + part * count + end + encoded[at:]
+
+
+PARTS = {
+    "empty segments": beginning("JPEG", b"\xff\xe5\0\2"),
+    "padding": beginning("JPEG", b"\xff", count=200_000),
+    "restarts": beginning("JPEG", b"\xff\xd0"),
+    "private chunks": beginning("PNG", chunk(b"prVt", b"")),
+    "no pixels": beginning("PNG", chunk(b"IDAT", b"")),
+    "comments": beginning("GIF", b"!\xfe\2ab\0"),
+    "a comment": beginning("GIF", b"\2ab", b"\0").replace(b"\2ab", b"!\xfe\2ab", 1),
+    "spaces": beginning("PPM", b" ", count=200_000),
+    "steps that go nowhere": run_length_encoded(8, 8)[:62] + b"\0\2\0\0" * 60_000,
+}
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_a_file_of_parts_without_end_is_refused(name: str) -> None:
+    """Of 20 MB of them Pillow would keep 700 MB, or work on them for half a minute and let nobody else."""
+    with pytest.raises(ImageError, match="a file of so many small parts that reading it would take very long: save it"):
+        images.decode(PARTS[name])
+
+
+def test_a_large_file_may_have_many_parts() -> None:
+    pixels = np.random.default_rng(0).integers(256, size=(400, 400, 3), dtype=np.uint8)
+    packed = zlib.compress(b"".join(b"\0" + line.tobytes() for line in pixels))
+    parts = [chunk(b"IDAT", packed[at : at + 100]) for at in range(0, len(packed), 100)]
+    head = chunk(b"IHDR", bytes([0, 0, 1, 144, 0, 0, 1, 144, 8, 2, 0, 0, 0]))
+    png = b"\x89PNG\r\n\x1a\n" + head + b"".join(parts) + chunk(b"IEND", b"")
+    assert np.array_equal(images.decode(png), pixels)
+    assert images.decode(beginning("JPEG", b"\xff\xe5\3\xe8" + bytes(998), count=400)).shape == (4, 4, 3)
+
+
+def test_a_png_of_texts_without_end_is_refused() -> None:
+    """Of 1 KB each unpacks to 1 MB, which Pillow counts where the text has a name alone."""
+    text = chunk(b"zTXt", b"\0\0" + zlib.compress(bytes(1_000_000)))
+    assert images.decode(beginning("PNG", text, count=100)).shape == (4, 4, 3)
+    with pytest.raises(ImageError, match="a PNG of more than 100 texts and profiles, which would take very long"):
+        images.decode(beginning("PNG", text, count=101))
 
 
 @pytest.mark.parametrize(

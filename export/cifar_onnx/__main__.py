@@ -110,7 +110,9 @@ def _parser() -> argparse.ArgumentParser:
         foreign.add_argument("--classes", help="a,b,c in the order of the outputs, or a file with one name a line")
         foreign.add_argument("--mean", type=_three, metavar="R,G,B", help="of pixels from 0 to 1 (default: 0,0,0)")
         foreign.add_argument("--std", type=_three, metavar="R,G,B", help="likewise (default: 1,1,1)")
-        foreign.add_argument("--size", type=_whole(1, 2048), metavar="S", help="side of the pictures in pixels")
+        foreign.add_argument(
+            "--size", type=_whole(1, resizing.MAX_SIZE), metavar="S", help="side of the pictures in pixels"
+        )
         foreign.add_argument("--resize", choices=get_args(resizing.ResizeMode), help="how pictures become squares")
 
     serve = group.add_parser("serve", help="answer over HTTP, with a page for people", allow_abbrev=False)

@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 
 from cifar_onnx import guard, shell
 from cifar_onnx.errors import ContractError, NoContractError
-from cifar_onnx.resizing import ResizeMode
+from cifar_onnx.resizing import MAX_SIZE, ResizeMode
 from cifar_onnx.uncertainty import Method, PredictionSets, Unknown
 
 Precision = Literal["fp32", "fp16", "int8"]  # of the net in a file
@@ -20,6 +20,8 @@ Precision = Literal["fp32", "fp16", "int8"]  # of the net in a file
 KEY = "classifier"
 FORMAT = 1
 BLANK = "0" * 64  # stands where the digest will be while the digest is computed
+MAX_BYTES = 2**31 - 1  # of a file: protobuf has no longer messages
+_MOST = 32_000_000  # bytes of JSON, which may take twenty times as much memory once they are read
 _GOLDEN = 64  # samples at most: verify runs each
 _METADATA = 14  # ModelProto.metadata_props: StringStringEntryProto {key = 1, value = 2}
 
@@ -82,10 +84,13 @@ def read(path: str | PathLike[str]) -> tuple[bytes, Contract]:
             or damage.
     """
     try:
-        data = Path(path).read_bytes()
+        size = Path(path).stat().st_size
+        data = Path(path).read_bytes() if size <= MAX_BYTES else b""
     except (OSError, ValueError) as error:  # the latter of a NUL in the path
         reason = error.strerror if isinstance(error, OSError) else error
         raise ContractError(f"{path}: cannot be read ({reason}): name an exported model.onnx") from None
+    if size > MAX_BYTES:
+        raise ContractError(f"{path}: is of {size:,} bytes, and no ONNX file has more than {MAX_BYTES:,}")
     try:
         return data, parse(data)
     except ContractError as error:
@@ -99,8 +104,8 @@ def parse(data: bytes) -> Contract:
     if not data:
         raise ContractError("an empty file: was it copied or downloaded to its end?")
     try:
-        metadata = _metadata(data)
-        if KEY not in metadata:
+        text = _text(data)
+        if text is None:
             raise NoContractError(
                 f"an ONNX file without a contract (metadata key '{KEY}'): "
                 "export it with python -m cifar_lightning export"
@@ -109,7 +114,7 @@ def parse(data: bytes) -> Contract:
     except (IndexError, UnicodeDecodeError):
         raise ContractError("not an ONNX file, or a damaged one") from None
     try:
-        info = json.loads(metadata[KEY], parse_int=_whole, parse_constant=_no_number)
+        info = json.loads(text, parse_int=_whole, parse_constant=_no_number)
         if type(info["format"]) is not int or info["format"] != FORMAT:
             raise ContractError(f"contract format {info['format']!r} is unknown: this version reads format {FORMAT}")
         contract = _from_info(info)
@@ -206,8 +211,8 @@ def _names(value: Any) -> tuple[str, ...]:
 
 
 def _side(value: Any) -> int:
-    if type(value) is not int or value < 1:
-        raise ValueError(f"input.size is {value!r}: it must be a whole number from 1 up")
+    if type(value) is not int or not 1 <= value <= MAX_SIZE:
+        raise ValueError(f"input.size is {value!r}: it must be a whole number from 1 to {MAX_SIZE:,}")
     return value
 
 
@@ -230,10 +235,14 @@ def _numbers(values: Any, count: int) -> tuple[float, ...]:
     return numbers
 
 
-def _metadata(data: bytes) -> dict[str, str]:
-    metadata = {}
+def _text(data: bytes) -> str | None:
+    """The JSON; None of a file without a contract."""
+    text: memoryview | None = None
     for number, value in guard.fields(memoryview(data)):
         if number == _METADATA and isinstance(value, memoryview):
-            entry = {n: bytes(v).decode() for n, v in guard.fields(value) if isinstance(v, memoryview)}
-            metadata[entry.get(1, "")] = entry.get(2, "")
-    return metadata
+            entry = {n: v for n, v in guard.fields(value) if isinstance(v, memoryview)}
+            if entry.get(1) == memoryview(KEY.encode()):
+                text = entry.get(2, memoryview(b""))
+    if text is not None and len(text) > _MOST:
+        raise ContractError(f"its contract is of {len(text):,} bytes: more than {_MOST:,} are not taken")
+    return None if text is None else str(text, "utf-8")

@@ -5,6 +5,7 @@ https://github.com/onnx/onnx/blob/main/onnx/onnx.proto
 """
 
 from collections.abc import Iterator
+from itertools import islice
 from math import prod
 
 from cifar_onnx.errors import ContractError
@@ -157,7 +158,9 @@ def _check_tensor(found: Fields) -> None:
         if number == _EXTERNAL_DATA or (number == _DATA_LOCATION and value != 0):
             raise ContractError("keeps weights outside the file (external data): ask for a model in one file")
         if number == _DIMS:
-            dims += [value] if isinstance(value, int) else _packed(value)
+            dims += [value] if isinstance(value, int) else islice(_packed(value), MAX_SIDES + 1)
+            if len(dims) > MAX_SIDES:
+                break
     if len(dims) > MAX_SIDES or any(dim > MAX_ELEMENTS for dim in dims) or prod(dims) > MAX_ELEMENTS:
         raise ContractError("holds a tensor that is too large")
     kinds = [value for number, value in found if number == _TYPE and isinstance(value, int)]
@@ -167,15 +170,14 @@ def _check_tensor(found: Fields) -> None:
             raise ContractError("holds a tensor whose bytes do not fit its size")
 
 
-def _packed(message: memoryview) -> list[int]:
+def _packed(message: memoryview) -> Iterator[int]:
     """Numbers written one after the other."""
-    numbers, value, shift = [], 0, 0
+    value, shift = 0, 0
     for byte in message:
         value |= (byte & 0x7F) << shift
         shift += 7
         if byte < 0x80:
-            numbers.append(value)
+            yield value
             value, shift = 0, 0
         elif shift > 63:
             raise IndexError("varint")
-    return numbers

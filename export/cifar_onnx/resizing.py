@@ -14,6 +14,7 @@ from cifar_onnx.images import Pixels
 Weights = NDArray[np.float32]
 ResizeMode = Literal["stretch", "crop", "pad"]
 
+MAX_SIZE = 2048  # of S: larger squares would take minutes, and gigabytes
 PAD_VALUE = 128  # mid-grey, where mode `pad` has no picture
 WHITE = 255
 # Weights are whole numbers of steps. So float32 adds them, and pixels times weights, without rounding (sums stay below

@@ -1,6 +1,8 @@
+import json
 import re
 import shutil
 import textwrap
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -81,6 +83,7 @@ def test_a_checkpoint_is_to_be_exported_first(tmp_path: Path) -> None:
         (model_of({**INFO, "classes": "0123456789"}), "cannot be read .*classes is not a list of names"),
         (model_of({**INFO, "classes": ["a", "a"]}), "cannot be read .*classes names one class twice"),
         (model_of({**INFO, "input": {"size": 0, "resize": "crop"}}), r"cannot be read .*input\.size is 0"),
+        (model_of({**INFO, "input": {"size": 2049, "resize": "crop"}}), r"input\.size is 2049: .* from 1 to 2,048"),
         (model_of({**INFO, "temperature": float("nan")}), "cannot be read .*NaN is not a finite number"),
         (model_of({**INFO, "classes": []}), "cannot be read .*classes is not a list of names"),
         (model_of({**INFO, "temperature": "1"}), "cannot be read .*'1' is not a finite number"),
@@ -95,9 +98,9 @@ def test_a_checkpoint_is_to_be_exported_first(tmp_path: Path) -> None:
         (model_of({**INFO, "golden": [SAMPLE] * 65}), "cannot be read .*golden holds 65 samples: at most 64"),
     ],
     ids=["empty", "text", "no contract", "format", "resize mode", "no classes", "half a letter", "a list", "sets",
-         "classes a text", "a class twice", "no size", "no temperature", "no class", "a text", "temperature 0",
-         "provenance", "beyond floating point", "deep", "a golden sample of one class", "digest", "true", "golden",
-         "many golden samples"],
+         "classes a text", "a class twice", "no size", "a huge size", "no temperature", "no class", "a text",
+         "temperature 0", "provenance", "beyond floating point", "deep", "a golden sample of one class", "digest",
+         "true", "golden", "many golden samples"],
 )  # fmt: skip
 def test_other_files_are_refused_with_the_reason(tmp_path: Path, data: bytes, reason: str) -> None:
     path = tmp_path / "m.onnx"
@@ -142,6 +145,29 @@ def test_a_net_may_see_one_pixel_and_know_one_picture() -> None:
     known = contract.parse(model_of({**INFO, "input": {"size": 1, "resize": "crop"}, "golden": [GOLDEN]}))
     assert known.size == 1
     assert known.golden == (contract.Golden("a", b"", "", "a", (0.5, 0.0), (0.7, 0.3)),)
+
+
+def test_a_contract_without_end_is_not_read() -> None:
+    """Parsed, its JSON would take twenty times as much memory; what other keys hold is not even copied."""
+    text = json.dumps({**INFO, "padding": "x" * contract._MOST}).encode()
+    others = field(14, field(1, b"other") + field(2, b"\xff" * 40_000_000))
+    data = others + field(14, field(1, b"classifier") + field(2, text))
+    tracemalloc.start()
+    try:
+        with pytest.raises(ContractError, match=r"its contract is of 32,\d+,\d+ bytes: more than 32,000,000"):
+            contract.parse(data)
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_file_that_is_too_large_for_onnx_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "backup.tar"
+    path.write_bytes(bytes(1001))
+    monkeypatch.setattr(contract, "MAX_BYTES", 1000)
+    monkeypatch.setattr(Path, "read_bytes", lambda self: pytest.fail("read"))
+    with pytest.raises(ContractError, match=r"backup\.tar: is of 1,001 bytes, and no ONNX file has more than 1,000$"):
+        contract.read(path)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -57,6 +58,7 @@ HOSTILE = {
     "a negative side": (field(5, tensor(2**64 - 1)), "is too large"),
     "packed sides": (field(5, field(1, b"\x80\x80\x80\x80\x10\x02")), "is too large"),
     "more sides than numpy knows": (field(5, field(1, b"\x01" * 65)), "is too large"),
+    "more sides one by one": (field(5, field(1, 1) * 65), "is too large"),
     # Putting it together would take time that grows with the square of its length.
     "a side without an end": (field(5, field(1, b"\x80" * 100_000)), "not an ONNX file, or a damaged one"),
     "a side of eleven bytes": (field(5, b"\x08" + b"\x80" * 10 + b"\x00"), "not an ONNX file, or a damaged one"),
@@ -127,6 +129,18 @@ def test_a_file_of_too_many_fields_is_refused(more: bytes, monkeypatch: pytest.M
 def test_what_onnxruntime_would_read_otherwise_is_refused(outside: bytes, inside: bytes) -> None:
     with pytest.raises(ContractError, match=r"not an ONNX file|weights outside|bytes do not fit"):
         contract.parse(model_of(INFO, WEIGHT + inside, outside))
+
+
+def test_sides_without_end_take_no_memory() -> None:
+    """As numbers they would take eight times their bytes, or more, before they are counted."""
+    data = model_of(INFO, field(5, field(1, b"\x01" * 500_000) + field(1, b"\x01" * 500_000)))
+    tracemalloc.start()
+    try:
+        with pytest.raises(ContractError, match="is too large"):
+            guard.check(data)
+        assert tracemalloc.get_traced_memory()[1] < 100_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_plain_file_passes() -> None:

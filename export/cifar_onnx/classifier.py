@@ -3,7 +3,6 @@
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
-from io import IOBase
 from os import PathLike
 from typing import Any, overload
 
@@ -14,7 +13,7 @@ from PIL import Image
 from cifar_onnx import contract, images, probe, resizing
 from cifar_onnx.ahead import batches_ahead
 from cifar_onnx.errors import ContractError, ImageError, InputError, some
-from cifar_onnx.images import Pixels, Source
+from cifar_onnx.images import Pixels, Source, is_file
 from cifar_onnx.prediction import Prediction, Scores
 from cifar_onnx.replay import Replay, replay
 from cifar_onnx.session import session, usable_cpus
@@ -24,7 +23,7 @@ BATCH = 32  # pictures that run together by default
 _OUTPUTS = ["logits", "probabilities", "familiarity"]
 _AXES = {"logits": 2, "probabilities": 2, "familiarity": 1, "cam": 4}  # of (B, K, h, w)
 # What is one picture or none, whatever else it could be taken apart into: letters, bytes, rows of pixels.
-_ONE = (str, PathLike, bytes, bytearray, memoryview, IOBase, Image.Image, np.ndarray)
+_ONE = (str, PathLike, bytes, bytearray, memoryview, Image.Image, np.ndarray)
 
 
 class Classifier:
@@ -92,13 +91,13 @@ class Classifier:
         """Classify one picture, or many; while some run, the next ones are decoded.
 
         Args:
-            image: path, encoded bytes, Pillow image or uint8 array `(H, W, 3)`; or an iterable of these.
+            image: path, encoded bytes, binary file, Pillow image or uint8 array `(H, W, 3)`; or an iterable of these.
             batch_size: how many run together.
 
         Raises:
             ImageError: a picture cannot be decoded.
         """
-        if isinstance(image, _ONE) or not isinstance(image, Iterable):
+        if isinstance(image, _ONE) or is_file(image) or not isinstance(image, Iterable):
             return self._predict([self.square(image)])[0]  # type: ignore[arg-type]  # which it says
         predictions = []
         for answer in self.stream(image, batch_size):
@@ -118,7 +117,7 @@ class Classifier:
         Raises:
             InputError: `batch_size` is below 1, or `images` is a single picture.
         """
-        if isinstance(images, _ONE):
+        if isinstance(images, _ONE) or is_file(images):
             raise InputError("a stream takes several pictures: put a single one into a list")
         if batch_size < 1:
             raise InputError(f"batch_size is {batch_size}: it must be at least 1")
@@ -150,9 +149,14 @@ class Classifier:
             return error
 
     def _taken(self, source: Source) -> Source | ImageError:
-        """What does not change when the next picture is asked for, which may come in the same array or Pillow image."""
+        """What does not change when the next picture is asked for, which may come in the same array, image or file."""
         if isinstance(source, np.ndarray):
             return source.copy()
+        if is_file(source):
+            try:
+                return images.contents(source)
+            except ImageError as error:
+                return error
         return self._tried(source) if isinstance(source, Image.Image) else source
 
     def _predict(self, squares: Sequence[Pixels]) -> list[Prediction]:

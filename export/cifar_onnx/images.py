@@ -9,7 +9,7 @@ import os
 import struct
 from contextlib import suppress
 from os import PathLike
-from typing import IO, Any, Protocol
+from typing import IO, Any, Protocol, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,6 @@ from cifar_onnx import parts
 from cifar_onnx.errors import ImageError, ReadError
 
 Pixels = NDArray[np.uint8]
-Source = str | PathLike[str] | bytes | Image.Image | NDArray[np.uint8]
 
 # Pillow's rarer decoders are where most of its security advisories come from: they stay off.
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "WEBP")
@@ -47,6 +46,15 @@ _PART = 60_000  # pixels that are copied at once
 _CHUNK = 256  # pictures, or lines of one, that are hashed at once
 
 
+class File(Protocol):
+    """What is open for reading bytes, or is an upload."""
+
+    def read(self) -> bytes: ...
+
+
+Source = str | PathLike[str] | bytes | File | Image.Image | NDArray[np.uint8]
+
+
 class Pictures(Protocol):
     """Pictures `(N, S, S, 3)`, uint8: an array, or what copies them from disk when they are asked for."""
 
@@ -65,7 +73,8 @@ def decode(source: Source, limit: int = MAX_PIXELS) -> Pixels:
     the first frame is taken.
 
     Args:
-        source: path, encoded bytes, Pillow image, or an array: uint8 `(H, W, 3)` in RGB order, or `(H, W)` grey.
+        source: path, encoded bytes, a binary file, which is read from where it stands to its end, Pillow image, or an
+            array: uint8 `(H, W, 3)` in RGB order, or `(H, W)` grey.
         limit: pixels that a picture may have.
 
     Returns:
@@ -77,11 +86,10 @@ def decode(source: Source, limit: int = MAX_PIXELS) -> Pixels:
     """
     if isinstance(source, np.ndarray):
         return _from_array(source)
+    if is_file(source):
+        source = contents(source)
     if not isinstance(source, str | PathLike | bytes | Image.Image):
-        raise ImageError(
-            f"{type(source).__name__} is not a picture: give a path, encoded bytes, a Pillow image or a uint8 array "
-            "(H, W, 3), or several of these"
-        )
+        raise _no_picture(source)
     name = "the picture" if isinstance(source, bytes | Image.Image) else os.fsdecode(source)
     try:
         if isinstance(source, Image.Image):
@@ -104,6 +112,36 @@ def decode(source: Source, limit: int = MAX_PIXELS) -> Pixels:
         if isinstance(error, OSError) and error.strerror:  # permission denied, for one
             raise ReadError(f"{name}: cannot be read ({error.strerror})") from None
         raise ImageError(f"{name}: cannot be decoded ({error})") from None
+
+
+def is_file(source: object) -> TypeGuard[File]:
+    """Whether it can be read, and is not to be taken apart into lines: files and uploads have no class in common."""
+    return hasattr(source, "read") and not isinstance(source, PathLike)
+
+
+def contents(file: File) -> bytes:
+    """The rest of a file.
+
+    Raises:
+        ImageError: there is none, or it is text.
+        ReadError: it cannot be read.
+    """
+    try:
+        data = file.read()
+    except Exception as error:  # of many kinds: it is closed, or a connection is
+        raise ReadError(f"the picture: its file cannot be read ({error})") from None
+    if not isinstance(data, bytes):
+        raise _no_picture(file)
+    if not data:
+        raise ImageError("the picture: its file is empty, or has been read to its end: seek(0) goes back")
+    return data
+
+
+def _no_picture(source: object) -> ImageError:
+    return ImageError(
+        f"{type(source).__name__} is not a picture: give a path, encoded bytes, a binary file, a Pillow image or a "
+        "uint8 array (H, W, 3), or several of these"
+    )
 
 
 def opened(file: IO[bytes]) -> ImageFile:

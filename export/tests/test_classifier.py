@@ -4,6 +4,7 @@ import pickle
 import re
 import shutil
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from dataclasses import FrozenInstanceError
@@ -26,6 +27,7 @@ from cifar_onnx import (
     images,
     session,
 )
+from cifar_onnx.errors import ReadError
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +69,52 @@ def test_path_text_bytes_image_and_array_give_one_answer(classifier: Classifier,
     image = Image.open(path)
     for source in (str(path), path.read_bytes(), image, np.array(image)):
         assert classifier(source) == classifier(path)
+
+
+class Upload:
+    """As Flask's and Django's: no file by its class, but read like one, and line by line."""
+
+    def __init__(self, data: bytes) -> None:
+        self._file = io.BytesIO(data)
+
+    def read(self, size: int = -1) -> bytes:
+        return self._file.read(size)
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self._file)
+
+
+def test_a_binary_file_is_one_picture(classifier: Classifier, digits: Path, tmp_path: Path) -> None:
+    path = next(digits.iterdir())
+    data, expected = path.read_bytes(), classifier(path)
+    assert classifier(Upload(data)) == classifier(io.BytesIO(data)) == expected
+    with path.open("rb") as file, tempfile.NamedTemporaryFile(dir=tmp_path) as temporary:
+        temporary.write(data)
+        temporary.seek(0)
+        assert classifier([file, temporary, Upload(data)], batch_size=2) == [expected] * 3
+        with pytest.raises(ImageError, match=r"its file is empty, or has been read to its end: seek\(0\) goes back"):
+            classifier(file)
+    with pytest.raises(ReadError, match=r"its file cannot be read .*closed"):
+        classifier(file)
+    with pytest.raises(InputError, match="put a single one into a list"):
+        next(classifier.stream(Upload(data)))
+    answers = list(classifier.stream([file, Upload(data), io.StringIO("text")]))  # type: ignore[list-item]
+    assert [type(answer).__name__ for answer in answers] == ["ReadError", "Prediction", "ImageError"]
+
+
+def test_of_one_file_that_comes_again_each_picture_is_read_in_time(classifier: Classifier, digits: Path) -> None:
+    """As a member of an archive after another; decoding them waits for a thread."""
+    paths, buffer = sorted(digits.iterdir()), io.BytesIO()
+
+    def refilled() -> Iterator[io.BytesIO]:
+        for path in paths:
+            buffer.seek(0)
+            buffer.truncate()
+            buffer.write(path.read_bytes())
+            buffer.seek(0)
+            yield buffer
+
+    assert list(classifier.stream(refilled())) == classifier(paths)
 
 
 def test_a_copy_for_another_process_is_as_it_was_made(
@@ -126,7 +174,7 @@ def test_pictures_of_all_sizes_run_together(classifier: Classifier, monkeypatch:
         assert np.abs(np.array(prediction.probabilities) - by_graph).max() < 1e-6
 
 
-@pytest.mark.parametrize("source", [None, 3, bytearray(b"x"), io.BytesIO(b"x")], ids=lambda each: type(each).__name__)
+@pytest.mark.parametrize("source", [None, 3, bytearray(b"x"), io.StringIO("x")], ids=lambda each: type(each).__name__)
 def test_what_is_no_picture_is_said(classifier: Classifier, source: object) -> None:
     with pytest.raises(ImageError, match=rf"^{type(source).__name__} is not a picture: give a path, encoded bytes"):
         classifier(source)  # type: ignore[call-overload]

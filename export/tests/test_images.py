@@ -44,6 +44,17 @@ def test_path_bytes_image_and_array_decode_alike(tmp_path: Path) -> None:
         assert np.array_equal(images.decode(source), HALVES)
 
 
+def test_a_path_that_can_read_is_a_path(tmp_path: Path) -> None:
+    """As py.path has them, which reads text."""
+
+    class Readable(type(tmp_path)):  # type: ignore[misc]
+        def read(self) -> str:
+            return "text"
+
+    (tmp_path / "a.png").write_bytes(saved(Image.fromarray(HALVES)))
+    assert np.array_equal(images.decode(Readable(tmp_path / "a.png")), HALVES)
+
+
 @pytest.mark.skipif(os.name != "posix", reason="pipes have names on POSIX")
 @pytest.mark.parametrize("form", ["PNG", "JPEG"])
 def test_so_does_a_pipe(form: str) -> None:

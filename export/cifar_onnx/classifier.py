@@ -16,7 +16,7 @@ from cifar_onnx.errors import ContractError, ImageError, InputError, some
 from cifar_onnx.images import Pixels, Source, is_file
 from cifar_onnx.prediction import Prediction, Scores
 from cifar_onnx.replay import Replay, replay
-from cifar_onnx.session import session, usable_cpus
+from cifar_onnx.session import Providers, session, usable_cpus
 
 BATCH = 32  # pictures that run together by default
 
@@ -32,21 +32,21 @@ class Classifier:
     Args:
         model: path of a model.onnx that holds a contract, or its bytes.
         providers: onnxruntime execution providers in order of preference, or one, `"cuda"` or
-            `"CUDAExecutionProvider"`; by default the CPU.
+            `"CUDAExecutionProvider"`, or with options, `("cuda", {"device_id": 1})`; by default the CPU.
         threads: of the net; by default one for each CPU that this process or its container may use.
         untrusted: try the file first in a process of its own that may take little memory and time.
 
     Raises:
         ContractError: the file holds no contract, one of an unknown format, or is damaged; or its trial fails.
         ProviderError: a provider that was asked for is not active.
-        InputError: `model` is neither path nor bytes, or no session has so many threads.
+        InputError: `model` is neither path nor bytes, a provider is none, or no session has so many threads.
     """
 
     def __init__(
         self,
         model: str | PathLike[str] | bytes | bytearray | memoryview = "model.onnx",
         *,
-        providers: Sequence[str] = ("cpu",),
+        providers: Providers = ("cpu",),
         threads: int | None = None,
         untrusted: bool = False,
     ) -> None:

@@ -3,11 +3,11 @@
 import math
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from os import PathLike
 from pathlib import Path
-from typing import SupportsIndex
+from typing import Any, SupportsIndex
 
 import onnxruntime as ort
 
@@ -17,15 +17,19 @@ _MOST_THREADS = 1024  # starting more takes minutes
 _CGROUP = Path("/sys/fs/cgroup")  # where a container sees its limits
 
 
+# As onnxruntime takes them: names in order of preference, any of them with options; or one name, or None for the CPU.
+Providers = Sequence[str | tuple[str, dict[str, Any]]] | str | None
+
+
 def session(
-    model: bytes | str | PathLike[str], name: str, providers: Sequence[str], threads: int | None
+    model: bytes | str | PathLike[str], name: str, providers: Providers, threads: int | None
 ) -> ort.InferenceSession:
-    """A session of onnxruntime on the providers that were asked for, and on no other.
+    """A session of onnxruntime on the providers that were asked for.
 
     Raises:
         ContractError: onnxruntime cannot load the model.
         ProviderError: a provider is not active.
-        InputError: no session has so many threads.
+        InputError: what should be a provider is none, or no session has so many threads.
     """
     if threads is not None and not (isinstance(threads, SupportsIndex) and 1 <= threads <= _MOST_THREADS):
         raise InputError(f"threads is {threads!r}: it must be a whole number from 1 to {_MOST_THREADS}")
@@ -36,7 +40,7 @@ def session(
     # After a run the net's threads wait for the next one in a busy loop, and keep others from the CPUs: those that
     # decode pictures, for one. So they wait 30 microseconds only; older versions pass the setting over.
     options.add_session_config_entry("session.intra_op.spin_duration_us", "30")
-    wanted = [_full_name(provider) for provider in ([providers] if isinstance(providers, str) else providers)]
+    wanted = _wanted(providers)
     _require(wanted, ort.get_available_providers())
     try:
         made = ort.InferenceSession(model, options, providers=wanted)
@@ -64,6 +68,25 @@ def _limit() -> float:
     return math.inf
 
 
+def _wanted(providers: Any) -> list[tuple[str, dict[str, Any]]]:
+    """Full names, and options."""
+    if isinstance(providers, str) or not isinstance(providers, Iterable):
+        providers = ["cpu" if providers is None else providers]
+    wanted = list[tuple[str, dict[str, Any]]]()
+    for provider in providers:
+        match provider:
+            case str(name):
+                wanted.append((_full_name(name), {}))
+            case (str(name), dict(options)):
+                wanted.append((_full_name(name), options))
+            case _:
+                raise InputError(
+                    f"{provider!r} is no execution provider: give its name, such as 'cuda', or name and options, "
+                    "such as ('cuda', {'device_id': 1})"
+                )
+    return wanted
+
+
 def _full_name(provider: str) -> str:
     known: dict[str, str] = {name.removesuffix("ExecutionProvider").lower(): name for name in ort.get_all_providers()}
     if provider in known.values():
@@ -73,7 +96,7 @@ def _full_name(provider: str) -> str:
     return known[provider.lower()]
 
 
-def _require(wanted: Sequence[str], active: Sequence[str]) -> None:
-    for provider in wanted:
+def _require(wanted: Sequence[tuple[str, dict[str, Any]]], active: Sequence[str]) -> None:
+    for provider, _ in wanted:
         if provider not in active:
             raise ProviderError(f"{provider} is not active on this machine: available are {', '.join(active)}")

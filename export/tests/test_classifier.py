@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import FrozenInstanceError
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
@@ -296,6 +297,35 @@ def test_a_provider_that_is_not_active_is_an_error(model: Path) -> None:
     with pytest.raises(InputError, match="unknown execution provider 'warp'"):
         Classifier(model, providers=["warp"])
     assert Classifier(model, providers="cpu").providers == ["CPUExecutionProvider"]
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """What a session is asked for where there is a GPU, which then fails."""
+    asked: list[object] = []
+
+    def make(model: bytes, options: object, providers: object, **_: object) -> None:
+        asked.append(providers)
+        raise RuntimeError("CUDA failure 100")
+
+    monkeypatch.setattr(ort, "get_all_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"])
+    monkeypatch.setattr(ort, "get_available_providers", ort.get_all_providers)
+    monkeypatch.setattr(ort, "InferenceSession", make)
+    return asked
+
+
+def test_providers_may_have_options(model: Path, asked: list[Any]) -> None:
+    with pytest.raises(ContractError, match=r"cannot load it \(CUDA failure 100\)"):
+        Classifier(model, providers=[("cuda", {"device_id": 1}), "cpu"])
+    (((cuda, options), cpu),) = asked
+    assert (cuda, options["device_id"], cpu) == ("CUDAExecutionProvider", 1, ("CPUExecutionProvider", {}))
+
+
+def test_no_provider_is_the_cpu_and_what_is_none_is_said(model: Path) -> None:
+    assert Classifier(model, providers=None).providers == ["CPUExecutionProvider"]
+    for providers, word in ((3, "3"), ([None], "None"), (("cpu", {"a": 1}), "{'a': 1}"), ([("cpu",)], r"\('cpu',\)")):
+        with pytest.raises(InputError, match=rf"^{word} is no execution provider: give its name, such as 'cuda', or"):
+            Classifier(model, providers=providers)  # type: ignore[arg-type]
 
 
 def test_a_provider_that_onnxruntime_gives_up_is_an_error(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:

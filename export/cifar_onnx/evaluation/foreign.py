@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from cifar_onnx.errors import InputError
 from cifar_onnx.images import Pixels
 from cifar_onnx.prediction import Scores
-from cifar_onnx.session import session
+from cifar_onnx.session import Providers, session
 
 _TYPES: dict[str, type[np.generic]] = {
     "tensor(float)": np.float32,
@@ -53,7 +53,7 @@ class ForeignClassifier:
         std: Sequence[float] | None = None,
         size: int | None = None,
         *,
-        providers: Sequence[str] = ("cpu",),
+        providers: Providers = ("cpu",),
         threads: int | None = None,
     ) -> None:
         self.name = str(model)

@@ -321,6 +321,14 @@ def test_providers_may_have_options(model: Path, asked: list[Any]) -> None:
     assert (cuda, options["device_id"], cpu) == ("CUDAExecutionProvider", 1, ("CPUExecutionProvider", {}))
 
 
+def test_on_cuda_float32_keeps_its_bits_unless_asked(model: Path, asked: list[Any]) -> None:
+    """Rounded to 10 bits, as GPUs do by default, a resize's weights of 13 bits would give other pixels."""
+    for provider in ("cuda", ("cuda", {"use_tf32": "1"})):
+        with pytest.raises(ContractError):
+            Classifier(model, providers=[provider])
+    assert asked == [[("CUDAExecutionProvider", {"use_tf32": bit})] for bit in "01"]
+
+
 def test_no_provider_is_the_cpu_and_what_is_none_is_said(model: Path) -> None:
     assert Classifier(model, providers=None).providers == ["CPUExecutionProvider"]
     for providers, word in ((3, "3"), ([None], "None"), (("cpu", {"a": 1}), "{'a': 1}"), ([("cpu",)], r"\('cpu',\)")):

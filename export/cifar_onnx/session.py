@@ -26,7 +26,7 @@ Providers = Sequence[str | tuple[str, dict[str, Any]]] | str | None
 def session(
     model: bytes | str | PathLike[str], name: str, providers: Providers, threads: int | None
 ) -> ort.InferenceSession:
-    """A session of onnxruntime on the providers that were asked for.
+    """A session of onnxruntime on the providers that were asked for; where one fails, no other takes its place.
 
     On CUDA it computes without TF32, unless the provider's options say `use_tf32`. Whether a GPU then gives the same
     pixels as a CPU could not be tried: there was none.
@@ -48,9 +48,10 @@ def session(
     wanted = _wanted(providers)
     _require(wanted, ort.get_available_providers())
     try:
-        made = ort.InferenceSession(model, options, providers=wanted)
+        made = ort.InferenceSession(model, options, providers=wanted, enable_fallback=0)
     except Exception as error:
         raise ContractError(f"{name}: onnxruntime {ort.__version__} cannot load it ({error})") from error
+    made.disable_fallback()  # for versions that pass the setting over
     _require(wanted, made.get_providers())
     return made
 

@@ -340,9 +340,29 @@ def test_a_provider_that_onnxruntime_gives_up_is_an_error(model: Path, monkeypat
     """It says so in its log only, and runs on the CPU: a driver of another version, for one."""
     monkeypatch.setattr(ort, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"])
     make = ort.InferenceSession
-    monkeypatch.setattr(ort, "InferenceSession", lambda data, options, providers: make(data, options, providers[1:]))
+    monkeypatch.setattr(
+        ort, "InferenceSession", lambda data, options, providers, **_: make(data, options, providers[1:])
+    )
     with pytest.raises(ProviderError, match="CUDAExecutionProvider is not active"):
         Classifier(model, providers=["cuda", "cpu"])
+
+
+def test_what_fails_is_not_run_elsewhere_without_a_word(
+    model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By itself onnxruntime prints what failed, among the answers, and goes on with the CPU."""
+    tried = []
+
+    def fail(self: object, providers: object, *_: object) -> None:
+        tried.append(providers)
+        raise RuntimeError("CUDA failure 100")
+
+    assert not Classifier(model)._session._enable_fallback
+    monkeypatch.setattr(ort.InferenceSession, "_create_inference_session", fail)
+    with pytest.raises(ContractError, match=r"cannot load it \(CUDA failure 100\)"):
+        Classifier(model)
+    assert len(tried) == 1
+    assert capsys.readouterr().out == ""
 
 
 def test_threads_change_no_answer(model: Path, digits: Path) -> None:

@@ -16,6 +16,11 @@ from cifar_onnx.errors import ContractError, InputError, ProviderError
 _MOST_THREADS = 1024  # starting more takes minutes
 # In matrix products NVIDIA's GPUs would round float32 to 10 bits (TF32): a resize has weights of 13, and is exact.
 _OPTIONS = {"CUDAExecutionProvider": {"use_tf32": "0"}}
+_HINTS = dict.fromkeys(
+    ("CUDAExecutionProvider", "TensorrtExecutionProvider"),
+    "; it comes with onnxruntime-gpu, which onnxruntime hides where both are installed: pip uninstall onnxruntime, "
+    "then pip install --force-reinstall onnxruntime-gpu",
+)
 _CGROUP = Path("/sys/fs/cgroup")  # where a container sees its limits
 
 
@@ -107,4 +112,5 @@ def _full_name(provider: str) -> str:
 def _require(wanted: Sequence[tuple[str, dict[str, Any]]], active: Sequence[str]) -> None:
     for provider, _ in wanted:
         if provider not in active:
-            raise ProviderError(f"{provider} is not active on this machine: available are {', '.join(active)}")
+            hint = _HINTS.get(provider, "") if provider not in ort.get_available_providers() else ""
+            raise ProviderError(f"{provider} is not active on this machine: available are {', '.join(active)}{hint}")

@@ -314,6 +314,13 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     return asked
 
 
+def test_how_a_gpu_is_hidden_is_said(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The wheel asks for onnxruntime, whose files pip writes over those of onnxruntime-gpu."""
+    monkeypatch.setattr(ort, "get_all_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"])
+    with pytest.raises(ProviderError, match=r"not active .*: pip uninstall onnxruntime, then pip install --force-re"):
+        Classifier(model, providers="cuda")
+
+
 def test_providers_may_have_options(model: Path, asked: list[Any]) -> None:
     with pytest.raises(ContractError, match=r"cannot load it \(CUDA failure 100\)"):
         Classifier(model, providers=[("cuda", {"device_id": 1}), "cpu"])

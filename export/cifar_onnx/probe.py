@@ -32,7 +32,12 @@ def run(data: bytes, name: str) -> None:
             input=data,
             capture_output=True,
             timeout=3 * SECONDS,
-            env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},  # each thread of numpy's takes 40 MB of what is allowed
+            env={
+                **os.environ,
+                # Where this process finds its packages, but for "", which is wherever the user is.
+                "PYTHONPATH": os.pathsep.join(filter(None, map(str, sys.path))),
+                "OPENBLAS_NUM_THREADS": "1",  # each thread of numpy's takes 40 MB of what is allowed
+            },
         )
     except subprocess.TimeoutExpired:
         raise ContractError(f"{name}: refused: its trial has not ended after {3 * SECONDS} s") from None

@@ -250,7 +250,18 @@ def test_a_trial_imports_nothing_from_where_the_user_is(
 ) -> None:
     (tmp_path / "cifar_onnx.py").write_text("raise SystemExit('not ours')")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", ["", *sys.path])  # as in a notebook
     probe.run(model.read_bytes(), "m.onnx")
+
+
+def test_a_trial_finds_packages_where_its_parent_does(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a notebook that has put a folder into sys.path, or an app that brings its packages along."""
+    (tmp_path / "onnxruntime.py").write_text("raise SystemExit('this one')")
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path, ""])
+    with pytest.raises(ContractError, match=r"refused: its trial .* this one"):
+        probe.run(model.read_bytes(), "m.onnx")
 
 
 def test_a_trial_keeps_to_limits_that_are_lower_than_its_own(model: Path) -> None:

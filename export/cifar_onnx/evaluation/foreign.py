@@ -28,6 +28,7 @@ _TRIED = 4  # pictures of noise
 class ForeignClassifier:
     """A classifier from an ONNX file with one image input, float or uint8, channels first or last.
 
+    `guard` is not asked: it would refuse honest files, as PyTorch writes them, with their weights in another file.
     The first output must be `(B, K)`, or just one of the others.
     Floating-point inputs are given `(x / 255 - mean) / std`, uint8 the pixels. Where all outputs are probabilities
     their logarithm is taken for the logits, which is the same to softmax.

@@ -68,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
         "--seconds",
         type=_within(0, 60),
         default=0.5,
-        help="for each setting (default: %(default)s); batches that would take more than 2 are left out",
+        help="for each setting (default: %(default)s); batches that take more than 2, or too much memory, are left out",
     )
     speed.add_argument("--json", action="store_true", help="JSON instead of a table")
     speed.add_argument("--provider", action="append", metavar="NAME", help="execution provider (default: cpu)")

@@ -3,6 +3,7 @@
 Notation: `B` batch, `S` side in pixels of the square that the net sees.
 """
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -79,7 +80,7 @@ def encoded(path: str, paths: Sequence[str]) -> list[bytes]:
 
 
 def benchmark(path: str, pictures: Sequence[bytes], seconds: float, providers: Sequence[str]) -> Iterator[Timing]:
-    """Time every setting, one after the other, but for batches that would take too long.
+    """Time every setting, one after the other, but for batches that would take too long, or more memory than there is.
 
     Args:
         path: the model file.
@@ -87,28 +88,34 @@ def benchmark(path: str, pictures: Sequence[bytes], seconds: float, providers: S
         seconds: for each setting; at least three batches are run.
         providers: as of `Classifier`.
     """
-    generator = np.random.default_rng(0)
     for threads in _threads():
         classifier = Classifier(path, providers=providers, threads=threads)
-        size, cost = classifier.contract.size, classifier.contract.info.get("cost")
+        cost = classifier.contract.info.get("cost")
         flops = cost.get("flops") if isinstance(cost, dict) else None
         pace = {"pixels": 0.0, "files": 0.0}  # seconds for each picture, as far as it is known
-        pixels = generator.integers(256, size=(max(BATCHES), size, size, 3), dtype=np.uint8)
         for batch in BATCHES:
-            some = [pictures[i % len(pictures)] for i in range(batch)]
-            works: dict[str, Callable[[], object]] = {
-                "pixels": partial(classifier.run, pixels[:batch]),
-                "files": partial(classifier, some, batch_size=batch),
-            }
-            for work, call in works.items():
+            for work in pace:
                 if (_WARM + _LAPS) * batch * pace[work] > PATIENCE:
                     continue
-                times = np.array(list(_laps(call, seconds)))
+                try:
+                    times = np.array(list(_laps(_call(work, classifier, pictures, batch), seconds)))
+                except (InputError, MemoryError):  # the former is what Classifier makes of onnxruntime's
+                    if batch == 1:
+                        raise
+                    pace[work] = math.inf
+                    continue
                 p50, p90, p99 = 1000 * np.percentile(times, (50, 90, 99))
                 rate = batch * len(times) / times.sum()
                 pace[work] = 1 / rate
                 gflops = rate * flops / 1e9 if isinstance(flops, int | float) else None
                 yield Timing(work, threads, batch, p50, p90, p99, rate, gflops)
+
+
+def _call(work: str, classifier: Classifier, pictures: Sequence[bytes], batch: int) -> Callable[[], object]:
+    if work == "files":
+        return partial(classifier, [pictures[i % len(pictures)] for i in range(batch)], batch_size=batch)
+    shape = (batch, classifier.contract.size, classifier.contract.size, 3)
+    return partial(classifier.run, np.random.default_rng(0).integers(256, size=shape, dtype=np.uint8))
 
 
 def advise(timings: Sequence[Timing]) -> Advice:

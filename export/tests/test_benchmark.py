@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from cifar_onnx import Classifier, benchmark
+from cifar_onnx import Classifier, InputError, benchmark, images
 from cifar_onnx.__main__ import main
 from cifar_onnx.benchmark import Timing, advise
 from cifar_onnx.classifier import BATCH
@@ -43,6 +43,31 @@ def test_batches_that_would_take_minutes_are_left_out(model: Path, monkeypatch: 
     settings = {(each.work, each.batch) for each in timings}
     assert settings == {("pixels", 1), ("pixels", 8), ("pixels", 32), ("files", 1), ("files", 8)}
     assert advise(timings).batch == BATCH
+
+
+@pytest.mark.parametrize("error", [InputError("Failed to allocate memory"), MemoryError()], ids=type)
+def test_so_are_those_that_do_not_fit_into_memory(
+    error: Exception, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of a large net: what has been timed before is worth having."""
+    most, run, tried = 8, Classifier.run, []
+
+    def short(self: Classifier, batch: images.Pixels) -> Any:
+        if len(batch) > most:
+            tried.append(len(batch))
+            raise error
+        return run(self, batch)
+
+    monkeypatch.setattr(benchmark, "usable_cpus", lambda: 1)
+    monkeypatch.setattr(Classifier, "run", short)
+    settings = str(model), benchmark.encoded(str(model), []), 0, ("cpu",)
+    timings = list(benchmark.benchmark(*settings))
+    assert {(each.work, each.batch) for each in timings} == {(work, n) for work in ("pixels", "files") for n in (1, 8)}
+    assert tried == [32, 32]  # and no larger ones
+    assert advise(timings).batch <= 8
+    most = 0
+    with pytest.raises(type(error)):
+        list(benchmark.benchmark(*settings))
 
 
 @pytest.mark.parametrize("count", [1, 32, 33, 48, 70])

@@ -105,6 +105,11 @@ class Measured(Optimized):
         if self.validated:
             self._validated_step = self.trainer.global_step
 
+    @property
+    def cut_short(self) -> bool:
+        """Whether the epoch that was trained last has ended before its last batch, as by trainer.max_time."""
+        return bool(self.trainer.fit_loop.batch_idx + 1 < self.trainer.num_training_batches)
+
     def measured(self) -> dict[str, float]:
         """What was logged of these weights, without the metrics of a validation of earlier ones."""
         stale = self._validated_step != self.trainer.global_step

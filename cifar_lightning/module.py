@@ -196,8 +196,7 @@ class Classifier(Measured):
         """
         self.log_loss("train")
         schedule = self.lr_schedulers()
-        done = self.trainer.fit_loop.batch_idx + 1 >= self.trainer.num_training_batches  # not cut short
-        if done and self.validated and isinstance(schedule, ReduceLROnPlateau):
+        if self.validated and not self.cut_short and isinstance(schedule, ReduceLROnPlateau):
             schedule.step(self.trainer.callback_metrics["val/loss"])
         self.validated = False
 

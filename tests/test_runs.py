@@ -11,6 +11,7 @@ from unittest.mock import Mock
 import lightning.pytorch as L
 import pytest
 import yaml
+from lightning.pytorch.callbacks import Timer
 
 from cifar_lightning import files, runs
 from cifar_lightning.checkpoint import load
@@ -192,6 +193,25 @@ class TestGoingOn:
             assert runs.unfinished(Path("runs"), "cnn") == Path("runs/cnn/version_0")
             steps.append(load("runs/cnn/version_0/checkpoints/last.ckpt")["global_step"])
             assert steps[-1] > steps[-2]
+
+    def test_out_of_time_within_the_last_epoch_it_is_not_finished_either(
+        self, run: Run, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """In the second step of four."""
+        check = Timer._check_time_remaining
+
+        def late(timer: Timer, trainer: L.Trainer) -> None:
+            timer._offset = 1e9 if trainer.global_step == 6 else 0
+            check(timer, trainer)
+
+        monkeypatch.setattr(Timer, "_check_time_remaining", late)
+        words = ("fit", *BRIEF, "--trainer.max_epochs", 2, "--trainer.max_time", "01:00:00:00")
+        assert run(*words).out.endswith("next: python -m cifar_lightning fit --ckpt_path last --experiment cnn\n")
+        assert "has not finished" in run("reproduce", "runs/cnn/version_0").err
+        result = run(*words, "--ckpt_path", "last")
+        assert "resuming runs/cnn/version_0" in result.err
+        assert load("runs/cnn/version_0/checkpoints/last.ckpt")["global_step"] == 8
+        assert runs.facts(Path("runs/cnn/version_0"))["finished"]
 
     @pytest.mark.slow
     def test_what_did_not_work_does_not_stay(self, run: Run) -> None:

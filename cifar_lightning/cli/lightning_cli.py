@@ -203,7 +203,7 @@ class CLI(LightningCLI):
     def after_fit(self) -> None:
         callbacks = self.trainer.callbacks  # type: ignore[attr-defined]
         left = [each.time_remaining() for each in callbacks if isinstance(each, Timer)]
-        longer = self.trainer.current_epoch != self.trainer.max_epochs
+        longer = self.trainer.current_epoch != self.trainer.max_epochs or self.model.cut_short
         out_of_time = longer and any(seconds is not None and seconds <= 0 for seconds in left)
         if self.run:
             runs.record(self.run.folder, finished=not out_of_time)

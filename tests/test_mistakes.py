@@ -346,6 +346,7 @@ class TestMistakes:
             (["--data.mix", "ownnets.Unmixed"], "data.augment or data.mix: cannot be mixed ("),
             (["--model.optimizer", "null"], "model.optimizer is null: name one, or leave it out for Adam"),
             (["--checkpoint.save_last", "link"], "would put best.ckpt in the place of last.ckpt: leave it out"),
+            (["--checkpoint.save_on_exception", "true"], "leave it out, since last.ckpt is kept anyway"),
             (["--seed_everything", "false"], "seed_everything is false: give a number, which a checkpoint keeps"),
             (["--data.batch_size", 0], "data.batch_size is 0: it must be at least 1"),
             (["--trainer.max_epochs", -2], "max_epochs"),

@@ -73,6 +73,11 @@ def check_trainer(config: Namespace, command: str) -> None:
         raise InputError("checkpoint.filename is last, which is the name of the last step's checkpoint: use another")
     if kept.save_last == "link":
         raise InputError("checkpoint.save_last link would put best.ckpt in the place of last.ckpt: leave it out")
+    if kept.save_on_exception:
+        raise InputError(
+            "checkpoint.save_on_exception would put the weights of that moment in the place of the best: leave it out, "
+            "since last.ckpt is kept anyway, at the ends of epochs and where a signal ends the run"
+        )
     if kept.save_top_k not in (0, 1) and kept.filename and "{" not in kept.filename:
         raise InputError(
             f"checkpoint.save_top_k is {kept.save_top_k}, and checkpoint.filename {kept.filename} has room for one: "

@@ -39,7 +39,10 @@ def reproduce(words: Sequence[str], fit: Callable[[Sequence[str]], runs.Run | No
     if not facts.get("finished"):
         raise InputError(f"{folder} has not finished: resume it first, with fit --ckpt_path last")
     before = checkpoints.load(last)
-    start = ["--ckpt_path", str(facts["started_from"])] if "started_from" in facts else []
+    start = []
+    if started_from := facts.get("started_from"):
+        there = Path(facts.get("begun_in", ""), started_from)
+        start = ["--ckpt_path", str(there if there.exists() else started_from)]  # the latter where all was moved
     run = fit(["--config", str(config), *start])
     if run is None:
         return 0

@@ -111,6 +111,29 @@ class TestFit:
         assert refused.code == 2
         assert "or that of the run, with --config" in refused.err
 
+    def test_from_another_folder_the_config_of_a_run_finds_classes_of_ones_own(
+        self, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """One beside the config file that the run was made from, and one where it was begun."""
+        Path("mine").mkdir()
+        Path("mine/net_of_a_config.py").write_text(FIXED_NET)
+        Path("mine/c.yaml").write_text("model: {net: net_of_a_config.Fixed}")
+        Path("mirror_of_a_folder.py").write_text(
+            "from cifar_lightning.augment import Mirror\nclass Mine(Mirror): pass\n"
+        )
+        monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+        words = ("--config", "mine/c.yaml", "--data.augment+", "mirror_of_a_folder.Mine")
+        assert run("fit", *BRIEF, *words).code == 0
+        sys.path[:] = [each for each in sys.path if not each.startswith(str(tmp_path))]
+        for name in ("net_of_a_config", "mirror_of_a_folder"):
+            sys.modules.pop(name)
+        Path("elsewhere").mkdir()
+        monkeypatch.chdir("elsewhere")
+        kept = Path("../runs/cnn/version_0")
+        words = ("--allow_custom_classes", "--config", kept / "config.yaml", "--trainer.limit_val_batches", 1)
+        result = run("validate", "--ckpt_path", kept / "checkpoints/best.ckpt", *words)
+        assert result.code == 0, result.err
+
     def test_names_of_metrics_make_no_folders(self, run: Run) -> None:
         assert run("fit", *BRIEF, "--checkpoint.filename", "{epoch}-{val/accuracy:.2f}").code == 0
         kept = sorted(path.name for path in Path("runs/cnn/version_0/checkpoints").iterdir())

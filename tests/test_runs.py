@@ -16,6 +16,7 @@ from lightning.pytorch.callbacks import Timer
 from cifar_lightning import files, runs
 from cifar_lightning.checkpoint import load
 from cifar_lightning.cli.config_file import dump_yaml, load_yaml
+from cifar_lightning.reproduce import reproduce
 from cifar_onnx import InputError
 from tests.conftest import BRIEF, Run, Start, command_line, write_net
 
@@ -418,6 +419,18 @@ class TestReproduce:
         assert result.code == 1, result.err
         assert result.out.splitlines()[-2].startswith("weights of runs/cnn/version_0: sha256 ")
         assert result.out.splitlines()[-1] == "not the same: seed was 0 and is 1"
+
+    @pytest.mark.parametrize("moved", [False, True])
+    def test_the_checkpoint_that_a_run_started_from_is_found_from_another_folder(
+        self, checkpoint: Path, tmp_path: Path, moved: bool
+    ) -> None:
+        given: list[str] = []
+        folder = Path(shutil.copytree(checkpoint.parent.parent, "kept"))
+        Path("there").mkdir()
+        (Path() if moved else Path("there")).joinpath("first.ckpt").touch()
+        runs.record(folder, begun_in=str(tmp_path / "there"), started_from="first.ckpt")
+        assert reproduce([str(folder)], lambda words: given.extend(words)) == 0  # type: ignore[func-returns-value]
+        assert given[-1] == ("first.ckpt" if moved else str(tmp_path / "there/first.ckpt"))
 
     def test_whether_there_is_a_bar_is_for_the_next_terminal_to_say(self, run: Run) -> None:
         config = Path("runs/cnn/version_0/config.yaml")

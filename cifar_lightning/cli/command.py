@@ -29,7 +29,7 @@ class Command:
     Attributes:
         words: the command line.
         configs: the options that name its config files.
-        places: the folders of its config files, and of those that the config of a run was made from.
+        places: the folders of its config files, of those that the config of a run was made from, and where that began.
         typed: the command line as it was typed, but for `--ckpt_path` and `--print_config`.
         digest: of what its config files hold; empty where there are none.
         ckpt_path: the checkpoint that it starts from, if any.
@@ -94,7 +94,7 @@ def read(words: Sequence[str]) -> Command:
     return Command(
         words=[*rest[:1], *options, *rest[1:], *checkpoint],
         configs=options,
-        places=[Path(path).parent for path in _origins(sources)],
+        places=_places(sources),
         typed=line,
         digest=digest,
         ckpt_path=str(ckpt_path) if ckpt_path else None,
@@ -144,14 +144,16 @@ def commands(config: Path) -> dict[str, str]:
     return {command: digest for command, _, digest in made}
 
 
-def _origins(configs: Iterable[str]) -> list[str]:
-    """Config files, and those that the command lines at their top name."""
+def _places(configs: Iterable[str]) -> list[Path]:
+    """The folders of config files and, where one is that of a run, where it was begun and those of its config files."""
     found = []
-    for path in configs:
-        found.append(path)
-        for line in commands(Path(path)):
+    for config in map(Path, configs):
+        begun = [Path(str(place)) for place in (runs.facts(config.parent).get("begun_in"),) if place]
+        found += [config.parent, *begun]
+        for line in commands(config):
             with suppress(ValueError):  # quotes that nobody closed: it was written by hand
-                found += taken(shlex.split(line), "-c", "--config")[0]
+                named = taken(shlex.split(line), "-c", "--config")[0]
+                found += [(place / path).parent for place in (*begun, Path()) for path in named]
     return found
 
 

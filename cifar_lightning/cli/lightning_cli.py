@@ -196,9 +196,8 @@ class CLI(LightningCLI):
             seed, threads = self.config.fit.seed_everything, torch.get_num_threads()
             versions = {name: metadata.version(name) for name in ("cifar-lightning", "torch", "lightning")}
             facts = {"seed": seed, "threads": threads, "devices": self.trainer.world_size, "versions": versions}
-            if self.command.ckpt_path and not self.going_on:
-                facts["started_from"] = self.command.ckpt_path
-            runs.record(self.run.folder, finished=False, **facts)
+            begun = {} if self.going_on else {"begun_in": str(Path.cwd()), "started_from": self.command.ckpt_path}
+            runs.record(self.run.folder, finished=False, **facts, **begun)
 
     def after_fit(self) -> None:
         callbacks = self.trainer.callbacks  # type: ignore[attr-defined]

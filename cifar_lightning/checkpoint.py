@@ -107,10 +107,16 @@ def file_digest(ckpt_path: str) -> str:
         return runs.noted_digest(file)
 
 
+def position(checkpoint: dict[str, Any]) -> dict[str, int]:
+    """Where training stood, as its data module says it: `epoch`, `batch` and `batches`."""
+    data = checkpoint["datamodule_hyper_parameters"]["_class_path"].rpartition(".")[2]
+    found: dict[str, int] = checkpoint[data]
+    return found
+
+
 def place(checkpoint: dict[str, Any]) -> tuple[int, bool]:
     """Batches done in the epoch that was going on, and whether the model has been validated after these."""
-    data = checkpoint["datamodule_hyper_parameters"]["_class_path"].rpartition(".")[2]
-    return checkpoint[data]["batch"], checkpoint["callbacks"]["Resume"]["validated"]
+    return position(checkpoint)["batch"], checkpoint["callbacks"]["Resume"]["validated"]
 
 
 def ended(checkpoint: dict[str, Any]) -> dict[str, str] | None:

@@ -16,6 +16,7 @@ from lightning.pytorch.callbacks import Timer
 from cifar_lightning import files, runs
 from cifar_lightning.checkpoint import load
 from cifar_lightning.cli.config_file import dump_yaml, load_yaml
+from cifar_lightning.data import Digits
 from cifar_lightning.reproduce import reproduce
 from cifar_onnx import InputError
 from tests.conftest import BRIEF, Run, Start, command_line, write_net
@@ -31,6 +32,10 @@ class Spoil(L.Callback):
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         Path("runs/cnn/version_0/checkpoints").write_text("")
+
+
+class Others(Digits):
+    """The same digits as a source of another class."""
 
 
 class TestUnwritable:
@@ -347,6 +352,17 @@ class TestGoingOn:
         assert result.code == 2
         assert sentence in result.err
         assert len(list(Path("runs/cnn").iterdir())) == 1
+
+    def test_data_of_another_class_begins_with_the_epoch_that_was_going_on(self, run: Run) -> None:
+        """Of which two batches were done."""
+        words = ("fit", *BRIEF, "--trainer.max_epochs", 3)
+        assert run(*words, "--trainer.max_steps", 6).code == 0
+        last = Path("runs/cnn/version_0/checkpoints/last.ckpt")
+        result = run(*words, "--ckpt_path", last, "--data", "tests.test_runs.Others")
+        assert result.code == 0, result.err
+        assert "the data or the batch size differ from those of the interrupted run: epoch 1 restarts" in result.out
+        assert [line[:9] for line in result.out.splitlines() if line.startswith("epoch ")] == ["epoch 2/3", "epoch 3/3"]
+        assert load("runs/cnn/version_1/checkpoints/last.ckpt")["global_step"] == 14
 
     def test_a_schedule_without_settings_goes_on(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         Path("flat_schedule.py").write_text(

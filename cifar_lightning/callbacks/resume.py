@@ -17,6 +17,7 @@ from lightning.pytorch.callbacks import (
     WeightAveraging,
 )
 
+from cifar_lightning import checkpoint as checkpoints
 from cifar_onnx import InputError
 
 
@@ -57,7 +58,10 @@ class Resume(L.Callback):
                 f"the run used {threads} CPU threads and is resumed with {torch.get_num_threads()}: its result will "
                 "not be the same bit for bit"
             )
-        epoch, batch = trainer.datamodule.position  # type: ignore[attr-defined]
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        if type(data).__qualname__ not in checkpoint:  # of another class, which Lightning tells nothing
+            data.load_state_dict({**checkpoints.position(checkpoint), "batches": 0})  # it has other batches
+        epoch, batch = data.position
         begun = int(batch > 0)
         validating = int(begun and not checkpoint["callbacks"][self.state_key]["validated"])
         loops = checkpoint["loops"]["fit_loop"]

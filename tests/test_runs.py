@@ -344,6 +344,17 @@ class TestGoingOn:
                 ["--model.scheduler.gamma", 0.1, "--trainer.max_epochs", 2],
                 "a schedule that began with model.scheduler.gamma 0.9: it cannot be resumed with 0.1",
             ),
+            (
+                [],
+                ["--model.optimizer.amsgrad", "true", "--model.optimizer.lr", 0.1, "--trainer.max_epochs", 2],
+                "model.optimizer needs max_exp_avg_sq of each weight, which the checkpoint does not hold: leave "
+                "model.optimizer.amsgrad as it was",
+            ),
+            (
+                ["--model.optimizer", "RMSprop"],
+                ["--model.optimizer", "RMSprop", "--model.optimizer.momentum", 0.9, "--trainer.max_epochs", 2],
+                "model.optimizer needs momentum_buffer of each weight, which the checkpoint does not hold",
+            ),
         ],
     )
     def test_what_cannot_go_on_is_said(self, run: Run, before: list[object], now: list[object], sentence: str) -> None:
@@ -377,6 +388,13 @@ class TestGoingOn:
         assert run("fit", *BRIEF, "--model.scheduler", "flat_schedule.Flat").code == 0
         last = "runs/cnn/version_0/checkpoints/last.ckpt"
         result = run("fit", *BRIEF, "--allow_custom_classes", "--ckpt_path", last, "--trainer.max_epochs", 2)
+        assert result.code == 0, result.err
+
+    def test_momentum_may_begin_where_nothing_was_kept_of_the_weights(self, run: Run) -> None:
+        words = ("fit", *BRIEF, "--model.optimizer", "SGD", "--trainer.max_epochs")
+        assert run(*words, 1).code == 0
+        last = "runs/cnn/version_0/checkpoints/last.ckpt"
+        result = run(*words, 2, "--ckpt_path", last, "--model.optimizer.momentum", 0.9)
         assert result.code == 0, result.err
 
     def test_weights_only_cannot_be_gone_on_from(self, run: Run) -> None:

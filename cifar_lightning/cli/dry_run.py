@@ -1,10 +1,12 @@
 """One step of training on invented pictures: settings that cannot work are refused before any image is read."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
+from typing import Any
 
 import torch
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from cifar_lightning.batch import Batch
@@ -17,13 +19,16 @@ from cifar_onnx import InputError
 _MOST = 2  # pictures
 
 
-def dry_run(model: Classifier, data: ImageData, device: torch.device) -> None:
+def dry_run(
+    model: Classifier, data: ImageData, device: torch.device, checkpoint: Mapping[str, Any] | None = None
+) -> None:
     """Augment, forward, loss, backward, optimizer, schedule, evaluate: a copy, and no random generator is moved.
 
     Args:
         model: as configured.
         data: as configured; its images are not read.
         device: where training will be.
+        checkpoint: that the run goes on from, if it does.
 
     Raises:
         InputError: it cannot work; names the setting.
@@ -62,6 +67,8 @@ def dry_run(model: Classifier, data: ImageData, device: torch.device) -> None:
 
         with named("model.optimizer"):
             optimizer.step(closure)
+        if checkpoint:
+            _check_state(optimizer, model.hparams, checkpoint)
         if schedule is not None:
             with named("model.scheduler"):
                 if isinstance(schedule, ReduceLROnPlateau):
@@ -81,6 +88,21 @@ def _untuned() -> Iterator[None]:
         yield
     finally:
         torch.backends.cudnn.benchmark = asked
+
+
+def _check_state(optimizer: Optimizer, settings: Mapping[str, Any], checkpoint: Mapping[str, Any]) -> None:
+    """Refuse an optimizer that keeps more of each weight than the checkpoint holds; where that is nothing, it may."""
+    kept, needed = (
+        {name for each in states.values() for name in each}
+        for states in (checkpoint["optimizer_states"][0]["state"], optimizer.state)
+    )
+    if kept and (missing := needed - kept):
+        before, now = (each["optimizer"].get("init_args", {}) for each in (checkpoint["hyper_parameters"], settings))
+        new = [f"model.optimizer.{name}" for name, value in now.items() if value and not before.get(name)]
+        raise InputError(
+            f"model.optimizer needs {', '.join(sorted(missing))} of each weight, which the checkpoint does not hold: "
+            f"leave {' and '.join(new) or 'its settings'} as it was"
+        )
 
 
 def _check_logits(outputs: object, count: int, classes: int) -> None:

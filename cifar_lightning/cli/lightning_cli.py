@@ -186,7 +186,7 @@ class CLI(LightningCLI):
         self.model.begin(resumed=self.checkpoint is not None)
         if self.checkpoint:
             keep_found(self.trainer, self.model, self.datamodule, self.checkpoint, self.command.asked)
-        dry_run(self.model, self.datamodule, device)
+        dry_run(self.model, self.datamodule, device, self.checkpoint)
         if self.trainer.is_global_zero:
             print(self.datamodule, flush=True)
         for callback in self.trainer.checkpoint_callbacks:

@@ -384,6 +384,19 @@ class TestSignals:
         assert weights(tmp_path) == weights(whole)
 
     @pytest.mark.slow
+    def test_a_signal_in_the_epoch_that_early_stopping_ends_leaves_nothing_to_do(
+        self, start: Start, tmp_path: Path
+    ) -> None:
+        whole, words = place(tmp_path, "whole"), (*SMALL, "--trainer.callbacks+", "EarlyStopping")
+        words += ("--trainer.callbacks.monitor", "val/loss", "--trainer.callbacks.stopping_threshold", 1e9)
+        assert start("fit", *words, folder=whole).wait().code == 0
+        assert start("fit", *words, function=stop_at(23, where="on_train_epoch_end")).wait().code == 143
+        assert start("fit", "--ckpt_path", "last").wait().code == 0
+        assert checkpoints.load("runs/cnn/version_0/checkpoints/last.ckpt")["global_step"] == 23
+        assert weights(tmp_path) == weights(whole)
+        assert rows(tmp_path) == rows(whole)
+
+    @pytest.mark.slow
     def test_a_folder_that_was_moved_goes_on_and_knows_its_best(self, start: Start, tmp_path: Path) -> None:
         """The best of it is the first epoch, of which no later one may take the place."""
         words = (*SMALL, "--checkpoint.monitor", "epoch", "--checkpoint.mode", "min", "--trainer.default_root_dir")

@@ -219,6 +219,21 @@ class TestGoingOn:
         assert load("runs/cnn/version_0/checkpoints/last.ckpt")["global_step"] == 8
         assert runs.facts(Path("runs/cnn/version_0"))["finished"]
 
+    def test_where_early_stopping_has_ended_the_training_there_is_nothing_to_do(self, run: Run) -> None:
+        """Unless it is to be longer, in a folder of its own."""
+        stop = ("--trainer.callbacks+", "EarlyStopping", "--trainer.callbacks.monitor", "val/loss")
+        words = (*BRIEF, "--trainer.max_epochs", 2, *stop, "--trainer.callbacks.stopping_threshold", 1e9)
+        unfinished(run, *words)
+        kept = Path("runs/cnn/version_0")
+        rows = (kept / "metrics.csv").read_text()
+        result = run("fit", "--ckpt_path", "last")
+        assert result.code == 0, result.err
+        assert load(kept / "checkpoints/last.ckpt")["global_step"] == 4
+        assert (kept / "metrics.csv").read_text() == rows
+        assert runs.facts(kept)["finished"]
+        assert run("fit", *words, "--ckpt_path", kept / "checkpoints/last.ckpt").code == 0
+        assert load("runs/cnn/version_1/checkpoints/last.ckpt")["global_step"] == 8
+
     @pytest.mark.slow
     def test_what_did_not_work_does_not_stay(self, run: Run) -> None:
         """Neither a net that the weights do not fit nor a callback that fails after the first epoch."""

@@ -10,6 +10,7 @@ import lightning.pytorch as L
 import torch
 from lightning.pytorch.callbacks import (
     BatchSizeFinder,
+    EarlyStopping,
     GradientAccumulationScheduler,
     LearningRateFinder,
     ModelCheckpoint,
@@ -18,6 +19,7 @@ from lightning.pytorch.callbacks import (
 )
 
 from cifar_lightning import checkpoint as checkpoints
+from cifar_lightning import runs
 from cifar_onnx import InputError
 
 
@@ -77,9 +79,13 @@ class Resume(L.Callback):
             counts.update(ready=validating, started=validating, processed=0, completed=0)
         self._resuming = True
         _move_best(trainer, checkpoint)
+        same = runs.folder_of(str(trainer.ckpt_path)).resolve() == Path(str(trainer.log_dir)).resolve()
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, Timer):  # max_time is that of each process: it would be over before the first step
                 checkpoint["callbacks"].pop(callback.state_key, None)
+            known = checkpoint["callbacks"].get(callback.state_key, {})
+            if same and isinstance(callback, EarlyStopping) and known.get("stopping_reason"):  # and then was killed
+                trainer.should_stop = True
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Lightning asks this callback at the beginnings of epochs only."""

@@ -128,8 +128,10 @@ class TestMistakes:
             (["fit", "--seed", "3"], "there is no option 'seed': did you mean 'seed_everything'?"),
             (
                 ["fit", "--data", "Digits", "--imgsz", "3"],
-                "there is no option 'imgsz': did you mean 'data.image_size'?",
+                "there is no option 'imgsz': ImageFolder and ImageNet have data.image_size",
             ),
+            (["fit", "--data", "ImageFolder", "--imgsz", "3"], "'imgsz': did you mean 'data.image_size'?"),
+            (["fit", "--data.image_size", "299"], "no option 'image_size': ImageFolder and ImageNet have data"),
             (["fit", "--model.net", "cnn"], "model.net: no class is called 'cnn': did you mean 'CNN'?"),
             (["fit", "--model.optimizer", "adamw"], "no class is called 'adamw': did you mean 'AdamW'?"),
             (["fit", "--model", "CNN"], "model: there is no file 'CNN' with settings: did you mean --model.net CNN?"),
@@ -284,8 +286,8 @@ class TestMistakes:
             (["--model.net.dropout", 2], "dropout probability has to be between 0 and 1"),
             (["--model.net", "ownnets.Few"], "model.net gives (2, 3) for 2 pictures and 10 classes"),
             (["--model.net", "ownnets.Pair"], "model.net gives a tuple for 2 pictures and 10 classes"),
-            (["--model.net", "ownnets.Deep"], "model.net, on images of 32 pixels (data.image_size): RuntimeError: "),
-            (["--model.net", "ownnets.Wrong"], "pixels (data.image_size): KeyError: 'no such layer' ("),
+            (["--model.net", "ownnets.Deep"], "model.net, on images of 32 pixels (those of Digits stay so, Image"),
+            (["--model.net", "ownnets.Wrong"], "ImageFolder has data.image_size): KeyError: 'no such layer' ("),
             (["--model.net", "ownnets.Lazy"], "model.net has lazy layers of unknown size"),
             (["--model.net", "ownnets.Twice"], "in evaluation mode, gives a tuple for a batch of 2: then it must give"),
             (["--model.net", "ownnets.Squeezed"], "in evaluation mode, gives (10,) for a batch of 1: then it must"),
@@ -384,7 +386,7 @@ class TestMistakes:
             ),
             (
                 ["--model.net", "ownnets.Normed", "--data.batch_size", 1],
-                "model.net, on images of 32 pixels (data.image",
+                "model.net, on images of 32 pixels (those of",
             ),
             (["--config"], "--config has no value"),
             (["--config="], "--config has no value"),
@@ -402,6 +404,12 @@ class TestMistakes:
         (line,) = lines(result.err, "error: ")
         assert sentence in line
         assert ("ownnets.py, line 21" in line) == ("Wrong" in str(words))
+
+    def test_photos_that_are_too_small_for_a_net_may_be_larger(self, run: Run, photos: Path) -> None:
+        words = ("--data", "ImageFolder", "--data.root", photos, "--data.image_size", 4)
+        result = run("fit", *words, "--model.net", "Torchvision", "--model.net.name", "alexnet")
+        assert result.code == 2
+        assert "error: model.net, on images of 4 pixels (data.image_size): RuntimeError: " in result.err
 
     def test_a_schedule_whose_end_nobody_knows_is_refused(self, run: Run) -> None:
         """Lightning counts the steps of a run as if the first epoch's number of batches were that of all."""
@@ -460,8 +468,8 @@ class TestMistakes:
         assert result.code == 2
         (line,) = lines(result.err, "error: ")
         assert f"not enough memory {said}" in line
-        less = "take smaller batches (--data.batch_size), smaller pictures (--data.image_size) or a smaller net"
-        assert line.endswith(f": {less}")
+        pictures = "smaller pictures (--data.image_size of ImageFolder)"
+        assert line.endswith(f": take smaller batches (--data.batch_size), {pictures} or a smaller net")
 
     @pytest.mark.slow
     def test_batch_normalisation_that_does_more_is_not_made_plain(

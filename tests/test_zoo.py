@@ -194,7 +194,10 @@ def test_branches_for_training_are_not_exported(run: Run, monkeypatch: pytest.Mo
         ("Torchvision --model.net.name resnet18 --model.net.sha256 ab", "is that of a file: name it with"),
         ("Torchvision --model.net.name resnet18 --model.net.settings {'width':3}", "model.net.settings: .*'width'"),
         ("Timm --model.net.name resnet10t --model.net.settings {'base_width':3}", "model.net.settings: .*base width"),
-        ("Torchvision --model.net.name vit_b_16", r"32 pixels \(data\.image_size\): .*expected 224 but got 32"),
+        (
+            "Torchvision --model.net.name vit_b_16",
+            r"32 pixels .*Folder has data\.image_size\): .*expected 224 but got 32",
+        ),
         ("torchvision.models.resnet18", "a function, not a class: .* --model.net Torchvision"),
     ],
 )

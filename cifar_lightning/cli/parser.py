@@ -86,7 +86,8 @@ def explain(message: str, keys: Iterable[str], bases: Sequence[type] = _BASES, t
     if match := re.search(not_known, message):
         name = next(group for group in match.groups() if group)
         owner = re.findall(r"class_path[ =]'([^']+)'", message)
-        near = hint(name, _names(class_of(owner[-1]))) if owner else _hint_key(name, keys)
+        known = _names(class_of(owner[-1])) if owner else list(keys)
+        near = _source(name, known, bases) or (hint(name, known) if owner else _hint_key(name, known))
         return f"{where}there is no option {name!r}{near}"
     if "unexpected keyword argument 'linked_targets'" in message:
         return (
@@ -164,9 +165,19 @@ def _typed_classes(bases: Sequence[type], typed: Sequence[str]) -> dict[str, typ
     return {key: classes[name] for key, name in names.items() if name in classes}
 
 
-def _hint_key(name: str, keys: Iterable[str]) -> str:
+def _source(name: str, keys: Iterable[str], bases: Sequence[type]) -> str:
+    """As `hint` for an option that the source of photos has not, and others of this project have."""
+    option = _ELSEWHERE.get(name, name).rpartition(".")[2]
+    if any(key.rpartition(".")[2] == option for key in keys):
+        return ""
+    sources = (cls for cls in _classes(bases).values() if issubclass(cls, ImageData) and option in _options(cls))
+    ours = sorted(cls.__name__ for cls in sources if cls.__module__.startswith("cifar_lightning."))
+    return f": {' and '.join(ours)} {'have' if ours[1:] else 'has'} data.{option}" if ours else ""
+
+
+def _hint_key(name: str, keys: Sequence[str]) -> str:
     """As `hint` for dotted keys, of which the parser may know only the first parts."""
-    parts, keys = name.split("."), list(keys)
+    parts = name.split(".")
     if parts[0] in _COMMANDS:
         return f": leave {parts[0]!r} out, options of a command stand at the top of its file"
     if name.endswith((".yaml", ".yml")):

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import lightning.pytorch as L
 import pytest
 import torch
 from lightning.pytorch.utilities import rank_zero_only
@@ -16,7 +17,7 @@ from cifar_lightning import checkpoint as checkpoints
 from cifar_lightning import runs
 from cifar_lightning.data.batches import Batches
 from tests.conftest import Child, Run, Start, command_line
-from tests.test_resume import place, stop_at, weights
+from tests.test_resume import digest, place, stop_at, weights
 
 # In double precision rounding does not hide a difference. 63 images a step: shares of 32 and 31, and a rest of 26.
 WORDS = (
@@ -90,6 +91,13 @@ def same(folder: Path, alone: Path) -> None:
         assert facts[0][name] == facts[1][name]
 
 
+class Average(L.Callback):
+    """Leaves a digest of what each process has averaged, which is in the place of the weights in the end."""
+
+    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        Path(f"average-{trainer.global_rank}").write_text(digest(pl_module.state_dict()))
+
+
 class TestTwoProcesses:
     def test_they_give_what_one_gives_with_their_batches(self, start: Start, alone: Path, tmp_path: Path) -> None:
         folder = place(tmp_path, "two")
@@ -141,6 +149,15 @@ class TestTwoProcesses:
         assert result.code == 2
         assert "name the file with --ckpt_path" in result.err
         children[0].process.kill()
+
+    @pytest.mark.slow
+    def test_averaged_weights_are_the_same_in_both(self, start: Start, tmp_path: Path) -> None:
+        words = ("--trainer.callbacks+", "EMA", "--trainer.callbacks+", "tests.test_distributed.Average")
+        results = [child.wait() for child in pair(start, tmp_path, *words, "--trainer.precision", "32-true")]
+        assert [result.code for result in results] == [0, 0], results[0].err
+        kept = checkpoints.load("runs/cnn/version_0/checkpoints/last.ckpt")
+        averages = {Path(f"average-{rank}").read_text() for rank in (0, 1)}
+        assert averages == {digest(kept["state_dict"])} != {digest(kept["current_model_state"])}
 
     @pytest.mark.slow
     def test_they_judge_as_one_does(self, start: Start, alone: Path, tmp_path: Path) -> None:

@@ -481,7 +481,16 @@ class TestMistakes:
         result = run("fit", *BRIEF, *words)
         assert result.code == 2
         assert "replace model.net's BatchNormAct2d" in result.err
-        check_batch_norm(nn.Sequential(SpeedNet(3), nn.SyncBatchNorm(3)))
+        check_batch_norm(nn.Sequential(SpeedNet(3), nn.SyncBatchNorm(3)), torch.device("cuda"))
+
+    def test_batch_normalisation_is_not_synchronised_on_cpus(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(Digits, "load", None)
+        monkeypatch.setattr(L.Trainer, "world_size", 2)
+        asked = ("--model.net", "SpeedNet", "--trainer.sync_batchnorm", "true", "--trainer.accelerator", "cpu")
+        result = run("fit", *BRIEF, *asked)
+        assert result.code == 2
+        (line,) = lines(result.err, "error: ")
+        assert line.startswith("error: trainer.sync_batchnorm works on GPUs only: leave it out")
 
     def test_what_short_help_names_for_fit_is_taken(self, run: Run) -> None:
         named = [shlex.split(words) for words in re.findall(r"^  (--(?:\S| \S)+)", usage.OPTIONS["fit"], re.MULTILINE)]

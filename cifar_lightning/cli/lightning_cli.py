@@ -181,7 +181,7 @@ class CLI(LightningCLI):
         device = self.trainer.strategy.root_device
         settings.check_compilation(self.model.compile_mode, self.trainer)
         if self.config.fit.trainer.sync_batchnorm and self.trainer.world_size > 1:
-            settings.check_batch_norm(self.model.net)
+            settings.check_batch_norm(self.model.net, device)
         settings.check_precision(self.trainer.precision, device)
         self.model.begin(resumed=self.checkpoint is not None)
         if self.checkpoint:

@@ -127,19 +127,26 @@ def check_training(config: Namespace, keys: Iterable[str]) -> None:
             raise InputError(f"{key} does nothing beside {schedule}: give model.scheduler.{rates[schedule]}")
 
 
-def check_batch_norm(net: nn.Module) -> None:
-    """Refuse to synchronise batch normalisations that do more: torch puts plain ones in their place.
+def check_batch_norm(net: nn.Module, device: torch.device) -> None:
+    """Refuse to synchronise batch normalisations on CPUs, or those that do more: torch puts plain ones in their place.
+
+    Args:
+        net: the net.
+        device: where training will be.
 
     Raises:
-        InputError: as timm's BatchNormAct2d, whose activation would be lost.
+        InputError: torch has none for CPUs, or they are as timm's BatchNormAct2d, whose activation would be lost.
     """
     layers = {type(each) for each in net.modules() if isinstance(each, _BatchNorm)} - {nn.SyncBatchNorm}
     more = sorted(each.__name__ for each in layers if each.forward is not _BatchNorm.forward)
+    remedy = "leave it out, and use batches of 32 or more per process"
     if more:
         raise InputError(
             f"trainer.sync_batchnorm would replace model.net's {more[0]} by plain batch normalisation, which does "
-            "less: leave it out, and use batches of 32 or more per process"
+            f"less: {remedy}"
         )
+    if layers and device.type == "cpu":
+        raise InputError(f"trainer.sync_batchnorm works on GPUs only: {remedy}")
 
 
 def check_compilation(mode: str | None, trainer: L.Trainer) -> None:

@@ -184,7 +184,7 @@ class Optimized(L.LightningModule):
         schedule has another number of steps) counts from here.
 
         Raises:
-            InputError: more steps are asked for than the schedule has, which a checkpoint may have brought back.
+            InputError: more steps are asked for than the schedule has, by its settings or by those of a checkpoint.
         """
         schedule = self.lr_schedulers()
         self.searching = isinstance(schedule, _SEARCHING)
@@ -203,7 +203,9 @@ class Optimized(L.LightningModule):
         if isinstance(schedule, WarmupLinear) and own.get("total_steps") is not None:
             return
         if isinstance(schedule, WHOLE) and schedule.total_steps < steps:
+            resumed = "the schedule of a resumed run cannot be made longer"
+            new = "leave model.scheduler.total_steps, or epochs, out"
             raise InputError(
                 f"the {type(schedule).__name__} ends after {schedule.total_steps:,} steps, before the {steps:,} that "
-                "are asked for: the schedule of a resumed run cannot be made longer"
+                f"are asked for: {resumed if self.trainer.global_step else new}"
             )

@@ -272,6 +272,10 @@ class TestMistakes:
                 "model.scheduler needs an end",
             ),
             (["--trainer.val_check_interval", 99], "number of the training batches"),
+            (
+                [*ONE_CYCLE[2:], "--model.scheduler.total_steps", 3],
+                "after 3 steps, before the 4 that are asked for: leave model.scheduler.total_steps, or epochs, out",
+            ),
         ],
     )
     def test_that_show_only_in_the_run(self, run: Run, words: list[object], sentence: str) -> None:

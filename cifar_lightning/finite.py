@@ -13,7 +13,7 @@ from torch import Tensor
 
 from cifar_lightning.async_copy import AsyncCopy, anywhere
 
-_SHOWN = 64  # sample indices in a message
+_SHOWN = 64  # images in a message
 
 
 class NotFiniteError(ArithmeticError):
@@ -84,6 +84,8 @@ class LossWatch:
             raise NotFiniteError(f"the loss of another process is not finite {where}")
         bad = ~logits.isfinite().all(1)
         found = (indices[bad] if bad.any() else indices).tolist()
+        if (data := trainer.datamodule) is not None:  # type: ignore[attr-defined]
+            found = [data.images("train").names[index] for index in found]
         more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
         raise NotFiniteError(
             f"the loss is {loss} {where}, for training images {', '.join(map(str, found[:_SHOWN]))}{more}: "

@@ -68,6 +68,16 @@ def test_only_the_images_are_named_whose_logits_are_not_finite(run: Run, monkeyp
     assert Path("runs/cnn/version_0/config.yaml").exists()  # to look at
 
 
+def test_photos_are_named_by_their_files(run: Run, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Classifier, "loss_of", lambda self, outputs, *_: outputs.sum() * math.nan)
+    monkeypatch.setattr("cifar_lightning.cli.lightning_cli.dry_run", lambda *_: None)
+    result = run("fit", "--data", "ImageFolder", "--data.root", photos, "--data.batch_size", 4)
+    assert result.code == 3
+    found = re.search(r"for training images (.*): try", result.err)
+    assert found, result.err
+    assert len({*found[1].split(", ")} & {*map(str, photos.rglob("*.*"))}) == 4
+
+
 @pytest.mark.parametrize("averaged", [False, True])
 def test_weights_that_are_not_finite_are_not_saved(run: Run, monkeypatch: pytest.MonkeyPatch, averaged: bool) -> None:
     """Though no loss has shown it: they became so in the last step of the epoch."""
@@ -102,7 +112,7 @@ def test_processes_tell_each_other_without_meeting(monkeypatch: pytest.MonkeyPat
         assert anywhere(torch.tensor([True])).tolist() == [1]
         assert anywhere(torch.tensor([False])).tolist() == [0]
         optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
-        two = SimpleNamespace(world_size=2, global_step=3, current_epoch=0, optimizers=[optimizer])
+        two = SimpleNamespace(world_size=2, global_step=3, current_epoch=0, optimizers=[optimizer], datamodule=None)
         watch, indices = LossWatch(), torch.arange(2)
         watch.watch(two, torch.tensor(1.0), indices, torch.zeros(2, 3))  # type: ignore[arg-type]
         with pytest.raises(NotFiniteError, match="the loss is nan in step 3"):
@@ -144,7 +154,7 @@ def test_on_a_device_a_loss_is_looked_at_in_the_next_step(monkeypatch: pytest.Mo
 
     monkeypatch.setattr(torch, "Event", lambda _: SimpleNamespace(record=lambda: None, synchronize=lambda: None))
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
-    trainer = SimpleNamespace(world_size=1, global_step=3, current_epoch=0, optimizers=[optimizer])
+    trainer = SimpleNamespace(world_size=1, global_step=3, current_epoch=0, optimizers=[optimizer], datamodule=None)
     watch, indices, logits = LossWatch(), torch.tensor([40, 41]), torch.zeros(2, 3)
     logits[1] = math.nan
     watch.watch(trainer, torch.tensor(math.nan).as_subclass(Elsewhere), indices, logits)  # type: ignore[arg-type]

@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from cifar_lightning.cli.command import read
 from cifar_lightning.cli.lightning_cli import CLI
 from cifar_lightning.data import Digits
 from cifar_lightning.files import target
@@ -294,6 +295,21 @@ class TestFromACheckpoint:
             kept = torch.load(checkpoint.with_name(name), weights_only=True)
             assert kept["run"]["seed"] == 0
             assert kept["run"]["metrics"]["val/accuracy"] > 0.8
+
+
+@pytest.mark.parametrize("words", [
+    ["m.onnx", "--against", "P"],
+    ["--against", "P", "m.onnx"],
+    ["--against=P", "m.onnx", "--images", "9"],
+    ["--against", "P", "--allow_custom_classes", "m.onnx"],
+    ["--images", "9", "--against", "P", "--file", "m.onnx"],
+], ids=" ".join)  # fmt: skip
+def test_the_file_to_verify_may_stand_anywhere(words: list[str]) -> None:
+    (command, *rest) = read(["verify", *words]).words
+    assert command == "verify"
+    assert rest[rest.index("--file") + 1] == "m.onnx"
+    assert rest.count("--file") == 1
+    assert ("9" in rest) == ("9" in words)
 
 
 def test_of_the_commands_only_the_one_that_is_asked_for_gets_a_parser() -> None:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from cifar_lightning.cli.config_file import mapping
 from cifar_onnx import InputError
 
 _HEADER, _DIGEST = "# python -m cifar_lightning ", "  # sha256 "
+_SWITCHES = {"--allow_custom_classes", "--print_config"}  # of `verify`, which need no value behind them
 _OF_ANY_RUN = {"--experiment", "--trainer.default_root_dir", "--allow_custom_classes"}  # say nothing of what is trained
 
 
@@ -130,11 +132,15 @@ def _unfinished(settings: dict[str, Any], bare: bool) -> Path | None:
 
 
 def _long(words: Sequence[str]) -> Sequence[str]:
-    """`verify model.onnx --against P` with the options that it stands for."""
+    """`verify model.onnx --against P`, in whatever order, with the options that it stands for."""
     if words[:1] != ["verify"]:
         return words
     rest = [re.sub(r"^--against(?=$|=)", "--ckpt_path", word) for word in words[1:]]
-    return ["verify", *(["--file"] if rest and not rest[0].startswith("-") else []), *rest]
+    for at, (before, word) in enumerate(pairwise(["", *rest])):
+        valued = before.startswith("-") and "=" not in before and before not in _SWITCHES
+        if not valued and not word.startswith("-"):
+            return ["verify", *rest[:at], "--file", *rest[at:]]
+    return ["verify", *rest]
 
 
 def commands(config: Path) -> dict[str, str]:

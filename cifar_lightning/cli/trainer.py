@@ -206,7 +206,7 @@ class Trainer(L.Trainer):
 
         Args:
             ckpt_path: the checkpoint; --against is another name for it.
-            file: the exported file; it may stand alone behind the command.
+            file: the exported file; it may stand alone, wherever.
             images: how many pictures to compare on.
         """
         assert ckpt_path is not None

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from lightning.pytorch.cli import LightningCLI
 from PIL import Image
 
 from cifar_lightning.cli.command import read
@@ -257,6 +258,16 @@ class TestFromACheckpoint:
         result = run(command, "--ckpt_path", checkpoint, f"--trainer.limit_{name}_batches", 0)
         assert result.code == 2
         assert f"trainer.limit_{name}_batches is 0: {command} would have nothing to do" in result.err
+
+    @pytest.mark.parametrize(("typed", "taken"), [("[1]", [1]), ("[3, 2]", [3]), ("2", 1)])
+    def test_what_is_for_one_device_takes_the_first_that_is_named(
+        self, run: Run, checkpoint: Path, monkeypatch: pytest.MonkeyPatch, typed: str, taken: object
+    ) -> None:
+        given: dict[str, object] = {}
+        monkeypatch.setattr(LightningCLI, "instantiate_trainer", lambda _, **settings: given.update(settings))
+        monkeypatch.setattr(CLI, "_run_subcommand", lambda *_: None)
+        assert run("predict", "--ckpt_path", checkpoint, "--trainer.devices", typed).code == 0
+        assert given["devices"] == taken
 
     def test_a_folder_that_is_called_as_a_setting_is_no_danger(self, run: Run) -> None:
         assert run("fit", *BRIEF, "--model.loss.class_weights", "inverse").code == 0

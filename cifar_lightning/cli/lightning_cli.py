@@ -152,7 +152,8 @@ class CLI(LightningCLI):
         plugins = config.trainer.plugins or []
         kwargs["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), checkpoints.CheckpointFiles()]
         if self.subcommand in ("predict", "export", "verify"):
-            kwargs |= {"devices": 1, "num_nodes": 1, "strategy": "auto"}
+            named = config.trainer.devices  # as [1], of which the first is taken
+            kwargs |= {"devices": named[:1] if isinstance(named, list) else 1, "num_nodes": 1, "strategy": "auto"}
         if self.subcommand != "fit":
             return super().instantiate_trainer(logger=False, **kwargs)
         given = config.trainer.logger

@@ -9,6 +9,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -493,7 +494,7 @@ class TestKill:
 
         def trial(number: int) -> int:
             folder, generator = place(tmp_path, str(number)), random.Random(number)
-            hits = sum(kill(start(*words, folder=folder), folder, generator.uniform(0, 0.25)) for _ in range(2))
+            hits = sum(kill(start(*words, folder=folder), folder, generator) for _ in range(2))
             result = start(*words, folder=folder).wait()
             assert result.code == 0, result.err
             assert weights(folder) == expected
@@ -506,11 +507,17 @@ class TestKill:
             assert list(pool.map(trial, trials)) == [2] * len(trials)
 
 
-def kill(child: Child, folder: Path, seconds: float) -> bool:
-    """Kill -9 some time after the next checkpoint, and say whether that hit."""
+def kill(child: Child, folder: Path, generator: random.Random) -> bool:
+    """Kill -9 some checkpoints later, at any moment before the next one, and say whether that hit."""
     last = folder / "runs/cnn/version_0/checkpoints/last.ckpt"
-    before = last.stat().st_mtime_ns if last.exists() else 0
-    assert child.wait_for(lambda: last.exists() and last.stat().st_mtime_ns > before), child.log.read_text()
-    time.sleep(seconds)
+
+    def written(since: int = 0) -> int:
+        return max(last.stat().st_mtime_ns - since, 0) if last.exists() else 0
+
+    moments = []
+    for _ in range(generator.randint(2, 6)):  # of some 25: the run is not to end before the second of two
+        assert child.wait_for(partial(written, since=written())), child.log.read_text()
+        moments.append(time.monotonic())
+    time.sleep(generator.uniform(0, min(end - begin for begin, end in pairwise(moments))))
     child.process.kill()
     return child.wait().code == -signal.SIGKILL

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from cifar_lightning.async_copy import AsyncCopy, anywhere
 
-_SHOWN = 64  # images in a message
+_SHOWN = 8  # images in a message
 
 
 class NotFiniteError(ArithmeticError):

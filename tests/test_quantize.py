@@ -78,6 +78,44 @@ def drowned() -> tuple[onnx.ModelProto, np.ndarray, np.ndarray]:
     return core(Scored(Drowned(), Energy()).eval(), 8), pixels, labels
 
 
+class Transformer(nn.Module):
+    """Patches, attention and an MLP, as in ViT, and a linear layer that is given maps, as in ConvNeXt and Swin."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(3, 64, 4, 4)
+        self.block = nn.TransformerEncoderLayer(64, 2, 128, 0.0, "gelu", batch_first=True, norm_first=True)
+        self.wide, self.head = nn.Linear(64, 64), nn.Linear(64, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        places = self.block(self.patches(x / 255).flatten(2).mT)  # (B, 64, 64)
+        maps = places.unflatten(1, (8, 8))  # (B, 8, 8, 64)
+        return self.head((maps + self.wide(maps).relu()).mean((1, 2)))  # type: ignore[no-any-return]
+
+
+def test_linear_layers_of_transformers_are_quantised_but_not_attention_and_familiarity(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(quantize, "_GRID", {"one": {**quantize._CHANNEL, **quantize._SEVEN}})
+    torch.manual_seed(0)
+    net = Transformer().eval()
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 32, 32, 3), dtype=np.uint8)
+    pixels[:30] //= 2
+    with torch.inference_mode():
+        logits, contrasts = Watched(net)(torch.from_numpy(pixels).permute(0, 3, 1, 2).float())
+        net.head.bias -= logits.mean(0)  # so that half of the answers are of each class
+    whole = core(Scored(net, Contrasts(contrasts.numpy())).eval(), 32)
+    before, familiarity = quantize.runner(whole)(pixels)
+    small, _ = quantize.smaller(whole, "int8", pixels, pixels, before.argmax(1), ["a", "b"])
+    assert small.ByteSize() < 0.4 * whole.ByteSize()
+    floats = [each for each in small.graph.initializer if each.data_type == onnx.TensorProto.FLOAT]
+    assert [each.name for each in floats if len(each.dims) > 1 and "directions" not in each.name] == []
+    after, others = quantize.runner(small)(pixels)
+    assert (after.argmax(1) == before.argmax(1)).mean() > 0.95
+    assert np.allclose(others, familiarity, rtol=1e-4)
+    onnx.checker.check_model(small, full_check=True)
+
+
 def test_a_net_that_rounding_breaks_is_refused_with_figures() -> None:
     net, pixels, labels = drowned()
     sentence = r"int8 .*accuracy on validation goes from 100\.00% to .*, a fall of more than 0\.3"
@@ -152,7 +190,7 @@ def test_a_net_of_nothing_to_quantise_is_refused() -> None:
             return x.mean((2, 3))
 
     net, pixels = core(Scored(Means(), Energy()).eval(), 8), np.zeros((9, 8, 8, 3), np.uint8)
-    with pytest.raises(InputError, match="this net has none of the operations that int8 quantizes: Conv, Gemm"):
+    with pytest.raises(InputError, match="none of the operations that int8 quantizes: Conv, Gemm, MatMul"):
         list(quantize.variants(net, "int8", pixels))
 
 

@@ -6,14 +6,13 @@ Notation: `N` pictures, `K` classes, `S` side of the square that the net sees.
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import ModelProto, helper, numpy_helper
+from onnx import ModelProto, NodeProto, helper, numpy_helper
 from onnx_ir import from_proto, to_proto
 from onnx_ir.passes.common import RemoveUnusedOpsetsPass
 from onnxruntime import quantization
@@ -33,7 +32,7 @@ from cifar_onnx.session import session
 Run = Callable[[Pictures], tuple[Scores, Scores]]  # logits (N, K) and familiarity (N,) of uint8 (N, S, S, 3)
 
 DROP, CLASS_DROP = 0.003, 0.01  # of accuracy, and of the recall of any class
-_QUANTIZED = ["Conv", "Gemm"]  # not the product of matrices in the familiarity, whose values have no common scale
+_QUANTIZED = ["Conv", "Gemm", "MatMul"]
 # 8 bits of activations by 8 of weights overflow 16-bit sums on CPUs without VNNI: weights get 7, or no sign.
 _CHANNEL, _LAYER = {"per_channel": True}, {"per_channel": False}
 _SEVEN, _UNSIGNED = {"reduce_range": True}, {"weight_type": quantization.QuantType.QUInt8}
@@ -91,22 +90,27 @@ def variants(net: ModelProto, precision: Precision, pictures: Pixels) -> Iterato
         return
     with tempfile.TemporaryDirectory() as folder:
         plain, ready, small = (Path(folder, f"{name}.onnx") for name in ("plain", "ready", "small"))
-        net, expected = deepcopy(net), runner(net)(pictures)[0]
-        first = next((node for node in net.graph.node if node.op_type in _QUANTIZED), None)
-        if first is None:
-            raise InputError(f"this net has none of the operations that {precision} quantizes: {', '.join(_QUANTIZED)}")
-        first.name = "first"
+        expected = runner(net)(pictures)[0]
         onnx.save(net, plain)
         with silent():
             quant_pre_process(plain, ready, skip_symbolic_shape=True)
+        optimised = onnx.load(ready)
+        layers = _layers(optimised)
+        if not layers:
+            raise InputError(f"this net has none of the operations that {precision} quantizes: {', '.join(_QUANTIZED)}")
+        order = {node.name: place for place, node in enumerate(net.graph.node)}  # which onnxruntime does not keep
+        min(layers, key=lambda node: order.get(node.name, len(order))).name = "first"
+        others = {node.name for node in optimised.graph.node} - {node.name for node in layers}
+        onnx.save(optimised, ready)
         for name, settings in _GRID.items():
+            left = [*others, *settings.get("nodes_to_exclude", [])]
             with silent():
                 quantization.quantize_static(
                     *(ready, small, _Reader(pictures)),
                     quant_format=quantization.QuantFormat.QDQ,
                     op_types_to_quantize=_QUANTIZED,
                     activation_type=quantization.QuantType.QUInt8,
-                    **{"weight_type": quantization.QuantType.QInt8, **settings},
+                    **{"weight_type": quantization.QuantType.QInt8, **settings, "nodes_to_exclude": left},
                 )
             model = from_proto(onnx.load(small))
             RemoveUnusedOpsetsPass()(model)
@@ -132,6 +136,19 @@ def _half(net: ModelProto) -> ModelProto:
     graph.output.extend(outputs)
     model: ModelProto = half.model
     return model
+
+
+def _layers(net: ModelProto) -> list[NodeProto]:
+    """Convolutions and linear layers that the logits depend on, in the order in which they run; each gets a name.
+
+    Not products of what is computed, as in attention, of which a file holds nothing; nor that in the familiarity, whose
+    values have no common scale.
+    """
+    for number, node in enumerate(net.graph.node):
+        node.name = node.name or f"node {number}"
+    constants, names = {each.name for each in net.graph.initializer}, _leading_to("logits", net)
+    found = [node for node in net.graph.node if node.op_type in _QUANTIZED and node.input[1] in constants]
+    return [node for node in found if node.name in names]
 
 
 def _leading_to(output: str, net: ModelProto) -> set[str]:

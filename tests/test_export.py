@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import textwrap
+import tracemalloc
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError
@@ -442,6 +443,21 @@ class TestGate:
         (tmp_path / "file").touch()
         with pytest.raises(InputError, match=r"file/m\.onnx cannot be written"):
             write(tmp_path / "file" / "m.onnx")
+
+    def test_pictures_are_compared_one_by_one(self, models: dict[str, Path]) -> None:
+        """A hundred of 512 pixels take 0.3 GB in float32, and differences and their absolute values as much again."""
+        given = [replace(each, name=f"picture {number}") for number, each in enumerate(samples() * 12)]
+        pixels = np.stack([each.pixels for each in given])
+        answers = by_torch(Scored(torch.nn.Sequential(*tiny()).eval(), Energy()))(pixels)
+        tracemalloc.start()
+        with pytest.raises(ParityError, match=r"^logits"):  # of an uncalibrated score; the pixels were right
+            compare(models["stretch"], given, (answers[0] + 1, answers[1]), CLASSES)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 4 * pixels.nbytes
+        given[7].pixels[:16] ^= 1  # half of one of 27
+        with pytest.raises(ParityError, match=r"^resize: 1\.85% of the .*, by up to 1 grey levels \(picture 7\)"):
+            compare(models["stretch"], given, answers, CLASSES)
 
     def test_compare_finds_another_models_weights(self, models: dict[str, Path]) -> None:
         other = torch.nn.Sequential(*tiny(seed=1)).eval()

@@ -110,8 +110,8 @@ class ImageData(L.LightningDataModule, ABC):
         """The folder that the pictures of a part are in, where they are files."""
         return None
 
-    def original(self, part: Part, index: int) -> tuple[bytes, str]:
-        """The encoded file of an image, and the fingerprint of what it was decoded to for training.
+    def original(self, part: Part, index: int) -> tuple[Path | bytes, str]:
+        """The file of an image, or the bytes of one, and the fingerprint of what it was decoded to for training.
 
         Where the source has no files, a lossless one is made.
         """

@@ -162,10 +162,10 @@ class ImageFolder(ImageData):
             )
         return size > most
 
-    def original(self, part: Part, index: int) -> tuple[bytes, str]:
+    def original(self, part: Part, index: int) -> tuple[Path | bytes, str]:
         images = self.images(part)
         assert images.fingerprints is not None
-        return Path(images.names[index]).read_bytes(), images.fingerprints[index].decode()
+        return Path(images.names[index]), images.fingerprints[index].decode()
 
     def _pairs(self, part: Part) -> list[tuple[Path, int]]:
         """The files of a part with their labels."""

@@ -6,6 +6,7 @@ import mmap
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -106,13 +107,13 @@ class Sample:
 
     Attributes:
         name: what to call it in a message.
-        encoded: bytes of its file.
+        encoded: its file, or the bytes of one.
         fingerprint: `cifar_onnx.images.fingerprint` of what training decoded the file to.
         pixels: uint8 `(S, S, 3)`, what training resized that to.
     """
 
     name: str
-    encoded: bytes
+    encoded: Path | bytes
     fingerprint: str
     pixels: Pixels
 

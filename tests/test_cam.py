@@ -120,10 +120,10 @@ def written(body: str) -> onnx.ModelProto:
         <ir_version: 8, opset_import: ["" : 18]>
         net (float[batch, 3, 4, 4] net_pixels) => (float[batch, 4] logits)
         <int64[2] last = {{2, 3}}, int64[1] row = {{2}}, int64[1] column = {{3}}, int64[2] two = {{-1, 3}},
-         int64[2] twelve = {{-1, 12}}>
+         int64[2] twelve = {{-1, 12}}, int64[2] six = {{-1, 6}}>
         {{ maps = Relu(net_pixels) {body} }}
     """)
-    shapes = {"weight": (4, 3), "turned": (3, 4), "wide": (4, 12), "bias": (4,)}
+    shapes = {"weight": (4, 3), "turned": (3, 4), "wide": (4, 12), "bias": (4,), "pair": (4, 6), "turned_pair": (6, 4)}
     generator = np.random.default_rng(0)
     for name, shape in shapes.items():
         array = generator.normal(size=shape).astype(np.float32)
@@ -171,6 +171,9 @@ def test_every_mean_before_a_linear_layer_is_recognised(body: str) -> None:
         f"mean = ReduceMean <keepdims = 0> (net_pixels, last) {LINEAR}",
         # one place
         f"place = ReduceMax(maps, last) pooled = GlobalAveragePool(place) mean = Flatten(pooled) {LINEAR}",
+        # halves of a picture
+        f"{MEAN} pairs = Reshape(mean, six) logits = Gemm <transB = 1> (pairs, pair, bias)",
+        f"{MEAN} pairs = Reshape(mean, six) logits = MatMul(pairs, turned_pair)",
         f"{MEAN} hidden = Relu(mean) logits = Gemm <transB = 1> (hidden, weight, bias)",
         f"{MEAN} product = Gemm <transB = 1> (mean, weight, bias) logits = Relu(product)",
         f"{MEAN} logits = Gemm <transB = 1, alpha = 0.5> (mean, weight, bias)",

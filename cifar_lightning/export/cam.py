@@ -50,6 +50,8 @@ def _linear_of_mean(graph: GraphProto) -> tuple[str, list[int], str, bool] | Non
     shape, transposed = shapes.get(mean.input[0], []), bool(settings.get("transB"))
     if len(shape) != 4 or shape[2:] == [1, 1] or not _is_of_all_places(mean, shape, constants):
         return None
+    if constants[linear.input[1]].dims[1 if transposed else 0] != shape[1]:  # means of several maps are joined
+        return None
     return mean.input[0], shape[2:], linear.input[1], transposed
 
 

@@ -47,7 +47,8 @@ def test_a_smaller_file_answers_as_the_large_one(
 
 def test_the_calibration_is_that_of_the_file(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(quantize, "CLASS_DROP", 0.06)
-    found = export(load(str(checkpoint)), Digits(), tmp_path, precision="fp16")
+    # A name that the file which it is measured beside once had.
+    found = export(load(str(checkpoint)), Digits(), tmp_path / "fp32.onnx", precision="fp16")
     known = Classifier(found.path).contract
     assert (found.calibration.sets, found.calibration.unknown) == (known.sets, known.unknown)
 

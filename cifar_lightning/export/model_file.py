@@ -123,7 +123,7 @@ def write_model(
             candidate.write_bytes(data)
             report = compare(candidate, samples, answers, classes)
             if variant:
-                other = Path(temporary) / "fp32.onnx"
+                other = candidate.with_name(f"{output.name}.fp32.onnx")
                 fp32 = graph.complete(whole, size, resize, calibration.temperature)
                 fp32.metadata_props.extend(onnx_model.metadata_props)
                 onnx.save(fp32, other)

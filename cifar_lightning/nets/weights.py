@@ -90,7 +90,7 @@ def unwrapped(weights: dict[str, Tensor], net: nn.Module) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def take(net: nn.Module, weights: Mapping[str, Tensor], source: str, skip: Collection[str] = ()) -> None:
-    """Copy weights into a net, but for layers that do not fit, and print which these are.
+    """Copy weights into a net, but for layers that do not fit or are not finite, and print which these are.
 
     Where no name fits, they may be those of another implementation of the net: they are taken in their order if all
     shapes but those of the last layer agree.
@@ -115,8 +115,13 @@ def take(net: nn.Module, weights: Mapping[str, Tensor], source: str, skip: Colle
         body = [name for name in own if layer[name] != layer[[*own][-1]]]
         if all(renamed[name].shape == own[name].shape for name in body):
             weights = renamed
+
+    def fits(name: str) -> bool:
+        given = weights.get(name)
+        return given is not None and given.shape == own[name].shape and bool(given.isfinite().all())
+
     # A layer is taken whole or not at all: a bias, or the flag `fitted`, is wrong without its weights.
-    unfit = {layer[name] for name in own if name not in weights or weights[name].shape != own[name].shape}
+    unfit = {layer[name] for name in own if not fits(name)}
     skipped = {name for path in skip for name in net.get_submodule(path).state_dict(prefix=path and f"{path}.")}
     left = [name for name in own if layer[name] in unfit or name in skipped]
     taken = own.keys() - set(left)

@@ -182,8 +182,11 @@ class TestImageNet:
         (root / "LOC_val_solution.csv").write_text("ImageId,PredictionString\nILSVRC2012_val_00000001,n01440764 1\n")
         with pytest.raises(InputError, match=r"LOC_val_solution.csv has no line for .*_00000002.JPEG"):
             load(root).images("test")
+        (root / "LOC_val_solution.csv").write_text('ImageId,PredictionString\na,n01440764\nb,"n01440764\nc,n01440764\n')
+        with pytest.raises(InputError, match=r"LOC_val_solution.csv, line 3: unexpected end of data: close the quotes"):
+            load(root).images("test")
         (root / "LOC_val_solution.csv").write_text('ImageId,PredictionString\n"' + "x" * 200_000)
-        with pytest.raises(InputError, match=r"LOC_val_solution.csv, line \d: field larger .*: close the quotes"):
+        with pytest.raises(InputError, match=r"LOC_val_solution.csv, line 2: field larger .*: close the quotes"):
             load(root).images("test")
         (root / "LOC_val_solution.csv").unlink()
         savemat(root / "meta.mat", {"synsets": np.array([("one", "a", "b")], [(key, "O") for key in KEYS])})

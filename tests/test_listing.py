@@ -164,6 +164,12 @@ class TestListing:
                 "path,label,split",
                 "line 4: 'zebra' is not one of the classes blue, red",
             ),
+            (
+                ["{0},red", '{1},"red', "{2},red"],
+                "path,label",
+                "labels.csv, line 3: unexpected end of data: close the quotes",
+            ),
+            (["{0},red", '{1},"re"d', "{2},red"], "path,label", "labels.csv, line 3: ',' expected after '\"': close"),
             (["{0},red"], "path,label", "labels.csv holds 1 classes to train on, at least two are needed"),
         ],
     )

@@ -1,6 +1,5 @@
 """ImageNet (Russakovsky et al. 2015, https://arxiv.org/abs/1409.0575), and what is laid out like it."""
 
-import csv
 import json
 from collections import Counter
 from collections.abc import Sequence
@@ -12,7 +11,7 @@ import numpy as np
 from cifar_lightning.data.catalogue import Catalogue
 from cifar_lightning.data.folder import ImageFolder
 from cifar_lightning.data.images import Part
-from cifar_onnx import InputError
+from cifar_onnx import InputError, sheet
 from cifar_onnx.folders import expanded, files, subfolders
 from cifar_onnx.resizing import ResizeMode
 
@@ -137,20 +136,15 @@ class Synsets(Catalogue):
 
 def _solution(file: Path) -> dict[str, str]:
     """The wnid of each picture by Kaggle's list: columns ImageId, and PredictionString, which begins with a wnid."""
-    with file.open(newline="", encoding="utf-8-sig", errors="replace") as text:
-        reader = csv.DictReader(text)
-        wnids = {}
-        try:
-            for row in reader:
-                words = (row.get("PredictionString") or "").split()
-                if not row.get("ImageId") or not words:
-                    raise InputError(f"{file}, line {reader.line_num}: no ImageId, or no PredictionString")
-                wnids[row["ImageId"]] = words[0]
-        except csv.Error as error:
-            raise InputError(
-                f"{file}, line {reader.line_num}: {error}: close the quotes that were opened before"
-            ) from None
-        return wnids
+    (_, columns), *rows = [*sheet.rows(file)] or [(1, list[str]())]
+    wnids = {}
+    for line, cells in rows:
+        row = dict(zip(columns, cells, strict=False))
+        words = row.get("PredictionString", "").split()
+        if not row.get("ImageId") or not words:
+            raise InputError(f"{file}, line {line}: no ImageId, or no PredictionString")
+        wnids[row["ImageId"]] = words[0]
+    return wnids
 
 
 def _read_names(lists: Path) -> dict[str, str]:

@@ -239,6 +239,21 @@ def test_what_modelcheckpoint_knows_moves_with_the_folder_that_goes_on(tmp_path:
     assert checkpoint["callbacks"][keeper.state_key] == state(tmp_path / known)
 
 
+def test_data_that_a_run_was_resumed_with_are_whole_for_the_next(tmp_path: Path) -> None:
+    data, seen = Noise(batch_size=5), list[int]()
+    settings: dict[str, Any] = {"accelerator": "cpu", "logger": False, "enable_progress_bar": False}
+    for steps, epochs, path in ((3, 1, None), (-1, 1, tmp_path / "x.ckpt"), (-1, 1, None)):
+        trainer = L.Trainer(
+            max_steps=steps, max_epochs=epochs, callbacks=[Resume()], plugins=[CheckpointFiles()],
+            enable_checkpointing=False, enable_model_summary=False, **settings,
+        )  # fmt: skip
+        trainer.fit(Classifier(["a", "b"], CNN(2, widths=(4, 4), hidden=8)), datamodule=data, ckpt_path=path)
+        seen.append(trainer.fit_loop.epoch_loop.batch_progress.total.completed)
+        if path is None:
+            trainer.save_checkpoint(tmp_path / "x.ckpt")
+    assert seen == [3, 5, 5]
+
+
 def test_batches_of_another_size_start_the_epoch_anew(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = Noise(batch_size=9)
     data.trainer = L.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)

@@ -161,6 +161,7 @@ class ImageData(L.LightningDataModule, ABC):
                 pixels = torch.from_numpy(images.pixels[:]).to(device)
             self._tensors[part] = pixels, torch.from_numpy(images.labels).to(device)
         if stage == "fit":
+            self.position = (0, 0)  # of an earlier run; where this one goes on, its checkpoint is loaded after this
             self._seed = torch.initial_seed()  # of seed_everything; the training step seeds anew
 
     def streamed(self, parts: Iterable[Part], device: torch.device) -> bool:

@@ -247,7 +247,9 @@ class TestDigits:
         data.trainer.validating = True
         assert data.on_after_batch_transfer(batch, 0) is batch
 
-    @pytest.mark.parametrize(("name", "value"), [("batch_size", 0), ("val_fraction", 0.9), ("test_fraction", -1)])
+    @pytest.mark.parametrize(
+        ("name", "value"), [("batch_size", 0), ("val_fraction", 0.9), ("test_fraction", -1), ("split_seed", -1)]
+    )
     def test_impossible_settings_are_named(self, name: str, value: float) -> None:
         with pytest.raises(InputError, match=rf"data\.{name} is {value}"):
             Digits(**{name: value})

@@ -58,8 +58,9 @@ class ImageData(L.LightningDataModule, ABC):
         split_seed: int = 0,
     ) -> None:
         super().__init__()
-        if batch_size < 1:
-            raise InputError(f"data.batch_size is {batch_size}: it must be at least 1")
+        for name, number, least in (("batch_size", batch_size, 1), ("split_seed", split_seed, 0)):
+            if number < least:
+                raise InputError(f"data.{name} is {number}: it must be at least {least}")
         for name, fraction in (("val_fraction", val_fraction), ("test_fraction", test_fraction)):
             if not 0 < fraction < 0.5:
                 raise InputError(f"data.{name} is {fraction}: it must lie between 0 and 0.5")
@@ -69,11 +70,8 @@ class ImageData(L.LightningDataModule, ABC):
                 self.remove_ignored_hparams([name])
         self.batch_size = batch_size
         self.augment = augment or []
-        self.mix = mix
-        self.sampling = sampling
-        self.val_fraction = val_fraction
-        self.test_fraction = test_fraction
-        self.split_seed = split_seed
+        self.mix, self.sampling = mix, sampling
+        self.val_fraction, self.test_fraction, self.split_seed = val_fraction, test_fraction, split_seed
         self.position = (0, 0)  # where training stood when it was saved: epochs, and batches of the next
         self._seed = 0
         self._parts: dict[Part, Images] = {}

@@ -1,7 +1,9 @@
 """The download of CIFAR-10 and CIFAR-100, against archives of the same layout served from this machine."""
 
+import errno
 import hashlib
 import io
+import os
 import pickle
 import tarfile
 from collections.abc import Iterator
@@ -187,6 +189,16 @@ def test_what_cannot_be_had_is_one_sentence_and_leaves_nothing(
     for word in (f"{url}/{file}", f"put cifar-10-python.tar.gz into {root}", "--data.url", "--data Digits"):
         assert word in str(error.value)
     assert [path.name for path in root.iterdir()] == [".cifar-10.lock"]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_is_no_fault_of_the_network(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    monkeypatch.setattr("cifar_lightning.data.cifar.track", Mock(side_effect=OSError(number, os.strerror(number))))
+    sentence = rf"^CIFAR-10 cannot be unpacked into .* \(.*{os.strerror(number)}\): name another --data\.root$"
+    with pytest.raises(InputError, match=sentence):
+        CIFAR10(str(tmp_path), url=f"{url}/good.tar.gz").load("train")
 
 
 def test_a_damaged_archive_is_named_and_left_to_the_user(archive: bytes, tmp_path: Path) -> None:

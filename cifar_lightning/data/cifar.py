@@ -1,5 +1,6 @@
 """CIFAR-10 and CIFAR-100 (Krizhevsky 2009): 60,000 photos of 32x32 pixels each, in ten and in a hundred classes."""
 
+import errno
 import http.client
 import shutil
 import tarfile
@@ -20,6 +21,7 @@ from cifar_onnx.folders import expanded
 from cifar_onnx.progress import track
 
 _CHUNK = 1 << 20  # bytes
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # on the disk
 _SUPERCLASSES = {  # https://www.cs.toronto.edu/~kriz/cifar.html; both kinds of labels are numbered by the alphabet
     "aquatic_mammals": "beaver dolphin otter seal whale",
     "fish": "aquarium_fish flatfish ray shark trout",
@@ -150,6 +152,8 @@ class CIFAR10(ImageData):
             if (found := calculate_md5(target)) != md5:
                 raise OSError(f"the download has md5 {found}, not {md5}")
         except (OSError, ValueError, http.client.HTTPException) as error:  # URLError is an OSError
+            if isinstance(error, OSError) and error.errno in _NO_ROOM:
+                raise
             if isinstance(error, urllib.error.HTTPError):
                 error.close()  # it holds the connection
             reason = str(error).removeprefix("<urlopen error ").removesuffix(">")

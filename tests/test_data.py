@@ -568,6 +568,32 @@ class TestImageFolder:
                 (tmp_path / "index.npz").write_bytes(flipped)
                 assert store.lacks(["a"]) == ([0] if capsys.readouterr().err else [])
 
+    @pytest.mark.parametrize("error", [OSError(errno.EIO, "Input/output error"), MemoryError()])
+    def test_an_index_that_cannot_be_read_now_is_not_damaged(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+    ) -> None:
+        store, picture = Store(tmp_path, 2), Picture(np.ones((2, 2, 3), np.uint8), 4, "f", "")
+        store.add(["a"], [picture])
+        with monkeypatch.context() as patch:
+            if isinstance(error, OSError):
+                patch.setattr(Path, "read_bytes", Mock(side_effect=error))
+            patch.setattr(np, "load", Mock(side_effect=error))
+            with pytest.raises(type(error)):
+                store.add(["b"], [picture])
+        assert store.lacks(["a"]) == []
+        assert (tmp_path / "pixels").stat().st_size == 12
+
+    def test_a_cache_that_cannot_be_read_costs_only_time(
+        self, photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        first = ImageFolder(str(photos)).load("train").pixels[:]
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "read_bytes", Mock(side_effect=PermissionError(errno.EACCES, "Permission denied")))
+            assert np.array_equal(ImageFolder(str(photos)).load("train").pixels, first)
+        assert "not kept for the next run: [Errno 13] Permission denied" in capsys.readouterr().err
+        monkeypatch.setattr("cifar_lightning.data.folder.decode", None)
+        assert np.array_equal(ImageFolder(str(photos)).load("train").pixels, first)
+
     def test_a_cache_that_cannot_be_written_costs_only_time(
         self, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:

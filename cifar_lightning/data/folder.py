@@ -178,12 +178,12 @@ class ImageFolder(ImageData):
         return pairs
 
     def _cached(self, part: Part) -> Images | None:
-        """A part of the catalogue, as long as its files are there and none has to be decoded for it."""
+        """A part, as long as its files and the cache can be read, and none has to be decoded for it."""
         try:
             pairs = self.catalogue.pairs(part, self._classes)
-        except InputError:
+            found = self._store(self.folder(part)).find(file_keys(self.folder(part), [path for path, _ in pairs]))
+        except (InputError, OSError):
             return None
-        found = self._store(self.folder(part)).find(file_keys(self.folder(part), [path for path, _ in pairs]))
         return found.images(pairs) if found else None
 
     def _store(self, folder: Path) -> Store:
@@ -193,17 +193,18 @@ class ImageFolder(ImageData):
     def _decoded(self, folder: Path, paths: Sequence[Path]) -> Decoded:
         """What the files hold, from the cache as far as it knows them."""
         store, keys = self._store(folder), file_keys(folder, paths)
-        if found := store.find(keys):
-            return found
-        with alone(store.folder.with_suffix(".lock"), str(folder), "data.cache_dir"):
-            new, unread = store.lacks(keys), dict[str, str]()
-            try:
+        try:
+            if found := store.find(keys):
+                return found
+            with alone(store.folder.with_suffix(".lock"), str(folder), "data.cache_dir"):
+                new, unread = store.lacks(keys), dict[str, str]()
                 if new:
                     unread = store.add([keys[i] for i in new], self._pictures(folder, [paths[i] for i in new]))
-            except OSError as error:
-                print(f"decoded images are not kept for the next run: {error} (see --data.cache_dir)", file=sys.stderr)
-                return self._in_memory(folder, paths)
-            return store.find(keys, unread) or self._in_memory(folder, paths)
+                if found := store.find(keys, unread):
+                    return found
+        except OSError as error:
+            print(f"decoded images are not kept for the next run: {error} (see --data.cache_dir)", file=sys.stderr)
+        return self._in_memory(folder, paths)
 
     def _pictures(self, folder: Path, paths: Sequence[Path]) -> Iterator[Picture]:
         size, mode = self.image_size, self.resize_mode

@@ -4,6 +4,7 @@ Notation: `N` pictures, `S` side in pixels.
 """
 
 import hashlib
+import io
 import os
 import shutil
 import sys
@@ -87,7 +88,11 @@ class Store:
         self._pixels, self._index = folder / "pixels", folder / "index.npz"
 
     def find(self, keys: Sequence[str], unread: Mapping[str, str] = MappingProxyType({})) -> Decoded | None:
-        """The pictures with these keys; None where it is empty, or lacks one that is not in `unread`."""
+        """The pictures with these keys; None where it is empty, or lacks one that is not in `unread`.
+
+        Raises:
+            OSError: it cannot be read, which says nothing of what it holds.
+        """
         index = self._load()
         rows = {key: row for row, key in enumerate(index.keys.tolist())}
         places = np.array([rows.get(key.encode(), -1) for key in keys], np.int64)
@@ -144,13 +149,17 @@ class Store:
 
     def _load(self, report: bool = False) -> _Index:
         try:
-            with self._index.open("rb") as file, np.load(file) as arrays:
+            data, size = self._index.read_bytes(), self._pixels.stat().st_size
+        except FileNotFoundError:
+            return _indexed([], 0)
+        try:
+            with np.load(io.BytesIO(data)) as arrays:
                 index = _Index(*(arrays[name] for name in _Index._fields))
-            if self._pixels.stat().st_size < len(index.keys) * self._row:
+            if size < len(index.keys) * self._row:
                 raise ValueError("there are fewer pixels than it says")
             return index
-        except FileNotFoundError:
-            pass
+        except MemoryError:  # which says nothing of the bytes
+            raise
         except Exception as error:  # numpy and zipfile raise whatever the bytes lead them to
             if report:
                 print(f"{self._index} is damaged ({error}): decoding the pictures again", file=sys.stderr)

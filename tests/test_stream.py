@@ -20,7 +20,7 @@ from cifar_lightning import checkpoint as checkpoints
 from cifar_lightning.augment import Mirror, ShiftedCrop
 from cifar_lightning.callbacks import LastCheckpoint, Resume
 from cifar_lightning.cli.from_checkpoint import parser_defaults
-from cifar_lightning.data import ImageFolder, batches, images, memory
+from cifar_lightning.data import ImageFolder, batches, folder, images, memory, store
 from cifar_lightning.data.batches import Batches
 from cifar_lightning.data.images import Rows, channel_statistics
 from cifar_lightning.module import Classifier
@@ -29,7 +29,7 @@ from cifar_onnx import InputError
 from cifar_onnx.errors import ReadError
 from cifar_onnx.images import Pixels, decode, fingerprint
 from cifar_onnx.resizing import resize
-from tests.conftest import BRIEF, Run
+from tests.conftest import BRIEF, Run, Start
 from tests.test_resume import digest
 
 Usage = namedtuple("Usage", "total used free")
@@ -57,6 +57,21 @@ def fit(folder: Path, photos: Path, memory: float, ckpt_path: Path | None = None
     assert isinstance(data.train_dataloader().images, Rows) == (memory == 0)
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
     return digest(model.state_dict()), digest(trainer.optimizers[0].state_dict()), digest(metrics)
+
+
+def load_and_hang(root: Path, count: int) -> None:
+    """Load photos one after the other, saving the index after each, until so many are decoded."""
+    numbers = iter(range(count))
+
+    def hanging(path: Path) -> Pixels:
+        if next(numbers, None) is None:
+            time.sleep(60)
+        return decode(path)
+
+    folder.decode = hanging  # type: ignore[assignment]
+    folder.usable_cpus = lambda: 1  # type: ignore[attr-defined]
+    store._EVERY = 0
+    ImageFolder(str(root)).load("train")
 
 
 @pytest.mark.filterwarnings(
@@ -221,6 +236,21 @@ class TestStore:
         assert len(decoded) == len(set(decoded)) == 36
         fresh = ImageFolder(str(photos), cache_dir="fresh").load("train")
         assert np.array_equal(data.pixels, fresh.pixels)
+
+    def test_what_was_saved_before_a_kill_stays(self, photos: Path, decoded: list[str], start: Start) -> None:
+        def saved() -> int:
+            return sum(len(np.load(index)["keys"]) for index in Path("cache").rglob("index.npz"))
+
+        child = start(photos, 30, function=load_and_hang)
+        assert child.wait_for(lambda: saved() > 10)
+        child.process.kill()
+        child.wait()
+        kept = saved()
+        assert 10 < kept < 36
+        data = ImageFolder(str(photos)).load("train")
+        assert len(decoded) == 36 - kept
+        for name, pixels in zip(data.names, data.pixels, strict=True):
+            assert np.array_equal(pixels, resize(decode(name), 32)), name
 
     @pytest.mark.parametrize("room", [0, 1e12])
     def test_without_room_on_disk_they_go_to_memory_if_they_fit(

@@ -11,15 +11,14 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 from torch import nn
 
 from cifar_lightning.data.images import Images
 from cifar_lightning.familiarity import Familiarity, Scores, Watched, candidates, held_out, values
+from cifar_lightning.temperature import Quality, by_rows, fit_temperature, quality
 from cifar_onnx import InputError
 from cifar_onnx.evaluation import outliers
-from cifar_onnx.evaluation.metrics import expected_calibration_error
 from cifar_onnx.evaluation.outcome import Integers, parts
 from cifar_onnx.evaluation.reliability import Rejection, rejections
 from cifar_onnx.images import Pictures
@@ -28,15 +27,6 @@ from cifar_onnx.uncertainty import Method, PredictionSets, Unknown, nonconformit
 
 REFUSED = 0.05  # share of pictures like the validation images that may be taken for unknown
 _TELLING = 0.7  # mean AUROC of a score that tells something
-_TEMPERATURES = (0.05, 20.0)
-
-
-@dataclass(frozen=True)
-class Quality:
-    """How good probabilities are: mean negative log-likelihood and expected calibration error (15 bins)."""
-
-    negative_log_likelihood: float
-    expected_calibration_error: float
 
 
 @dataclass(frozen=True)
@@ -161,14 +151,15 @@ def _calibration(
     method: Method,
 ) -> Calibration:
     temperature = fit_temperature(logits, labels)
-    probabilities = np.exp(log_softmax(logits.astype(np.float64) / temperature, axis=1))
-    conformity = nonconformity(probabilities, method)[np.arange(len(labels)), labels]
+    conformity = by_rows(
+        lambda z, own: nonconformity(np.exp(log_softmax(z / temperature, axis=1)), method)[own], logits, labels
+    )
     unknown = Unknown(score.name, unknown_threshold(familiarity))
     return Calibration(
         images=len(labels),
         temperature=temperature,
-        before=_quality(logits, labels, 1),
-        after=_quality(logits, labels, temperature),
+        before=quality(logits, labels, 1),
+        after=quality(logits, labels, temperature),
         sets=PredictionSets(method, alpha, conformal_threshold(conformity, alpha)),
         unknown=unknown,
         refused=float(unknown.of(familiarity).mean()),
@@ -188,28 +179,6 @@ def _run(watched: Watched, pixels: Pictures, title: str | None = None) -> tuple[
             found.append([each.float().cpu() for each in watched(batch)])
     logits, contrasts = (torch.cat(each).numpy() for each in zip(*found, strict=True))
     return logits, contrasts
-
-
-def fit_temperature(logits: Scores, labels: Integers) -> float:
-    """What to divide logits by, so that the labels are most likely (Guo et al. 2017, https://arxiv.org/abs/1706.04599).
-
-    One picture in `N + 2` is taken for mislabelled, after Platt 1999: a net that makes no mistake on the validation set
-    would be made sure beyond measure. It is 1 where another one would make the labels less likely.
-    """
-    if logits.shape[1] == 1:
-        return 1.0
-    wrong = 1 / (len(labels) + 2) / (logits.shape[1] - 1)  # probability of each wrong label
-    targets = np.full(logits.shape, wrong)
-    targets[np.arange(len(labels)), labels] = 1 - wrong * (logits.shape[1] - 1)
-    found = minimize_scalar(
-        lambda x: -(targets * log_softmax(logits.astype(np.float64) / math.exp(x), axis=1)).sum(axis=1).mean(),
-        bounds=[math.log(each) for each in _TEMPERATURES],
-        method="bounded",
-        options={"xatol": 1e-4},
-    )
-    temperature = round(math.exp(found.x), 4)
-    before, after = (_quality(logits, labels, each).negative_log_likelihood for each in (1, temperature))
-    return temperature if after <= before else 1.0
 
 
 def conformal_threshold(nonconformity: NDArray[np.float64], alpha: float) -> float:
@@ -241,10 +210,3 @@ def unknown_threshold(familiarity: Scores) -> float:
             "overflows: export it in fp32, or train it with a lower learning rate"
         )
     return math.floor(found * 1e4) / 1e4
-
-
-def _quality(logits: Scores, labels: Integers, temperature: float) -> Quality:
-    likelihoods = log_softmax(logits.astype(np.float64) / temperature, axis=1)
-    own = likelihoods[np.arange(len(labels)), labels]
-    confidences = np.exp(likelihoods.max(axis=1))
-    return Quality(float(-own.mean()), expected_calibration_error(confidences, likelihoods.argmax(axis=1) == labels))

@@ -79,16 +79,15 @@ class Contrasts(Familiarity):
         x = np.log(x + floor)
         mean, scale = x.mean(axis=0), np.where(silent, _LEAST, np.maximum(x.std(axis=0), _STEADY)) + 1e-3
         x = (x - mean) / scale
-        _, singular, directions = np.linalg.svd(x, full_matrices=False)
-        variances = singular**2 / len(x)
-        count = min(_PARTS, x.shape[1] // 2, len(x) // 4)
-        rest = max(variances[count:].sum() / (x.shape[1] - count), _VARIANCE)
-        weights = 1 / np.maximum(variances[:count], rest) - 1 / rest  # beside that of the rest
+        variances, directions = np.linalg.eigh(x.T @ x / len(x))  # the smallest first
+        first = x.shape[1] - min(_PARTS, x.shape[1] // 2, len(x) // 4)
+        rest = max(variances[:first].sum() / first, _VARIANCE)
+        weights = 1 / np.maximum(variances[first:], rest) - 1 / rest  # beside that of the rest
         found = {
             "floor": floor,
             "mean": mean,
             "scale": scale,
-            "directions": directions[:count].T,
+            "directions": directions[:, first:],
             "weights": weights / x.shape[1],
             "rest": 1 / rest / x.shape[1],
         }

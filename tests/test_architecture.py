@@ -127,8 +127,9 @@ LAW = {
     "cifar_lightning/reproduce.py": {"torch", "cifar_onnx", OURS + "checkpoint", OURS + "cli.command", OURS + "runs"},
     "cifar_lightning/familiarity.py": {"torch", "numpy"},
     "cifar_lightning/calibration.py": {
-        "torch", "numpy", "scipy", "cifar_onnx", OURS + "data.images", OURS + "familiarity",
+        "torch", "numpy", "scipy", "cifar_onnx", OURS + "data.images", OURS + "familiarity", OURS + "temperature",
     },
+    "cifar_lightning/temperature.py": {"numpy", "scipy", "cifar_onnx", OURS + "familiarity"},
     "cifar_lightning/evaluation.py": {
         "torch", "lightning", "numpy", "cifar_onnx", OURS + "attacks", OURS + "calibration", OURS + "data",
         OURS + "familiarity", OURS + "module", OURS + "checkpoint", OURS + "runs",

@@ -2,15 +2,18 @@
 
 import json
 import re
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 from torch import nn
 
+from cifar_lightning import temperature
 from cifar_lightning.calibration import calibrate, conformal_threshold, fit_temperature, unknown_threshold
 from cifar_lightning.data.images import Images
 from cifar_lightning.export.parity import by_torch
@@ -28,6 +31,46 @@ def answers(count: int, sureness: float, seed: int) -> tuple[np.ndarray, np.ndar
     logits = generator.normal(size=(count, 10)) * 2
     labels = (logits + generator.gumbel(size=logits.shape)).argmax(axis=1)  # drawn by their softmax
     return (sureness * logits).astype(np.float32), labels
+
+
+@pytest.mark.parametrize("sureness", [0.3, 3])
+def test_the_temperature_is_that_of_the_formula(monkeypatch: pytest.MonkeyPatch, sureness: float) -> None:
+    monkeypatch.setattr(temperature, "_ROWS", 77)
+    logits, labels = answers(400, sureness, 0)
+    targets = np.full(logits.shape, 1 / 402 / 9)
+    targets[np.arange(400), labels] = 1 - 1 / 402
+
+    def loss(logarithm: float) -> float:
+        likelihoods = log_softmax(logits.astype(float) / np.exp(logarithm), axis=1)
+        return float(-(targets * likelihoods).sum(axis=1).mean())
+
+    found = minimize_scalar(loss, bounds=np.log([0.05, 20]), method="bounded", options={"xatol": 1e-8})
+    assert fit_temperature(logits, labels) == pytest.approx(np.exp(found.x), rel=2e-4)
+    own = log_softmax(logits.astype(float) / 2, axis=1)[np.arange(400), labels]
+    assert temperature.quality(logits, labels, 2).negative_log_likelihood == pytest.approx(-own.mean(), rel=1e-12)
+
+
+def test_many_classes_take_little_memory() -> None:
+    logits = np.random.default_rng(0).normal(size=(10_000, 100)).astype(np.float32)
+    labels = np.arange(10_000) % 100
+    fit_temperature(logits[:9], labels[:9])
+    tracemalloc.start()
+    fit_temperature(logits, labels)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 8 * logits.size
+
+
+def test_contrasts_are_likelihoods_by_principal_directions() -> None:
+    generator = np.random.default_rng(0)
+    known = np.exp(generator.normal(size=(300, 90)) @ generator.normal(size=(90, 90)) / 9).astype(np.float32)
+    score = Contrasts(known)
+    x = (np.log(known + score.floor.numpy().astype(float)) - score.mean.numpy()) / score.scale.numpy()
+    _, singular, directions = np.linalg.svd(x, full_matrices=False)
+    variances = singular**2 / 300
+    variances[32:] = max(variances[32:].mean(), 0.01)
+    expected = -((x @ directions.T) ** 2 / variances).mean(axis=1)
+    assert np.allclose(values(score, known[:, :2], known), expected, rtol=1e-4)
 
 
 def test_a_variant_that_answers_alike_knows_the_same_pictures(monkeypatch: pytest.MonkeyPatch) -> None:

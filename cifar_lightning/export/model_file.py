@@ -7,6 +7,7 @@ import base64
 import io
 import json
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import cycle
@@ -30,6 +31,7 @@ from cifar_lightning.export.quantize import Run
 from cifar_lightning.familiarity import Scored
 from cifar_onnx import InputError, contract, images, resizing
 from cifar_onnx.contract import Precision
+from cifar_onnx.session import session
 
 GOLDEN_SIDE = 64  # pixels: larger pictures are shrunk to this before they become golden samples
 
@@ -127,11 +129,30 @@ def write_model(
                 fp32 = graph.complete(whole, size, resize, calibration.temperature)
                 fp32.metadata_props.extend(onnx_model.metadata_props)
                 onnx.save(fp32, other)
-                report = replace(report, variant=f"{variant}\n{quantize.beside(candidate, other, size)}\n")
+                report = replace(report, variant=f"{variant}\n{_beside(candidate, other, size)}\n")
             candidate.replace(output)
     except OSError as error:
         raise InputError(f"{output} cannot be written ({error}): name another file") from None
     return calibration, report
+
+
+def _beside(path: Path, other: Path, size: int) -> str:
+    """Sizes and latencies of two model files, in words."""
+    sizes = [each.stat().st_size / 1e6 for each in (path, other)]
+    sessions = [session(each, str(each), ["cpu"], None) for each in (path, other)]
+    picture = np.zeros((1, size, size, 3), np.uint8)
+    times: list[list[float]] = [[], []]
+    for _ in range(60):  # in turns, so that a slow moment of the machine is one of both
+        for each, taken in zip(sessions, times, strict=True):
+            start = time.perf_counter()
+            each.run(["probabilities"], {"image": picture})
+            taken.append(1000 * (time.perf_counter() - start))
+    ours, theirs = (float(np.median(taken[10:])) for taken in times)
+    word = "slower" if ours > 1.02 * theirs else "faster" if ours < 0.98 * theirs else "as fast"
+    return (
+        f"{sizes[0]:.2f} MB, fp32 {sizes[1]:.2f} MB; {ours:.2f} ms a picture, fp32 {theirs:.2f} ms: {word} on this "
+        "machine"
+    )
 
 
 def _cost(model: nn.Module, size: int) -> dict[str, int]:

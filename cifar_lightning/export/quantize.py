@@ -4,7 +4,6 @@ Notation: `N` pictures, `K` classes, `S` side of the square that the net sees.
 """
 
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -240,25 +239,6 @@ def _loss(
         fall = f"recall of {classes[worst]} falls by {100 * falls[worst]:.1f} points"
         return f"{figures}, but {fall}, more than {100 * CLASS_DROP:.0f}"
     return None
-
-
-def beside(path: Path, other: Path, size: int) -> str:
-    """Sizes and latencies of two model files, in words."""
-    sizes = [each.stat().st_size / 1e6 for each in (path, other)]
-    sessions = [session(each, str(each), ["cpu"], None) for each in (path, other)]
-    picture = np.zeros((1, size, size, 3), np.uint8)
-    times: list[list[float]] = [[], []]
-    for _ in range(60):  # in turns, so that a slow moment of the machine is one of both
-        for each, taken in zip(sessions, times, strict=True):
-            start = time.perf_counter()
-            each.run(["probabilities"], {"image": picture})
-            taken.append(1000 * (time.perf_counter() - start))
-    ours, theirs = (float(np.median(taken[10:])) for taken in times)
-    word = "slower" if ours > 1.02 * theirs else "faster" if ours < 0.98 * theirs else "as fast"
-    return (
-        f"{sizes[0]:.2f} MB, fp32 {sizes[1]:.2f} MB; {ours:.2f} ms a picture, fp32 {theirs:.2f} ms: {word} on this "
-        "machine"
-    )
 
 
 def _planes(pixels: Pixels) -> NDArray[np.float32]:

@@ -42,7 +42,9 @@ def test_a_loss_that_is_not_finite_stops_the_run_at_that_step(
     )
     found = re.search(sentence, result.err)
     assert found, result.err
-    assert len(set(found[1].split(", "))) == 16
+    named, more, _ = found[1].partition(" and 8 more")
+    assert more
+    assert len(set(named.split(", "))) == 8
     folder = Path("runs/cnn/version_0/checkpoints")
     for path in folder.iterdir():
         kept = checkpoints.load(path)

@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 NEW = import sys; sys.exit(sys.version_info < (3, 11))
 KEEP := true
-ifneq ($(origin PYTHON),file)
+ifeq ($(origin PYTHON),command line)
 ifneq ($(shell command -v $(PYTHON) >/dev/null && $(PYTHON) -V),$(shell test -x $(BIN)/python && $(BIN)/python -V))
 KEEP := false
 .PHONY: .venv/installed

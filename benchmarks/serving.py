@@ -78,7 +78,7 @@ def measure(command: Sequence[object], request: bytes, clients: int, duration: f
             words, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=said, start_new_session=True
         )
         try:
-            while True:
+            for _ in range(300):
                 with socket.socket() as knock:
                     if knock.connect_ex(("127.0.0.1", port)) == 0:
                         break
@@ -86,6 +86,8 @@ def measure(command: Sequence[object], request: bytes, clients: int, duration: f
                     said.seek(0)
                     sys.exit(f"{' '.join(words)}\n{said.read()}")
                 time.sleep(0.1)
+            else:
+                sys.exit(f"{' '.join(words)}: does not answer")
             load(port, request, clients, 1.0)
             seconds = load(port, request, clients, duration)
         finally:

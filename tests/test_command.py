@@ -259,11 +259,15 @@ class TestFromACheckpoint:
         assert result.code == 2
         assert f"trainer.limit_{name}_batches is 0: {command} would have nothing to do" in result.err
 
-    @pytest.mark.parametrize(("typed", "taken"), [("[1]", [1]), ("[3, 2]", [3]), ("2", 1)])
+    @pytest.mark.parametrize(
+        ("typed", "gpus", "taken"), [("[1]", 2, [1]), ("[3, 2]", 4, [3]), ("2", 4, 1), ("[1]", 1, 1), ("[0]", 0, 1)]
+    )
     def test_what_is_for_one_device_takes_the_first_that_is_named(
-        self, run: Run, checkpoint: Path, monkeypatch: pytest.MonkeyPatch, typed: str, taken: object
+        self, run: Run, checkpoint: Path, monkeypatch: pytest.MonkeyPatch, typed: str, gpus: int, taken: object
     ) -> None:
+        """Where there is such a one: the config may be that of a run on another machine."""
         given: dict[str, object] = {}
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
         monkeypatch.setattr(LightningCLI, "instantiate_trainer", lambda _, **settings: given.update(settings))
         monkeypatch.setattr(CLI, "_run_subcommand", lambda *_: None)
         assert run("predict", "--ckpt_path", checkpoint, "--trainer.devices", typed).code == 0

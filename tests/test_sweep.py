@@ -628,6 +628,10 @@ class TestGoingOn:
 
         killed(first := found.ask(space))
         assert counted(found) == []
+        later = found.ask(space)  # what had been validated when its process died is not to blame
+        later.report(1, 1)
+        killed(later)
+        assert counted(found) == []
         with Process(found, tmp_path) as process:  # and stopped, which is no death
             process.sign(found.ask(space))
         assert counted(found) == []

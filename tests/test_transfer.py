@@ -91,14 +91,16 @@ class TestInitFrom:
         """As those of torchvision's VGG-16 with IMAGENET1K_FEATURES, which has learnt no classes."""
 
         def net() -> nn.Module:
-            return nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 4), nn.Linear(4, 2))
+            layers = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 4), nn.Linear(4, 2))
+            layers[1].register_buffer("mask", torch.tensor([0, -torch.inf]))  # which is so of itself
+            return layers
 
         old, new = net(), net()
         with torch.no_grad():
             old[2].weight[1, 3] = torch.nan  # type: ignore[union-attr,operator,index]
         take(new, old.state_dict(), "old")
-        assert equal(new.state_dict(), old.state_dict()) == {"0.weight", "0.bias", "1.weight", "1.bias"}
-        assert "old: 4 of 6 tensors loaded; newly initialised: 2.weight, 2.bias\n" in capsys.readouterr().err
+        assert equal(new.state_dict(), old.state_dict()) == {"0.weight", "0.bias", "1.weight", "1.bias", "1.mask"}
+        assert "old: 5 of 7 tensors loaded; newly initialised: 2.weight, 2.bias\n" in capsys.readouterr().err
 
     def test_both_heads_of_a_net_with_two_are_found(self) -> None:
         layers = {"first": nn.Linear(3, 3), "body": nn.Linear(3, 4), "head": nn.Linear(4, 3), "dist": nn.Linear(4, 3)}

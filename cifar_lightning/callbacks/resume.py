@@ -86,6 +86,7 @@ class Resume(L.Callback):
             known = checkpoint["callbacks"].get(callback.state_key, {})
             if same and isinstance(callback, EarlyStopping) and known.get("stopping_reason"):  # and then was killed
                 trainer.should_stop = True
+                print(f"EarlyStopping had ended the run: {known['stopping_reason_message']}", flush=True)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Lightning asks this callback at the beginnings of epochs only."""

@@ -152,8 +152,7 @@ class CLI(LightningCLI):
         plugins = config.trainer.plugins or []
         kwargs["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), checkpoints.CheckpointFiles()]
         if self.subcommand in ("predict", "export", "verify"):
-            named = config.trainer.devices  # as [1], of which the first is taken
-            kwargs |= {"devices": named[:1] if isinstance(named, list) else 1, "num_nodes": 1, "strategy": "auto"}
+            kwargs |= {"devices": settings.one_device(config), "num_nodes": 1, "strategy": "auto"}
         if self.subcommand != "fit":
             return super().instantiate_trainer(logger=False, **kwargs)
         given = config.trainer.logger
@@ -198,7 +197,7 @@ class CLI(LightningCLI):
             versions = {name: metadata.version(name) for name in ("cifar-lightning", "torch", "lightning")}
             facts = {"seed": seed, "threads": threads, "devices": self.trainer.world_size, "versions": versions}
             begun = {} if self.going_on else {"begun_in": str(Path.cwd()), "started_from": self.command.ckpt_path}
-            runs.record(self.run.folder, finished=False, **facts, **begun)
+            runs.record(self.run.folder, finished=False, pruned=False, **facts, **begun)
 
     def after_fit(self) -> None:
         callbacks = self.trainer.callbacks  # type: ignore[attr-defined]

@@ -149,6 +149,12 @@ def check_batch_norm(net: nn.Module, device: torch.device) -> None:
         raise InputError(f"trainer.sync_batchnorm works on GPUs only: {remedy}")
 
 
+def one_device(config: Namespace) -> list[int] | int:
+    """The first of the devices that are named, as in [1], if this machine has it, for what needs one; else any one."""
+    named, gpus = config.trainer.devices, torch.cuda.device_count() if config.trainer.accelerator != "cpu" else 0
+    return named[:1] if isinstance(named, list) and named[:1] < [gpus] else 1
+
+
 def check_compilation(mode: str | None, trainer: L.Trainer) -> None:
     """Refuse to add up gradients that lie in the memory of a CUDA graph.
 

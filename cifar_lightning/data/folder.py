@@ -227,7 +227,7 @@ class ImageFolder(ImageData):
         if len(paths) * size * size * 3 > free(torch.device("cpu")) / 2:
             raise InputError(
                 f"{len(paths):,} images of {size} x {size} pixels do not fit into memory, and {self.cache_dir} "
-                "cannot hold them: name a folder with room for them by --data.cache_dir"
+                "cannot be used: name a folder with room for them by --data.cache_dir"
             )
         pixels = np.empty((len(paths), size, size, 3), np.uint8)
         facts = []

@@ -118,7 +118,9 @@ def take(net: nn.Module, weights: Mapping[str, Tensor], source: str, skip: Colle
 
     def fits(name: str) -> bool:
         given = weights.get(name)
-        return given is not None and given.shape == own[name].shape and bool(given.isfinite().all())
+        if given is None or given.shape != own[name].shape:
+            return False
+        return bool((given.isfinite() | ~own[name].isfinite()).all())  # but for what never is, such as a mask
 
     # A layer is taken whole or not at all: a bias, or the flag `fitted`, is wrong without its weights.
     unfit = {layer[name] for name in own if not fits(name)}

@@ -98,11 +98,13 @@ def again(study: optuna.Study, trial: FrozenTrial | optuna.Trial, died: bool = F
     Args:
         study: the sweep's.
         trial: which has ended, so that nothing can be noted of it any more.
-        died: whether its process did.
+        died: whether its process did; what has been validated by then was not the cause.
     """
     died_before = trial.user_attrs.get("died", False)
     if not trial.params:
         return
+    if isinstance(trial, FrozenTrial):
+        died = died and not trial.intermediate_values
     if not (died and died_before):
         study.enqueue_trial(trial.params, {"died": died or died_before})
         return

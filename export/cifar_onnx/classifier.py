@@ -31,8 +31,8 @@ class Classifier:
 
     Args:
         model: path of a model.onnx that holds a contract, or its bytes.
-        providers: onnxruntime execution providers in order of preference, or one, `"cuda"` or
-            `"CUDAExecutionProvider"`, or with options, `("cuda", {"device_id": 1})`; by default the CPU.
+        providers: onnxruntime execution providers in order of preference, or one: `"cuda"` or
+            `"CUDAExecutionProvider"`, or with options `("cuda", {"device_id": 1})`; by default the CPU.
         threads: of the net; by default one for each CPU that this process or its container may use.
         untrusted: try the file first in a process of its own that may take little memory and time.
 
@@ -118,7 +118,8 @@ class Classifier:
             InputError: `batch_size` is below 1, or `images` is a single picture.
         """
         if isinstance(images, _ONE) or is_file(images):
-            raise InputError("a stream takes several pictures: put a single one into a list")
+            single = "put a single one into a list, and give iter(source) of what can be read like a file, too"
+            raise InputError(f"a stream takes several pictures: {single}")
         if batch_size < 1:
             raise InputError(f"batch_size is {batch_size}: it must be at least 1")
         for pictures in batches_ahead(self._tried, map(self._taken, images), usable_cpus(), batch_size):

@@ -7,6 +7,7 @@ import hashlib
 import io
 import os
 import struct
+from collections.abc import Coroutine
 from contextlib import suppress
 from os import PathLike
 from typing import IO, Any, Protocol, TypeGuard
@@ -39,9 +40,9 @@ MAX_PIXELS = 100_000_000  # 300 MB once decoded; a 230 KB file can claim more
 MAX_SIDE = 65_535  # pixels, as JPEG's
 _SLOW = {  # what Pillow decodes in Python, pixel by pixel
     "bmp_rle": "a run-length encoded BMP",
-    "ppm": "a PPM whose levels do not end at 255",
+    "ppm": "a PPM or PGM whose levels do not end at 255",
 }
-_SLOW_PIXELS = 65_536  # of these at most, which take 0.02 to 0.3 s
+_SLOWER = 256  # times as many other pixels take as long
 _PART = 60_000  # pixels that are copied at once
 _CHUNK = 256  # pictures, or lines of one, that are hashed at once
 
@@ -130,6 +131,9 @@ def contents(file: File) -> bytes:
         data = file.read()
     except Exception as error:  # of many kinds: it is closed, or a connection is
         raise ReadError(f"the picture: its file cannot be read ({error})") from None
+    if isinstance(data, Coroutine):
+        data.close()
+        raise ImageError(f"{type(file).__name__} is read by await: give the bytes, await file.read()")
     if not isinstance(data, bytes):
         raise _no_picture(file)
     if not data:
@@ -182,9 +186,9 @@ def _upright_rgb(image: Image.Image, limit: int) -> Pixels:
     if any(tile.codec_name == "ppm_plain" for tile in tiles):
         raise ImageError("its pixels are written as text (plain PPM), which is slow to read: save it as PNG")
     for tile in tiles:
-        if tile.codec_name in _SLOW and image.width * image.height > _SLOW_PIXELS:
+        if tile.codec_name in _SLOW and image.width * image.height > limit // _SLOWER:
             slow = _SLOW[tile.codec_name]
-            raise ImageError(f"{slow} of more than {_SLOW_PIXELS:,} pixels is slow to read: save it as PNG")
+            raise ImageError(f"{slow} of more than {limit // _SLOWER:,} pixels is slow to read: save it as PNG")
     if image.mode == "F":
         raise ImageError("floating-point pixels have no fixed range: convert them to 8 bits first")
     step = next((_GREY_STEPS.get(tile.args) for tile in tiles if tile.codec_name == "zip"), None)

@@ -24,8 +24,8 @@ _HINTS = dict.fromkeys(
 _CGROUP = Path("/sys/fs/cgroup")  # where a container sees its limits
 
 
-# As onnxruntime takes them: names in order of preference, any of them with options; or one name, or None for the CPU.
-Providers = Sequence[str | tuple[str, dict[str, Any]]] | str | None
+_Provider = str | tuple[str, dict[str, Any]]  # its name, or name and options
+Providers = Sequence[_Provider] | _Provider | None  # in order of preference; None is the CPU
 
 
 def session(
@@ -81,8 +81,11 @@ def _limit() -> float:
 
 def _wanted(providers: Any) -> list[tuple[str, dict[str, Any]]]:
     """Full names, and options."""
-    if isinstance(providers, str) or not isinstance(providers, Iterable):
-        providers = ["cpu" if providers is None else providers]
+    if providers is None:
+        providers = "cpu"
+    pair = isinstance(providers, tuple) and [isinstance(each, dict) for each in providers] == [False, True]
+    if pair or isinstance(providers, str) or not isinstance(providers, Iterable):
+        providers = [providers]
     wanted = list[tuple[str, dict[str, Any]]]()
     for provider in providers:
         match provider:

@@ -35,5 +35,6 @@ def rows(path: Path) -> Iterator[tuple[int, list[str]]]:
         raise InputError(f"{path} cannot be read as a CSV file: save it as CSV UTF-8 ({error})") from None
     except csv.Error as error:
         raise InputError(
-            f"{path}, line {line}: {error}: close the quotes that begin there, and double those inside"
+            f"{path}, line {line}: {error}: close the quotes that begin there, without a space behind them, and double "
+            "those inside"
         ) from None

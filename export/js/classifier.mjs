@@ -9,6 +9,8 @@ const FORMAT = 1;
 const BLANK = "0".repeat(64); // stands where the digest will be while the digest is computed
 const TOLERANCE = new Map([["fp32", 1e-3], ["fp16", 1e-2], ["int8", 2e-2]]); // of samples, by precision, as in Python
 const MAX_SIDE = 65_535; // pixels, as in Python
+const MAX_SIZE = 2048; // pixels a side of what a net sees, likewise
+const MAX_CONTRACT = 32_000_000; // bytes, likewise
 const MAX_SAMPLE = 1_000_000; // pixels of a golden sample, likewise
 const SLICE = 2 ** 24; // bytes of a file that are searched at once
 const METADATA = 14; // ModelProto.metadata_props: StringStringEntryProto {key = 1, value = 2}
@@ -17,7 +19,7 @@ const METADATA = 14; // ModelProto.metadata_props: StringStringEntryProto {key =
 export async function readContract(file) {
   const bytes = bytesOf(file);
   if (bytes?.length === 0) throw new InputError("an empty file: was it copied or downloaded to its end?");
-  const text = metadata(bytes).get(KEY);
+  const text = contractText(bytes);
   if (text === undefined) {
     throw new InputError(
       `an ONNX file without a contract (metadata key '${KEY}'): export it with python -m cifar_lightning export`,
@@ -171,7 +173,7 @@ function fault({ classes, input, temperature, sets, unknown, digest, golden, cos
   if (!Array.isArray(classes) || !classes.length || !classes.every(name) || new Set(classes).size < classes.length) {
     return "classes must be a list of one or more distinct, non-empty strings of whole letters";
   }
-  if (!isWhole(input?.size)) return "input.size must be an integer from 1 up";
+  if (!isWhole(input?.size) || input.size > MAX_SIZE) return "input.size must be an integer from 1 to 2,048";
   if (!["stretch", "crop", "pad"].includes(input.resize)) return "input.resize must be stretch, crop or pad";
   if (!Number.isFinite(temperature) || temperature <= 0) return "temperature must be a finite number above 0";
   if (!["lac", "aps"].includes(sets?.method)) return "sets.method must be lac or aps";
@@ -218,18 +220,21 @@ function placeOf(text, bytes) {
   }
 }
 
-function metadata(bytes) {
-  const texts = new Map();
+/** The JSON of a file's contract; undefined where there is none. */
+function contractText(bytes) {
+  let text;
   try {
     for (const [number, value] of fields(bytes)) {
       if (number !== METADATA || typeof value === "number") continue;
       const entry = new Map(fields(value));
-      texts.set(...[1, 2].map((n) => new TextDecoder("utf-8", { fatal: true }).decode(entry.get(n))));
+      if (new TextDecoder("latin1").decode(entry.get(1)) === KEY) text = entry.get(2) ?? new Uint8Array();
     }
+    if (!(text?.length > MAX_CONTRACT)) return text && new TextDecoder("utf-8", { fatal: true }).decode(text);
   } catch {
     throw new InputError("not an ONNX file, or a damaged one");
   }
-  return texts;
+  const [length, most] = [text.length, MAX_CONTRACT].map((number) => number.toLocaleString("en"));
+  throw new InputError(`its contract is of ${length} bytes: more than ${most} are not taken`);
 }
 
 /** Fields of a protobuf message as [number, value]: https://protobuf.dev/programming-guides/encoding */

@@ -85,6 +85,13 @@ class Upload:
         return iter(self._file)
 
 
+class Awaited(Upload):
+    """As FastAPI's."""
+
+    async def read(self, size: int = -1) -> bytes:  # type: ignore[override]
+        return super().read(size)
+
+
 def test_a_binary_file_is_one_picture(classifier: Classifier, digits: Path, tmp_path: Path) -> None:
     path = next(digits.iterdir())
     data, expected = path.read_bytes(), classifier(path)
@@ -97,7 +104,9 @@ def test_a_binary_file_is_one_picture(classifier: Classifier, digits: Path, tmp_
             classifier(file)
     with pytest.raises(ReadError, match=r"its file cannot be read .*closed"):
         classifier(file)
-    with pytest.raises(InputError, match="put a single one into a list"):
+    with pytest.raises(ImageError, match=r"Awaited is read by await: give the bytes, await file.read\(\)"):
+        classifier(Awaited(data))  # type: ignore[call-overload]
+    with pytest.raises(InputError, match=r"put a single one into a list, and give iter\(source\) of what can be read"):
         next(classifier.stream(Upload(data)))
     answers = list(classifier.stream([file, Upload(data), io.StringIO("text")]))  # type: ignore[list-item]
     assert [type(answer).__name__ for answer in answers] == ["ReadError", "Prediction", "ImageError"]
@@ -337,8 +346,9 @@ def test_on_cuda_float32_keeps_its_bits_unless_asked(model: Path, asked: list[An
 
 
 def test_no_provider_is_the_cpu_and_what_is_none_is_said(model: Path) -> None:
-    assert Classifier(model, providers=None).providers == ["CPUExecutionProvider"]
-    for providers, word in ((3, "3"), ([None], "None"), (("cpu", {"a": 1}), "{'a': 1}"), ([("cpu",)], r"\('cpu',\)")):
+    for providers in (None, "cpu", ("cpu", {}), ["cpu"], [("cpu", {})]):
+        assert Classifier(model, providers=providers).providers == ["CPUExecutionProvider"]
+    for providers, word in ((3, "3"), ([None], "None"), (["cpu", {"a": 1}], "{'a': 1}"), ([("cpu",)], r"\('cpu',\)")):
         with pytest.raises(InputError, match=rf"^{word} is no execution provider: give its name, such as 'cuda', or"):
             Classifier(model, providers=providers)  # type: ignore[arg-type]
 

@@ -87,6 +87,16 @@ def test_pixels_are_kept_on_disk_and_answers_without_them_are_the_same(photos: P
     assert np.array_equal(whole.labels, light.labels)
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a disk that is always full is Linux's")
+def test_a_disk_that_is_full_is_named(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Classifier(MODEL)
+    own = Model(model.classes, 32, "stretch", lambda batch: (model.run(batch)[0], None))
+    full = Path("/dev/full").open("w+b")  # noqa: SIM115  # which `answer` closes
+    monkeypatch.setattr("cifar_onnx.evaluation.answers.TemporaryFile", lambda **_: full)
+    with pytest.raises(InputError, match=f"^{tmp_path}: No space left .* of 201 pictures takes 0.00062 GB there"):
+        answer(photos, own, keep=tmp_path)
+
+
 @pytest.mark.parametrize("size", [67, 100, 199])
 @pytest.mark.parametrize("keep", [True, False])
 def test_every_picture_is_answered_however_many_run_together(

@@ -248,9 +248,10 @@ def test_a_trial_spends_its_memory_on_the_file(model: Path, monkeypatch: pytest.
 def test_a_trial_imports_nothing_from_where_the_user_is(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "cifar_onnx.py").write_text("raise SystemExit('not ours')")
+    for name in ("cifar_onnx", "resource"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('not ours')")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", ["", *sys.path])  # as in a notebook
+    monkeypatch.setattr(sys, "path", ["", str(tmp_path), *sys.path])  # as in a notebook, and by python -m
     probe.run(model.read_bytes(), "m.onnx")
 
 
@@ -258,8 +259,9 @@ def test_a_trial_finds_packages_where_its_parent_does(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As in a notebook that has put a folder into sys.path, or an app that brings its packages along."""
-    (tmp_path / "onnxruntime.py").write_text("raise SystemExit('this one')")
+    (tmp_path / "brought_along.py").write_text("def trial(): raise SystemExit('this one')")
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path, ""])
+    monkeypatch.setattr(probe, "_TRIAL", probe._TRIAL.replace("cifar_onnx.probe", "brought_along"))
     with pytest.raises(ContractError, match=r"refused: its trial .* this one"):
         probe.run(model.read_bytes(), "m.onnx")
 

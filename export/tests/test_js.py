@@ -493,7 +493,7 @@ def test_javascript_refuses_what_python_refuses(model: Path, tmp_path: Path) -> 
 
 def test_what_is_wrong_with_a_contract_is_said_with_what_would_be_right(tmp_path: Path) -> None:
     names = "classes must be a list of one or more distinct, non-empty strings of whole letters"
-    size = "input.size must be an integer from 1 up"
+    size = "input.size must be an integer from 1 to 2,048"
     temperature = "temperature must be a finite number above 0"
     golden = (
         "golden must be a list of up to 64 samples, each with the strings name, file (base64), fingerprint and label, "
@@ -501,7 +501,7 @@ def test_what_is_wrong_with_a_contract_is_said_with_what_would_be_right(tmp_path
     golden += "and with a finite number for each class in logits and probabilities, and as familiarity, if it has one"
     wrong: list[tuple[dict[str, Any], str]] = [
         *(({"classes": value}, names) for value in ("ab", [], ["a", 1], ["a", ""], ["a", "a"], ["a", "\ud800"])),
-        *(({"input": {"size": value, "resize": "crop"}}, size) for value in (0, -8, 8.5, "8", True, None)),
+        *(({"input": {"size": value, "resize": "crop"}}, size) for value in (0, -8, 8.5, "8", True, None, 2049)),
         ({"input": {"size": 8, "resize": "magic"}}, "input.resize must be stretch, crop or pad"),
         *(({"temperature": value}, temperature) for value in (0, -1, "1", True, None)),
         ({"sets": {**INFO["sets"], "method": "magic"}}, "sets.method must be lac or aps"),

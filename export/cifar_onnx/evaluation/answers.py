@@ -61,18 +61,25 @@ def answer(folder: Path, *models: Model, keep: Path | None = None) -> list[Outco
     paths, titles = [path for path, _ in files], [composed(models[0].classes[label]) for _, label in files]
     answers: list[list[tuple[NDArray[np.float32], NDArray[np.float32] | None]]] = [[] for _ in models]
     errors, kept, areas = dict[int, str](), list[int](), list[int]()
-    with TemporaryFile(dir=keep) if keep else nullcontext() as file:
-        for places, sizes, squares in _read(paths, models, f"classifying {folder}", errors):
-            kept += places
-            areas += sizes
-            for model, found in zip(models, answers, strict=True):
-                found.append(model.run(squares[model.size, model.mode]))
-            if file:
-                file.write(squares[models[0].size, models[0].mode].data)
-        if not kept:
-            raise InputError(f"{folder}: none of the {len(files)} files can be read as a picture")
-        shape = (len(kept) if file else 0, models[0].size, models[0].size, 3)
-        pixels = np.memmap(file, np.uint8, "r", shape=shape) if file else np.empty(shape, np.uint8)
+    try:
+        with TemporaryFile(dir=keep) if keep else nullcontext() as file:
+            for places, sizes, squares in _read(paths, models, f"classifying {folder}", errors):
+                kept += places
+                areas += sizes
+                for model, found in zip(models, answers, strict=True):
+                    found.append(model.run(squares[model.size, model.mode]))
+                if file:
+                    file.write(squares[models[0].size, models[0].mode].data)
+            if not kept:
+                raise InputError(f"{folder}: none of the {len(files)} files can be read as a picture")
+            shape = (len(kept) if file else 0, models[0].size, models[0].size, 3)
+            pixels = np.memmap(file, np.uint8, "r", shape=shape) if file else np.empty(shape, np.uint8)
+    except OSError as error:
+        needed = 3 * models[0].size ** 2 * len(files) / 1e9
+        raise InputError(
+            f"{keep}: {error.strerror}: what the net sees of {len(files):,} pictures takes {needed:.2g} GB there for "
+            "the time being: name another folder with --output"
+        ) from None
     outcomes = []
     for model, found in zip(models, answers, strict=True):
         places_of = {composed(name): place for place, name in enumerate(model.classes)}

@@ -172,6 +172,13 @@ class TestMistakes:
         (line,) = lines(result.err, "error: ")
         assert sentence in line
         assert "Traceback" not in result.err
+
+    @pytest.mark.parametrize("key", ["model.net.memory", "trainer.memory"])
+    def test_what_only_data_have_is_not_advised_elsewhere(self, run: Run, key: str) -> None:
+        result = run("fit", f"--{key}", 1)
+        assert result.code == 2
+        assert "there is no option" in result.err
+        assert "ImageFolder" not in result.err
         assert not list(Path().iterdir())
 
     def test_a_reader_that_has_gone(self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

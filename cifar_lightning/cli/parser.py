@@ -87,9 +87,10 @@ def explain(message: str, keys: Iterable[str], bases: Sequence[type] = _BASES, t
         name = next(group for group in match.groups() if group)
         owner = re.findall(r"class_path[ =]'([^']+)'", message)
         known = _names(class_of(owner[-1])) if owner else list(keys)
-        of_data = issubclass(class_of(owner[-1]), ImageData) if owner else name.rpartition(".")[0] in ("", "data")
-        near = (hint if owner else _hint_key)(name, known)
-        near = (_source(name, known, bases) if of_data else "") or near
+        group = _whole(name, typed).rpartition(".")[0]
+        of_data = issubclass(class_of(owner[-1]), ImageData) if owner else group in ("", "data")
+        near = of_data and _source(name, known, bases)
+        near = near or (hint(name, known) if owner else _hint_key(name, known))
         return f"{where}there is no option {name!r}{near}"
     if "unexpected keyword argument 'linked_targets'" in message:
         return (

@@ -226,11 +226,14 @@ class TestGoingOn:
         unfinished(run, *words)
         kept = Path("runs/cnn/version_0")
         rows = (kept / "metrics.csv").read_text()
+        runs.record(kept, pruned=True)  # as a sweep does, whose trial goes on as a run
         result = run("fit", "--ckpt_path", "last")
         assert result.code == 0, result.err
+        assert "EarlyStopping had ended the run: Stopping threshold reached" in result.out
         assert load(kept / "checkpoints/last.ckpt")["global_step"] == 4
         assert (kept / "metrics.csv").read_text() == rows
-        assert runs.facts(kept)["finished"]
+        facts = runs.facts(kept)
+        assert (facts["finished"], facts["pruned"]) == (True, False)
         assert run("fit", *words, "--ckpt_path", kept / "checkpoints/last.ckpt").code == 0
         assert load("runs/cnn/version_1/checkpoints/last.ckpt")["global_step"] == 8
 

@@ -103,8 +103,7 @@ def again(study: optuna.Study, trial: FrozenTrial | optuna.Trial, died: bool = F
     died_before = trial.user_attrs.get("died", False)
     if not trial.params:
         return
-    if isinstance(trial, FrozenTrial):
-        died = died and not trial.intermediate_values
+    died = died and not (isinstance(trial, FrozenTrial) and trial.intermediate_values)
     if not (died and died_before):
         study.enqueue_trial(trial.params, {"died": died or died_before})
         return

@@ -479,6 +479,10 @@ def test_javascript_refuses_what_python_refuses(model: Path, tmp_path: Path) -> 
         *(model_of({**INFO, "golden": [{k: SAMPLE[k] for k in SAMPLE if k != key}]}) for key in SAMPLE),
         *(model_of({**INFO, "golden": [{**SAMPLE, "familiarity": value}]}) for value in (-2.5, 0, None, "1", [1])),
         model_of([]),
+        model_of(INFO, versions=field(14, field(1, b"of another program") + field(2, b"\xff"))),
+        model_of({**INFO, "input": {"size": 2048, "resize": "pad"}}),
+        model_of({**INFO, "input": {"size": 2049, "resize": "pad"}}),
+        model_of({**INFO, "more": "x" * 32_000_000}),
     ]
     paths = [tmp_path / f"{number}.onnx" for number in range(len(files))]
     for path, each in zip(paths, files, strict=True):

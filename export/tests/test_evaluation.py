@@ -41,6 +41,13 @@ MODEL = Path(__file__).parent / "digits.onnx"
 
 
 @pytest.fixture(scope="module")
+def own() -> Model:
+    """The digits' net, which says nothing of familiarity."""
+    model = Classifier(MODEL)
+    return Model(model.classes, 32, "stretch", lambda batch: (model.run(batch)[0], None))
+
+
+@pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """200 handwritten digits as `scans/<digit>/*.png`, and a file that is no picture."""
     folder = tmp_path_factory.mktemp("photos") / "scans"
@@ -74,9 +81,9 @@ def evaluated(photos: Path) -> Path:
     return output
 
 
-def test_pixels_are_kept_on_disk_and_answers_without_them_are_the_same(photos: Path, tmp_path: Path) -> None:
-    model = Classifier(MODEL)
-    own = Model(model.classes, 32, "stretch", lambda batch: (model.run(batch)[0], None))
+def test_pixels_are_kept_on_disk_and_answers_without_them_are_the_same(
+    own: Model, photos: Path, tmp_path: Path
+) -> None:
     (whole,), (light,) = answer(photos, own, keep=tmp_path), answer(photos, own)
     assert (len(whole.pixels), len(light.pixels)) == (200, 0)
     assert isinstance(whole.pixels, np.memmap)
@@ -88,9 +95,9 @@ def test_pixels_are_kept_on_disk_and_answers_without_them_are_the_same(photos: P
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a disk that is always full is Linux's")
-def test_a_disk_that_is_full_is_named(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = Classifier(MODEL)
-    own = Model(model.classes, 32, "stretch", lambda batch: (model.run(batch)[0], None))
+def test_a_disk_that_is_full_is_named(
+    own: Model, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     full = Path("/dev/full").open("w+b")  # noqa: SIM115  # which `answer` closes
     monkeypatch.setattr("cifar_onnx.evaluation.answers.TemporaryFile", lambda **_: full)
     with pytest.raises(InputError, match=f"^{tmp_path}: No space left .* of 201 pictures takes 0.00062 GB there"):
@@ -100,11 +107,9 @@ def test_a_disk_that_is_full_is_named(photos: Path, tmp_path: Path, monkeypatch:
 @pytest.mark.parametrize("size", [67, 100, 199])
 @pytest.mark.parametrize("keep", [True, False])
 def test_every_picture_is_answered_however_many_run_together(
-    size: int, keep: bool, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    size: int, keep: bool, own: Model, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The last batch may be full, or but for one, or hold one picture: 200 = 2 x 100 = 2 x 67 + 66 = 199 + 1."""
-    model = Classifier(MODEL)
-    own = Model(model.classes, 32, "stretch", lambda batch: (model.run(batch)[0], None))
     (expected,) = answer(photos, own)
     monkeypatch.setattr(outcomes, "_BATCH", size)
     (found,) = answer(photos, own, keep=tmp_path if keep else None)

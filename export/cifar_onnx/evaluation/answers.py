@@ -75,6 +75,8 @@ def answer(folder: Path, *models: Model, keep: Path | None = None) -> list[Outco
             shape = (len(kept) if file else 0, models[0].size, models[0].size, 3)
             pixels = np.memmap(file, np.uint8, "r", shape=shape) if file else np.empty(shape, np.uint8)
     except OSError as error:
+        if keep is None:
+            raise
         needed = 3 * models[0].size ** 2 * len(files) / 1e9
         raise InputError(
             f"{keep}: {error.strerror}: what the net sees of {len(files):,} pictures takes {needed:.2g} GB there for "

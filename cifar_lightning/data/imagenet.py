@@ -136,7 +136,7 @@ class Synsets(Catalogue):
 
 def _solution(file: Path) -> dict[str, str]:
     """The wnid of each picture by Kaggle's list: columns ImageId, and PredictionString, which begins with a wnid."""
-    (_, columns), *rows = [*sheet.rows(file)] or [(1, list[str]())]
+    columns, rows = sheet.table(file)
     wnids = {}
     for line, cells in rows:
         row = dict(zip(columns, cells, strict=False))

@@ -8,6 +8,12 @@ from pathlib import Path
 from cifar_onnx.errors import InputError
 
 
+def table(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
+    """Names of the columns, none of a file without rows, and the other rows as of `rows`, which says what it raises."""
+    (_, columns), *others = [*rows(path)] or [(1, list[str]())]
+    return columns, others
+
+
 def rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     """Line number and cells of each row, the names of the columns first; not those that are blank.
 

@@ -109,7 +109,7 @@ class Groups:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            (_, columns), *rows = [*sheet.rows(path)] or [(1, list[str]())]
+            columns, rows = sheet.table(path)
         except OSError as error:
             raise InputError(f"{path} cannot be read as a CSV file: {error.strerror}") from None
         places = [place for place, column in enumerate(columns) if column.lower() == "path"]

@@ -13,9 +13,8 @@ from torch import nn
 
 from cifar_lightning.export.cam import with_cam
 from cifar_lightning.export.capture import capture
-from cifar_onnx import InputError, resizing
+from cifar_onnx import InputError, contract, resizing
 
-_LARGEST = 2**31  # bytes of a protocol buffer
 OPSET, IR = 18, 8  # old enough for every onnxruntime since 1.18, which cifar-onnx asks for
 
 
@@ -45,10 +44,10 @@ def core(model: nn.Module, size: int, name: str = "the net") -> ModelProto:
         InputError: torch cannot export it, or only with what `OPSET` does not have, or it is too large.
     """
     weights = 4 * sum(each.numel() for each in model.parameters())
-    if weights > _LARGEST:
+    if weights > (most := contract.MAX_BYTES):
         raise InputError(
-            f"model.net ({name}) has {weights / 1e9:.1f} GB of weights, and one ONNX file holds {_LARGEST / 1e9:.1f} "
-            "GB: use a smaller net"
+            f"model.net ({name}) has {weights / 1e9:.1f} GB of weights, and one ONNX file holds {most / 1e9:.1f} GB: "
+            "use a smaller net"
         )
     program = capture(model, size, OPSET, name)
     ClearMetadataAndDocStringPass()(program.model)

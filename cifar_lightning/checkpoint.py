@@ -48,7 +48,7 @@ def write(checkpoint: dict[str, Any], path: str | Path) -> None:
     buffer = io.BytesIO()
     torch.save(checkpoint, buffer)
     with buffer.getbuffer() as data:
-        write_whole(Path(path), data, b"sha256:%s\n" % hashlib.sha256(data).hexdigest().encode())
+        write_whole(Path(path), data, runs.note(data))
 
 
 def load(path: str | Path) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Runs: the folders `runs/<experiment>/version_N`, what they record, and which of them can be resumed."""
 
 import csv
+import hashlib
 import json
 import os
 import re
@@ -88,6 +89,11 @@ def folder_of(ckpt_path: str) -> Path:
     """The folder of the run that a checkpoint belongs to, or the one it lies in."""
     folder = Path(ckpt_path).parent
     return folder.parent if folder.name == "checkpoints" else folder
+
+
+def note(data: memoryview) -> bytes:
+    """What follows a checkpoint's bytes in its file: their sha256."""
+    return b"sha256:%s\n" % hashlib.sha256(data).hexdigest().encode()
 
 
 def noted_digest(file: BinaryIO) -> str:

@@ -123,7 +123,7 @@ def main(args: Sequence[str] | None = None) -> int:
         if out_of_memory(error):
             # The sentences after the first two say how torch shares memory out.
             sentences = (" ".join(str(error).split()) or "MemoryError").split(". ")[:2]
-            pictures = "smaller pictures (--data.image_size of ImageFolder)"
+            pictures = "smaller pictures (--data.image_size of ImageFolder and ImageNet)"
             less = f"take smaller batches (--data.batch_size), {pictures} or a smaller net"
             return _fail(f"not enough memory ({'. '.join(sentences).rstrip('.')}): {less}", 2)
         if not mistake(error):

@@ -298,7 +298,10 @@ class TestMistakes:
             (["--model.net", "ownnets.Few"], "model.net gives (2, 3) for 2 pictures and 10 classes"),
             (["--model.net", "ownnets.Pair"], "model.net gives a tuple for 2 pictures and 10 classes"),
             (["--model.net", "ownnets.Deep"], "model.net, on images of 32 pixels (those of Digits stay so, Image"),
-            (["--model.net", "ownnets.Wrong"], "ImageFolder has data.image_size): KeyError: 'no such layer' ("),
+            (
+                ["--model.net", "ownnets.Wrong"],
+                "ImageFolder and ImageNet have data.image_size): KeyError: 'no such layer' (",
+            ),
             (["--model.net", "ownnets.Lazy"], "model.net has lazy layers of unknown size"),
             (["--model.net", "ownnets.Twice"], "in evaluation mode, gives a tuple for a batch of 2: then it must give"),
             (["--model.net", "ownnets.Squeezed"], "in evaluation mode, gives (10,) for a batch of 1: then it must"),
@@ -479,7 +482,7 @@ class TestMistakes:
         assert result.code == 2
         (line,) = lines(result.err, "error: ")
         assert f"not enough memory {said}" in line
-        pictures = "smaller pictures (--data.image_size of ImageFolder)"
+        pictures = "smaller pictures (--data.image_size of ImageFolder and ImageNet)"
         assert line.endswith(f": take smaller batches (--data.batch_size), {pictures} or a smaller net")
 
     @pytest.mark.slow

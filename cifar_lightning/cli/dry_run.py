@@ -34,7 +34,7 @@ def dry_run(
         InputError: it cannot work; names the setting.
     """
     generator, count = torch.Generator().manual_seed(0), min(_MOST, data.batch_size)
-    fixed = f"those of {type(data).__name__} stay so, ImageFolder has data.image_size"
+    fixed = f"those of {type(data).__name__} stay so, ImageFolder and ImageNet have data.image_size"
     setting = "data.image_size" if "image_size" in data.hparams else fixed
     pictures = torch.randint(256, (count, data.image_size, data.image_size, 3), dtype=torch.uint8, generator=generator)
     labels = torch.zeros(count, dtype=torch.int64, device=device)

@@ -191,7 +191,7 @@ def test_what_cannot_be_had_is_one_sentence_and_leaves_nothing(
     assert [path.name for path in root.iterdir()] == [".cifar-10.lock"]
 
 
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
 def test_a_full_disk_is_no_fault_of_the_network(
     url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:

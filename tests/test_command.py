@@ -317,6 +317,7 @@ class TestFromACheckpoint:
     ["--against", "P", "m.onnx"],
     ["--against=P", "m.onnx", "--images", "9"],
     ["--against", "P", "--allow_custom_classes", "m.onnx"],
+    ["--against", "P", "--print_config", "m.onnx"],
     ["--images", "9", "--against", "P", "--file", "m.onnx"],
 ], ids=" ".join)  # fmt: skip
 def test_the_file_to_verify_may_stand_anywhere(words: list[str]) -> None:

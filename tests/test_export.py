@@ -445,7 +445,7 @@ class TestGate:
             write(tmp_path / "file" / "m.onnx")
 
     def test_pictures_are_compared_one_by_one(self, models: dict[str, Path]) -> None:
-        """A hundred of 512 pixels take 0.3 GB in float32, and differences and their absolute values as much again."""
+        """A hundred of 512 pixels take 0.3 GB in float32, differences as much again: those of the resize, that is."""
         given = [replace(each, name=f"picture {number}") for number, each in enumerate(samples() * 12)]
         pixels = np.stack([each.pixels for each in given])
         answers = by_torch(Scored(torch.nn.Sequential(*tiny()).eval(), Energy()))(pixels)

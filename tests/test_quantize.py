@@ -117,6 +117,15 @@ def test_linear_layers_of_transformers_are_quantised_but_not_attention_and_famil
     onnx.checker.check_model(small, full_check=True)
 
 
+def test_the_layer_that_is_left_alone_is_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(quantize, "_GRID", {"one": {**quantize._CHANNEL, **quantize._SEVEN, **quantize._ALONE}})
+    _, pixels, _ = drowned()
+    layers = nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 5, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(5, 2)
+    ((_, small),) = quantize.variants(core(Scored(nn.Sequential(*layers).eval(), Energy()), 8), "int8", pixels)
+    floats = [each for each in small.graph.initializer if each.data_type == onnx.TensorProto.FLOAT]
+    assert [each.dims for each in floats if len(each.dims) > 1] == [[4, 3, 3, 3]]
+
+
 def test_a_net_that_rounding_breaks_is_refused_with_figures() -> None:
     net, pixels, labels = drowned()
     sentence = r"int8 .*accuracy on validation goes from 100\.00% to .*, a fall of more than 0\.3"

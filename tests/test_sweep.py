@@ -733,6 +733,23 @@ class TestTogether:
         assert lines[1].startswith("trial 1  val/loss 0.5000")
         assert [trial.state for trial in study(Path("runs/sweep-lr")).trials] == [TrialState.FAIL, TrialState.COMPLETE]
 
+    def test_so_is_one_that_was_taken_over_while_it_was_told(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Optuna looks at its state before it writes that of its end: another process may come between."""
+        optimize, said = optuna.Study.optimize, "Trial#0 has already finished and can not be updated."
+        told = Mock(side_effect=[optuna.exceptions.UpdateFinishedTrialError(said), None])
+
+        def interrupted(self: optuna.Study, *words: Any, **settings: Any) -> None:
+            optimize(self, *words, **settings, n_trials=1)
+            told()
+
+        monkeypatch.setattr("cifar_lightning.sweep.search.value_of", lambda *_: 0.5)
+        monkeypatch.setattr("cifar_lightning.sweep.results.write", Mock())
+        monkeypatch.setattr(optuna.Study, "optimize", interrupted)
+        result = run("sweep", "--config", "lr.yaml", "--trials", 2)
+        assert result.code == 0, result.err
+        assert "trial 0 was taken over by another process\n" in result.out
+        assert told.call_count == 2
+
     def test_its_lock_is_no_link_which_windows_lets_few_people_make(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(os, "symlink", Mock(side_effect=OSError("a privilege is not held")))
         assert optuna.create_study(storage=_storage(read(["--config", "lr.yaml"]))).trials == []

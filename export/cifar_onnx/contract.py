@@ -84,13 +84,14 @@ def read(path: str | PathLike[str]) -> tuple[bytes, Contract]:
             or damage.
     """
     try:
-        size = Path(path).stat().st_size
-        data = Path(path).read_bytes() if size <= MAX_BYTES else b""
+        if (size := Path(path).stat().st_size) > MAX_BYTES:
+            raise ContractError(f"{path}: is of {size:,} bytes, and no ONNX file has more than {MAX_BYTES:,}")
+        data = Path(path).read_bytes()
+    except ContractError:
+        raise
     except (OSError, ValueError) as error:  # the latter of a NUL in the path
         reason = error.strerror if isinstance(error, OSError) else error
         raise ContractError(f"{path}: cannot be read ({reason}): name an exported model.onnx") from None
-    if size > MAX_BYTES:
-        raise ContractError(f"{path}: is of {size:,} bytes, and no ONNX file has more than {MAX_BYTES:,}")
     try:
         return data, parse(data)
     except ContractError as error:

@@ -18,7 +18,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 
-from cifar_onnx import parts
+from cifar_onnx import picture_parts
 from cifar_onnx.errors import ImageError, ReadError
 
 Pixels = NDArray[np.uint8]
@@ -95,7 +95,7 @@ def decode(source: Source, limit: int = MAX_PIXELS) -> Pixels:
     try:
         if isinstance(source, Image.Image):
             if isinstance(source, JpegImageFile) and source.fp:
-                parts.check(source.fp)
+                picture_parts.check(source.fp)
             return _upright_rgb(source, limit)
         with _file(source) as file, opened(file) as image:
             return _upright_rgb(image, limit)
@@ -151,7 +151,7 @@ def _no_picture(source: object) -> ImageError:
 def opened(file: IO[bytes]) -> ImageFile:
     """A picture whose pixels are not decoded yet."""
     try:
-        return Image.open(parts.counted(file), formats=FORMATS)
+        return Image.open(picture_parts.counted(file), formats=FORMATS)
     except UnidentifiedImageError:
         file.seek(0)
         advice = ": convert it to JPEG" if file.read(12)[4:] in _PHONES else ""

@@ -27,11 +27,12 @@ def counted(file: IO[bytes]) -> IO[bytes]:
     """
     file.seek(0)
     start = file.read(READS)
-    if len(start) < READS:  # so it has neither more parts than that nor a hundred large texts
+    small = len(start) < READS  # so it has neither more parts than that nor a hundred large texts
+    if small:
         file = io.BytesIO(start)
-        check(file)
-        return file
     check(file)
+    if small:
+        return file
     if start.startswith(b"\x89PNG\r\n\x1a\n"):
         _refuse(_texts(file), "a PNG of more than {} texts and profiles")
     size = file.seek(0, os.SEEK_END)

@@ -834,7 +834,7 @@ class TestHandover:
     def test_a_net_that_is_too_large_for_one_file_is_refused_before_it_is_captured(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(graph, "_LARGEST", 1000)
+        monkeypatch.setattr(graph.contract, "MAX_BYTES", 1000)
         with pytest.raises(InputError, match=r"model\.net \(CNN\) has 0\.0 GB of weights, and one ONNX file holds"):
             graph.core(Scored(nn.Sequential(*tiny()).eval(), Energy()), 32, "CNN")
 

@@ -196,7 +196,7 @@ def test_branches_for_training_are_not_exported(run: Run, monkeypatch: pytest.Mo
         ("Timm --model.net.name resnet10t --model.net.settings {'base_width':3}", "model.net.settings: .*base width"),
         (
             "Torchvision --model.net.name vit_b_16",
-            r"32 pixels .*Folder has data\.image_size\): .*expected 224 but got 32",
+            r"32 pixels .*ImageFolder and ImageNet have data\.image_size\): .*expected 224 but got 32",
         ),
         ("torchvision.models.resnet18", "a function, not a class: .* --model.net Torchvision"),
     ],

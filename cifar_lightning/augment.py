@@ -40,7 +40,7 @@ class Draw:
 def seeded(draw: Draw, what: object) -> Iterator[None]:
     """Within it torch's generator on the CPU, which torchvision draws from, is seeded by the batch and the class.
 
-    Each time otherwise, without waiting for a GPU as long as a draw from the generator would.
+    Differently each time; a draw from the generator instead would have to wait for a GPU.
     """
     name = type(what).__name__
     purpose = zlib.crc32(name.encode()) + draw.times[name]

@@ -64,7 +64,16 @@ _MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 
 # What the machine refuses, and no code can mend: a trial of a sweep is then no failure of its values.
 REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO)
-_OUTSIDE = (*REFUSED, errno.ENOMEM, errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.EEXIST)
+_OUTSIDE = (
+    *REFUSED,
+    errno.ENOLCK,
+    errno.EOPNOTSUPP,
+    errno.ENOMEM,
+    errno.ENOENT,
+    errno.EISDIR,
+    errno.ENOTDIR,
+    errno.EEXIST,
+)
 
 
 def _not_advertising(record: logging.LogRecord) -> bool:

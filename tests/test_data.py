@@ -349,12 +349,12 @@ class TestImageFolder:
         assert lines[0].startswith(f"skipped: {photos / 'train' / 'red' / 'x'}\\x1b[0.jpg: not a picture")
 
     def test_what_there_is_to_train_on_is_a_line(self, photos: Path) -> None:
-        held = "3 classes (blue, green, red): 33 training images, 3 held out for validation"
+        held = "3 classes (blue, green, red): 33 training images of 32 x 32 pixels, 3 held out for validation"
         assert str(ImageFolder(str(photos))) == held
-        flat = "3 classes (blue, green, red): 30 training images, 3 held out for validation, 3 held out for testing"
-        assert str(ImageFolder(str(photos / "train"))) == flat
+        flat = "30 training images of 32 x 32 pixels, 3 held out for validation, 3 held out for testing"
+        assert str(ImageFolder(str(photos / "train"))) == f"3 classes (blue, green, red): {flat}"
         shutil.copytree(photos / "test", photos / "val")
-        assert str(ImageFolder(str(photos))).endswith(": 36 training images, 9 for validation")
+        assert str(ImageFolder(str(photos))).endswith(": 36 training images of 32 x 32 pixels, 9 for validation")
 
     def test_a_test_folder_without_a_training_folder_is_no_class(self, photos: Path) -> None:
         (photos / "train").rename(photos / "trainn")

@@ -99,7 +99,7 @@ class TestTraining:
         data = ("--data", "ImageFolder", "--data.root", photos)
         result = run("fit", *BRIEF, *data, "--data.memory", 0)
         assert result.code == 0, result.err
-        assert "GB of images are more than data.memory, 0 GB: they are read from" in result.err
+        assert "GB of images are more than data.memory, 0 GB: each batch is read" in result.err
         path = "runs/cnn/version_0/checkpoints/best.ckpt"
         assert parser_defaults(checkpoints.load(path))["data"]["init_args"].keys().isdisjoint({"memory"})
         for most in (0, 9):

@@ -38,7 +38,7 @@ from cifar_lightning.sweep.search import search
 from cifar_lightning.sweep.space import Choice, Range
 from cifar_lightning.sweep.study import Process, _storage, counted, open_study
 from cifar_onnx import InputError
-from tests.conftest import BRIEF, Child, Run, Start, write_net
+from tests.conftest import BRIEF, Run, Start, write_net
 
 SHIPPED = sorted((Path(__file__).parent.parent / "configs" / "sweeps").glob("*.yaml"))
 ONE_CYCLE = {"model.scheduler": ["torch.optim.lr_scheduler.OneCycleLR"], "model.scheduler.max_lr": [0.1]}
@@ -671,7 +671,7 @@ class TestGoingOn:
         journal = Path("runs/sweep-lr/journal.log")
         assert child.wait_for(lambda: validated(journal))
         assert child.process.pid
-        signal_to(child, signal.SIGTERM)
+        os.kill(child.process.pid, signal.SIGTERM)
         ended = child.wait()
         assert ended.code == 143
         assert "next: python -m cifar_lightning sweep --config lr.yaml --trainer.max_epochs 12" in ended.out
@@ -767,8 +767,3 @@ def validated(journal: Path) -> bool:
     """Whether a trial has been validated twice, and nobody is writing: that lock would be waited for for 30 seconds."""
     lock = journal.with_name(f"{journal.name}.lock")
     return journal.exists() and '"step":2' in journal.read_text() and not lock.exists()
-
-
-def signal_to(child: Child, number: int) -> None:
-    assert child.process.pid
-    os.kill(child.process.pid, number)

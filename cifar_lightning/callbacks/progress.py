@@ -20,9 +20,11 @@ class EpochLines(L.Callback):
         self._speed: float | None = None  # images per second of an epoch whose line is to come
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        count = sum(parameter.numel() for parameter in pl_module.parameters() if parameter.requires_grad)
+        every = [(parameter.numel(), parameter.requires_grad) for parameter in pl_module.parameters()]
+        total, count = sum(number for number, _ in every), sum(number for number, trained in every if trained)
+        of = f" of {total:,}" if count < total else ""
         processes = f" and {trainer.world_size - 1} more" if trainer.world_size > 1 else ""
-        self._print(trainer, f"training {count:,} parameters on {pl_module.device}{processes}")
+        self._print(trainer, f"training {count:,}{of} parameters on {pl_module.device}{processes}")
         self._start = time.perf_counter()
         self._first_epoch, self._first_step = trainer.current_epoch, trainer.global_step
         self._begin()  # a resumed epoch does not start

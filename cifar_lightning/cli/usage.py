@@ -120,7 +120,7 @@ Search hyper-parameters, on validation only; every trial is a run of `fit`.
 
   python -m cifar_lightning sweep --config configs/sweeps/X.yaml [OPTIONS]
 
-The file, and every key of it as an option:
+The file, and every key of it but config as an option:
 
   config       the experiment: a config of fit, or a list of them, as seen from this file
   space        for each key that is searched {low: ..., high: ..., step: ..., log: true} or a list of values

@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import lightning.pytorch as L
 import torch
@@ -12,10 +12,10 @@ import torch
 from cifar_lightning.augment import Augmentation, Draw
 from cifar_lightning.batch import Batch
 from cifar_lightning.data.batches import Batches
-from cifar_lightning.data.images import Images, Part, Rows, channel_statistics, slices
+from cifar_lightning.data.images import Images, Part, Rows, Sampling, channel_statistics, slices
 from cifar_lightning.mix import Mixing
 from cifar_onnx import InputError
-from cifar_onnx.errors import some
+from cifar_onnx.errors import check_choice, some
 from cifar_onnx.images import encode_png, fingerprint
 from cifar_onnx.resizing import ResizeMode
 
@@ -28,14 +28,14 @@ class ImageData(L.LightningDataModule, ABC):
 
     Args:
         batch_size: images a step.
-        augment: what is done to each training batch, in this order.
-        mix: how its images are blended after that, and their labels with them.
+        augment: random changes of each training batch, in this order, such as `Mirror`.
+        mix: `MixUp` or `CutMix`: blends the images of a batch, and their labels, after `augment`.
         sampling: of an epoch: `once` shows each image once; `balanced` draws as many images anew, each class as often
             as any other, so that those of rare classes come again and again.
         val_fraction: share of each class held out for validation, where there is no validation set.
         test_fraction: share of each class held out for the test, where there is no test set.
-        split_seed: of these slices, and of what a limited validation or test sees; not the seed of the run, so that
-            runs with other seeds are comparable.
+        split_seed: decides what is held out, and what `limit_val_batches` and `limit_test_batches` leave; the run's
+            seed does not, so that runs with other seeds are comparable.
 
     Attributes:
         image_size: side of the images in pixels.
@@ -52,7 +52,7 @@ class ImageData(L.LightningDataModule, ABC):
         batch_size: int = 64,
         augment: list[Augmentation] | None = None,
         mix: Mixing | None = None,
-        sampling: Literal["once", "balanced"] = "once",
+        sampling: Sampling = "once",
         val_fraction: float = 0.1,
         test_fraction: float = 0.1,
         split_seed: int = 0,
@@ -64,13 +64,12 @@ class ImageData(L.LightningDataModule, ABC):
         for name, fraction in (("val_fraction", val_fraction), ("test_fraction", test_fraction)):
             if not 0 < fraction < 0.5:
                 raise InputError(f"data.{name} is {fraction}: it must lie between 0 and 0.5")
+        check_choice("data.sampling", sampling, Sampling)
         self.save_hyperparameters(logger=False)
         for name, given in (("augment", augment), ("mix", mix)):
             if given and self.hparams[name] == given:  # made in Python, not from YAML: no plain values
                 self.remove_ignored_hparams([name])
-        self.batch_size = batch_size
-        self.augment = augment or []
-        self.mix, self.sampling = mix, sampling
+        self.batch_size, self.augment, self.mix, self.sampling = batch_size, augment or [], mix, sampling
         self.val_fraction, self.test_fraction, self.split_seed = val_fraction, test_fraction, split_seed
         self.position = (0, 0)  # where training stood when it was saved: epochs, and batches of the next
         self._seed = 0
@@ -93,10 +92,11 @@ class ImageData(L.LightningDataModule, ABC):
 
     def __str__(self) -> str:
         """What there is to train on, in a line."""
-        count, train, val = len(self.classes), len(self.images("train")), len(self.images("val"))
+        train, val, side = len(self.images("train")), len(self.images("val")), self.image_size
         held = "" if "val" in self.given else "held out "
         test = "" if "test" in self.given else f", {len(self._parts['test']):,} held out for testing"
-        return f"{count} classes ({some(self.classes)}): {train:,} training images, {val:,} {held}for validation{test}"
+        size = f"{train:,} training images of {side} x {side} pixels"
+        return f"{len(self.classes)} classes ({some(self.classes)}): {size}, {val:,} {held}for validation{test}"
 
     @property
     def input_rule(self) -> dict[str, Any]:

@@ -4,6 +4,7 @@ Notation: `N` images, `B` batch, `H W` size.
 """
 
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -59,15 +60,14 @@ class Batches:
         # Batch normalisation cannot train on one image.
         least = processes * (2 if place else 1)
         number = max(count // size + (count % size >= least), 1)
-        ends = [*(size * (batch + 1) for batch in range(number - 1)), count]
-        starts = [size * batch for batch in range(number)]
+        spans = [*pairwise([*range(0, size * number, size), count])]  # of all processes together
         self._shares = [
             slice(start + (end - start) * rank // processes, start + (end - start) * (rank + 1) // processes)
-            for start, end in zip(starts, ends, strict=True)
+            for start, end in spans
         ]
         self._weights = [
             (share.stop - share.start) * processes / (end - start)
-            for share, start, end in zip(self._shares, starts, ends, strict=True)
+            for share, (start, end) in zip(self._shares, spans, strict=True)
         ]
 
     def __len__(self) -> int:

@@ -17,8 +17,11 @@ from cifar_lightning.data.base import ImageData
 from cifar_lightning.data.images import Images, Part
 from cifar_lightning.data.lock import alone
 from cifar_onnx import InputError
+from cifar_onnx.errors import check_choice
 from cifar_onnx.folders import expanded
 from cifar_onnx.progress import track
+
+Labels = Literal["fine", "coarse"]  # of CIFAR-100
 
 _CHUNK = 1 << 20  # bytes
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # on the disk
@@ -175,8 +178,9 @@ class CIFAR100(CIFAR10):
 
     _title = "CIFAR-100"
 
-    def __init__(self, labels: Literal["fine", "coarse"] = "fine", **kwargs: Any) -> None:
+    def __init__(self, labels: Labels = "fine", **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        check_choice("data.labels", labels, Labels)
         self.labels = labels
 
     @property

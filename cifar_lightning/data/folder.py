@@ -21,7 +21,7 @@ from cifar_lightning.data.lock import alone
 from cifar_lightning.data.memory import free
 from cifar_lightning.data.store import Decoded, Picture, Store, digest, file_keys
 from cifar_onnx.ahead import ahead, chunk_size
-from cifar_onnx.errors import ImageError, InputError, ReadError
+from cifar_onnx.errors import ImageError, InputError, ReadError, check_choice
 from cifar_onnx.folders import expanded
 from cifar_onnx.images import decode, fingerprint
 from cifar_onnx.progress import track
@@ -65,12 +65,13 @@ class ImageFolder(ImageData):
         super().__init__(**kwargs)
         if root is None and labels is None:
             raise InputError("data.root is missing: name the folder that holds a folder of pictures for each class")
-        self.root, _ = _places(root, labels)
+        self.root, listed = _places(root, labels)
         if not self.root.is_dir():
             raise InputError(f"data.root {root!r} is not a folder: name one with a folder of pictures for each class")
-        self.catalogue = self._catalogue(labels)
+        self.catalogue = Listing(listed, self.root) if labels else self._folders()
         if not 1 <= image_size <= 1024:
             raise InputError(f"data.image_size is {image_size}: it must lie between 1 and 1024 pixels")
+        check_choice("data.resize_mode", resize_mode, ResizeMode)
         if memory != "auto" and memory < 0:
             raise InputError(f"data.memory is {memory}: it must be a number of GB, or auto")
         self.image_size = image_size
@@ -98,8 +99,8 @@ class ImageFolder(ImageData):
         parts = self.catalogue.parts(self._classes)
         return parts | {"predict"} if self.elsewhere and "test" not in parts else parts
 
-    def _catalogue(self, labels: str | None) -> Catalogue:
-        return Listing(_places(str(self.root), labels)[1], self.root) if labels else Folders(self.root)
+    def _folders(self) -> Catalogue:
+        return Folders(self.root)
 
     @property
     def title(self) -> str:
@@ -155,11 +156,8 @@ class ImageFolder(ImageData):
         size = sum(math.prod(self.images(part).pixels.shape) for part in parts) / 1e9
         most = free(device, self.trainer.num_devices) / 4e9 if self.memory == "auto" else self.memory
         if size > most and self.trainer.is_global_zero:
-            print(
-                f"{size:.3g} GB of images are more than data.memory, {most:.3g} GB: they are read from "
-                f"{self.cache_dir} while they are needed",
-                file=sys.stderr,
-            )
+            more = f"{size:.3g} GB of images are more than data.memory, {most:.3g} GB"
+            print(f"{more}: each batch is read when it is needed", file=sys.stderr)
         return size > most
 
     def original(self, part: Part, index: int) -> tuple[Path | bytes, str]:

@@ -46,9 +46,7 @@ class ImageNet(ImageFolder):
     ) -> None:
         super().__init__(root=root, image_size=image_size, resize_mode=resize_mode, **kwargs)
 
-    def _catalogue(self, labels: str | None) -> Catalogue:
-        if labels:
-            return super()._catalogue(labels)
+    def _folders(self) -> Catalogue:
         return Synsets(self.root, expanded(self.hparams["lists"] or self.root, "data.lists"))
 
 

@@ -19,6 +19,7 @@ from cifar_onnx.folders import composed
 from cifar_onnx.images import Pictures, Pixels
 
 Part = Literal["train", "val", "test", "predict"]
+Sampling = Literal["once", "balanced"]
 Fingerprints = NDArray[np.bytes_]
 _ENOUGH = 50_000  # images for statistics
 
@@ -163,7 +164,7 @@ def stratify(
     first: dict[int | bytes, tuple[str, int]] = {}
     for index, (name, copy) in enumerate(zip(names, copies, strict=True)):
         own = composed(os.path.basename(name)), index
-        first[copy] = min(own, first.get(copy, own))  # the least of their hashes would be as small as they are many
+        first[copy] = min(own, first.get(copy, own))  # the least hash of many would be small, and all be held out
 
     def rank(name: str, index: int) -> tuple[bytes, int]:
         return hashlib.blake2b(f"{seed} {name}".encode(errors="replace")).digest(), index

@@ -8,6 +8,7 @@ from typing import NamedTuple, cast
 from cifar_lightning.data.catalogue import Catalogue
 from cifar_lightning.data.images import Part
 from cifar_onnx import InputError, sheet
+from cifar_onnx.errors import some
 from cifar_onnx.folders import composed
 
 _SPLITS = ("train", "val", "test")
@@ -106,6 +107,6 @@ class Listing(Catalogue):
                     f"{where}: there is no file {row.file}: paths are relative to data.root, here {str(self.root)!r}"
                 )
             if part != "predict" and row.label not in places:
-                raise InputError(f"{where}: {row.label!r} is not one of the classes {', '.join(classes)}")
+                raise InputError(f"{where}: {row.label!r} is not one of the classes {some(classes)}")
             found.append((row.file, -1 if part == "predict" else places[row.label]))
         return sorted(found)

@@ -39,8 +39,6 @@ def alone(path: Path, what: str, option: str) -> Iterator[None]:
                 f"{path.parent}: no file can be locked there ({error.strerror}), so that processes would write over "
                 f"each other's files: name a folder on another disk with --{option}"
             ) from None
-        yield
-        return
     try:
         yield
     finally:

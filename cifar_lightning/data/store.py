@@ -30,7 +30,7 @@ _EVERY = 60  # seconds between two savings of the index
 class Picture(NamedTuple):
     """What a file was decoded to: uint8 `(S, S, 3)`, its area before that, its fingerprint, or why it was not.
 
-    Of one that could not be read (`unread`) nothing is kept: it may be another time.
+    Of one that could not be read (`unread`) nothing is kept, so that it is tried again next time.
     """
 
     pixels: Pixels

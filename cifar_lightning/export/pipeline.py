@@ -6,7 +6,7 @@ from copy import deepcopy
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnxruntime
@@ -23,6 +23,7 @@ from cifar_lightning.module import Classifier
 from cifar_lightning.outputs import check
 from cifar_onnx import InputError, contract
 from cifar_onnx.contract import Precision
+from cifar_onnx.errors import check_choice
 from cifar_onnx.images import fingerprint
 from cifar_onnx.uncertainty import Method
 
@@ -83,9 +84,8 @@ def export(
     from cifar_lightning.calibration import calibrate
     from cifar_lightning.export.model_file import write_model
 
-    for name, given, kinds in (("sets", sets, get_args(Method)), ("precision", precision, get_args(Precision))):
-        if given not in kinds:
-            raise InputError(f"{name} is {given!r}: it must be one of {', '.join(kinds)}")
+    check_choice("sets", sets, Method)
+    check_choice("precision", precision, Precision)
     check_match("the model", model.classes, model.input_rule, data)
     path = target(str(output), Path("model.onnx"))
     check_writable(path.parent)  # before the work: a large net takes minutes

@@ -18,12 +18,13 @@ _SILENT = {
     *("trainer.logger", "trainer.log_every_n_steps"),
     *("trainer.enable_progress_bar", "trainer.enable_model_summary", "trainer.num_sanity_val_steps"),
 }
-_BATCH, _LIMIT = "data.batch_size", "trainer.limit_val_batches"
-_NO_LIMIT = {"null", "1.0"}
+_BATCH = "data.batch_size"
+_LIMITS = ("trainer.limit_val_batches", "trainer.overfit_batches")
+_NO_LIMIT = {"null", "1.0", "0.0"}
 # What decides which images are validated on; where there is a limit, the size of the batches does, too.
 _IMAGES = (
     *("data", "data.root", "data.labels", "data.val_fraction", "data.test_fraction", "data.split_seed"),
-    _LIMIT,
+    *_LIMITS,
 )
 
 
@@ -62,8 +63,9 @@ class Differences:
     def images(self) -> str:
         """Keys for which the runs were not validated on the same images, empty where there are none."""
         found = [self.keys[key] for key in _IMAGES if key in self.keys]
-        if _BATCH in self.keys and _LIMIT not in self.keys and {*self._values(_LIMIT)} - _NO_LIMIT:
-            found.append(f"{self.keys[_BATCH]} with {_LIMIT}")
+        limits = [each for each in _LIMITS if each not in self.keys and {*self._values(each)} - _NO_LIMIT]
+        if _BATCH in self.keys:
+            found += [f"{self.keys[_BATCH]} with {limit}" for limit in limits]
         return ", ".join(found)
 
     def _values(self, key: str) -> Iterator[str]:

@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial
 from torch import nn
 
 from cifar_lightning import runs
-from cifar_lightning.cli.command import beginning, taken
+from cifar_lightning.cli import command
 from cifar_lightning.cli.config_file import mapping
 from cifar_lightning.cli.parser import Parser
 from cifar_lightning.cli.settings import asked_callbacks, check_callbacks
@@ -44,6 +44,7 @@ class Plan:
         pruner: likewise.
         storage: a file or the address of a database; by default a file in the folder.
         words: the command line of each trial, but for the values that are searched.
+        digest: of what the config files hold that it names.
         given: all of it that must not change while the sweep goes on, the experiment's settings by their keys.
     """
 
@@ -57,6 +58,7 @@ class Plan:
     pruner: Namespace
     storage: str | None
     words: list[str]
+    digest: str
     given: dict[str, Any]
 
     @property
@@ -91,7 +93,7 @@ def read(words: Sequence[str]) -> Plan:
         raise InputError(f"there is no option {words[0]!r}: did you mean '--config {words[0]}'?")
     own, rest = _parted(words)
     settings, configs, file = _settings(own)
-    if beginning(rest, configs).get("ckpt_path") == "last":
+    if command.beginning(rest, configs).get("ckpt_path") == "last":
         raise InputError("ckpt_path is last: leave it out, since the same command resumes a sweep")
     space = spaces.read(settings.space)
     if settings.trials < 1:
@@ -126,6 +128,7 @@ def read(words: Sequence[str]) -> Plan:
         pruner=settings.pruner,
         storage=settings.storage,
         words=[*common, f"--checkpoint.monitor={monitor}", f"--checkpoint.mode={mode}"],
+        digest=command.read(common).digest,
         given=json.loads(json.dumps(given, default=str)),
     )
 
@@ -143,7 +146,7 @@ def _parted(words: Sequence[str]) -> tuple[list[str], list[str]]:
 
 def _settings(own: list[str]) -> tuple[Namespace, list[str], Path | None]:
     """The sweep's settings, the config files of its experiment, and its own file."""
-    files, own = taken(own, "--config")
+    files, own = command.taken(own, "--config")
     if len(files) > 1:
         raise InputError(
             f"a sweep has one file, not {' and '.join(files)}: name the experiment's configs in its key config"

@@ -29,14 +29,14 @@ def write(study: Study, plan: Plan) -> None:
     """
     trials = counted(study)
     ended = [trial for trial in trials if trial.state.is_finished()]
-    if ended and all(map(failed, ended)):
-        raise InputError(f"all {len(ended)} trials have failed, the last one: {ended[-1].user_attrs['error']}")
     done = [trial for trial in ended if trial.state == TrialState.COMPLETE]
     done.sort(key=lambda trial: float(trial.value or 0), reverse=plan.mode == "max")
     running = len(trials) - len(ended)
     others = f"{running} more {'is' if running == 1 else 'are'} being tried by other processes" if running else ""
     with FileLock(plan.folder / ".results.lock"):  # two processes may come to the end at the same time
         write_whole(plan.folder / "trials.csv", _csv(ended, plan).encode())
+        if ended and all(map(failed, ended)):
+            raise InputError(f"all {len(ended)} trials have failed, the last one: {ended[-1].user_attrs['error']}")
         if not done:
             none = [f"pruned or failed: {len(ended)}"] * bool(ended) + [others] * bool(others)
             print(f"no trial has finished: {', '.join(none)}")

@@ -96,7 +96,7 @@ def combinations(plan: Plan) -> float:
 
 
 def made(chosen: Namespace, **more: Any) -> Any:
-    """What a class path and its settings stand for, in which there may be further ones."""
+    """The object that a class path and its settings describe; a setting may be such a description itself."""
     settings = {**vars(chosen.get("init_args") or Namespace()), **more}  # type: ignore[no-untyped-call]
     arguments = {key: made(each) if isinstance(each, Namespace) else each for key, each in settings.items()}
     return class_of(chosen.class_path)(**arguments)

@@ -3,14 +3,15 @@
 import re
 import sys
 from collections.abc import Sequence
-from typing import Any
 
 import optuna
+from optuna.exceptions import StorageInternalError
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from cifar_lightning.cli import command
 from cifar_lightning.interruption import Interrupted
 from cifar_lightning.sweep import results
 from cifar_lightning.sweep.plan import Plan, read
@@ -40,11 +41,15 @@ def search(words: Sequence[str]) -> None:
     try:
         with Process(study, plan.folder) as process:
             trials = counted(study)
-            if len(trials) < plan.trials and len({*map(_values, trials)}) < combinations(plan):
+            tried = {frozenset(trial.params.items()) for trial in trials}
+            if len(trials) < plan.trials and len(tried) < combinations(plan):
                 _search(study, plan, process)
     except Interrupted:
         print("next:", shell.line("python", "-m", "cifar_lightning", "sweep", *words))
         raise
+    except StorageInternalError as error:
+        why = " ".join(str(error.__cause__ or error).split())
+        raise InputError(f"the storage of {plan.folder} is gone ({why}): the same command goes on with it") from error
     results.write(study, plan)
 
 
@@ -59,6 +64,11 @@ def _search(study: optuna.Study, plan: Plan, process: Process) -> None:
             begun[:] = [trial.number]
             if trial.number not in [each.number for each in counted(study)[: plan.trials]]:
                 raise _SurplusError
+            if command.read(plan.words).digest != plan.digest:  # which each trial reads anew
+                raise InputError(
+                    f"the config files of {plan.folder} have changed since this process began: put them back, "
+                    "or begin another sweep with --experiment"
+                )
             process.sign(trial)
             return value_of(trial, plan, lambda text: bar.update(task, description=escape(text)))
 
@@ -83,10 +93,6 @@ def _search(study: optuna.Study, plan: Plan, process: Process) -> None:
                 if not re.match(_TAKEN, str(error)):
                     raise
                 console.print(f"trial {begun[0]} was taken over by another process", highlight=False)
-
-
-def _values(trial: FrozenTrial) -> frozenset[tuple[str, Any]]:
-    return frozenset(trial.params.items())
 
 
 def _ended(study: optuna.Study) -> int:

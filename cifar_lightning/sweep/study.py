@@ -173,7 +173,7 @@ def _storage(plan: Plan) -> BaseStorage:
         return RDBStorage(
             place, engine, heartbeat_interval=_BEAT, heartbeat_stale_trial_callback=partial(again, died=True)
         )
-    except (SQLAlchemyError, ImportError) as error:
+    except (SQLAlchemyError, ImportError, RuntimeError) as error:  # the last for tables of another Optuna
         scheme = place.partition("://")[0]  # the rest may hold a password
         raise InputError(f"storage {scheme}://... cannot be used: {' '.join(str(error).split())}") from None
 

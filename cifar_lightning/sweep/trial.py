@@ -69,7 +69,7 @@ class Watch(L.Callback):
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: object, batch_idx: int
     ) -> None:
-        """Only here: what was validated is kept last of all, and where no batch follows there is nothing to spare."""
+        """Prunes before the next batch: checkpoints come after validation, and without such a batch it is complete."""
         if self._behind:
             runs.record(Path(str(trainer.log_dir)), pruned=True)
             raise optuna.TrialPruned

@@ -1,6 +1,7 @@
 """Errors in what a user gave. Each message is one sentence: what is wrong, and what would be right."""
 
 from collections.abc import Sequence
+from typing import Any, get_args
 
 _NAMED = 10  # of many
 
@@ -33,3 +34,13 @@ def some(names: Sequence[str]) -> str:
     """Names for a sentence, of which the first stand for many."""
     more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
     return ", ".join(names[:_NAMED]) + more
+
+
+def check_choice(name: str, value: object, choices: Any) -> None:
+    """Refuse what is none of the values of a Literal.
+
+    Raises:
+        InputError: it is none.
+    """
+    if value not in get_args(choices):
+        raise InputError(f"{name} is {value!r}: it must be one of {', '.join(get_args(choices))}")

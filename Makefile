@@ -26,6 +26,7 @@ quickstart: .venv/installed
 	@echo; echo "== Classify the pictures that the file carries"
 	$(BIN)/python -m cifar_onnx info $(MODEL) --samples runs/quickstart/samples
 	$(BIN)/python -m cifar_onnx classify --model $(MODEL) --top-k 3 runs/quickstart/samples
+	@echo; echo "== Done. With photos of your own: README.md, From photos to predictions"
 
 # Two at a time, of one thread each: two PyTorch processes of two threads would slow each other down ten times.
 test: .venv/installed

@@ -87,8 +87,8 @@ class AlternatingMirror(Augmentation):
 
     def __call__(self, images: Tensor, draw: Draw) -> Tensor:
         # A bit of each place that stays, half of them set among any neighbours (Knuth, TAOCP 3, section 6.4).
-        bit = (draw.indices * 2654435761 >> 31) + draw.epoch & 1
-        return torch.where(bit.view(-1, 1, 1, 1) == 1, images.flip(3), images)
+        bit = (draw.indices * 2654435761) & (1 << 31)
+        return torch.where((bit != draw.epoch % 2 << 31).view(-1, 1, 1, 1), images.flip(3), images)
 
 
 @dataclass(frozen=True)
@@ -105,17 +105,18 @@ class ShiftedCrop(Augmentation):
         count, _, height, width = images.shape
         if not 0 <= self.pixels < min(height, width):
             raise InputError(f"ShiftedCrop cannot shift images of {height} x {width} by {self.pixels} pixels")
-        shifts = torch.randint(0, 2 * self.pixels + 1, (2, count, 1), device=images.device, generator=draw.generator)
+        most, device = self.pixels, images.device
+        shifts = torch.randint(-most, most + 1, (2, count, 1), device=device, generator=draw.generator)
 
         def inside(shift: Tensor, length: int) -> Tensor:
-            places = shift - self.pixels + torch.arange(length, device=images.device)  # (..., B, length), some outside
+            places = shift + torch.arange(length, device=device)  # (..., B, length), some outside
             return (length - 1) - ((length - 1) - places.abs()).abs()
 
         if height == width:
             rows, columns = inside(shifts, height)  # both at once: on a GPU, launching them takes longer than they do
         else:
             rows, columns = inside(shifts[0], height), inside(shifts[1], width)
-        batch = torch.arange(count, device=images.device)[:, None, None]
+        batch = torch.arange(count, device=device)[:, None, None]
         # The last axis of the gathered (B, H, W, 3) goes back to channels: memory stays channels_last.
         return images.permute(0, 2, 3, 1)[batch, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 

@@ -252,6 +252,10 @@ class TestCIFAR100:
         assert (data.classes[0], data.classes[14], data.classes[19]) == ("aquatic_mammals", "people", "vehicles_2")
         assert data.load("train").labels.tolist() == COARSE
 
+    def test_labels_of_neither_kind_are_refused(self) -> None:
+        with pytest.raises(InputError, match=r"data\.labels is 'course': it must be one of fine, coarse"):
+            CIFAR100(labels="course")  # type: ignore[arg-type]
+
     def test_what_cannot_be_had_names_the_file_that_is_missing(self, tmp_path: Path) -> None:
         with pytest.raises(InputError, match=r"CIFAR-100 is not in .*put cifar-100-python.tar.gz into "):
             CIFAR100(root=str(tmp_path), url="http://127.0.0.1:1/gone").load("train")

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 from unittest.mock import Mock
 
 import lightning.pytorch as L
@@ -271,6 +272,19 @@ class TestImageFolder:
         make_photos(photos / "val", 2)
         data = ImageFolder(str(photos))
         assert [len(data.images(part)) for part in ("train", "val", "test")] == [36, 6, 9]
+
+    @pytest.mark.parametrize(
+        ("settings", "sentence"),
+        [
+            ({"resize_mode": "centre"}, "data.resize_mode is 'centre': it must be one of stretch, crop, pad"),
+            ({"sampling": "balance"}, "data.sampling is 'balance': it must be one of once, balanced"),
+        ],
+    )
+    def test_in_python_too_a_choice_that_there_is_not_is_refused(
+        self, photos: Path, settings: dict[str, Any], sentence: str
+    ) -> None:
+        with pytest.raises(InputError, match=re.escape(sentence)):
+            ImageFolder(str(photos), **settings)
 
     def test_a_class_that_test_lacks_is_fine(self, photos: Path) -> None:
         for file in (photos / "test" / "green").iterdir():

@@ -323,12 +323,25 @@ class TestDifferences:
         streamed = [changed(data__init_args__memory=memory) for memory in ("auto", 0.0)]
         assert Differences([*map(flat, streamed)]).keys == {}
 
-    @pytest.mark.parametrize(("limit", "deciding"), [(None, ""), (1.0, ""), (5, "with trainer.limit_val_batches")])
+    @pytest.mark.parametrize(
+        ("key", "limit", "deciding"),
+        [
+            ("limit_val_batches", None, ""),
+            ("limit_val_batches", 1.0, ""),
+            ("limit_val_batches", 5, "with trainer.limit_val_batches"),
+            ("overfit_batches", 0.0, ""),
+            ("overfit_batches", 2, "with trainer.overfit_batches"),
+        ],
+    )
     def test_the_size_of_batches_decides_what_is_validated_on_where_only_some_are(
-        self, limit: float | None, deciding: str
+        self, key: str, limit: float | None, deciding: str
     ) -> None:
-        configs = [changed(data__init_args__batch_size=size, trainer__limit_val_batches=limit) for size in (16, 64)]
+        configs = [changed(data__init_args__batch_size=size, **{f"trainer__{key}": limit}) for size in (16, 64)]
         assert Differences([*map(flat, configs)]).images() == (deciding and f"batch_size {deciding}")
+
+    def test_so_does_what_a_run_is_to_overfit(self) -> None:
+        configs = [changed(trainer__overfit_batches=number) for number in (0.0, 2)]
+        assert Differences([*map(flat, configs)]).images() == "overfit_batches"
 
 
 def board(*entries: Entry) -> Board:

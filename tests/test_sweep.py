@@ -7,8 +7,10 @@ import os
 import re
 import shutil
 import signal
+import sqlite3
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 from types import ModuleType
@@ -432,6 +434,8 @@ class TestTrials:
         result = run("sweep", "--config", "lr.yaml", "--trials", 1)
         assert result.code == 2
         assert re.fullmatch(f"error: all 1 trials have failed, the last one: .*{re.escape(noted)}\n", result.err)
+        (row,) = table(Path("runs/sweep-lr"))
+        assert noted in row["error"]
 
     @pytest.mark.slow
     def test_a_class_and_the_same_with_settings_are_two_values(self, run: Run, tmp_path: Path) -> None:
@@ -749,6 +753,48 @@ class TestTogether:
         assert result.code == 0, result.err
         assert "trial 0 was taken over by another process\n" in result.out
         assert told.call_count == 2
+
+    @pytest.mark.parametrize(
+        ("text", "sentence"),
+        [
+            (
+                "trainer: {max_epochs: 3}",
+                "the config files of runs/sweep-lr have changed since this process began: put",
+            ),
+            ("trainer: {max_ep", "small.yaml"),  # as while somebody saves it
+        ],
+    )
+    def test_a_config_file_that_changes_meanwhile_ends_it(
+        self, run: Run, monkeypatch: pytest.MonkeyPatch, text: str, sentence: str
+    ) -> None:
+        def value(trial: optuna.Trial, *_: object) -> float:
+            Path("small.yaml").write_text(text)
+            return 0.5
+
+        monkeypatch.setattr("cifar_lightning.sweep.search.value_of", value)
+        result = run("sweep", "--config", "lr.yaml", "--trials", 9)
+        assert result.code == 2
+        assert result.err.splitlines()[-1].startswith(f"error: {sentence}")
+        assert [trial.state for trial in counted(study(Path("runs/sweep-lr")))] == [TrialState.COMPLETE]
+
+    def test_a_storage_that_goes_away_ends_it_with_a_sentence(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        gone = optuna.exceptions.StorageInternalError("An exception is raised during the commit.")
+        gone.__cause__ = OSError("database is locked")
+        monkeypatch.setattr(optuna.Study, "optimize", Mock(side_effect=gone))
+        result = run("sweep", "--config", "lr.yaml", "--trials", 1)
+        assert result.code == 2
+        sentence = "the storage of runs/sweep-lr is gone (database is locked): the same command goes on with it"
+        assert result.err.splitlines()[-1] == f"error: {sentence}"
+
+    def test_a_database_of_another_optuna_is_named(self, run: Run) -> None:
+        Path("runs").mkdir()
+        words = ("sweep", "--config", "lr.yaml", "--storage", "sqlite:///runs/sweep.db", "--trials", 1)
+        RDBStorage(words[4])
+        with closing(sqlite3.connect("runs/sweep.db")) as database, database:
+            database.execute("update alembic_version set version_num = 'v0.9.0.a'")
+        result = run(*words)
+        assert result.code == 2
+        assert result.err.startswith("error: storage sqlite://... cannot be used: ")
 
     def test_its_lock_is_no_link_which_windows_lets_few_people_make(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(os, "symlink", Mock(side_effect=OSError("a privilege is not held")))

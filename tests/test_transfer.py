@@ -1,6 +1,7 @@
 """Beginning with another run's weights, parts that stay as they are, and learning rates by part."""
 
 import json
+import re
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -281,6 +282,7 @@ class TestFreeze:
         freeze = ("--trainer.callbacks+", "Freeze", "--trainer.callbacks.until_epoch", 1, "--trainer.max_epochs", 2)
         result = run("fit", *BRIEF, *net, "--model.optimizer", "MuonSGD", *freeze, "--last.every_n_epochs", 1)
         assert result.code == 0, result.err
+        assert re.search("^training 80 of [0-9,]{5} parameters on cpu$", result.out, re.MULTILINE)  # the head's
         kept = torch.load("runs/cnn/version_0/checkpoints/last.ckpt", weights_only=True)
         steps = {len(each) for each in kept["optimizer_states"][0]["state"].values()}
         assert steps == {1}

@@ -124,6 +124,7 @@ class Resume(L.Callback):
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         """Put the model's own weights back before anything is saved; Lightning leaves the averaged ones in place."""
+        pl_module.zero_grad()  # a CUDA graph may have taken their memory back, and Lightning moves them to the CPU
         if self._validating:
             self._validating = False
             for callback in trainer.callbacks:  # type: ignore[attr-defined]

@@ -82,11 +82,12 @@ class Batches:
 
     def __iter__(self) -> Iterator[Batch]:
         epoch, first = self.place() if self.place else (0, 0)
-        order = torch.arange(len(self.images))
         if self.place:
             # Drawn on the CPU, so that every device sees the same order.
             generator = torch.Generator().manual_seed(_seed(self.seed, 0 if self.fixed else epoch))
-            order = self._drawn(generator) if self.balanced else torch.randperm(len(order), generator=generator)
+            order = self._drawn(generator) if self.balanced else torch.randperm(len(self.images), generator=generator)
+        else:
+            order = torch.arange(len(self.images))
         shares = self._shares[first:]
         if isinstance(self.images, Tensor):
             batches = self._slices(self.images, order, shares)

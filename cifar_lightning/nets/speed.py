@@ -74,7 +74,7 @@ class SpeedNet(nn.Module):
         return self._mirrored(x) / 2 + (shifted[0] + shifted[1]) / 4
 
     def _mirrored(self, x: Tensor) -> Tensor:
-        return (self._logits(x) + self._logits(x.flip(3))) / 2
+        return (self._logits(x).float() + self._logits(x.flip(3)).float()) / 2  # in bfloat16 classes would tie
 
     def _logits(self, x: Tensor) -> Tensor:
         x = self.whitening(x)  # (B, F, S', the same)

@@ -5,7 +5,7 @@ Notation: `B` batch, `F` filters, `k` side of a patch, `S` side of the images in
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import conv2d, unfold
+from torch.nn.functional import conv2d
 
 from cifar_onnx.errors import InputError
 
@@ -59,11 +59,14 @@ class Whitening(nn.Module):
     @torch.no_grad()
     def fit(self, images: Tensor) -> None:
         """Take the filters from training images, normalised `(B, 3, S, S)`."""
-        length = 3 * self.kernel_size**2
+        k = self.kernel_size
+        length = 3 * k**2
         # Summed in double precision: the directions of small eigenvalues are divided by little.
         covariance, count = torch.zeros(length, length, dtype=torch.float64), 0
         for some in torch.split(images, 64):
-            patches = unfold(some.float(), self.kernel_size)  # (64, 3 k^2, positions)
+            # Not torch.nn.functional.unfold, which launches a kernel for each image on a GPU.
+            patches = some.float().unfold(2, k, 1).unfold(3, k, 1)  # (64, 3, rows, columns, k, k)
+            patches = patches.permute(0, 1, 4, 5, 2, 3).reshape(len(some), length, -1)  # (64, 3 k^2, positions)
             covariance += (patches @ patches.mT).cpu().double().sum(0)
             count += len(patches) * patches.shape[2]
         values, vectors = torch.linalg.eigh(covariance / count)

@@ -105,7 +105,8 @@ def good(server: Server, count: int) -> int:
 def malformed(generator: random.Random) -> bytes:
     """A request with something wrong with it, or many things."""
     body, headers = form(("a.png", GOLDEN[0].encoded))
-    infer = json.dumps({"inputs": [{"name": "image", "datatype": "UINT8", "shape": [1, 1, 1, 3], "data": [1, 2, 3]}]})
+    tensor = {"name": "image", "datatype": "UINT8", "shape": [1, 1, 1, 3], "data": [1, 2, 3]}
+    infer = json.dumps({"inputs": [tensor], "outputs": [{"name": "label"}, {"name": "in_set"}]})
     seed = generator.choice(
         [
             raw(GOLDEN[0].encoded),

@@ -244,6 +244,8 @@ class TestOpenInferenceProtocol:
             ({"data": {}}, "12 whole numbers"),
             ({"parameters": {"binary_data_size": 12}}, "binary_data_size"),
             ({"outputs": [{"name": "boxes"}]}, "an output is unknown"),
+            ({"outputs": [{"name": []}]}, "an output is unknown"),
+            ({"outputs": [{"name": {}}]}, "an output is unknown"),
             ({"outputs": 7}, "'outputs' a list"),
         ],
     )

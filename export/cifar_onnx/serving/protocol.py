@@ -101,6 +101,7 @@ _PIXELS = {
         "parameters": {"type": "object", "properties": {"binary_data_size": {"type": "integer"}}},
     },
 }
+_OUTPUT = {"type": "object", "required": ["name"], "properties": {"name": {"enum": [*tensors.outputs(0)]}}}
 _BODY = {
     "required": True,
     "content": {
@@ -111,7 +112,7 @@ _BODY = {
                 "properties": {
                     "id": {"type": "string"},
                     "inputs": {"type": "array", "minItems": 1, "maxItems": 1, "items": _PIXELS},
-                    "outputs": {"type": "array", "items": {"type": "object", "required": ["name"]}},
+                    "outputs": {"type": "array", "items": _OUTPUT},
                     "parameters": {"type": "object", "properties": {"binary_data_output": {"type": "boolean"}}},
                 },
             }

@@ -149,7 +149,7 @@ def _asked(message: dict[str, Any], known: dict[str, tuple[str, list[int]]], pic
         raise RequestError(400, "'parameters' must be an object and 'outputs' a list")
     found = {}
     for output in wanted:
-        if not isinstance(output, dict) or output.get("name") not in known:
+        if not isinstance(output, dict) or output.get("name") not in [*known]:  # it may be unhashable
             raise RequestError(400, f"an output is unknown: there are {', '.join(known)}")
         own = output.get("parameters") or {}
         if not isinstance(own, dict):

@@ -19,6 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -31,6 +32,7 @@ from cifar_onnx.serving import command, model, predictions, tensors
 from cifar_onnx.serving.app import build
 from cifar_onnx.serving.connection import DeadlineProtocol
 from cifar_onnx.serving.gate import Gate
+from cifar_onnx.serving.metrics import Metrics
 from cifar_onnx.serving.model import Served, Settings
 from cifar_onnx.serving.room import Room
 
@@ -647,14 +649,19 @@ def test_a_crowd_is_answered_or_told_to_come_back(seconds: float) -> None:
 
 
 def test_it_ends_in_order() -> None:
-    """SIGTERM with 32 in flight: not ready, all answered, exit code 0, nothing left behind."""
+    """SIGTERM with 32 in flight: not ready, all answered, exit code 0, nothing left behind.
+
+    And one whose body is half sent, which is told to come back.
+    """
     heavy = raw(blank(2000))
     with Server(MODEL) as server:
         clients = [server.connect() for _ in range(32)]
         for client in clients:
             client.sendall(heavy)
+        half = server.connect()
+        half.sendall(heavy[:-9])
         late = server.connect()
-        while "requests_in_flight 33.0" not in server.ask("GET", "/metrics")[2].decode():
+        while "requests_in_flight 34.0" not in server.ask("GET", "/metrics")[2].decode():
             assert server.process.poll() is None
         server.process.terminate()
         late.sendall(b"GET /v2/health/ready HTTP/1.1\r\nhost: localhost\r\n\r\n")
@@ -667,7 +674,13 @@ def test_it_ends_in_order() -> None:
         for client in clients:
             assert answer(client)[0] == 200
             client.close()
+        with half:
+            head, _, sentence = read_all(half).partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 503")
+        assert b"retry-after: 1" in head
+        assert json.loads(sentence)["error"].startswith("the server is shutting down")
         assert server.process.wait(timeout=15) == 0
+        assert "Traceback" not in server.said
         session = str(server.process.pid)
         left = [
             path
@@ -675,6 +688,31 @@ def test_it_ends_in_order() -> None:
             if path.exists() and path.read_text().rpartition(")")[2].split()[3] == session
         ]
         assert not left
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_who_is_cut_off_at_the_end_is_told_so_unless_an_answer_has_begun(begun: bool) -> None:
+    start = {"type": "http.response.start", "status": 200, "headers": []}
+
+    async def app(_scope: Any, _receive: Any, send: Any) -> None:
+        if begun:
+            await send(start)
+        await asyncio.sleep(60)
+
+    async def cut_off() -> list[int]:
+        said: list[Any] = []
+
+        async def send(message: Any) -> None:
+            said.append(message)
+
+        scope = {"type": "http", "method": "GET", "headers": [(b"host", b"localhost")], "state": {}}
+        asked = asyncio.create_task(Gate(app, Metrics(), (), 1, 1)(scope, Mock(), send))
+        await asyncio.sleep(0)
+        asked.cancel()
+        await asked
+        return [message["status"] for message in said if "status" in message]
+
+    assert asyncio.run(cut_off()) == [200 if begun else 503]
 
 
 def test_it_ends_in_order_from_the_line_on_that_says_where_it_serves() -> None:

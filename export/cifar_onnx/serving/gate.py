@@ -1,5 +1,6 @@
 """What every request passes before it reaches the app: who may ask, how much, and how many at a time."""
 
+import asyncio
 import ipaddress
 import re
 import time
@@ -16,6 +17,7 @@ from cifar_onnx.serving.metrics import Metrics
 from cifar_onnx.site import CSP
 
 _BODIES = 16  # as large as a body may be, that are held at a time
+_ENDING = "the server is shutting down: try again, or another server"
 _ID = re.compile(r"[\w.:-]{1,64}", re.ASCII)
 _HEADERS = [
     (b"content-security-policy", f"{CSP}; frame-ancestors 'none'".encode()),
@@ -97,7 +99,7 @@ class Gate:
         asked = headers.get("x-request-id", "")
         request_id = asked if _ID.fullmatch(asked) else uuid.uuid4().hex
         scope["state"]["request_id"] = request_id
-        status = 500
+        status = 0
 
         async def answer(message: Message) -> None:
             nonlocal status
@@ -137,12 +139,15 @@ class Gate:
                 await self._app(scope, limited if work else receive, answer)
             except RequestError as error:
                 await error.answer()(scope, receive, answer)
+            except asyncio.CancelledError:  # by uvicorn as it ends, which would log it and answer 500, as plain text
+                if not status:
+                    await RequestError(503, _ENDING).answer()(scope, receive, answer)
         finally:
             self.working -= counted
             self._held -= received
             self._metrics.in_flight.dec()
             route = getattr(scope.get("route"), "path", "none")
-            self._metrics.requests.labels(route, status).inc()
+            self._metrics.requests.labels(route, status or 500).inc()
             self._metrics.seconds.labels(route).observe(time.perf_counter() - began)
 
     def _check(self, headers: Headers, work: bool) -> None:
@@ -153,7 +158,7 @@ class Gate:
         if length.isdecimal() and (len(length) > 19 or int(length) > self._body):
             raise self._too_large()
         if work and self.draining:
-            raise RequestError(503, "the server is shutting down: try again, or another server")
+            raise RequestError(503, _ENDING)
         if work and headers.get("content-encoding", "identity").lower() != "identity":
             raise RequestError(415, "send the body as it is, without Content-Encoding")
         if work and self._from_elsewhere(headers, host):

@@ -90,7 +90,7 @@ class Calibration:
     ) -> "Calibration":
         """The same of a variant of the net, which gives logits and familiarities of uint8 `(N, S, S, 3)`."""
         logits, familiarity = run(known.pixels)
-        others = {kind: run(each)[1] for kind, each in outliers.make(known.pixels.shape[1], classes).items()}
+        others = {kind: run(each)[1] for kind, each in outliers.make(known.pixels.shape[1], classes)}
         score, gains, sets = self.score, self.gains, self.sets
         return _calibration(score, logits, familiarity - gains, gains, known.labels, others, sets.alpha, sets.method)
 
@@ -130,7 +130,7 @@ def calibrate(
             f"the net's answers or activations for {len(bad):,} of {len(logits):,} validation images are not finite: "
             f"train it with a lower learning rate, or inspect these images, of which the first is {known.names[bad[0]]}"
         )
-    strange = {kind: _run(watched, each) for kind, each in outliers.make(known.pixels.shape[1], classes).items()}
+    strange = {kind: _run(watched, each) for kind, each in outliers.make(known.pixels.shape[1], classes)}
     found = []
     for score in candidates(contrasts):
         own = held_out(score, logits, contrasts)

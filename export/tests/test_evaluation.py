@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 import time
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -408,6 +409,18 @@ class TestSlices:
         assert bright.worst.accuracy.value == min(values)
         assert bright.gap == pytest.approx(max(values) - min(values))
 
+    def test_large_pictures_are_looked_at_a_few_at_a_time(self) -> None:
+        """As many as a net runs: as floating-point numbers they take four times their room, and more."""
+        blank = np.zeros((40, 512, 512, 3), np.uint8)
+        whole = replace(outcome(np.arange(40) % 2, 0.8), pixels=blank)
+        tracemalloc.start()
+        try:
+            slicings(whole)
+            _, most = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert most < 16 * blank[0].size * 8
+
     def test_groups_of_the_users_own(self, tmp_path: Path, scans: Path, capsys: pytest.CaptureFixture[str]) -> None:
         names = sorted(map(str, scans.rglob("0*.png")))
         table = tmp_path / "groups.csv"
@@ -725,11 +738,19 @@ class TestFindings:
 
 @pytest.mark.parametrize("name", ["7", "0 - zero", "zero", "Nine", "digit_0", "digits", "no. 4"])
 def test_digits_are_not_unknown_to_a_classifier_of_digits(name: str) -> None:
-    assert "digits" not in outliers.make(8, ["cat", name])
+    assert "digits" not in dict(outliers.make(8, ["cat", name]))
 
 
 def test_to_others_they_are() -> None:
-    assert "digits" in outliers.make(8, ["bone", "digital watch", "stone", "Boeing 747", "v2", "eighteen wheeler"])
+    names = ["bone", "digital watch", "stone", "Boeing 747", "v2", "eighteen wheeler"]
+    assert "digits" in dict(outliers.make(8, names))
+
+
+def test_each_kind_is_made_when_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of large pictures all together would take a gigabyte and more."""
+    monkeypatch.setitem(outliers._KINDS, "plain colours", Mock(side_effect=AssertionError))
+    kind, pictures = next(outliers.make(8, ["cat"]))
+    assert (kind, pictures.shape, pictures.dtype) == ("noise", (100, 8, 8, 3), np.uint8)
 
 
 def test_a_score_is_judged_by_other_pictures_than_those_that_chose_it() -> None:
@@ -743,7 +764,7 @@ def test_a_score_is_judged_by_other_pictures_than_those_that_chose_it() -> None:
     whole = replace(whole, familiarity=np.ones(6, np.float32), pixels=np.zeros((6, 16, 16, 3), np.uint8))
     reliability(whole, 1.0, PredictionSets("lac", 0.1, 0.8), Unknown("energy", 0.5), run)  # type: ignore[arg-type]
     assert len(seen) == 400
-    chose = outliers.make(16, whole.classes)
+    chose = dict(outliers.make(16, whole.classes))
     assert not {*seen} & {each.tobytes() for kind in ("noise", "plain colours", "textures") for each in chose[kind]}
 
 

@@ -4,7 +4,7 @@ Each is a function of its number alone. Notation: `N` pictures, `S` side in pixe
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 
 import numpy as np
@@ -19,8 +19,8 @@ _DIGIT_NAME = re.compile(  # words of a class's name, which underscores may part
 )
 
 
-def make(size: int, classes: Sequence[str], first: int = 0) -> dict[str, Pixels]:
-    """Pictures uint8 `(N, S, S, 3)` of each kind, `COUNT` of them; no digits for a classifier of digits.
+def make(size: int, classes: Sequence[str], first: int = 0) -> Iterator[tuple[str, Pixels]]:
+    """Pictures uint8 `(N, S, S, 3)` of one kind after the other, `COUNT` of each; no digits for a classifier of digits.
 
     Args:
         size: `S`.
@@ -30,10 +30,9 @@ def make(size: int, classes: Sequence[str], first: int = 0) -> dict[str, Pixels]
     knows_digits = any(name.isdigit() or _DIGIT_NAME.search(name) for name in classes)
     kinds = {name: kind for name, kind in _KINDS.items() if name != "digits" or not knows_digits}
     numbers = range(first, first + COUNT)
-    return {
-        name: np.stack([kind(np.random.default_rng([0, number]), size) for number in numbers])
-        for name, kind in kinds.items()
-    }
+    for name, kind in kinds.items():
+        pictures = (kind(np.random.default_rng([0, number]), size) for number in numbers)
+        yield name, np.fromiter(pictures, np.dtype((np.uint8, (size, size, 3))), COUNT)
 
 
 def _noise(generator: np.random.Generator, size: int) -> Pixels:

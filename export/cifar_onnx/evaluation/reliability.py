@@ -116,7 +116,7 @@ def reliability(
     """
     assert outcome.familiarity is not None
     strange = make(outcome.pixels.shape[1], outcome.classes, first=COUNT)  # those before chose the model's score
-    familiar = {kind: familiarities(run, pixels) for kind, pixels in strange.items()}
+    familiar = {kind: familiarities(run, pixels) for kind, pixels in strange}
     if others is not None:
         familiar["others"] = others
     inside = sets.of(outcome.probabilities)

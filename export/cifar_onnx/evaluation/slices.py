@@ -13,7 +13,7 @@ import numpy as np
 from cifar_onnx import sheet
 from cifar_onnx.errors import InputError
 from cifar_onnx.evaluation.bootstrap import Estimate, shares
-from cifar_onnx.evaluation.outcome import Booleans, Floats, Integers, Outcome
+from cifar_onnx.evaluation.outcome import Booleans, Floats, Integers, Outcome, parts
 from cifar_onnx.folders import composed
 from cifar_onnx.images import Pixels
 
@@ -55,7 +55,7 @@ def slicings(outcome: Outcome, groups: Mapping[str, Sequence[str]] | None = None
         outcome: of `N` pictures.
         groups: name of a property -> its value for each picture, from `Groups`.
     """
-    grey = np.concatenate([_moments(outcome.pixels[i : i + 256]) for i in range(0, len(outcome.pixels), 256)])
+    grey = np.concatenate([_moments(outcome.pixels[part]) for part in parts(outcome.pixels)])
     found = [
         _thirds("brightness", grey[:, 0], ("dark", "medium", "bright"), "mean grey level"),
         _thirds("contrast", grey[:, 1], ("flat", "medium", "rich"), "standard deviation of grey levels"),

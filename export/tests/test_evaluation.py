@@ -363,6 +363,20 @@ class TestForeign:
         for name in ("per_class.csv", "confusion.csv", "predictions.csv"):
             assert (tmp_path / "again" / name).read_text() == (evaluated / name).read_text()
 
+    def test_weights_beside_a_file_count_for_its_size(self, foreign: Path, photos: Path, tmp_path: Path) -> None:
+        """PyTorch leaves them in NAME.onnx.data; what lies so beside a file with a contract is none of it."""
+        whole = Path(shutil.copy(MODEL, tmp_path))
+        for path in (foreign, whole):
+            path.with_name(f"{path.name}.data").write_bytes(bytes(5_000_000))
+        words = ["--output", str(tmp_path / "out"), "--classes", ",".join("0123456789"), "--size", "32"]
+        assert main(["evaluate", str(foreign), str(photos), *words, "--resamples", "2"]) == 0
+        size = foreign.stat().st_size / 1e6
+        summary = json.loads((tmp_path / "out" / "metrics.json").read_text())
+        assert summary["model"]["size"] == f"{size + 5:.2f} MB"
+        assert main(["compare", str(foreign), str(whole), str(photos), *words]) == 0
+        models = json.loads((tmp_path / "out" / "comparison.json").read_text())["models"]
+        assert [each["megabytes"] for each in models] == pytest.approx([size + 5, size])
+
     def test_what_it_takes_must_be_said(self, foreign: Path, scans: Path, capsys: pytest.CaptureFixture[str]) -> None:
         words = ["--output", str(scans.parent / "out")]
         assert main(["evaluate", str(foreign), str(scans), *words]) == 2

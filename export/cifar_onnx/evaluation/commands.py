@@ -52,7 +52,7 @@ def compare(options: argparse.Namespace) -> int:
     a, b = answer(folder, *models)
     comparison = Comparison(a, b)
     milliseconds = latency([(each.logits, each.size) for each in models])
-    sizes = [each.path.stat().st_size / 1e6 for each in models]
+    sizes = [each.megabytes for each in models]
     broken = bounds(comparison, options.max_drop, options.no_class_below)
     tables.write_comparison(comparison, [str(each.path) for each in models], sizes, milliseconds, broken, output)
 

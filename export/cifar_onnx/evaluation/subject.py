@@ -44,11 +44,17 @@ class Subject(Model):
         return self.run(batch)[0]
 
     @property
+    def megabytes(self) -> float:
+        """Size of its file, and of that beside it where PyTorch leaves the weights of one without a contract."""
+        files = [self.path] if self.contract else [self.path, self.path.with_name(f"{self.path.name}.data")]
+        return sum(each.stat().st_size for each in files if each.exists()) / 1e6
+
+    @property
     def facts(self) -> dict[str, str]:
         """What a report says of it."""
         return {
             "file": str(self.path),
-            "size": f"{self.path.stat().st_size / 1e6:.2f} MB",
+            "size": f"{self.megabytes:.2f} MB",
             **({"digest": self.contract.digest} if self.contract else {}),
             "input": f"{self.size} x {self.size} pixels ({self.mode})",
             "maps_by": "occlusion" if self.by_occlusion else "class activation",

@@ -340,6 +340,13 @@ class TestEvaluate:
         assert sentence in capsys.readouterr().err
         assert not (scans.parent / "out").exists()
 
+    def test_a_folder_that_is_none_is_found_before_others_are_looked_at(
+        self, scans: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.setattr(commands, "familiarity", None)
+        assert main(["evaluate", str(MODEL), "scan", "--others", str(scans), "--output", str(scans.parent)]) == 2
+        assert "scan is not a folder: name one that holds" in capsys.readouterr().err
+
     def test_a_folder_that_cannot_be_written(self, scans: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (scans.parent / "file").write_text("")
         assert main(["evaluate", str(MODEL), str(scans), "--output", str(scans.parent / "file" / "out")]) == 2

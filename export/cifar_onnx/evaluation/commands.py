@@ -26,8 +26,9 @@ def evaluate(options: argparse.Namespace) -> int:
     (subject,), folder, output = subjects([options.model], options), Path(options.folder), Path(options.output)
     place = tables.check_folder(output)
     groups = Groups(Path(options.groups)) if options.groups else None
-    if groups:  # a mistake in it shows before the work
-        groups.check([str(path) for path, _ in labelled(folder, subject.classes)], folder)
+    files = labelled(folder, subject.classes)  # a mistake shows before the work
+    if groups:
+        groups.check([str(path) for path, _ in files], folder)
     known, others = subject.contract, None
     if options.others:
         if known is None:

@@ -438,7 +438,7 @@ class TestAround:
         headers = {"content-type": "image/png", **headers}
         status, _, body = server.ask("POST", "/predict", GOLDEN[0].encoded, headers)
         assert status == expected
-        assert expected == 200 or "pages of other sites are refused: serve --allow-host" in json.loads(body)["error"]
+        assert expected == 200 or "pages of other sites are refused: let the page's own" in json.loads(body)["error"]
 
     def test_requests_are_logged_where_asked(self) -> None:
         with Server(MODEL, "--access-log") as server:

@@ -18,6 +18,10 @@ from cifar_onnx.site import CSP
 
 _BODIES = 16  # as large as a body may be, that are held at a time
 _ENDING = "the server is shutting down: try again, or another server"
+_ELSEWHERE = (
+    "pages of other sites are refused: let the page's own server ask, or put both behind one proxy, whose name "
+    "serve --allow-host adds"
+)
 _ID = re.compile(r"[\w.:-]{1,64}", re.ASCII)
 _HEADERS = [
     (b"content-security-policy", f"{CSP}; frame-ancestors 'none'".encode()),
@@ -162,10 +166,13 @@ class Gate:
         if work and headers.get("content-encoding", "identity").lower() != "identity":
             raise RequestError(415, "send the body as it is, without Content-Encoding")
         if work and self._from_elsewhere(headers, host):
-            raise RequestError(403, "pages of other sites are refused: serve --allow-host adds the name of a proxy")
+            raise RequestError(403, _ELSEWHERE)
 
     def _from_elsewhere(self, headers: Headers, host: str) -> bool:
-        """Whether a browser asks for a page of another server; over plain HTTP it names but the page's origin."""
+        """Whether a browser asks for a page of another site.
+
+        It sends Sec-Fetch-Site to HTTPS and localhost only; elsewhere there is Origin alone.
+        """
         site, origin = headers.get("sec-fetch-site"), headers.get("origin")
         if site or not origin:
             return site == "cross-site"

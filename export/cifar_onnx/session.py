@@ -55,7 +55,8 @@ def session(
     try:
         made = ort.InferenceSession(model, options, providers=wanted, enable_fallback=0)
     except Exception as error:
-        raise ContractError(f"{name}: onnxruntime {ort.__version__} cannot load it ({error})") from error
+        reason = " ".join(str(error).split())
+        raise ContractError(f"{name}: onnxruntime {ort.__version__} cannot load it ({reason})") from error
     made.disable_fallback()  # for versions that pass the setting over
     _require(wanted, made.get_providers())
     return made

@@ -794,7 +794,7 @@ def test_an_answer_that_is_not_finite_is_refused() -> None:
     for value in (np.nan, np.inf):
         logits = whole.logits.copy()
         logits[4, 1] = value
-        with pytest.raises(InputError, match="answer to 4 is not finite"):
+        with pytest.raises(InputError, match=f"answer to 4 is not finite: {value} for b$"):
             Outcome(whole.classes, whole.names, whole.labels, logits, whole.pixels)
 
 

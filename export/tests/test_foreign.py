@@ -1,6 +1,7 @@
 """ONNX classifiers that carry no contract."""
 
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import onnxruntime
@@ -85,3 +86,12 @@ def test_onnxruntime_says_what_is_no_model(tmp_path: Path) -> None:
     path.write_bytes(b"nothing")
     with pytest.raises(InputError, match=f"onnxruntime {onnxruntime.__version__} cannot load it"):
         ForeignClassifier(path, DIGITS, size=32)
+
+
+def test_what_it_cannot_do_is_said_in_one_line(foreign: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnxruntime.InferenceSession, "run", Mock(side_effect=RuntimeError("no\n  memory\n")))
+    with pytest.raises(InputError, match=rf"onnxruntime {onnxruntime.__version__} cannot run it \(no memory\)$"):
+        ForeignClassifier(foreign, DIGITS, size=32)
+    monkeypatch.setattr(onnxruntime, "InferenceSession", Mock(side_effect=RuntimeError("no\n  model\n")))
+    with pytest.raises(InputError, match=rf"onnxruntime {onnxruntime.__version__} cannot load it \(no model\)$"):
+        ForeignClassifier(foreign, DIGITS, size=32)

@@ -120,7 +120,8 @@ class ForeignClassifier:
         try:
             outputs = self._session.run(None, {self._input.name: x})
         except Exception as error:
-            raise InputError(f"{self.name}: onnxruntime {ort.__version__} cannot run it ({error})") from error
+            reason = " ".join(str(error).split())
+            raise InputError(f"{self.name}: onnxruntime {ort.__version__} cannot run it ({reason})") from error
         shapes = [each.shape if isinstance(each, np.ndarray) else "no tensor" for each in outputs]
         wanted = (len(x), len(self.classes))
         if shapes[0] != wanted and shapes.count(wanted) != 1:

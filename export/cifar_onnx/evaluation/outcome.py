@@ -56,9 +56,11 @@ class Outcome:
     familiarity: NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
-        if np.isnan(self.logits).any() or np.isposinf(self.logits).any():
-            bad = int(np.flatnonzero(~(self.logits < np.inf).all(axis=1))[0])
-            raise InputError(f"the model's answer to {self.names[bad]} is not finite: {self.logits[bad]}")
+        bad = ~(self.logits < np.inf)  # also NaN; -inf rules a class out
+        if bad.any():
+            place, k = divmod(int(bad.argmax()), bad.shape[1])
+            wrong = f"{self.logits[place, k]} for {self.classes[k]}"
+            raise InputError(f"the model's answer to {self.names[place]} is not finite: {wrong}")
 
     @property
     def absent(self) -> str:

@@ -23,7 +23,7 @@ from sklearn.datasets import load_digits
 
 from cifar_onnx import Classifier, InputError, contract
 from cifar_onnx.__main__ import main
-from cifar_onnx.evaluation import answers, commands, outliers, subject
+from cifar_onnx.evaluation import answers, commands, compare, outliers, subject
 from cifar_onnx.evaluation import outcome as outcomes
 from cifar_onnx.evaluation.answers import Model, answer, familiarity
 from cifar_onnx.evaluation.bootstrap import Bootstrap, draw, shares
@@ -686,6 +686,13 @@ class TestCompare:
             return np.zeros((len(batch), 2), np.float32)
 
         assert latency([(slow, 8)], rounds=3)[0] >= 5
+
+    @pytest.mark.parametrize(("seconds", "rounds"), [(60.0, 50), (0.0, 3)])
+    def test_slow_nets_are_timed_less_often(self, seconds: float, rounds: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(compare, "_SECONDS", seconds)
+        runs = Mock(), Mock()
+        latency([(run, 8) for run in runs])
+        assert [run.call_count for run in runs] == [rounds] * 2
 
     def test_names_of_classes_do_not_steer_the_terminal(
         self, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

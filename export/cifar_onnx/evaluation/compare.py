@@ -4,7 +4,7 @@ Notation: `N` pictures, `G` groups.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -12,8 +12,11 @@ import numpy as np
 
 from cifar_onnx.errors import InputError, some
 from cifar_onnx.evaluation.bootstrap import Estimate, Z
-from cifar_onnx.evaluation.outcome import Booleans, Integers, Logits, Outcome
+from cifar_onnx.evaluation.outcome import Booleans, Integers, Outcome
 from cifar_onnx.folders import composed
+from cifar_onnx.images import Pixels
+
+_LEAST, _SECONDS = 3, 10.0  # rounds of runs that are timed, and for how long there are more
 
 
 @dataclass(frozen=True)
@@ -133,18 +136,21 @@ def bounds(comparison: Comparison, max_drop: float | None, no_class_below: float
     return broken
 
 
-def latency(models: Sequence[tuple[Logits, int]], rounds: int = 50) -> list[float]:
+def latency(models: Sequence[tuple[Callable[[Pixels], object], int]], rounds: int = 50) -> list[float]:
     """Milliseconds for one picture by each model, the median of runs that take turns.
 
     Args:
-        models: nets and the sides of their pictures.
-        rounds: how often.
+        models: what runs each on uint8 `(1, S, S, 3)`, and the side `S` of its pictures.
+        rounds: how often at most; after ten seconds there are no more, but at least three.
     """
     pictures = [np.zeros((1, size, size, 3), np.uint8) for _, size in models]
-    seconds = np.zeros((rounds, len(models)))
-    for row in seconds:
-        for place, ((logits, _), picture) in enumerate(zip(models, pictures, strict=True)):
+    rows: list[list[float]] = []
+    end = time.perf_counter() + _SECONDS
+    while len(rows) < rounds and (len(rows) < _LEAST or time.perf_counter() < end):
+        row = []
+        for (run, _), picture in zip(models, pictures, strict=True):
             start = time.perf_counter()
-            logits(picture)
-            row[place] = time.perf_counter() - start
-    return [float(value) for value in 1000 * np.median(seconds, axis=0)]
+            run(picture)
+            row.append(time.perf_counter() - start)
+        rows.append(row)
+    return [float(value) for value in 1000 * np.median(rows, axis=0)]

@@ -25,21 +25,17 @@ def files(body: bytes, kind: str, field: str) -> list[tuple[str, bytes]]:
         RequestError: it is no whole form, has no such file, or too many.
     """
     parts: list[tuple[dict[bytes, bytes], list[bytes]]] = []
-    header: dict[str, bytes] = {"name": b"", "value": b""}
-    ended = False
+    key, ended = b"", False
 
     def part_begins() -> None:
         parts.append(({}, []))
 
     def name(data: bytes, start: int, end: int) -> None:
-        header["name"] += data[start:end]
+        nonlocal key
+        key = data[start:end].lower()
 
     def value(data: bytes, start: int, end: int) -> None:
-        header["value"] += data[start:end]
-
-    def header_ends() -> None:
-        parts[-1][0][header["name"].lower()] = header["value"]
-        header.update(name=b"", value=b"")
+        parts[-1][0][key] = data[start:end]
 
     def content(data: bytes, start: int, end: int) -> None:
         parts[-1][1].append(data[start:end])
@@ -64,7 +60,6 @@ def files(body: bytes, kind: str, field: str) -> list[tuple[str, bytes]]:
                 "on_part_data": content,
                 "on_header_field": name,
                 "on_header_value": value,
-                "on_header_end": header_ends,
                 "on_end": ends,
             },
         ).write(body)

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from cifar_onnx.errors import InputError, some
 from cifar_onnx.images import Pictures, Pixels
 
-_BATCH, _SIDE = 256, 128  # pictures in one run of a net, and of how many pixels a side so many fit into memory
+# A net runs 256 pictures of 128 x 128 pixels at once, and of larger ones as many as have no more pixels together.
+_BATCH, _SIDE = 256, 128
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]

@@ -15,7 +15,6 @@ import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -27,7 +26,7 @@ from handmade import run_length_encoded, with_info
 from PIL import Image
 from served import GOLDEN, MODEL, Server, answer, form, raw
 
-from cifar_onnx import Classifier, InputError, Prediction, contract, images, probe, site
+from cifar_onnx import InputError, contract, images, probe, site
 from cifar_onnx.serving import command, model, predictions, tensors
 from cifar_onnx.serving.app import build
 from cifar_onnx.serving.connection import DeadlineProtocol
@@ -594,31 +593,6 @@ def test_work_for_a_client_that_has_gone_is_given_up(monkeypatch: pytest.MonkeyP
 
     assert asyncio.run(clients()) == [499, 200]
     assert sizes == [20, 30]
-
-
-def test_no_set_is_searched_for_each_class(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whose time would grow with the square of the classes."""
-
-    class Unsearchable(tuple[str, ...]):
-        def __contains__(self, _label: object) -> bool:
-            raise AssertionError
-
-    predictions = Classifier.predictions
-
-    def opaque(*words: Any) -> list[Prediction]:
-        return [replace(each, labels=Unsearchable(each.labels)) for each in predictions(*words)]
-
-    monkeypatch.setattr(Classifier, "predictions", opaque)
-    gate = build(MODEL, Settings(8, 0, 10**6, 1), (), 10**6, 8)
-
-    sent = binary([2, 8, 8, 3], outputs=[{"name": "label"}, {"name": "in_set"}])
-
-    async def client() -> tuple[int, bytes]:
-        return await ask(gate, "/v2/models/digits/infer", *sent, asyncio.Event())
-
-    status, body = asyncio.run(client())
-    assert status == 200
-    assert [each["shape"] for each in json.loads(body)["outputs"]] == [[2], [2, 10]]
 
 
 @pytest.mark.parametrize("seconds", [5, pytest.param(30, marks=pytest.mark.slow)])

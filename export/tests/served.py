@@ -18,9 +18,13 @@ import pytest
 pytest.importorskip("fastapi")
 pytest.importorskip("httptools")
 from cifar_onnx import contract
+from cifar_onnx.serving.app import build
+from cifar_onnx.serving.gate import Gate
+from cifar_onnx.serving.model import Settings
 
 MODEL = Path(__file__).parent / "digits.onnx"
 GOLDEN = contract.read(MODEL)[1].golden
+SETTINGS = Settings(8, 0, 10**6, 1)
 
 
 class Server:
@@ -92,6 +96,11 @@ class Server:
         text = self.ask("GET", "/metrics")[2].decode()
         found = re.findall(rf'requests_total{{code="{code}\d*",[^}}]*}} ([\d.]+)', text)
         return int(sum(map(float, found)))
+
+
+def in_process(capacity: int = 8) -> Gate:
+    """The app in this process, without a server around it; it takes so many requests at a time."""
+    return build(MODEL, SETTINGS, (), 10**6, capacity)
 
 
 def form(*files: tuple[str, bytes]) -> tuple[bytes, dict[str, str]]:

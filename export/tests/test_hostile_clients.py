@@ -24,15 +24,14 @@ import numpy as np
 import pytest
 from handmade import run_length_encoded, with_info
 from PIL import Image
-from served import GOLDEN, MODEL, Server, answer, form, raw
+from served import GOLDEN, MODEL, SETTINGS, Server, answer, form, in_process, raw
 
 from cifar_onnx import InputError, contract, images, probe, site
 from cifar_onnx.serving import command, model, predictions, tensors
-from cifar_onnx.serving.app import build
 from cifar_onnx.serving.connection import DeadlineProtocol
 from cifar_onnx.serving.gate import Gate
 from cifar_onnx.serving.metrics import Metrics
-from cifar_onnx.serving.model import Served, Settings
+from cifar_onnx.serving.model import Served
 from cifar_onnx.serving.room import Room
 
 
@@ -272,7 +271,7 @@ def test_nothing_is_kept_of_json_but_what_is_asked_for(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(tensors, "json", SimpleNamespace(loads=loads, dumps=json.dumps))
     monkeypatch.setattr(Served, "square", looked)
-    gate = build(MODEL, Settings(8, 0, 10**6, 1), (), 10**6, 8)
+    gate = in_process()
     sent = binary([2, 8, 8, 3], id="seven", more=[[]])
     status, body = asyncio.run(ask(gate, "/v2/models/digits/infer", *sent, asyncio.Event()))
     assert (status, json.loads(body)["id"]) == (200, "seven")
@@ -292,7 +291,7 @@ def test_json_is_read_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> No
         return json.loads(text)
 
     monkeypatch.setattr(tensors, "json", SimpleNamespace(loads=loads, dumps=json.dumps))
-    gate = build(MODEL, Settings(8, 0, 10**6, 1), (), 10**6, 8)
+    gate = in_process()
 
     async def clients() -> list[tuple[int, bytes]]:
         stay = asyncio.Event()
@@ -332,7 +331,7 @@ def test_half_sent_bodies_lock_nobody_out() -> None:
 @pytest.mark.parametrize("size", [0, 10**6 + 1])
 def test_files_take_nobodys_place_and_are_sent_whatever_comes_with_the_request(size: int) -> None:
     """FileResponse receives what is sent to it, to hear when its client goes."""
-    gate = build(MODEL, Settings(8, 0, 10**6, 1), (), 10**6, 1)
+    gate = in_process(capacity=1)
     gate.working = 1
     assert asyncio.run(ask(gate, "/page.css", bytes(size), {}, asyncio.Event(), "GET")) == (
         200,
@@ -385,7 +384,7 @@ def test_large_bodies_are_refused(server: Server, way: str) -> None:
 @pytest.mark.parametrize(("digits", "status"), [("0" * 5000 + "{}", 200), ("9" * 5000, 413)])
 def test_a_length_of_thousands_of_digits_breaks_nothing(digits: str, status: int) -> None:
     """Python's int refuses it, and the server's parser lets those with leading zeros pass."""
-    gate = build(MODEL, Settings(8, 0, 10**6, 1), (), 10**6, 8)
+    gate = in_process()
     headers = {"content-type": "image/png", "content-length": digits.format(len(GOLDEN[0].encoded))}
     assert asyncio.run(ask(gate, "/predict", GOLDEN[0].encoded, headers, asyncio.Event()))[0] == status
 
@@ -448,7 +447,7 @@ def test_pictures_that_would_take_too_much_memory_together_wait_for_room(
 ) -> None:
     """With room for four, a request of six has one of them at a time, and one of one picture need not wait for all."""
     monkeypatch.setattr(model, "_ROOM", 35_000)
-    gate = build(MODEL, Settings(8, 0, 10**6, 1), (), 10**6, 8)
+    gate = in_process()
     squares, working, most, ended = Served.square, 0, 0, []
 
     async def counted(served: Served, picture: bytes | images.Pixels) -> images.Pixels:
@@ -478,7 +477,7 @@ def test_pictures_that_would_take_too_much_memory_together_wait_for_room(
 def test_an_answer_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     """A thousand classes of each of a thousand pictures would be 65 MB, and nobody is served while that is written."""
     monkeypatch.setattr(predictions, "_SHARES", 10)
-    gate = build(MODEL, Settings(8, 0, 10**6, 1), (), 10**6, 8)
+    gate = in_process()
 
     async def client(count: int) -> tuple[int, bytes]:
         return await ask(gate, "/predict", *form(*[("a.png", blank(1))] * count), asyncio.Event())
@@ -495,7 +494,7 @@ def test_an_answer_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_so_has_an_answer_of_tensors_as_json(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a thousand classes it would be 50 MB; in binary form it takes next to no time."""
     monkeypatch.setattr(tensors, "VALUES", 66)  # all outputs of two pictures
-    gate = build(MODEL, Settings(8, 0, 10**6, 1), (), 10**6, 8)
+    gate = in_process()
 
     async def client(count: int, **words: Any) -> tuple[int, bytes]:
         return await ask(gate, "/v2/models/digits/infer", *binary([count, 1, 1, 3], **words), asyncio.Event())
@@ -519,7 +518,7 @@ def test_a_picture_that_breaks_the_decoder_fails_alone(monkeypatch: pytest.Monke
         return decode(source, 1 // (source != b"evil") * limit)
 
     async def together() -> list[images.Pixels | BaseException]:
-        served = Served(MODEL, MODEL.read_bytes(), Settings(8, 0, 10**6, 1), lambda _: None)
+        served = Served(MODEL, MODEL.read_bytes(), SETTINGS, lambda _: None)
         pictures = (GOLDEN[0].encoded, b"evil", GOLDEN[1].encoded)
         return await asyncio.gather(*map(served.square, pictures), return_exceptions=True)
 
@@ -577,7 +576,7 @@ def test_work_for_a_client_that_has_gone_is_given_up(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(images, "decode", slow)
     monkeypatch.setattr(model, "usable_cpus", lambda: 1)
     monkeypatch.setattr(model, "_SECONDS", 0)
-    gate = build(MODEL, Settings(8, 0, 10**6, 1), (), 10**6, 8)
+    gate = in_process()
 
     async def clients() -> list[int]:
         leave, stay = asyncio.Event(), asyncio.Event()
@@ -832,7 +831,7 @@ def test_whatever_is_wrong_with_a_new_file_the_next_is_looked_at(
 ) -> None:
     path = tmp_path / "digits.onnx"
     path.write_bytes(MODEL.read_bytes())
-    file = model.ModelFile(path, Settings(8, 0, 10**6, 1), lambda _: None, lambda _: None)
+    file = model.ModelFile(path, SETTINGS, lambda _: None, lambda _: None)
     tried: list[int] = []
 
     def fails(*_: object) -> None:
@@ -861,7 +860,7 @@ def test_the_end_waits_for_a_model_that_is_loaded_but_not_for_one_that_is_tried(
     """A thread that is cut off inside onnxruntime aborts the process; of a trial another one is left behind."""
     path = tmp_path / "digits.onnx"
     path.write_bytes(MODEL.read_bytes())
-    file = model.ModelFile(path, Settings(8, 0, 10**6, 1), lambda _: None, lambda _: None)
+    file = model.ModelFile(path, SETTINGS, lambda _: None, lambda _: None)
     begun, go, done = threading.Event(), threading.Event(), threading.Event()
 
     def slow(*_: object) -> None:

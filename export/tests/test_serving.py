@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from handmade import colours
-from served import GOLDEN, MODEL, Server, form
+from served import GOLDEN, MODEL, Server, form, in_process
 
 import cifar_onnx
 from cifar_onnx import Classifier, contract, images
@@ -564,10 +564,9 @@ def test_a_net_that_overflows_is_answered_in_json(tmp_path: Path, operations: li
 
 
 def test_a_failure_of_the_servers_own_is_answered_and_marked(monkeypatch: pytest.MonkeyPatch) -> None:
-    from cifar_onnx.serving.app import build
-    from cifar_onnx.serving.model import ModelFile, Settings
+    from cifar_onnx.serving.model import ModelFile
 
-    gate = build(MODEL, Settings(8, 0, 10**6, 1), (), 10**6, 8)
+    gate = in_process()
 
     def broken(_file: ModelFile) -> None:
         raise ZeroDivisionError

@@ -172,6 +172,13 @@ def outcome(labels: "np.ndarray[tuple[int], np.dtype[np.int64]]", right: float, 
     return Outcome(("a", "b"), names, labels, logits, np.zeros((len(labels), 4, 4, 3), np.uint8))
 
 
+def published(whole: Outcome, folder: Path, title: str = "model") -> str:
+    """The report of answers."""
+    evaluation = commands.Evaluation(title, {}, Bootstrap(whole, draw(len(whole.labels), 5)))
+    commands.publish(evaluation, folder, lambda pixels, k: np.zeros(pixels.shape[:2], np.float32))
+    return (folder / "report.html").read_text(encoding="utf-8")
+
+
 class TestEvaluate:
     def test_figures_are_those_of_the_classifier(self, evaluated: Path, photos: Path) -> None:
         summary = json.loads((evaluated / "metrics.json").read_text())
@@ -273,10 +280,7 @@ class TestEvaluate:
         labels = np.arange(40) % 2
         plain = outcome(labels, 0.5)
         named = Outcome(("<b>&x", "{{ a }}"), ["<i>.png"] * 40, plain.labels, plain.logits, plain.pixels)
-        evaluation = commands.Evaluation("<u>", {}, Bootstrap(named, draw(40, 10)))
-        (tmp_path / "out").mkdir()
-        commands.publish(evaluation, tmp_path / "out", lambda pixels, k: np.zeros(pixels.shape[:2], np.float32))
-        text = (tmp_path / "out" / "report.html").read_text()
+        text = published(named, tmp_path, "<u>")
         assert "<b>&x" not in text
         assert "<i>.png" not in text
         assert "<u>" not in text
@@ -293,9 +297,7 @@ class TestEvaluate:
         logits[0] = [0, 4, 0]
         names = ["caf\udce9.png", *(f"picture-{number}.png" for number in range(1, 30))]
         whole = Outcome(("a", "b", "c"), names, labels, logits, np.zeros((30, 4, 4, 3), np.uint8))
-        evaluation = commands.Evaluation("model", {}, Bootstrap(whole, draw(30, 5)))
-        commands.publish(evaluation, tmp_path, lambda pixels, k: np.zeros(pixels.shape[:2], np.float32))
-        page = (tmp_path / "report.html").read_text(encoding="utf-8")
+        page = published(whole, tmp_path)
         assert "The hardest class is “a”:" in page
         assert "30 pictures of 3 classes, none of them of c" in page
         assert "there were no pictures of c\n" in capsys.readouterr().out
@@ -305,9 +307,7 @@ class TestEvaluate:
 
     def test_a_single_picture_has_a_report(self, tmp_path: Path) -> None:
         whole = outcome(np.zeros(1, np.int64), 1.0)
-        evaluation = commands.Evaluation("model", {}, Bootstrap(whole, draw(1, 5)))
-        commands.publish(evaluation, tmp_path, lambda pixels, k: np.zeros(pixels.shape[:2], np.float32))
-        assert "more confident half of the pictures, accuracy is 100.0%" in (tmp_path / "report.html").read_text()
+        assert "more confident half of the pictures, accuracy is 100.0%" in published(whole, tmp_path)
 
     @pytest.mark.parametrize(
         ("change", "sentence"),
@@ -737,9 +737,7 @@ class TestFindings:
         labels = np.arange(1000) % 2
         plain = outcome(labels, right)
         whole = replace(plain, logits=logit / 3 * plain.logits)
-        evaluation = commands.Evaluation("model", {}, Bootstrap(whole, draw(1000, 10)))
-        commands.publish(evaluation, tmp_path, lambda pixels, k: np.zeros(pixels.shape[:2], np.float32))
-        assert sentence in (tmp_path / "report.html").read_text()
+        assert sentence in published(whole, tmp_path)
 
     def test_few_pictures_show_no_overconfidence_that_chance_would_make(self) -> None:
         """Of twelve right ten times, sure of it by 95 %."""
@@ -756,9 +754,7 @@ class TestFindings:
         classes = tuple(f"a class with the number {number}" for number in range(200))
         pixels = generator.integers(0, 256, (2000, 64, 64, 3), dtype=np.uint8)
         whole = Outcome(classes, list(map(str, range(2000))), labels, logits.astype(np.float32), pixels)
-        evaluation = commands.Evaluation("model", {}, Bootstrap(whole, draw(2000, 5)))
-        commands.publish(evaluation, tmp_path, lambda pixels, k: np.zeros(pixels.shape[:2], np.float32))
-        text = (tmp_path / "report.html").read_text()
+        text = published(whole, tmp_path)
         assert len(text) < 2_000_000
         assert "Shown are the 40 classes of lowest recall" in text
         assert "<th>predicted as</th>" in text

@@ -40,7 +40,7 @@ class Calibration:
         after: of those with it.
         sets: how labels get into prediction sets.
         unknown: which pictures the model does not know.
-        refused: share of the images that are called unknown.
+        rejected: share of the images that are called unknown.
         score: by what familiarity.
         rejections: what it makes of pictures of several kinds that show none of its classes.
         gains: `(images,)`, how much more familiar each is for the score having been learnt from it.
@@ -52,18 +52,18 @@ class Calibration:
     after: Quality
     sets: PredictionSets
     unknown: Unknown
-    refused: float
+    rejected: float
     score: Familiarity
     rejections: tuple[Rejection, ...]
     gains: Scores
 
     def __str__(self) -> str:
         before, after = (100 * each.expected_calibration_error for each in (self.before, self.after))
-        refused = ", ".join(f"{each.rejected:.0%} of {each.kind}" for each in self.rejections)
+        others = ", ".join(f"{each.rejected:.0%} of {each.kind}" for each in self.rejections)
         return (
             f"calibrated on {self.images:,} validation images: temperature {self.temperature:g}, expected calibration "
             f"error {before:.1f} % before, {after:.1f} % after\n"
-            f"called unknown (by {self.unknown.score.replace('_', ' ')}): {self.refused:.1%} of these images, {refused}"
+            f"called unknown (by {self.unknown.score.replace('_', ' ')}): {self.rejected:.1%} of these images, {others}"
             + "".join(f"\nwarning: {each}" for each in self.warnings)
         )
 
@@ -162,7 +162,7 @@ def _calibration(
         after=quality(logits, labels, temperature),
         sets=PredictionSets(method, alpha, conformal_threshold(conformity, alpha)),
         unknown=unknown,
-        refused=float(unknown.of(familiarity).mean()),
+        rejected=float(unknown.of(familiarity).mean()),
         score=score,
         rejections=rejections(unknown, familiarity, others),
         gains=gains,

@@ -53,23 +53,23 @@ class Coverage:
     Attributes:
         sets: the rule.
         covered: share of the pictures, with an exact 95 % binomial interval (Clopper and Pearson 1934).
-        size: labels in a set, on average.
+        mean_size: labels in a set, on average.
         empty: share of sets without a label.
         single: share of sets with one.
-        classes: class -> share of its pictures, NaN where there is none.
+        by_class: share of the pictures of each, NaN where there is none.
     """
 
     sets: PredictionSets
     covered: Estimate
-    size: float
+    mean_size: float
     empty: float
     single: float
-    classes: Mapping[str, float]
+    by_class: Mapping[str, float]
 
     @property
     def worst(self) -> list[tuple[str, float]]:
         """Classes with pictures, and their shares, the smallest first."""
-        known = [(name, share) for name, share in self.classes.items() if not np.isnan(share)]
+        known = [(name, share) for name, share in self.by_class.items() if not np.isnan(share)]
         return sorted(known, key=lambda pair: pair[1])
 
 
@@ -83,7 +83,7 @@ class Reliability:
         calibrated: and with it.
         coverage: of its prediction sets.
         unknown: its rule for unknown pictures.
-        refused: share of the pictures that it takes for unknown.
+        rejected: share of the pictures that it takes for unknown.
         rejections: the same of pictures that show none of its classes, by kind.
     """
 
@@ -92,7 +92,7 @@ class Reliability:
     calibrated: float
     coverage: Coverage
     unknown: Unknown
-    refused: float
+    rejected: float
     rejections: tuple[Rejection, ...]
 
 
@@ -123,17 +123,17 @@ def reliability(
     hits = inside[np.arange(len(outcome.labels)), outcome.labels]
     interval = binomtest(int(hits.sum()), len(hits)).proportion_ci()
     sizes = inside.sum(axis=1)
-    classes = {}
+    by_class = {}
     for k, name in enumerate(outcome.classes):
         own = hits[outcome.labels == k]
-        classes[name] = float(own.mean()) if len(own) else float("nan")
+        by_class[name] = float(own.mean()) if len(own) else float("nan")
     coverage = Coverage(
         sets=sets,
         covered=Estimate(float(hits.mean()), float(interval.low), float(interval.high)),
-        size=float(sizes.mean()),
+        mean_size=float(sizes.mean()),
         empty=float((sizes == 0).mean()),
         single=float((sizes == 1).mean()),
-        classes=classes,
+        by_class=by_class,
     )
     uncalibrated = replace(outcome, logits=outcome.logits * np.float32(temperature))
     return Reliability(
@@ -142,6 +142,6 @@ def reliability(
         calibrated=expected_calibration_error(outcome.confidences, outcome.correct),
         coverage=coverage,
         unknown=unknown,
-        refused=float(unknown.of(outcome.familiarity).mean()),
+        rejected=float(unknown.of(outcome.familiarity).mean()),
         rejections=rejections(unknown, outcome.familiarity, familiar),
     )

@@ -138,14 +138,14 @@ def _summary(evaluation: Evaluation) -> dict[str, Any]:
             "prediction_sets": {
                 **asdict(coverage.sets),
                 "coverage": asdict(coverage.covered),
-                "labels": coverage.size,
+                "mean_size": coverage.mean_size,
                 "empty": coverage.empty,
                 "single": coverage.single,
-                "classes": dict(coverage.classes),
+                "coverage_by_class": dict(coverage.by_class),
             },
             "unknown": {
                 **asdict(known.unknown),
-                "rejected": known.refused,
+                "rejected": known.rejected,
                 "kinds": {each.kind: asdict(each) for each in known.rejections},
             },
         }

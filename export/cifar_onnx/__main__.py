@@ -1,4 +1,4 @@
-"""`python -m cifar_onnx`: classify pictures with a model.onnx, judge it, and look at or verify the file itself."""
+"""Classify pictures with a model.onnx; check, measure and serve it."""
 
 import argparse
 import importlib
@@ -9,6 +9,7 @@ import re
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import get_args
 
@@ -43,9 +44,9 @@ def main(args: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m cifar_onnx", description=__doc__, allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"cifar-onnx {__version__}")
-    group = parser.add_subparsers(required=True, metavar="COMMAND")
+    add = partial(parser.add_subparsers(required=True, metavar="COMMAND").add_parser, allow_abbrev=False)
 
-    classify = group.add_parser("classify", help="classify files, folders and globs", allow_abbrev=False)
+    classify = add("classify", help="classify files, folders and globs")
     classify.add_argument("paths", nargs="+", metavar="PATH", help="a picture, a folder of pictures, or a glob")
     classify.add_argument("--model", default="model.onnx", help="the model file (default: %(default)s)")
     classify.add_argument("--top-k", type=_whole(1), default=1, metavar="K", help="how many classes (default: 1)")
@@ -54,16 +55,18 @@ def _parser() -> argparse.ArgumentParser:
     form.add_argument("--csv", action="store_true", help="comma-separated values")
     classify.set_defaults(run=commands.classify)
 
-    info = group.add_parser("info", help="what a model says of itself", allow_abbrev=False)
+    info = add("info", help="show what is in a model file: classes, input, calibration, origin")
     info.add_argument("--json", action="store_true", help="the whole contract as JSON")
-    info.add_argument("--samples", type=Path, metavar="DIR", help="also write the golden samples to DIR as pictures")
+    info.add_argument("--samples", type=Path, metavar="DIR", help="also write the file's samples to DIR as pictures")
     info.set_defaults(run=commands.info)
 
-    verify = group.add_parser("verify", help="replay a model's golden samples on this machine", allow_abbrev=False)
+    verify = add("verify", help="check that a model answers here as it did when it was exported")
     verify.set_defaults(run=commands.verify)
 
-    speed = group.add_parser("benchmark", help="how fast a model is on this machine", allow_abbrev=False)
-    speed.add_argument("--photos", nargs="+", default=[], metavar="PATH", help="pictures instead of the golden samples")
+    speed = add("benchmark", help="measure how fast a model is here, and which threads and batch size to take")
+    speed.add_argument(
+        "--photos", nargs="+", default=[], metavar="PATH", help="pictures to time it with (default: those in the file)"
+    )
     speed.add_argument(
         "--seconds",
         type=_within(0, 60),
@@ -74,15 +77,15 @@ def _parser() -> argparse.ArgumentParser:
     speed.add_argument("--provider", action="append", metavar="NAME", help="execution provider (default: cpu)")
     speed.set_defaults(run=commands.benchmark)
 
-    evaluate = group.add_parser(
-        "evaluate", help="judge a model by labelled pictures, with a report", allow_abbrev=False
-    )
+    evaluate = add("evaluate", help="judge a model by labelled pictures, with a report (needs the extra [evaluate])")
     evaluate.add_argument("model", help="the model file")
     evaluate.add_argument("folder", metavar="DIR", help="pictures as DIR/<class>/*")
     evaluate.add_argument("--output", default="report", metavar="DIR", help="where files go (default: %(default)s)")
     evaluate.add_argument("--groups", metavar="CSV", help="groups of pictures: the column path, and one for each kind")
     evaluate.add_argument("--corruptions", action="store_true", help="also with noise, blur, fog and the like")
-    evaluate.add_argument("--others", metavar="DIR", help="pictures of none of its classes: how many does it refuse?")
+    evaluate.add_argument(
+        "--others", metavar="DIR", help="pictures of none of its classes: how many are called unknown?"
+    )
     evaluate.add_argument(
         "--resamples",
         type=_whole(1, 100_000),
@@ -92,7 +95,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     evaluate.set_defaults(run=_extra("cifar_onnx.evaluation.commands", "evaluate", "evaluate"))
 
-    compare = group.add_parser("compare", help="compare two models on the same pictures", allow_abbrev=False)
+    compare = add("compare", help="compare two models on the same pictures (needs [evaluate])")
     compare.add_argument("a", metavar="A", help="the model file that is in use")
     compare.add_argument("b", metavar="B", help="the one that may take its place")
     compare.add_argument("folder", metavar="DIR", help="pictures as DIR/<class>/*")
@@ -110,12 +113,10 @@ def _parser() -> argparse.ArgumentParser:
         foreign.add_argument("--classes", help="a,b,c in the order of the outputs, or a file with one name a line")
         foreign.add_argument("--mean", type=_three, metavar="R,G,B", help="of pixels from 0 to 1 (default: 0,0,0)")
         foreign.add_argument("--std", type=_three, metavar="R,G,B", help="likewise (default: 1,1,1)")
-        foreign.add_argument(
-            "--size", type=_whole(1, resizing.MAX_SIZE), metavar="S", help="side of the pictures in pixels"
-        )
+        foreign.add_argument("--size", type=_whole(1, resizing.MAX_SIZE), metavar="S", help="pictures' side in pixels")
         foreign.add_argument("--resize", choices=get_args(resizing.ResizeMode), help="how pictures become squares")
 
-    serve = group.add_parser("serve", help="answer over HTTP, with a page for people", allow_abbrev=False)
+    serve = add("serve", help="answer over HTTP, with a page for people (needs [serve])")
     serve.add_argument("model", nargs="?", type=Path, default="model.onnx", help="the file (default: %(default)s)")
     serve.add_argument("--host", default="127.0.0.1", help="address to listen at (default: %(default)s, this machine)")
     serve.add_argument("--port", type=_whole(0, 65535), default=8000, help="0 takes a free one (default: %(default)s)")
@@ -150,7 +151,7 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--access-log", action="store_true", help="a line for each request")
     serve.set_defaults(run=_extra("cifar_onnx.serving.command", "serve", "serve"))
 
-    web = group.add_parser("web", help="a static site that runs a model in the browser", allow_abbrev=False)
+    web = add("web", help="a static site that runs a model in the browser")
     web.add_argument("--output", type=Path, default="site", metavar="DIR", help="where files go (default: %(default)s)")
     web.add_argument("--runtime", metavar="DIR", help="the folder dist of onnxruntime-web (default: that of npm)")
     web.set_defaults(run=commands.web)

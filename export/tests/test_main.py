@@ -372,3 +372,12 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="0"):
         main(["--version"])
     assert re.fullmatch(r"cifar-onnx \d+\.\d+\.\d+\n", capsys.readouterr().out)
+
+
+def test_help_says_what_is_missing_before_a_command_does(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main(["--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert "Classify pictures with a model.onnx; check, measure and serve it." in said
+    assert "(needs the extra [evaluate]) compare compare two models on the same pictures (needs [evaluate])" in said
+    assert "with a page for people (needs [serve])" in said

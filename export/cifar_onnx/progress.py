@@ -25,9 +25,10 @@ def track(steps: Iterable[T], description: str, total: int, every: float = 10.0)
     if console.is_terminal:
         yield from bar(steps, escape(description), total=total, console=console)
         return
+    console.print(f"{description} ({total:,})", highlight=False, markup=False)
     shown = time.monotonic()
     for done, step in enumerate(steps):
-        if done == 0 or time.monotonic() - shown >= every:
+        if time.monotonic() - shown >= every:
             shown = time.monotonic()
             console.print(f"{description}: {done:,} of {total:,}", highlight=False, markup=False)
         yield step

@@ -15,7 +15,12 @@ from cifar_onnx import progress
 def test_without_a_terminal_there_are_plain_lines(capsys: pytest.CaptureFixture[str]) -> None:
     assert list(progress.track(range(3), "reading [/b] [old]", 3, every=0)) == [0, 1, 2]
     lines = capsys.readouterr().err.splitlines()
-    assert lines == [f"reading [/b] [old]: {number} of 3" for number in range(3)]
+    assert lines == ["reading [/b] [old] (3)", *(f"reading [/b] [old]: {number} of 3" for number in range(3))]
+
+
+def test_of_short_work_there_is_one_line_that_needs_no_end(capsys: pytest.CaptureFixture[str]) -> None:
+    assert list(progress.track(range(4000), "calibrating", 4000)) == [*range(4000)]
+    assert capsys.readouterr().err == "calibrating (4,000)\n"
 
 
 def test_on_a_terminal_there_is_a_bar(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

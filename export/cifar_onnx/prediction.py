@@ -20,8 +20,9 @@ class Prediction:
         classes: all class names, in the order of the outputs.
         probabilities: one for each class, in that order.
         labels: the prediction set, best first: of pictures like those it was validated with, as many have the right
-            label in it as the exporter chose (90 % by default). None in it: no label fits.
-        unknown: whether the picture is unlike those the model has learnt from, so that no answer should be believed.
+            label in it as the exporter chose (90 % by default). Empty where no label fits.
+        unknown: whether the picture is of another kind than those the model has learnt from (noise, say), so that no
+            answer should be believed. New objects in pictures of the same kind are mostly not noticed.
     """
 
     label: str

@@ -529,7 +529,7 @@ class TestCommand:
         monkeypatch.setattr(parity, "TOLERANCE", 0.0)
         result = run("export", "--ckpt_path", checkpoint, "--output", "m.onnx")
         assert result.code == 1
-        assert "error: no file was written: logits: differ from torch's by up to" in result.err
+        assert "error: no file was written: logits: differ from the net's by up to" in result.err
         assert not Path("m.onnx").exists()
 
 

@@ -34,6 +34,8 @@ def test_a_smaller_file_answers_as_the_large_one(
     assert result.code == 0, result.err
     assert f"{precision}" in result.out
     assert " on this machine" in result.out
+    assert "parity with the smaller net alone on 256 pictures" in result.out
+    assert "with torch" not in result.out
     small, large = Classifier("small.onnx"), Classifier(model)
     assert Path("small.onnx").stat().st_size < (0.62 if precision == "fp16" else 0.4) * model.stat().st_size
     assert small.contract.info["precision"] == precision

@@ -50,7 +50,7 @@ def write_model(
     training: images.Pixels | None = None,
     known: Images | None = None,
 ) -> tuple[Calibration, Report]:
-    """Write the contract, after the file has answered as torch does on every sample.
+    """Write the contract, after the file has answered as its net does on every sample.
 
     The file appears whole or not at all; an older one at `output` stays until then.
 
@@ -71,7 +71,7 @@ def write_model(
         The calibration in the file, which for another precision than fp32 is that of the smaller net; and the report.
 
     Raises:
-        ParityError: a stage of the file differs from torch, or the smaller variant is not as good.
+        ParityError: a stage of the file differs from the net, or the smaller variant is not as good.
         InputError: torch cannot export the net, its answers are not finite, or the file cannot be written.
     """
     scored = Scored(model, calibration.score).eval()

@@ -1,4 +1,4 @@
-"""The gate: a model file must answer as torch does, stage by stage, from the encoded bytes of pictures.
+"""The gate: a model file must answer as its net does, stage by stage, from the encoded bytes of pictures.
 
 Notation: `B` pictures, `S` side of the square that the net sees, `K` classes.
 """
@@ -30,9 +30,10 @@ _LARGE = 3  # beyond this, logits may differ by as much more: float32 has no mor
 
 @dataclass(frozen=True)
 class Report:
-    """What the gate measured, over `count` pictures: largest differences between the file and torch.
+    """What the gate measured, over `count` pictures: largest differences between the file and its net.
 
-    A smaller variant is compared with its own net; `variant` says what was lost and won.
+    The net is torch's, or of a smaller variant that net by itself, run by onnxruntime: `variant` says what was lost and
+    won.
     """
 
     count: int
@@ -42,8 +43,9 @@ class Report:
     variant: str = ""
 
     def __str__(self) -> str:
+        peer = "the smaller net alone" if self.variant else "torch"
         return self.variant + (
-            f"parity with torch on {self.count} pictures, from their encoded bytes: decoded and resized pixels equal, "
+            f"parity with {peer} on {self.count} pictures, from their encoded bytes: decoded and resized pixels equal, "
             f"logits within {self.logits:.1e}, probabilities within {self.probabilities:.1e}, "
             f"labels {self.labels} of {self.count}"
         )
@@ -98,7 +100,7 @@ def compare(path: Path, samples: Sequence[Sample], answers: tuple[Scores, Scores
     Args:
         path: the model file.
         samples: `B` pictures.
-        answers: torch's logits `(B, K)` and familiarities `(B,)`, from the pixels that training saw.
+        answers: the net's logits `(B, K)` and familiarities `(B,)`, from the pixels that training saw.
         classes: `K` names.
 
     Raises:
@@ -130,16 +132,16 @@ def compare(path: Path, samples: Sequence[Sample], answers: tuple[Scores, Scores
     logits_off = float(np.abs(got_logits - logits).max())
     allowed = _allowed(logits)
     if not logits_off <= allowed:
-        raise ParityError(f"logits: differ from torch's by up to {logits_off:.3g}, more than {allowed:.3g}")
+        raise ParityError(f"logits: differ from the net's by up to {logits_off:.3g}, more than {allowed:.3g}")
     expected = torch.from_numpy(logits / classifier.contract.temperature).softmax(1).numpy()
     probabilities_off = float(np.abs(got_probabilities - expected).max())
     if not probabilities_off <= TOLERANCE:
         raise ParityError(
-            f"probabilities: differ from torch's by up to {probabilities_off:.3g}, more than {TOLERANCE:g}"
+            f"probabilities: differ from the net's by up to {probabilities_off:.3g}, more than {TOLERANCE:g}"
         )
     familiarity_off = float((np.abs(got_familiarity - familiarity) / np.maximum(np.abs(familiarity), 1)).max())
     if not familiarity_off <= 10 * TOLERANCE:
-        raise ParityError(f"familiarity: differs from torch's by up to {familiarity_off:.2%}")
+        raise ParityError(f"familiarity: differs from the net's by up to {familiarity_off:.2%}")
     if classifier.has_maps:
         # What the mean of a map (B, K, h, w) leaves of the logits is the bias: the same for every picture.
         (means,) = in_parts(lambda part: [showing.run(["cam"], {"image": part})[0].mean((2, 3), dtype=float)], trained)
@@ -147,12 +149,12 @@ def compare(path: Path, samples: Sequence[Sample], answers: tuple[Scores, Scores
         cam_off = float(np.abs(left - left.mean(axis=0)).max())
         if not cam_off <= allowed:
             raise ParityError(
-                f"cam: means of the maps miss torch's logits by up to {cam_off:.3g}, more than {allowed:.3g}"
+                f"cam: means of the maps miss the net's logits by up to {cam_off:.3g}, more than {allowed:.3g}"
             )
 
     margins = np.diff(np.sort(logits, axis=1), prepend=-np.inf)[:, -1]  # infinite where there is one class
     agree = [label == classes[best] for label, best in zip(labels, logits.argmax(1), strict=True)]
     for sample, same, margin in zip(samples, agree, margins, strict=True):
         if not same and margin > 2 * allowed:
-            raise ParityError(f"labels: {sample.name} gets another label than from torch")
+            raise ParityError(f"labels: {sample.name} gets another label than from the net")
     return Report(len(samples), logits_off, probabilities_off, sum(agree))

@@ -1,8 +1,10 @@
 """What is inside model.onnx, and that a fault at any stage stops the export."""
 
+import errno
 import io
 import json
 import math
+import os
 import re
 import shutil
 import subprocess
@@ -13,6 +15,7 @@ from dataclasses import replace
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any, Literal
+from unittest.mock import Mock
 
 import lightning.pytorch as L
 import numpy as np
@@ -340,13 +343,13 @@ class TestGate:
         given, (pixels, net) = samples(), tiny()
         scored = Scored(torch.nn.Sequential(pixels, net), calibrated(pixels, net, CLASSES).score).eval()
         logits, familiarity = by_torch(scored)(np.stack([sample.pixels for sample in given]))
-        compare(models["stretch"], given, (logits, familiarity), CLASSES)
+        compare(models["stretch"].read_bytes(), given, (logits, familiarity), CLASSES)
         if stage == "logits":
             logits[5, 1] += by
         else:
             familiarity[5] += 10 * by * max(1, abs(familiarity[5]))
         with pytest.raises(ParityError, match=f"^{stage}: "):
-            compare(models["stretch"], given, (logits, familiarity), CLASSES)
+            compare(models["stretch"].read_bytes(), given, (logits, familiarity), CLASSES)
 
     @pytest.mark.slow
     def test_of_a_tie_either_label_will_do_and_is_told(self, tmp_path: Path) -> None:
@@ -359,7 +362,7 @@ class TestGate:
         torch.nn.init.constant_(last.bias[2:], 5e-5)
         model = Scored(torch.nn.Sequential(pixels, net), calibration.score).eval()
         answers = by_torch(model)(np.stack([each.pixels for each in samples()]))
-        report = compare(tmp_path / "m.onnx", samples(), answers, CLASSES)
+        report = compare((tmp_path / "m.onnx").read_bytes(), samples(), answers, CLASSES)
         assert (report.count, report.labels) == (27, 0)
 
     def test_a_single_class_is_always_right(self, tmp_path: Path) -> None:
@@ -441,8 +444,19 @@ class TestGate:
     @pytest.mark.slow
     def test_a_folder_that_cannot_be_written_is_named(self, tmp_path: Path) -> None:
         (tmp_path / "file").touch()
-        with pytest.raises(InputError, match=r"file/m\.onnx cannot be written"):
+        with pytest.raises(InputError, match=r"file/m\.onnx cannot be saved"):
             write(tmp_path / "file" / "m.onnx")
+
+    def test_a_full_disk_is_told_with_sizes_and_leaves_the_older_file(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        output = tmp_path / "m.onnx"
+        output.write_text("an older file")
+        monkeypatch.setattr(os, "fsync", Mock(side_effect=OSError(errno.ENOSPC, "No space left on device")))
+        with pytest.raises(InputError, match=r"m\.onnx cannot be saved \(No space left on device; it takes 0\.\d MB, "):
+            write(output)
+        assert [path.name for path in tmp_path.iterdir()] == [output.name]
+        assert output.read_text() == "an older file"
 
     def test_pictures_are_compared_one_by_one(self, models: dict[str, Path]) -> None:
         """A hundred of 512 pixels take 0.3 GB in float32, differences as much again: those of the resize, that is."""
@@ -451,20 +465,20 @@ class TestGate:
         answers = by_torch(Scored(torch.nn.Sequential(*tiny()).eval(), Energy()))(pixels)
         tracemalloc.start()
         with pytest.raises(ParityError, match=r"^logits"):  # of an uncalibrated score; the pixels were right
-            compare(models["stretch"], given, (answers[0] + 1, answers[1]), CLASSES)
+            compare(models["stretch"].read_bytes(), given, (answers[0] + 1, answers[1]), CLASSES)
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         assert peak < 4 * pixels.nbytes
         given[7].pixels[:16] ^= 1  # half of one of 27
         with pytest.raises(ParityError, match=r"^resize: 1\.85% of the .*, by up to 1 grey levels \(picture 7\)"):
-            compare(models["stretch"], given, answers, CLASSES)
+            compare(models["stretch"].read_bytes(), given, answers, CLASSES)
 
     def test_compare_finds_another_models_weights(self, models: dict[str, Path]) -> None:
         other = torch.nn.Sequential(*tiny(seed=1)).eval()
         given = samples()
         run = by_torch(Scored(other, Energy()))
         with pytest.raises(ParityError, match=r"^logits: "):
-            compare(models["stretch"], given, run(np.stack([sample.pixels for sample in given])), CLASSES)
+            compare(models["stretch"].read_bytes(), given, run(np.stack([sample.pixels for sample in given])), CLASSES)
 
 
 class TestCommand:

@@ -6,8 +6,6 @@ Notation: `B` batch, `H W` size of the pictures, `S` side of the square that the
 import base64
 import io
 import json
-import tempfile
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import cycle
@@ -29,8 +27,11 @@ from cifar_lightning.export.errors import ParityError
 from cifar_lightning.export.parity import Report, by_torch, compare
 from cifar_lightning.export.quantize import Run
 from cifar_lightning.familiarity import Scored
+from cifar_lightning.files import write_whole
 from cifar_onnx import InputError, contract, images, resizing
 from cifar_onnx.contract import Precision
+from cifar_onnx.evaluation.compare import latency
+from cifar_onnx.evaluation.outcome import Logits
 from cifar_onnx.session import session
 
 GOLDEN_SIDE = 64  # pixels: larger pictures are shrunk to this before they become golden samples
@@ -118,40 +119,27 @@ def write_model(
     onnx.helper.set_model_props(onnx_model, {contract.KEY: text})
     onnx.checker.check_model(onnx_model, full_check=True)
     data = contract.seal(onnx_model.SerializeToString(deterministic=True))
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=output.parent, prefix=".export-") as temporary:
-            candidate = Path(temporary) / output.name
-            candidate.write_bytes(data)
-            report = compare(candidate, samples, answers, classes)
-            if variant:
-                other = candidate.with_name(f"{output.name}.fp32.onnx")
-                fp32 = graph.complete(whole, size, resize, calibration.temperature)
-                fp32.metadata_props.extend(onnx_model.metadata_props)
-                onnx.save(fp32, other)
-                report = replace(report, variant=f"{variant}\n{_beside(candidate, other, size)}\n")
-            candidate.replace(output)
-    except OSError as error:
-        raise InputError(f"{output} cannot be written ({error}): name another file") from None
+    report = compare(data, samples, answers, classes)
+    if variant:
+        fp32 = graph.complete(whole, size, resize, calibration.temperature)
+        fp32.metadata_props.extend(onnx_model.metadata_props)
+        report = replace(report, variant=f"{variant}\n{_beside(data, fp32.SerializeToString(), size)}\n")
+    write_whole(output, data)
     return calibration, report
 
 
-def _beside(path: Path, other: Path, size: int) -> str:
+def _beside(small: bytes, large: bytes, size: int) -> str:
     """Sizes and latencies of two model files, in words."""
-    sizes = [each.stat().st_size / 1e6 for each in (path, other)]
-    sessions = [session(each, str(each), ["cpu"], None) for each in (path, other)]
-    picture = np.zeros((1, size, size, 3), np.uint8)
-    times: list[list[float]] = [[], []]
-    for _ in range(60):  # in turns, so that a slow moment of the machine is one of both
-        for each, taken in zip(sessions, times, strict=True):
-            start = time.perf_counter()
-            each.run(["probabilities"], {"image": picture})
-            taken.append(1000 * (time.perf_counter() - start))
-    ours, theirs = (float(np.median(taken[10:])) for taken in times)
+
+    def timed(file: bytes) -> tuple[Logits, int]:
+        run = session(file, "the file", ["cpu"], None).run
+        return lambda pictures: run(["probabilities"], {"image": pictures})[0], size
+
+    ours, theirs = latency([timed(small), timed(large)])
     word = "slower" if ours > 1.02 * theirs else "faster" if ours < 0.98 * theirs else "as fast"
     return (
-        f"{sizes[0]:.2f} MB, fp32 {sizes[1]:.2f} MB; {ours:.2f} ms a picture, fp32 {theirs:.2f} ms: {word} on this "
-        "machine"
+        f"{len(small) / 1e6:.2f} MB, fp32 {len(large) / 1e6:.2f} MB; {ours:.2f} ms a picture, fp32 {theirs:.2f} ms: "
+        f"{word} on this machine"
     )
 
 

@@ -6,7 +6,6 @@ Notation: `B` pictures, `S` side of the square that the net sees, `K` classes.
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import onnx
@@ -94,11 +93,11 @@ def by_torch(model: nn.Module) -> Run:
     return run
 
 
-def compare(path: Path, samples: Sequence[Sample], answers: tuple[Scores, Scores], classes: Sequence[str]) -> Report:
+def compare(data: bytes, samples: Sequence[Sample], answers: tuple[Scores, Scores], classes: Sequence[str]) -> Report:
     """Run a model file on pictures from their encoded bytes and compare it, stage by stage, with training.
 
     Args:
-        path: the model file.
+        data: the model file.
         samples: `B` pictures.
         answers: the net's logits `(B, K)` and familiarities `(B,)`, from the pixels that training saw.
         classes: `K` names.
@@ -107,8 +106,8 @@ def compare(path: Path, samples: Sequence[Sample], answers: tuple[Scores, Scores
         ParityError: naming the first stage that differs: decode, resize, logits, probabilities, familiarity, cam or
             labels.
     """
-    classifier = Classifier(path)
-    showing = session(graph.showing_pixels(onnx.load(path)), str(path), ["cpu"], None)
+    classifier = Classifier(data)
+    showing = session(graph.showing_pixels(onnx.load_from_string(data)), "the model", ["cpu"], None)
     labels, differing, largest, worst = [], 0.0, 0.0, ""
     for sample in samples:  # one by one: a photo may take 300 MB once decoded
         picture = images.decode(sample.encoded)

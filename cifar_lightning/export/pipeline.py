@@ -134,7 +134,7 @@ def verify(model: Classifier, data: ImageData, file: str | Path = "model.onnx", 
 
     if images < 1:
         raise InputError(f"images is {images}: it must be at least 1")
-    known = contract.read(file)[1]
+    content, known = contract.read(file)
     if (precision := known.info.get("precision")) != "fp32":
         raise InputError(
             f"{file} is {precision}, not an exact copy of the checkpoint: use python -m cifar_onnx verify {file}"
@@ -150,7 +150,7 @@ def verify(model: Classifier, data: ImageData, file: str | Path = "model.onnx", 
     net = as_exported(model, pictures)
     now = calibrate(net, data.images("val"), model.classes, known.sets.alpha, known.sets.method)
     answers = by_torch(Scored(net, now.score))(np.stack([sample.pixels for sample in pictures]))
-    report = compare(Path(file), pictures, answers, model.classes)
+    report = compare(content, pictures, answers, model.classes)
     pairs = (
         (now.temperature, known.temperature),
         (now.sets.threshold, known.sets.threshold),

@@ -216,6 +216,14 @@ def test_of_several_variants_one_that_holds_is_taken(monkeypatch: pytest.MonkeyP
     assert what == "int8 (rescued): accuracy on validation 100.00% before, 100.00% after"
 
 
+def test_of_variants_that_are_as_good_the_first_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which the grid has before coarser ones."""
+    net, pixels, labels = drowned()
+    monkeypatch.setattr(quantize, "variants", lambda *_: iter([(name, net) for name in ("fine", "coarse")]))
+    _, what = quantize.smaller(net, "int8", pixels, pixels, labels, ["a", "b"])
+    assert what.startswith("int8 (fine): ")
+
+
 def test_one_that_holds_is_taken_before_one_that_is_right_more_often(monkeypatch: pytest.MonkeyPatch) -> None:
     labels = np.repeat([0, 1], [900, 100])
     answers = {name: labels.copy() for name in ("net", "fair", "unfair")}

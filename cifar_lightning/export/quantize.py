@@ -217,8 +217,7 @@ def smaller(
         after, bad = logits.argmax(1) == labels, int((~np.isfinite(logits)).any(axis=1).sum())
         loss = f"its answers to {bad:,} of {len(logits):,} validation images are not finite" if bad else None
         found.append((float(after.mean()), name, variant, loss or _loss(before, after, labels, classes)))
-    found.sort(key=lambda each: (each[3] is None, each[0]))
-    accuracy, name, variant, loss = found[-1]
+    accuracy, name, variant, loss = max(found, key=lambda each: (each[3] is None, each[0]))
     what = f"{precision}{f' ({name})' if name else ''}"
     if loss:
         raise WorseError(f"{what}: {loss}")

@@ -473,6 +473,15 @@ class TestGate:
         with pytest.raises(ParityError, match=r"^resize: 1\.85% of the .*, by up to 1 grey levels \(picture 7\)"):
             compare(models["stretch"].read_bytes(), given, answers, CLASSES)
 
+    def test_each_picture_is_decoded_once(self, models: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+        given, (pixels, net), data = samples(), tiny(), models["stretch"].read_bytes()
+        scored = Scored(torch.nn.Sequential(pixels, net), calibrated(pixels, net, CLASSES).score).eval()
+        answers = by_torch(scored)(np.stack([each.pixels for each in given]))
+        monkeypatch.setattr(images, "decode", decode := Mock(side_effect=images.decode))
+        assert compare(data, given, answers, CLASSES).labels == len(given)
+        sources = [call.args[0] for call in decode.call_args_list]
+        assert [each for each in sources if isinstance(each, bytes)] == [each.encoded for each in given]
+
     def test_compare_finds_another_models_weights(self, models: dict[str, Path]) -> None:
         other = torch.nn.Sequential(*tiny(seed=1)).eval()
         given = samples()

@@ -118,7 +118,7 @@ def compare(data: bytes, samples: Sequence[Sample], answers: tuple[Scores, Score
         differing += np.count_nonzero(off) / off.size
         if not off.max() <= largest:
             largest, worst = float(off.max()), sample.name
-        labels.append(classifier(sample.encoded).label)
+        labels.append(classifier(picture).label)
     if differing:
         raise ParityError(
             f"resize: {differing / len(samples):.2%} of the pixels differ from training's, by up to {largest:g} grey "

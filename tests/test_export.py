@@ -789,6 +789,17 @@ class TestVerify:
                 result = run("verify", model, "--against", checkpoint, "--images", 20)
                 assert "calibration: " in result.err, name
 
+    def test_of_a_smaller_file_the_command_that_replays_it_is_said(
+        self, run: Run, checkpoint: Path, model: Path
+    ) -> None:
+        data, known = contract.read(model)
+        smaller = data.replace(b'"precision": "fp32"', b'"precision": "int8"', 1)
+        Path("m n.onnx").write_bytes(contract.seal(smaller.replace(known.digest.encode(), contract.BLANK.encode())))
+        result = run("verify", "m n.onnx", "--against", checkpoint)
+        assert result.code == 2
+        assert "m n.onnx is int8, not an exact copy of the checkpoint: use " in result.err
+        assert result.err.endswith("python -m cifar_onnx verify 'm n.onnx'\n")
+
     def test_mistakes(self, run: Run, checkpoint: Path, model: Path) -> None:
         for words, sentence in (
             ((model,), "verify needs a checkpoint"),

@@ -21,7 +21,7 @@ from cifar_lightning.export.errors import ParityError
 from cifar_lightning.files import check_writable, target
 from cifar_lightning.module import Classifier
 from cifar_lightning.outputs import check
-from cifar_onnx import InputError, contract
+from cifar_onnx import InputError, contract, shell
 from cifar_onnx.contract import Precision
 from cifar_onnx.errors import check_choice
 from cifar_onnx.images import fingerprint
@@ -136,9 +136,8 @@ def verify(model: Classifier, data: ImageData, file: str | Path = "model.onnx", 
         raise InputError(f"images is {images}: it must be at least 1")
     content, known = contract.read(file)
     if (precision := known.info.get("precision")) != "fp32":
-        raise InputError(
-            f"{file} is {precision}, not an exact copy of the checkpoint: use python -m cifar_onnx verify {file}"
-        )
+        replay = shell.line("python", "-m", "cifar_onnx", "verify", file)
+        raise InputError(f"{file} is {precision}, not an exact copy of the checkpoint: use {replay}")
     if known.classes != tuple(model.classes):
         raise ParityError(f"labels: {file} knows {', '.join(known.classes)}, not {', '.join(model.classes)}")
     # The mode is a setting only of data whose pictures are not all square already.

@@ -145,7 +145,7 @@ def verify(options: argparse.Namespace) -> int:
     replays = classifier.verify()
     width = max((len(replay.golden.name) for replay in replays), default=0)
     for replay in replays:
-        expected = "" if replay.stage == "familiarity" else f", expected {replay.golden.label}"  # which it gives
+        expected = "" if replay.label == replay.golden.label else f", expected {replay.golden.label}"
         verdict = "ok" if replay.ok else f"WRONG{expected}: the stage that differs is {replay.stage}"
         say(f"{replay.golden.name:<{width}}  {replay.label}, probabilities within {replay.difference:.1e}: {verdict}")
     passed = sum(replay.ok for replay in replays)

@@ -102,7 +102,7 @@ async function verify(classifier, decode) {
   const replays = await classifier.verify(decode);
   const width = Math.max(...replays.map(({ name }) => name.length));
   for (const { name, label, expected, difference, stage, ok } of replays) {
-    const right = stage === "familiarity" ? "" : `, expected ${expected}`; // which is what it gives
+    const right = label === expected ? "" : `, expected ${expected}`;
     const verdict = ok ? "ok" : `WRONG${right}: the stage that differs is ${stage}`;
     const close = `probabilities within ${difference.toExponential(1)}`;
     console.log(plain(`${name.padEnd(width)}  ${label}, ${close}: ${verdict}`));

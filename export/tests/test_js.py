@@ -310,11 +310,15 @@ def test_node_replays_golden_samples(model: Path, changed: Callable[..., Path], 
     assert result.returncode == 1
     assert "WRONG, expected 4: the stage that differs is probabilities" in result.stdout
     data, known = contract.read(model)
-    info = {**known.info, "digest": contract.BLANK, "golden": [{**known.info["golden"][0], "familiarity": 1e6}]}
+    sample = known.info["golden"][0]
+    off = {"familiarity": 1e6, "probabilities": [0.9 * p + 0.01 for p in sample["probabilities"]]}
+    golden = [{**sample, stage: value} for stage, value in off.items()]
+    info = {**known.info, "digest": contract.BLANK, "golden": golden}
     (tmp_path / "unlike.onnx").write_bytes(with_info(data, info))
     result = node(tmp_path / "unlike.onnx", "--verify")
     assert result.returncode == 1
-    assert ": WRONG: the stage that differs is familiarity\n" in result.stdout
+    for stage in off:
+        assert f": WRONG: the stage that differs is {stage}\n" in result.stdout
 
 
 def test_javascript_replays_with_the_tolerance_of_the_precision(tmp_path: Path) -> None:

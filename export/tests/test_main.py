@@ -170,12 +170,15 @@ def test_verify_finds_wrong_answers(changed, capsys: pytest.CaptureFixture[str])
     assert "0 of 8 golden samples" in out
 
 
-def test_where_the_familiarity_alone_differs_no_label_is_expected(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("stage", ["familiarity", "probabilities"])
+def test_where_the_label_is_right_none_is_expected(stage: str, capsys: pytest.CaptureFixture[str]) -> None:
     data, known = contract.read("model.onnx")
-    golden = [{**known.info["golden"][0], "familiarity": 1e6}]
+    sample = known.info["golden"][0]
+    off = {"familiarity": 1e6, "probabilities": [0.9 * p + 0.01 for p in sample["probabilities"]]}
+    golden = [{**sample, stage: off[stage]}]
     Path("unlike.onnx").write_bytes(with_info(data, {**known.info, "digest": contract.BLANK, "golden": golden}))
     assert main(["verify", "unlike.onnx"]) == 1
-    assert ": WRONG: the stage that differs is familiarity\n" in capsys.readouterr().out
+    assert f": WRONG: the stage that differs is {stage}\n" in capsys.readouterr().out
 
 
 def test_a_file_without_golden_samples_is_not_verified(capsys: pytest.CaptureFixture[str]) -> None:

@@ -57,7 +57,7 @@ function words(args) {
   try {
     return parseArgs({ args, options: OPTIONS, allowPositionals: true });
   } catch (error) {
-    throw new InputError(`${error.message.split(". ")[0]}: ${USAGE}`);
+    throw new InputError(`${error.message.split(/\.\s/)[0]}: ${USAGE}`);
   }
 }
 

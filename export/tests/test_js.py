@@ -380,6 +380,7 @@ def test_what_node_cannot_use_is_said_in_a_sentence(model: Path, pictures: list[
         ([model, picture, "--bright"], "Unknown option '--bright'"),
         ([model, picture, "--top-k", "0"], "--top-k: '0' is not a whole number from 1 up"),
         ([model, picture, "--top-k", "0x2"], "--top-k: '0x2' is not a whole number from 1 up"),
+        ([model, picture, "--top-k", "-1"], "Option '--top-k' argument is ambiguous: node node.mjs model.onnx"),
         ([tmp_path / "nowhere.onnx", picture], "nowhere.onnx: no such file"),
         ([picture, picture], f"{picture}: not an ONNX file, or a damaged one"),
     ]:

@@ -145,6 +145,6 @@ try {
   process.exitCode = await main(process.argv.slice(2));
 } catch (error) {
   if (!(error instanceof InputError)) throw error;
-  console.error(`error: ${error.message}`);
+  console.error(plain(`error: ${error.message}`));
   process.exitCode = 2;
 }

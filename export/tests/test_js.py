@@ -403,6 +403,8 @@ def test_names_from_anybody_do_not_steer_the_terminal(model: Path, tmp_path: Pat
     assert r"\x1b]0;mine\x07" in line
     assert line.isprintable()
     assert node(tmp_path / "odd.onnx", "--verify").stdout.startswith(r"a\x0d")
+    (tmp_path / "odd.onnx").write_bytes(model_of({**INFO, "format": "\x9bm"}))
+    assert r'contract format "\x9bm" is unknown' in node(tmp_path / "odd.onnx", "--verify").stderr
 
 
 @PACKAGES

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import cycle, islice
 
 import numpy as np
 
@@ -113,9 +114,17 @@ def benchmark(path: str, pictures: Sequence[bytes], seconds: float, providers: S
 
 def _call(work: str, classifier: Classifier, pictures: Sequence[bytes], batch: int) -> Callable[[], object]:
     if work == "files":
-        return partial(classifier, [pictures[i % len(pictures)] for i in range(batch)], batch_size=batch)
+        return partial(_classified, classifier, cycle(pictures), batch_size=batch)
     shape = (batch, classifier.contract.size, classifier.contract.size, 3)
     return partial(classifier.run, np.random.default_rng(0).integers(256, size=shape, dtype=np.uint8))
+
+
+def _classified(classifier: Classifier, pictures: Iterator[bytes], batch_size: int) -> None:
+    """Classify the next pictures, a single one without the threads that decode many."""
+    if batch_size == 1:
+        classifier(next(pictures))
+    else:
+        classifier(islice(pictures, batch_size), batch_size)
 
 
 def advise(timings: Sequence[Timing]) -> Advice:

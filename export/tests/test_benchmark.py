@@ -1,9 +1,11 @@
 """How fast a model is: what is measured, and what follows from it."""
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from cifar_onnx import Classifier, InputError, benchmark, images
@@ -68,6 +70,33 @@ def test_so_are_those_that_do_not_fit_into_memory(
     most = 0
     with pytest.raises(type(error)):
         list(benchmark.benchmark(*settings))
+
+
+def test_files_are_taken_in_turns_and_a_single_one_without_threads(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that the first photo, which may be large or small, does not stand for all."""
+    pictures = [images.encode_png(np.zeros((side, side, 3), np.uint8)) for side in (8, 64, 16)]
+    taken: list[int] = []
+    sizes: list[int] = []
+    square, stream = Classifier.square, Classifier.stream
+
+    def seen(self: Classifier, picture: bytes) -> images.Pixels:
+        taken.append(pictures.index(picture))
+        return square(self, picture)
+
+    def streamed(self: Classifier, some: Any, batch_size: int) -> Any:
+        sizes.append(batch_size)
+        return stream(self, some, batch_size)
+
+    monkeypatch.setattr(Classifier, "square", seen)
+    monkeypatch.setattr(Classifier, "stream", streamed)
+    monkeypatch.setattr(benchmark, "usable_cpus", lambda: 1)
+    monkeypatch.setattr(benchmark, "BATCHES", (1, 2))
+    assert len(list(benchmark.benchmark(str(model), pictures, 0, ("cpu",)))) == 4
+    assert taken[:5] == [0, 1, 2, 0, 1]  # of two calls that do not count, and three
+    assert Counter(taken[5:]) == {0: 4, 1: 3, 2: 3}
+    assert sizes == [2] * 5
 
 
 @pytest.mark.parametrize("count", [1, 32, 33, 48, 70])

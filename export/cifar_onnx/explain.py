@@ -34,7 +34,7 @@ def cam(maps: NDArray[np.float32], size: int) -> Heat:
     return scaled(rows @ np.maximum(maps, 0) @ columns.T)
 
 
-def runs(size: int) -> int:
+def occlusion_runs(size: int) -> int:
     """How many pictures `(size, size)` the net sees for one map by occlusion."""
     return len(_spans(size)) ** 2 + 1
 

@@ -27,7 +27,7 @@ class Replay:
     Attributes:
         golden: the sample.
         label: what it gets here.
-        difference: the largest of its probabilities from those in the file.
+        difference: the largest difference between its probabilities and those in the file.
         stage: where this machine differs: decode, resize, net, probabilities or familiarity; empty where it does not.
     """
 

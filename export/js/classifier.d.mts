@@ -50,7 +50,8 @@ export interface Prediction {
   map?: { height: number; width: number; values: number[] };
 }
 
-/** What a golden sample gave; `difference` is the largest of the probabilities, `stage` what differs by too much. */
+/** What a golden sample gave; `difference` is the largest between its probabilities and those in the file, `stage` what
+ * differs by too much. */
 export interface Replay {
   name: string;
   label: string;

@@ -13,7 +13,7 @@ from cifar_onnx.evaluation.evaluation import Evaluation
 from cifar_onnx.evaluation.metrics import SCALES, confusion, words
 from cifar_onnx.evaluation.outcome import Integers
 from cifar_onnx.evaluation.templates import picture, png, render
-from cifar_onnx.explain import runs
+from cifar_onnx.explain import occlusion_runs
 from cifar_onnx.images import Pixels
 
 _HEADLINE = (
@@ -53,9 +53,8 @@ def write(evaluation: Evaluation, path: Path, explain: Maps, by_occlusion: bool)
     ranked = np.argsort(-outcome.confidences, kind="stable")
     mistakes = ranked[~outcome.correct[ranked]][:_MISTAKES]
     hits = ranked[outcome.correct[ranked]][: -_HITS - 1 : -1]
-    explained = (
-        max(_EXPLAINED, int(_SHARE * len(ranked) / runs(outcome.pixels.shape[1]))) if by_occlusion else _MISTAKES
-    )
+    affordable = int(_SHARE * len(ranked) / occlusion_runs(outcome.pixels.shape[1]))
+    explained = max(_EXPLAINED, affordable) if by_occlusion else _MISTAKES
     drawn, confusions = charts(outcome, evaluation.classes), _confusions(evaluation)
     page = render(
         "cifar_onnx.evaluation",

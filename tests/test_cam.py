@@ -19,7 +19,7 @@ from cifar_lightning.export import graph
 from cifar_lightning.export.cam import with_cam
 from cifar_lightning.export.model_file import write_model
 from cifar_lightning.export.parity import ParityError
-from cifar_lightning.nets import CNN, Normalize
+from cifar_lightning.nets import Normalize
 from cifar_onnx import Classifier, images
 from cifar_onnx.explain import cam
 from tests.conftest import calibrated
@@ -104,14 +104,6 @@ def test_openvino_gives_the_same_maps(tmp_path: Path) -> None:
     onnx.save(model, tmp_path / "m.onnx")
     compiled = openvino.Core().compile_model(tmp_path / "m.onnx", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     assert np.abs(compiled([batch])["cam"] - outputs(model, batch)["cam"]).max() < 1e-4
-
-
-@pytest.mark.slow
-def test_a_net_with_a_hidden_layer_has_the_bytes_that_it_had() -> None:
-    model = nn.Sequential(Normalize(), CNN(4, widths=(8, 8), hidden=8)).eval()
-    before = graph.with_softmax(graph.with_resize(graph.core(model, 32), 32, "stretch"), 1.0)
-    data = before.SerializeToString(deterministic=True)
-    assert graph.complete(graph.core(model, 32), 32, "stretch", 1.0).SerializeToString(deterministic=True) == data
 
 
 def written(body: str) -> onnx.ModelProto:
@@ -251,14 +243,6 @@ def test_the_peak_of_cam_is_on_the_planted_patch(pooled: Path) -> None:
         "cam",
     ]
     assert hits(Classifier(pooled)) >= 45
-
-
-@pytest.mark.slow
-def test_the_peak_of_occlusion_is_on_the_planted_patch(tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    file = taught(Pooled(lambda maps, layer: layer(maps.amax((2, 3)))), tmp_path / "highest.onnx")
-    assert [output.name for output in onnx.load(file).graph.output] == ["logits", "probabilities", "familiarity"]
-    assert hits(Classifier(file)) >= 45
 
 
 def test_explain_takes_the_map_of_the_label(pooled: Path) -> None:

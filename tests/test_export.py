@@ -82,8 +82,8 @@ def by_pillow(pixels: images.Pixels, size: int, mode: resizing.ResizeMode) -> im
     return np.array(canvas)
 
 
-def tiny(seed: int = 0) -> tuple[Normalize, CNN]:
-    torch.manual_seed(seed)
+def tiny() -> tuple[Normalize, CNN]:
+    torch.manual_seed(0)
     pixels = Normalize()
     pixels.set_statistics([0.4, 0.5, 0.6], [0.2, 0.25, 0.3])
     return pixels, CNN(len(CLASSES), widths=(8, 8), hidden=8)
@@ -481,13 +481,6 @@ class TestGate:
         assert compare(data, given, answers, CLASSES).labels == len(given)
         sources = [call.args[0] for call in decode.call_args_list]
         assert [each for each in sources if isinstance(each, bytes)] == [each.encoded for each in given]
-
-    def test_compare_finds_another_models_weights(self, models: dict[str, Path]) -> None:
-        other = torch.nn.Sequential(*tiny(seed=1)).eval()
-        given = samples()
-        run = by_torch(Scored(other, Energy()))
-        with pytest.raises(ParityError, match=r"^logits: "):
-            compare(models["stretch"].read_bytes(), given, run(np.stack([sample.pixels for sample in given])), CLASSES)
 
 
 class TestCommand:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import CyclicLR, OneCycleLR
 
-from cifar_lightning.callbacks import Freeze
+from cifar_lightning.callbacks import Freeze, FreezeBatchNorm
 from cifar_lightning.data import ImageFolder
 from cifar_lightning.initial_weights import begin
 from cifar_lightning.module import Classifier
@@ -258,6 +258,28 @@ class TestFreeze:
         look = Synchronised()
         trained(photos, [Freeze(["net.groups"]), look])
         assert look.modes == [False] * 3
+
+    @pytest.mark.parametrize("frozen", [[], [Freeze(["net.groups.1"], 2)]])
+    @pytest.mark.parametrize("last", [True, False])
+    def test_statistics_of_batch_normalisation_stay_while_all_else_is_trained(
+        self, photos: Path, frozen: list[L.Callback], last: bool
+    ) -> None:
+        look = Look()
+        callbacks = [*frozen, FreezeBatchNorm()] if last else [FreezeBatchNorm(), *frozen]
+        before, after = trained(photos, [*callbacks, look])
+        assert look.modes == [False] * 9
+        gains = {f"net.groups.{n}.{layer}.weight" for n in (1, 2, 3) for layer in (2, 5)}  # which SpeedNet never trains
+        statistics = {name for name in before if re.search("running_|num_batches", name)}
+        assert equal(before, after) == gains | statistics
+
+    def test_the_next_training_moves_them_and_a_net_without_any_is_refused(self, photos: Path) -> None:
+        data = ImageFolder(str(photos), image_size=16, batch_size=11)
+        model = Classifier(data.classes, SpeedNet(3, **SPEED))
+        settings: dict[str, Any] = {"max_epochs": 1, "logger": False, "enable_checkpointing": False}
+        L.Trainer(callbacks=[FreezeBatchNorm()], **settings).fit(model, datamodule=data)
+        assert all(each.training for each in model.net.modules())
+        with pytest.raises(InputError, match="FreezeBatchNorm: the net has no batch normalisation: leave"):
+            L.Trainer(callbacks=[FreezeBatchNorm()], **settings).fit(Classifier(data.classes, CNN(3)), datamodule=data)
 
     @pytest.mark.parametrize(
         ("words", "reason"),

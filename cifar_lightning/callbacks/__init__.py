@@ -4,7 +4,7 @@ from cifar_lightning.callbacks.average import EMA, SWA
 from cifar_lightning.callbacks.best import BestCheckpoint
 from cifar_lightning.callbacks.curves import Curves
 from cifar_lightning.callbacks.first_batch import FirstBatch
-from cifar_lightning.callbacks.freeze import Freeze
+from cifar_lightning.callbacks.freeze import Freeze, FreezeBatchNorm
 from cifar_lightning.callbacks.last import LastCheckpoint
 from cifar_lightning.callbacks.progress import EpochLines
 from cifar_lightning.callbacks.prune import Pruned
@@ -19,6 +19,7 @@ __all__ = [
     "EpochLines",
     "FirstBatch",
     "Freeze",
+    "FreezeBatchNorm",
     "LastCheckpoint",
     "Pruned",
     "Record",

@@ -1,9 +1,10 @@
-"""Frozen parts of a net: a linear probe, or layers that are unfrozen later than others."""
+"""Frozen parts of a net: a linear probe, layers that are unfrozen later than others, statistics of pretrained nets."""
 
 from collections.abc import Callable
 
 import lightning.pytorch as L
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from cifar_lightning.nets.weights import heads
 from cifar_onnx import InputError
@@ -100,3 +101,32 @@ class Freeze(L.Callback):
                 there = ", ".join(f"net.{name}" for name, _ in net.named_children())
                 raise InputError(f"Freeze: the model has no part {part[:-1]!r}: there are {there} and what is in them")
         return lambda name: f"{name}.".startswith(parts)
+
+
+class FreezeBatchNorm(L.Callback):
+    """Normalises by the running statistics of batch normalisation as they are, in training, too; gains are trained.
+
+    For pretrained nets and few images: the statistics of a large set are better than those of small batches, by which
+    layers would see other inputs in training than in use.
+    """
+
+    def __init__(self) -> None:
+        self._layers: list[_BatchNorm] = []
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._layers = [module for module in pl_module.modules() if isinstance(module, _BatchNorm)]
+        if not self._layers:
+            raise InputError("FreezeBatchNorm: the net has no batch normalisation: leave this callback out")
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: object, batch_idx: int
+    ) -> None:
+        """After whatever has put them into training mode."""
+        for layer in self._layers:
+            layer.training = False
+
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Let the next training begin with all of the net."""
+        if stage == "fit":
+            for layer in self._layers:
+                layer.training = pl_module.training

@@ -15,6 +15,7 @@ from lightning.pytorch.callbacks import Timer
 
 from cifar_lightning import files, runs
 from cifar_lightning.checkpoint import load
+from cifar_lightning.cli.command import header, read
 from cifar_lightning.cli.config_file import dump_yaml, load_yaml
 from cifar_lightning.data import Digits
 from cifar_lightning.reproduce import reproduce
@@ -106,7 +107,10 @@ class TestGoingOn:
         """Such as the one that is printed after Ctrl-C, typed again when the run has ended."""
         assert run("fit", *BRIEF, "--experiment", "digits").code == 0
         place = ("--trainer.default_root_dir", Path.cwd(), "--allow_custom_classes")
-        assert run("fit", "--ckpt_path", "last", "--experiment", "digits", *place).code == 2
+        for words in (place, ("--trainer.max_epochs", 2)):
+            result = run("fit", "--ckpt_path", "last", "--experiment", "digits", *words)
+            assert result.code == 2
+            assert "version_0 has finished; to train the newest run for longer" in result.err
         result = run("fit", "--ckpt_path", "last", "--experiment", "digits")
         assert result.code == 2
         assert result.err.endswith(
@@ -120,6 +124,20 @@ class TestGoingOn:
         held.release()
         assert result.code == 2
         assert "nothing to resume in runs/digits: another process is training in runs/digits/version_0" in result.err
+
+    def test_nor_does_it_where_the_run_died_before_its_first_checkpoint(self) -> None:
+        """But for the command that began it, which a job script repeats."""
+        runs.start(Path("runs"), "pets").release()
+        config, words = Path("runs/pets/version_0/config.yaml"), ["fit", "--ckpt_path", "last", "--experiment", "pets"]
+        with pytest.raises(InputError, match=r"version_0 has no checkpoint yet: begin it anew with its own settings$"):
+            read(words)
+        config.write_text(header({"fit --experiment pets --data Digits": ""}) + "data: Digits\n")
+        with pytest.raises(InputError, match=f"version_0 has no checkpoint yet: begin it anew with --config {config}$"):
+            read(words)
+        for own in (["--data", "Digits"], ["--model.net=SpeedNet"], ["--config", str(config)]):
+            assert read([*words, *own]).going_on is None
+        config.write_text(header({"fit --experiment pets": ""}))
+        assert read(words).going_on is None
 
     @pytest.mark.slow
     def test_it_goes_on_in_the_folder_that_it_is_found_in(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,6 @@ from cifar_onnx import InputError
 
 _HEADER, _DIGEST = "# python -m cifar_lightning ", "  # sha256 "
 _SWITCHES = {"--allow_custom_classes", "--print_config"}  # of `verify`, which need no value behind them
-_OF_ANY_RUN = {"--experiment", "--trainer.default_root_dir", "--allow_custom_classes"}  # say nothing of what is trained
 
 
 @dataclass(frozen=True)
@@ -74,8 +73,8 @@ def read(words: Sequence[str]) -> Command:
     ckpt_path, going_on, sources = settings.get("ckpt_path"), None, configs
     line, digest = " ".join(shlex.join(typed).splitlines()), _digest(configs)
     if words[:1] == ["fit"] and ckpt_path == "last":
-        asked = {word.partition("=")[0] for word in rest if word.startswith("--")}
-        going_on = _unfinished(settings, bare=not configs and asked <= _OF_ANY_RUN)
+        bare = not configs and not any(word.startswith(("--data", "--model")) for word in rest)
+        going_on = _unfinished(settings, line if bare else None)
         ckpt_path = going_on / runs.LAST if going_on else None
     if going_on:
         own = going_on / "config.yaml"
@@ -107,11 +106,15 @@ def read(words: Sequence[str]) -> Command:
     )
 
 
-def _unfinished(settings: dict[str, Any], bare: bool) -> Path | None:
+def _unfinished(settings: dict[str, Any], bare: str | None) -> Path | None:
     """The run that `fit --ckpt_path last` goes on with, or None where a new one begins; says which.
 
-    Where one has ended or is going on, a bare command, without settings, is refused: it would begin a run with the
-    defaults.
+    A bare command says nothing of data and model. Where there is a run already, it is refused, since it would begin one
+    with the defaults; but one that died before its first checkpoint begins anew with the command that began it.
+
+    Args:
+        settings: from `beginning`.
+        bare: the command line, if it is bare.
     """
     root, experiment = runs.root(settings.get("trainer.default_root_dir")), settings["experiment"]
     runs.check_name(experiment)
@@ -123,10 +126,13 @@ def _unfinished(settings: dict[str, Any], bare: bool) -> Path | None:
         longer = f"; to train the newest run for longer: --ckpt_path {ended / runs.LAST}"
         if bare:
             raise InputError(f"{nothing}: {ended} has finished{longer}")
-    if bare and rank() == 0:
+    if bare and rank() == 0:  # whose run the others may find, without a checkpoint
         begun = [run for run in runs.folders(root / experiment) if not runs.facts(run).get("finished")]
         if busy := [*filter(runs.held, begun)]:
             raise InputError(f"{nothing}: another process is training in {busy[-1]}")
+        if begun and bare not in commands(config := begun[-1] / "config.yaml"):
+            how = f"--config {config}" if config.exists() else "its own settings"
+            raise InputError(f"{nothing}: {begun[-1]} has no checkpoint yet: begin it anew with {how}")
     _say(f"{nothing}: a new run{longer}")
     return None
 

@@ -350,6 +350,7 @@ class TestMistakes:
                 "trainer.val_check_interval 4 need not have measured it: leave one of them out",
             ),
             (["--checkpoint.train_time_interval", "00:00:01"], "or --last.every_n_train_steps to keep the last steps"),
+            (["--checkpoint.dirpath", "best"], "checkpoints lie in the folder of their run, which --trainer.default"),
             (["--checkpoint.monitor", "val/acc"], "BestCheckpoint monitors 'val/acc'"),
             (
                 [

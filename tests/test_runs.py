@@ -62,7 +62,8 @@ class TestUnwritable:
 
     def test_another_place_for_checkpoints_is_tried_too(self, run: Run) -> None:
         Path("full").write_text("")
-        result = run("fit", *BRIEF, "--checkpoint.dirpath", "full/x")
+        own = ("--trainer.callbacks+", "ModelCheckpoint", "--trainer.callbacks.dirpath", "full/x")
+        result = run("fit", *BRIEF, *own)
         assert result.code == 2
         assert "full/x: nothing can be written there (Not a directory)" in result.err
         assert not Path("runs").exists()

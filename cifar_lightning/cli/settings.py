@@ -69,6 +69,11 @@ def check_trainer(config: Namespace, command: str) -> None:
                 "use --trainer.callbacks+ EMA --trainer.callbacks.from_epoch N"
             )
     kept = config.checkpoint
+    if kept.dirpath:
+        raise InputError(
+            "checkpoint.dirpath: checkpoints lie in the folder of their run, which --trainer.default_root_dir places: "
+            "leave it out"
+        )
     if kept.filename == "last":
         raise InputError("checkpoint.filename is last, which is the name of the last step's checkpoint: use another")
     if kept.save_last == "link":

@@ -13,7 +13,7 @@ _KNOWN = re.compile(r"^(cifar_lightning|torch|torchvision|lightning)\.([\w.]+\.)
 _LONGEST = 80  # characters of a value that are shown
 # Where things lie, what is shown meanwhile, and what has a column of its own.
 _SILENT = {
-    *("ckpt_path", "experiment", "seed_everything", "allow_custom_classes", "checkpoint.dirpath"),
+    *("ckpt_path", "experiment", "seed_everything", "allow_custom_classes"),
     *("data.cache_dir", "data.memory", "data.url", "trainer.default_root_dir"),
     *("trainer.logger", "trainer.log_every_n_steps"),
     *("trainer.enable_progress_bar", "trainer.enable_model_summary", "trainer.num_sanity_val_steps"),

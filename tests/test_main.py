@@ -145,11 +145,17 @@ class TestFit:
         monkeypatch.setattr(os, "sep", "\\")  # as on Windows
         assert callback.format_checkpoint_name({"val/loss": torch.tensor(0.5)}) == "val-loss=0.5.ckpt"
 
-    def test_lightnings_own_names_of_checkpoints_have_room_for_several(self, run: Run) -> None:
-        words = ("--trainer.max_epochs", 2, "--checkpoint.save_top_k", -1, "--checkpoint.filename", "null")
+    @pytest.mark.parametrize(
+        ("filename", "names"),
+        [
+            ("null", ["epoch=0-step=4.ckpt", "epoch=1-step=8.ckpt", "last.ckpt"]),  # Lightning's own
+            ("best-{epoch}", ["best-epoch=0.ckpt", "best-epoch=1.ckpt", "last.ckpt"]),
+        ],
+    )
+    def test_names_of_checkpoints_have_room_for_several(self, run: Run, filename: str, names: list[str]) -> None:
+        words = ("--trainer.max_epochs", 2, "--checkpoint.save_top_k", -1, "--checkpoint.filename", filename)
         assert run("fit", *BRIEF, *words).code == 0
-        kept = sorted(path.name for path in Path("runs/cnn/version_0/checkpoints").iterdir())
-        assert kept == ["epoch=0-step=4.ckpt", "epoch=1-step=8.ckpt", "last.ckpt"]
+        assert sorted(path.name for path in Path("runs/cnn/version_0/checkpoints").iterdir()) == names
 
     def test_why_nothing_was_validated_is_said(self, run: Run) -> None:
         result = run("fit", *BRIEF, "--trainer.check_val_every_n_epoch", 9)

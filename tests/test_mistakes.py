@@ -144,7 +144,7 @@ class TestMistakes:
             (["fit", "--model.net.widths", "32"], "model.net.widths: expected tuple, got '32': write [32]"),
             (["fit", "--model.scheduler", "ReduceLROnPlateau"], "such as torch.optim.lr_scheduler.ReduceLROnPlateau"),
             (["fit", "--model.scheduler", "CosineAnnealingLR"], "model.scheduler.T_max is missing: give it as --model"),
-            (["fit", "--data", "Digits", "--checkpoint.save_top_k", "3"], "--checkpoint.filename best-{epoch}"),
+            (["fit", "--data", "Digits", "--checkpoint.save_top_k", "3"], "--checkpoint.filename best-{step}"),
             (
                 ["fit", "--data", "Digits", "--trainer.devices", "2", "--trainer.strategy", "ddp_spawn"],
                 "fit takes no strategy that spawns or forks",
@@ -351,6 +351,13 @@ class TestMistakes:
             ),
             (["--checkpoint.train_time_interval", "00:00:01"], "or --last.every_n_train_steps to keep the last steps"),
             (["--checkpoint.dirpath", "best"], "checkpoints lie in the folder of their run, which --trainer.default"),
+            (
+                [
+                    *("--checkpoint.save_top_k", 2, "--checkpoint.filename", "best-{epoch}"),
+                    *("--trainer.val_check_interval", 0.5),
+                ],
+                "best-{epoch} may be one name for several: add --checkpoint.filename best-{epoch}-{step}",
+            ),
             (["--checkpoint.monitor", "val/acc"], "BestCheckpoint monitors 'val/acc'"),
             (
                 [

@@ -83,17 +83,19 @@ def check_trainer(config: Namespace, command: str) -> None:
             "checkpoint.save_on_exception would put the weights of that moment in the place of the best: leave it out, "
             "since last.ckpt is kept anyway, at the ends of epochs and where a signal ends the run"
         )
-    if kept.save_top_k not in (0, 1) and kept.filename and "{" not in kept.filename:
+    interval, steps = config.trainer.val_check_interval, kept.every_n_train_steps or kept.train_time_interval
+    within = steps or interval not in (None, 1) or config.trainer.check_val_every_n_epoch is None
+    differing = ("{step",) if within else ("{step", "{epoch")
+    if kept.save_top_k not in (0, 1) and kept.filename and not any(each in kept.filename for each in differing):
         raise InputError(
-            f"checkpoint.save_top_k is {kept.save_top_k}, and checkpoint.filename {kept.filename} has room for one: "
-            f"add --checkpoint.filename {kept.filename}-{{epoch}}"
+            f"checkpoint.save_top_k is {kept.save_top_k}, and checkpoint.filename {kept.filename} may be one name for "
+            f"several: add --checkpoint.filename {kept.filename}-{{step}}"
         )
-    if (kept.every_n_train_steps or kept.train_time_interval) and str(kept.monitor).startswith("val/"):
+    if steps and str(kept.monitor).startswith("val/"):
         raise InputError(
             f"checkpoint keeps the best by {kept.monitor}, which only validations measure: take "
             "--trainer.val_check_interval for more of these, or --last.every_n_train_steps to keep the last steps"
         )
-    interval = config.trainer.val_check_interval
     if kept.save_on_train_epoch_end and interval not in (None, 1) and str(kept.monitor).startswith("val/"):
         raise InputError(
             f"checkpoint.save_on_train_epoch_end keeps the best by {kept.monitor} at the ends of epochs, where "

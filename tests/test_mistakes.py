@@ -369,7 +369,7 @@ class TestMistakes:
             (["--data.augment+", "ownnets.Loud"], "data.augment makes images torch.float32 (2, 3, 32, 32): they must"),
             (["--data.mix", "ownnets.Unmixed"], "data.augment or data.mix: cannot be mixed ("),
             (["--model.optimizer", "null"], "model.optimizer is null: name one, or leave it out for Adam"),
-            (["--checkpoint.save_last", "link"], "would put best.ckpt in the place of last.ckpt: leave it out"),
+            (["--checkpoint.save_last", "true"], "checkpoint.save_last: last.ckpt is kept anyway (see --last.every"),
             (["--checkpoint.save_on_exception", "true"], "leave it out, since last.ckpt is kept anyway"),
             (["--seed_everything", "false"], "seed_everything is false: give a number, which a checkpoint keeps"),
             (["--data.batch_size", 0], "data.batch_size is 0: it must be at least 1"),

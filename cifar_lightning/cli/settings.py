@@ -76,8 +76,8 @@ def check_trainer(config: Namespace, command: str) -> None:
         )
     if kept.filename == "last":
         raise InputError("checkpoint.filename is last, which is the name of the last step's checkpoint: use another")
-    if kept.save_last == "link":
-        raise InputError("checkpoint.save_last link would put best.ckpt in the place of last.ckpt: leave it out")
+    if kept.save_last:
+        raise InputError("checkpoint.save_last: last.ckpt is kept anyway (see --last.every_n_epochs): leave it out")
     if kept.save_on_exception:
         raise InputError(
             "checkpoint.save_on_exception would put the weights of that moment in the place of the best: leave it out, "

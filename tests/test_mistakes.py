@@ -346,6 +346,13 @@ class TestMistakes:
             ),
             (["--checkpoint.every_n_train_steps", 3], "keeps the best by val/accuracy, which only validations measure"),
             (
+                [
+                    *("--checkpoint.every_n_train_steps", 3, "--checkpoint.monitor", "train/loss"),
+                    *("--checkpoint.mode", "min"),
+                ],
+                "best by train/loss, which is known at the ends of epochs only: take --last.every_n_train_steps to",
+            ),
+            (
                 ["--checkpoint.save_on_train_epoch_end", "true", "--trainer.val_check_interval", 4],
                 "trainer.val_check_interval 4 need not have measured it: leave one of them out",
             ),

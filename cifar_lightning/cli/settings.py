@@ -34,8 +34,8 @@ def check_trainer(config: Namespace, command: str) -> None:
 
     Raises:
         InputError: a group of settings is missing, the average of a callback or a checkpoint would be lost, the best
-            would be chosen between validations, the gradients of no batch are to be added up, or the command would
-            have no batch.
+            would be chosen by what is not measured then, the gradients of no batch are to be added up, or the command
+            would have no batch.
         MisconfigurationException: Lightning takes a setting for impossible; also as ValueError or TypeError.
     """
     for group in ("checkpoint", "last"):
@@ -91,10 +91,14 @@ def check_trainer(config: Namespace, command: str) -> None:
             f"checkpoint.save_top_k is {kept.save_top_k}, and checkpoint.filename {kept.filename} may be one name for "
             f"several: add --checkpoint.filename {kept.filename}-{{step}}"
         )
-    if steps and str(kept.monitor).startswith("val/"):
+    known = {
+        "val": "only validations measure: take --trainer.val_check_interval for more of these, or",
+        "train": "is known at the ends of epochs only: take",
+    }.get(str(kept.monitor).partition("/")[0])
+    if steps and known:
         raise InputError(
-            f"checkpoint keeps the best by {kept.monitor}, which only validations measure: take "
-            "--trainer.val_check_interval for more of these, or --last.every_n_train_steps to keep the last steps"
+            f"checkpoint keeps the best by {kept.monitor}, which {known} --last.every_n_train_steps to keep the last "
+            "steps"
         )
     if kept.save_on_train_epoch_end and interval not in (None, 1) and str(kept.monitor).startswith("val/"):
         raise InputError(

@@ -379,19 +379,41 @@ def trained(
         (0, trained(lr=0.2), ""),
         (0, trained(scheduled=True), ""),
         (0, trained(lr=0.2, scheduled=True), r"began with model.optimizer.lr 0.2: it cannot be resumed with 0.1"),
-        (0, trained(factors={"net": 0.1}), ""),
-        (0, trained(factors={"net": 0.1}, scheduled=True), r"began with model.lr_factors {'net': 0.1}: it cannot be"),
     ],
 )
 def test_what_a_run_goes_on_with(seed: int, checkpoint: dict[str, Any], reason: str) -> None:
-    """A setting that the checkpoint does not know is that of a later version."""
+    with pytest.raises(InputError, match=reason) if reason else nullcontext():
+        check_resumable(checkpoint, asked(checkpoint, seed=seed))
+
+
+def asked(checkpoint: dict[str, Any], seed: int = 0, factors: dict[str, float] | None = None) -> Namespace:
+    """The config of a run that is to go on; a setting that the checkpoint does not know is that of a later version."""
     adam = Namespace(class_path="torch.optim.Adam", init_args=Namespace(lr=0.1, betas=[0.9, 0.999], later=True))
     steps = Namespace(class_path="StepLR", init_args=Namespace(step_size=1))
     scheduler = steps if checkpoint["hyper_parameters"]["scheduler"] else None
-    model = Namespace(optimizer=adam, scheduler=scheduler, lr_factors=None)
-    config = Namespace(ckpt_path="x.ckpt", seed_everything=seed, model=model)
-    with pytest.raises(InputError, match=reason) if reason else nullcontext():
-        check_resumable(checkpoint, config)
+    model = Namespace(optimizer=adam, scheduler=scheduler, lr_factors=factors)
+    return Namespace(ckpt_path="x.ckpt", seed_everything=seed, model=model)
+
+
+@pytest.mark.parametrize(
+    ("factors", "scheduled", "possible"),
+    [
+        ({"net.head": 0.1, "net.body": 0.5}, False, True),
+        ({"net.head": 0.1, "net.body": 0.5}, True, False),
+        ({"net.head": 0.5, "net.body": 0.5}, False, False),
+        ({"net.head": 0.5, "net.body": 1}, False, False),
+        ({"net.head": 0.5, "net.stem": 0.2}, False, False),
+        (None, False, False),
+    ],
+)
+def test_factors_may_be_others_where_no_schedule_has_begun_with_them_and_groups_stay_the_same(
+    factors: dict[str, float] | None, scheduled: bool, possible: bool
+) -> None:
+    """What an optimizer keeps of the weights is restored group by group, whatever is in them."""
+    checkpoint = trained(scheduled=scheduled, factors={"net.body": 0.2, "net.head": 0.5})
+    reason = r"^x\.ckpt was trained with model\.lr_factors {'net\.body': 0\.2, 'net\.head': 0\.5}: it cannot be resumed"
+    with nullcontext() if possible else pytest.raises(InputError, match=reason):
+        check_resumable(checkpoint, asked(checkpoint, factors=factors))
 
 
 @pytest.mark.parametrize(

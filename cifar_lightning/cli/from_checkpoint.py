@@ -1,7 +1,7 @@
 """What a checkpoint means to a command: defaults for its options, and whether `fit` may resume with the settings."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from jsonargparse import Namespace
@@ -70,7 +70,7 @@ def check_resumable(checkpoint: dict[str, Any], config: Namespace) -> None:
         config: of `fit`.
 
     Raises:
-        InputError: it holds weights only, or another optimizer, schedule or seed was asked for.
+        InputError: it holds weights only, or another optimizer, schedule, seed or grouping of weights was asked for.
     """
     if not checkpoint.get("optimizer_states"):
         raise InputError(f"{config.ckpt_path} holds weights only: fit cannot resume from it")
@@ -87,12 +87,17 @@ def check_resumable(checkpoint: dict[str, Any], config: Namespace) -> None:
                         f"{before['init_args'][name]}: it cannot be resumed with {value}"
                     )
     factors, asked = checkpoint["hyper_parameters"].get("lr_factors") or {}, config.model.lr_factors or {}
-    if config.model.scheduler and factors != asked:
+    if _grouping(factors) != _grouping(asked) or (config.model.scheduler and factors != asked):
         raise InputError(
-            f"{config.ckpt_path} has a schedule that began with model.lr_factors {factors}: it cannot be resumed with "
-            f"{asked}"
+            f"{config.ckpt_path} was trained with model.lr_factors {factors}: it cannot be resumed with {asked}"
         )
     batch, _ = place(checkpoint)
     seed = checkpoint["run"]["seed"]
     if batch and config.seed_everything != seed:
         raise InputError(f"{config.ckpt_path} was saved within an epoch: it can be resumed with seed {seed} only")
+
+
+def _grouping(factors: Mapping[str, float]) -> list[tuple[str, int]]:
+    """Which parts share a group of the optimizer: what it keeps of the weights is restored group by group."""
+    values = [1.0, *(factors[part] for part in sorted(factors))]  # 1 is that of all else
+    return [(part, values.index(factors[part])) for part in sorted(factors)]

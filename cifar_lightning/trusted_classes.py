@@ -14,6 +14,7 @@ from cifar_lightning.augment import Augmentation
 from cifar_lightning.checkpoint import PARTS
 from cifar_lightning.data import ImageData
 from cifar_lightning.mix import Mixing
+from cifar_lightning.suggestion import hint
 from cifar_onnx import InputError
 
 _TRUSTED = ("torch.nn", "torch.optim", "torchvision.models", "torchvision.ops", "cifar_lightning")  # modules
@@ -40,8 +41,8 @@ def check_classes(
         advice: for messages.
 
     Raises:
-        InputError: it names such code, something that is no net, loss, optimizer, schedule, data or augmentation, or
-            something that the parser could take for a name in disguise.
+        InputError: it names such code, something that is no net, loss, optimizer, schedule, data or augmentation,
+            something that the parser could take for a name in disguise, or a class that its module does not have.
     """
     model, data = checkpoint["hyper_parameters"], checkpoint["datamodule_hyper_parameters"]
     if "_class_path" not in data:
@@ -67,6 +68,19 @@ def check_classes(
     for module in sorted(modules):
         if module.partition(".")[0] not in ("cifar_lightning", "torch", "torchvision", "lightning"):
             print(f"importing {module}, which {path} names")
+    for name in sorted(names):
+        _check_there(name, path)
+
+
+def _check_there(name: str, path: str) -> None:
+    """Refuse a class that its module does not have, since it was renamed; imports the module."""
+    module, _, cls = name.rpartition(".")
+    try:
+        found = importlib.import_module(module)
+    except Exception:  # the parser imports it again, and says why; or knows a class that lies within another
+        return
+    if getattr(found, cls, None) is None:
+        raise InputError(f"{path}: {module} has no {cls!r}{hint(cls, dir(found))}")
 
 
 def is_custom(settings: Any) -> bool:

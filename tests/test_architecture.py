@@ -57,7 +57,7 @@ LAW = {
     },
     "cifar_lightning/suggestion.py": set(),
     "cifar_lightning/trusted_classes.py": {
-        "torch", "cifar_onnx", OURS + "augment", OURS + "mix", OURS + "data", OURS + "checkpoint",
+        "torch", "cifar_onnx", OURS + "augment", OURS + "mix", OURS + "data", OURS + "checkpoint", OURS + "suggestion",
     },
     "cifar_lightning/nets": {
         "torch", "torchvision", "timm", "safetensors", "cifar_onnx.errors", OURS + "nets", OURS + "suggestion",

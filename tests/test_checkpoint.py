@@ -341,6 +341,10 @@ class TestNoCode:
         assert result.code == 0, result.err
         assert "importing marker, which own.ckpt names" in result.out
         assert marker.exists()
+        kept["hyper_parameters"]["net"]["class_path"] = "marker.Nett"  # as it was called once
+        checkpoints.write(kept, "own.ckpt")
+        result = run("test", "--ckpt_path", "own.ckpt", "--allow_custom_classes")
+        assert (result.code, result.err) == (2, "error: own.ckpt: marker has no 'Nett': did you mean 'Net'?\n")
 
     def test_where_to_download_from_and_to_write_is_not_the_checkpoints_matter(self, checkpoint: Path) -> None:
         kept = checkpoints.load(checkpoint)

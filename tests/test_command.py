@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import yaml
 from lightning.pytorch.cli import LightningCLI
 from PIL import Image
 
@@ -105,6 +106,18 @@ class TestPrecedence:
             config = config_of(run, "fit", "--ckpt_path", last, *chosen)
             assert config["data"]["init_args"]["mix"]["init_args"]["alpha"] == 1.0
             assert config["model"]["loss"]["init_args"]["class_weights"] is None
+
+    def test_a_list_that_is_appended_to_is_the_config_files_or_else_begins_anew_and_says_so(self, run: Run) -> None:
+        assert run("fit", *BRIEF, "--data.augment", "[Mirror, ShiftedCrop]").code == 0
+        words = ("fit", "--ckpt_path", "runs/cnn/version_0/checkpoints/last.ckpt", "--data.augment+", "Cutout")
+        Path("c.yaml").write_text("data: {init_args: {augment: [Mirror]}}\n")
+        for more, names in (((), ["Cutout"]), (("--config", "c.yaml"), ["Mirror", "Cutout"])):
+            result = run(*words, *more, "--print_config")
+            assert result.code == 0, result.err
+            augment = yaml.safe_load(result.out)["data"]["init_args"]["augment"]
+            assert [each["class_path"].rpartition(".")[2] for each in augment] == names
+            told = "--data.augment+ begins a new list: that of the checkpoint (Mirror, ShiftedCrop) is left out\n"
+            assert (told in result.err) == (not more)
 
     def test_a_resumed_run_belongs_to_the_same_experiment(self, run: Run) -> None:
         assert run("fit", *BRIEF, "--experiment", "mine").code == 0

@@ -15,7 +15,7 @@ from typing import Any
 from lightning.pytorch.utilities import rank_zero_only
 
 from cifar_lightning import runs
-from cifar_lightning.cli.choices import in_order
+from cifar_lightning.cli.choices import in_order, names_class
 from cifar_lightning.cli.config_file import mapping
 from cifar_onnx import InputError
 
@@ -36,7 +36,7 @@ class Command:
         ckpt_path: the checkpoint that it starts from, if any.
         going_on: the folder of the run that `fit` goes on with, if any.
         allow_custom: whether the checkpoint may name any class.
-        appended: lists that are appended to.
+        appended: lists that are appended to and that nothing before gives.
         said: what its config files say.
     """
 
@@ -83,15 +83,17 @@ def read(words: Sequence[str]) -> Command:
         if made.get(line) == digest:  # has been done: lists must not be appended to once more
             configs, rest = [str(own)], [*rest[:1], *shown]
         elif line in made:  # nor to those that are in there
-            _say(f"{' and '.join(configs)} changed since {own} was written from it: the changed file is used")
+            say(f"{' and '.join(configs)} changed since {own} was written from it: the changed file is used")
         else:
             configs = [str(own), *configs]
     elif words[:1] == ["fit"] and ckpt_path and not configs:
         own = runs.folder_of(str(ckpt_path)) / "config.yaml"
         if own.exists():
-            _say(f"a checkpoint holds no trainer settings and no callbacks: --config {own} adds those of its run")
+            say(f"a checkpoint holds no trainer settings and no callbacks: --config {own} adds those of its run")
     checkpoint = ["--ckpt_path", str(ckpt_path or "null")] if "ckpt_path" in settings else []
     options = [word for path in configs for word in ("--config", path)]
+    said = [mapping(Path(path)) for path in configs]
+    appended = [match[1] for word in rest if (match := re.match(r"--([\w.]+)\+(=|$)", word))]
     return Command(
         words=[*rest[:1], *options, *rest[1:], *checkpoint],
         configs=options,
@@ -101,8 +103,8 @@ def read(words: Sequence[str]) -> Command:
         ckpt_path=str(ckpt_path) if ckpt_path else None,
         going_on=going_on,
         allow_custom=settings.get("allow_custom_classes") is True,
-        appended=[match[1] for word in rest if (match := re.match(r"--([\w.]+)\+(=|$)", word))],
-        said=[mapping(Path(path)) for path in configs],
+        appended=[key for key in dict.fromkeys(appended) if not names_class(key.replace(".init_args", ""), rest, said)],
+        said=said,
     )
 
 
@@ -119,7 +121,7 @@ def _unfinished(settings: dict[str, Any], bare: str | None) -> Path | None:
     root, experiment = runs.root(settings.get("trainer.default_root_dir")), settings["experiment"]
     runs.check_name(experiment)
     if found := runs.unfinished(root, experiment, rank()):
-        _say(f"resuming {found}")
+        say(f"resuming {found}")
         return found
     nothing, longer = f"nothing to resume in {root / experiment}", ""
     if ended := runs.ended(root / experiment):
@@ -133,7 +135,7 @@ def _unfinished(settings: dict[str, Any], bare: str | None) -> Path | None:
         if begun and bare not in commands(config := begun[-1] / "config.yaml"):
             how = f"--config {config}" if config.exists() else "its own settings"
             raise InputError(f"{nothing}: {begun[-1]} has no checkpoint yet: begin it anew with {how}")
-    _say(f"{nothing}: a new run{longer}")
+    say(f"{nothing}: a new run{longer}")
     return None
 
 
@@ -216,5 +218,6 @@ def rank() -> int:
 
 
 @rank_zero_only
-def _say(line: str) -> None:
+def say(line: str) -> None:
+    """Print a line once, where several processes are one run."""
     print(line, file=sys.stderr)

@@ -7,6 +7,7 @@ from typing import Any
 from jsonargparse import Namespace
 
 from cifar_lightning.checkpoint import PARTS, place
+from cifar_lightning.cli.command import say
 from cifar_onnx import InputError
 
 
@@ -15,7 +16,8 @@ def parser_defaults(checkpoint: dict[str, Any], dropped: Iterable[str] = ()) -> 
 
     Args:
         checkpoint: what `load` has read.
-        dropped: keys without a default, such as lists that are appended to: what is typed again is not there twice.
+        dropped: lists without a default, of which a line says so: they are appended to, and what is typed again must
+            not be there twice.
     """
     model, data = (dict(checkpoint[key]) for key in ("hyper_parameters", "datamodule_hyper_parameters"))
     source = data.pop("_class_path")
@@ -40,7 +42,11 @@ def parser_defaults(checkpoint: dict[str, Any], dropped: Iterable[str] = ()) -> 
             node = node.get(parent) if isinstance(node, dict) else None
         if isinstance(node, dict):
             for settings in (node, node.get("init_args") or {}):
-                settings.pop(name, None)
+                known = settings.pop(name, None)
+                if isinstance(known, list) and known:
+                    items = (str(each.get("class_path") if isinstance(each, dict) else each) for each in known)
+                    names = ", ".join(each.rpartition(".")[2] for each in items)
+                    say(f"--{key}+ begins a new list: that of the checkpoint ({names}) is left out")
     return defaults
 
 

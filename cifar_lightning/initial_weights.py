@@ -44,7 +44,13 @@ def begin(net: nn.Module, pixels: Normalize, classes: list[str], init_from: str 
                 "layer that could begin anew: give it one, or name a checkpoint of the same classes"
             )
         state = {name.removeprefix("net."): value for name, value in saved.items() if name.startswith("net.")}
-        weights.take(net, state, init_from, skip=heads)
+        try:
+            weights.take(net, state, init_from, skip=heads)
+        except InputError as error:
+            own = kept["hyper_parameters"].get("net")
+            name = own.get("class_path") if isinstance(own, dict) else None  # of one that was made in Python
+            remedy = f": choose that, {name}, with the same settings" if name else ""
+            raise InputError(f"model.init_from: {error}{remedy}") from None
         pixels.load_state_dict({name: saved[f"pixels.{name}"] for name in pixels.state_dict()})
         normalised = True
     return normalised

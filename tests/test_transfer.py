@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import CyclicLR, OneCycleLR
 
+from cifar_lightning import checkpoint as checkpoints
 from cifar_lightning.callbacks import Freeze, FreezeBatchNorm
 from cifar_lightning.data import ImageFolder
 from cifar_lightning.initial_weights import begin
@@ -149,12 +150,20 @@ class TestInitFrom:
 
     def test_another_net_and_a_missing_file_are_refused(self, run: Run, tmp_path: Path) -> None:
         speed = write_model(tmp_path / "speed.ckpt", Classifier(["a", "b"], SpeedNet(2, **SPEED)), **SPEED)
-        for path, reason in ((speed, "tensors: it belongs to another net"), ("no.ckpt", "no such checkpoint")):
+        python = checkpoints.load(speed)
+        del python["hyper_parameters"]["net"]
+        checkpoints.write(python, "python.ckpt")
+        another = "it belongs to another net"
+        for path, reason in (
+            (speed, f"{another}: choose that, cifar_lightning.nets.SpeedNet, with the same settings\n"),
+            ("python.ckpt", f"{another}\n"),
+            ("no.ckpt", "no such checkpoint (No such file or directory)\n"),
+        ):
             result = run("fit", *BRIEF, "--model.init_from", path)
             assert result.code == 2
-            assert reason in result.err
+            assert f"error: model.init_from: {path}" in result.err
+            assert result.err.endswith(reason)
             assert not Path("runs").exists()
-        assert "error: model.init_from: no.ckpt" in result.err
 
 
 def trained(folder: Path, callbacks: list[L.Callback]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

@@ -135,11 +135,15 @@ class TestEntry:
         known = entry(make(accuracies=(0.9, 0.5, 0.8, 0.6), config=changed(checkpoint=kept)))
         assert (known.val_accuracy, known.best) == (0.6, 3)
 
-    def test_of_equally_accurate_epochs_the_dot_is_on_the_one_of_the_least_loss(self, make: Make) -> None:
-        folder = make(accuracies=(0.9, 0.5, 0.9))
+    @pytest.mark.parametrize(("several", "best"), [({}, 2), ({"save_top_k": 1}, 2), ({"save_top_k": 3}, 0)])
+    def test_of_equally_accurate_epochs_the_dot_is_on_the_one_of_the_least_loss_where_one_is_kept(
+        self, make: Make, several: dict[str, int], best: int
+    ) -> None:
+        kept = {"monitor": "val/accuracy", "mode": "max", **several}
+        folder = make(accuracies=(0.9, 0.5, 0.9), config=changed(checkpoint=kept))
         metrics = folder / "metrics.csv"
         metrics.write_text(metrics.read_text().replace("2,11,,0.9,", "2,11,,0.9,-"))
-        assert entry(folder).best == 2
+        assert entry(folder).best == best
 
     def test_names_are_those_that_people_see_also_through_links(self, make: Make) -> None:
         make("old/version_0")

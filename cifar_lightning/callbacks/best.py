@@ -11,7 +11,8 @@ from torch import Tensor
 class BestCheckpoint(ModelCheckpoint):
     """Lightning's ModelCheckpoint, but of equally good epochs it keeps that of the least val/loss, not the first.
 
-    Where few images validate many epochs are equally accurate, and the first of these has learnt the least.
+    Where few images validate many epochs are equally accurate, and the first of these has learnt the least. Where more
+    than one epoch is kept (save_top_k), Lightning's order counts.
     """
 
     _loss: Tensor | None = None  # val/loss of what is kept

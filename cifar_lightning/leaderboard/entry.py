@@ -182,7 +182,7 @@ def _rows(text: str) -> dict[str, Any]:
 
 
 def _best(validated: Sequence[Row], kept: Mapping[str, Any]) -> int | None:
-    """Which of some validations best.ckpt was kept after: of equally good ones that of the least loss, as there.
+    """Which of some validations the best checkpoint is of: of equally good ones as BestCheckpoint has it.
 
     Args:
         validated: what was measured in each.
@@ -195,8 +195,9 @@ def _best(validated: Sequence[Row], kept: Mapping[str, Any]) -> int | None:
         return possible[-1][0]
     if not any(monitor in row for row in validated):
         monitor, lowest = "val/accuracy", False
+    by_loss = kept.get("save_top_k", 1) == 1
     order = [
-        (row[monitor] if lowest else -row[monitor], row.get("val/loss", math.inf), place)
+        (row[monitor] if lowest else -row[monitor], row.get("val/loss", math.inf) if by_loss else 0, place)
         for place, row in possible
         if monitor in row
     ]

@@ -61,8 +61,6 @@ def test_a_loss_that_is_not_finite_stops_the_run_at_that_step(
 
 
 def test_only_the_images_are_named_whose_logits_are_not_finite(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    from cifar_lightning.nets import CNN
-
     forward = CNN.forward
 
     def bad(self: CNN, x: torch.Tensor) -> torch.Tensor:

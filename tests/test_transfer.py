@@ -201,8 +201,6 @@ class Look(L.Callback):
 
 class TestFreeze:
     def test_a_linear_probe_leaves_all_else_bit_equal_and_batch_statistics_too(self, photos: Path) -> None:
-        from cifar_lightning.callbacks import Freeze
-
         before, after = trained(photos, [Freeze()])
         assert before.keys() - equal(before, after) == {"net.head.weight"}
         free, moved = trained(photos, [])
@@ -221,8 +219,6 @@ class TestFreeze:
         assert not equal(model.state_dict(), before) & set(learnt)
 
     def test_a_net_is_unfrozen_in_stages(self, photos: Path) -> None:
-        from cifar_lightning.callbacks import Freeze
-
         look = Look()
         trained(photos, [Freeze(["net.whitening", "net.groups.1"], 1), Freeze(["net.groups.2"], 2), look])
         weights = {n: f"net.groups.{n}.0.weight" for n in (1, 2, 3)}
@@ -237,8 +233,6 @@ class TestFreeze:
     def test_a_part_that_stays_longer_stays_in_whichever_order_they_are_given(
         self, photos: Path, until: int | None
     ) -> None:
-        from cifar_lightning.callbacks import Freeze
-
         parts = [Freeze(["net.groups.1"], until), Freeze(["net.groups"], 1)]
         for order in (parts, parts[::-1]):
             look = Look()
@@ -248,8 +242,6 @@ class TestFreeze:
                 assert [f"net.groups.2.{name}" in each for each in look.equal] == [True, False, False]
 
     def test_batch_normalisation_that_is_synchronised_is_frozen_too(self, photos: Path) -> None:
-        from cifar_lightning.callbacks import Freeze
-
         class Synchronised(Look):
             """Puts it in place where Lightning does, between `setup` and `on_fit_start`."""
 
@@ -319,8 +311,6 @@ class TestFreeze:
         assert steps == {1}
 
     def test_a_part_that_is_not_there_is_named(self, photos: Path) -> None:
-        from cifar_lightning.callbacks import Freeze
-
         with pytest.raises(InputError, match=r"no part 'net\.grups': there are net\.whitening, net\.groups, net\.head"):
             trained(photos, [Freeze(["net.grups"])])
 
@@ -399,7 +389,6 @@ class TestLearningRates:
         assert run(*words, *factors, "--experiment", "parts", "--trainer.max_epochs", 1).code == 0
         last = "runs/parts/version_0/checkpoints/last.ckpt"
         assert run(*words, "--experiment", "parts", "--ckpt_path", last).code == 0
-        torch.manual_seed(0)
         whole = state("runs/whole/version_0/checkpoints/last.ckpt")
         for version in (0, 1):
             path = Path(f"runs/parts/version_{version}/checkpoints/last.ckpt")

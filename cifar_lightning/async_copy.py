@@ -22,7 +22,7 @@ class AsyncCopy:
         return numbers
 
 
-def anywhere(flag: Tensor) -> Tensor:
+def in_any_process(flag: Tensor) -> Tensor:
     """Whether a flag is set in any process, as a number on its device; every process has to ask.
 
     Lightning's reduce_boolean_decision puts a barrier before it, and waits for the answer.

@@ -114,14 +114,14 @@ def position(checkpoint: dict[str, Any]) -> dict[str, int]:
     return found
 
 
-def place(checkpoint: dict[str, Any]) -> tuple[int, bool]:
+def done_in_epoch(checkpoint: dict[str, Any]) -> tuple[int, bool]:
     """Batches done in the epoch that was going on, and whether the model has been validated after these."""
     return position(checkpoint)["batch"], checkpoint["callbacks"]["Resume"]["validated"]
 
 
 def ended(checkpoint: dict[str, Any]) -> dict[str, str] | None:
     """The last row of metrics.csv of the epoch at whose end a checkpoint was written; None of one within an epoch."""
-    if place(checkpoint)[0]:
+    if done_in_epoch(checkpoint)[0]:
         return None
     loss = checkpoint["run"]["metrics"]["train/loss"]
     return {"epoch": str(checkpoint["epoch"]), "step": str(checkpoint["global_step"] - 1), "train/loss": str(loss)}

@@ -11,7 +11,7 @@ import lightning.pytorch as L
 import torch
 from torch import Tensor
 
-from cifar_lightning.async_copy import AsyncCopy, anywhere
+from cifar_lightning.async_copy import AsyncCopy, in_any_process
 
 _SHOWN = 8  # images in a message
 
@@ -55,7 +55,7 @@ class LossWatch:
         on_cpu = loss.device.type == "cpu"
         numbers, logits = loss.detach()[None], logits.detach()
         if trainer.world_size > 1:
-            numbers = torch.cat([numbers.float(), anywhere(~numbers.isfinite())])
+            numbers = torch.cat([numbers.float(), in_any_process(~numbers.isfinite())])
         # Elsewhere a copy: the memory may be a CUDA graph's, which the next step writes to.
         taken = _Loss(AsyncCopy(numbers), trainer.global_step, indices, logits if on_cpu else logits.clone())
         if not on_cpu:
@@ -74,9 +74,9 @@ class LossWatch:
             return
         numbers, step, indices, logits = self._unseen
         self._unseen = None
-        loss, *anywhere_bad = numbers.read()
+        loss, *bad_in_any = numbers.read()
         finite = math.isfinite(loss)
-        if finite and not any(anywhere_bad):
+        if finite and not any(bad_in_any):
             return
         rate = trainer.optimizers[0].param_groups[0]["lr"]
         where = f"in step {step} (epoch {trainer.current_epoch}), at learning rate {rate:g}"

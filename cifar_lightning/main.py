@@ -166,7 +166,7 @@ def run(args: Sequence[str], callbacks: Sequence[Callback] | None = None, cli: C
         if word.encode(errors="replace").decode() != word:
             raise InputError(f"{word!r} is not valid UTF-8: rename the file or folder")
     command = read(args)
-    for place in command.places:  # nets of the user's own may lie there
+    for place in command.import_folders:  # nets of the user's own may lie there
         if (folder := str(place.resolve())) not in sys.path:
             sys.path.append(folder)
     checkpoint = None

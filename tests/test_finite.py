@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import LearningRateFinder
 
 from cifar_lightning import checkpoint as checkpoints
 from cifar_lightning import finite
-from cifar_lightning.async_copy import anywhere
+from cifar_lightning.async_copy import in_any_process
 from cifar_lightning.callbacks import Resume
 from cifar_lightning.data import Digits
 from cifar_lightning.finite import LossWatch, NotFiniteError
@@ -117,15 +117,15 @@ def test_processes_tell_each_other_without_meeting(monkeypatch: pytest.MonkeyPat
     torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path / 'group'}", rank=0, world_size=1)
     try:
         monkeypatch.setattr(torch.distributed, "barrier", meet)
-        assert anywhere(torch.tensor([True])).tolist() == [1]
-        assert anywhere(torch.tensor([False])).tolist() == [0]
+        assert in_any_process(torch.tensor([True])).tolist() == [1]
+        assert in_any_process(torch.tensor([False])).tolist() == [0]
         optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
         two = SimpleNamespace(world_size=2, global_step=3, current_epoch=0, optimizers=[optimizer], datamodule=None)
         watch, indices = LossWatch(), torch.arange(2)
         watch.watch(two, torch.tensor(1.0), indices, torch.zeros(2, 3))  # type: ignore[arg-type]
         with pytest.raises(NotFiniteError, match="the loss is nan in step 3"):
             watch.watch(two, torch.tensor(math.nan), indices, torch.zeros(2, 3))  # type: ignore[arg-type]
-        monkeypatch.setattr(finite, "anywhere", lambda flag: torch.ones(1))
+        monkeypatch.setattr(finite, "in_any_process", lambda flag: torch.ones(1))
         with pytest.raises(NotFiniteError, match="the loss of another process is not finite in step 3"):
             watch.watch(two, torch.tensor(1.0), indices, torch.zeros(2, 3))  # type: ignore[arg-type]
     finally:

@@ -353,7 +353,7 @@ class TestTrials:
 
     def test_the_best_config_finds_what_lies_beside_the_experiments(self, done: tuple[Path, str]) -> None:
         place = done[0].parent.parent  # of small.yaml
-        assert place in command.read(["fit", "--config", str(done[0] / "best.yaml")]).places
+        assert place in command.read(["fit", "--config", str(done[0] / "best.yaml")]).import_folders
 
     def test_there_are_pictures(self, done: tuple[Path, str]) -> None:
         for name, words in (

@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch.callbacks import Checkpoint
 
 from cifar_lightning import interruption, runs
-from cifar_lightning.async_copy import AsyncCopy, anywhere
+from cifar_lightning.async_copy import AsyncCopy, in_any_process
 from cifar_lightning.interruption import Interrupted
 from cifar_onnx import InputError
 
@@ -53,7 +53,7 @@ class LastCheckpoint(Checkpoint):
             return stopping
         device = trainer.strategy.root_device
         flag = torch.full((1,), stopping, device=device)  # a copy to the device would be waited for
-        told = AsyncCopy(anywhere(flag))
+        told = AsyncCopy(in_any_process(flag))
         before, self._told = told if device.type == "cpu" else self._told, told
         return before is not None and any(before.read())
 

@@ -14,8 +14,8 @@ class EpochLines(L.Callback):
     """Prints one plain line an epoch: for where there is no terminal, and a bar would only fill a log file."""
 
     def __init__(self) -> None:
-        self._start = self._epoch_start = self._pause = 0.0  # moments
-        self._validating = 0.0  # seconds of this epoch
+        self._start = self._epoch_start = self._validation_start = 0.0  # moments
+        self._validation_seconds = 0.0  # seconds of this epoch
         self._first_epoch = self._first_step = self._images = 0
         self._speed: float | None = None  # images per second of an epoch whose line is to come
 
@@ -32,7 +32,7 @@ class EpochLines(L.Callback):
     def _begin(self) -> None:
         self._epoch_start = time.perf_counter()
         self._images = 0
-        self._validating = 0.0
+        self._validation_seconds = 0.0
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._line(trainer, trainer.current_epoch)
@@ -49,15 +49,15 @@ class EpochLines(L.Callback):
         self._images += len(batch.labels) * trainer.world_size
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._pause = _now(pl_module)
+        self._validation_start = _now(pl_module)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if not trainer.sanity_checking:
-            self._validating += time.perf_counter() - self._pause
+            self._validation_seconds += time.perf_counter() - self._validation_start
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """The line itself waits for the module to log its loss, which comes after this hook."""
-        self._speed = self._images / (_now(pl_module) - self._epoch_start - self._validating)
+        self._speed = self._images / (_now(pl_module) - self._epoch_start - self._validation_seconds)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._line(trainer, trainer.current_epoch)
@@ -69,7 +69,7 @@ class EpochLines(L.Callback):
         words = [f"epoch {done}/{last}" if last else f"epoch {done}"]
         metrics = trainer.callback_metrics
         # What was last validated stands in the metrics until it is again.
-        shown = ("train/loss", "val/loss", "val/accuracy") if self._validating else ("train/loss",)
+        shown = ("train/loss", "val/loss", "val/accuracy") if self._validation_seconds else ("train/loss",)
         words += [f"{name} {float(metrics[name]):.4f}" for name in shown if name in metrics]
         words.append(f"{self._speed:,.0f} images/s")
         if left := list(self._left(trainer, done, last)):

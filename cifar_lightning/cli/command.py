@@ -20,6 +20,7 @@ from cifar_lightning.cli.config_file import mapping
 from cifar_onnx import InputError
 
 _HEADER, _DIGEST = "# python -m cifar_lightning ", "  # sha256 "
+_APPENDING = re.compile(r"--([\w.]+)\+(=|$)")
 _SWITCHES = {"--allow_custom_classes", "--print_config"}  # of `verify`, which need no value behind them
 
 
@@ -30,29 +31,30 @@ class Command:
     Attributes:
         words: the command line.
         configs: the options that name its config files.
-        places: the folders of its config files, of those that the config of a run was made from, and where that began.
-        typed: the command line as it was typed, but for `--ckpt_path` and `--print_config`.
+        import_folders: where classes of the user's own may lie: beside its config files and those that the config of a
+            run was made from, and where that began.
+        line: the command line as it was typed, but for `--ckpt_path` and `--print_config`.
         digest: of what its config files hold; empty where there are none.
         ckpt_path: the checkpoint that it starts from, if any.
         going_on: the folder of the run that `fit` goes on with, if any.
         allow_custom: whether the checkpoint may name any class.
-        appended: lists that are appended to and that nothing before gives.
-        said: what its config files say.
+        appended: lists that are appended to, and that neither a config file nor another word gives.
+        contents: what its config files say.
     """
 
     words: list[str]
     configs: list[str]
-    places: list[Path]
-    typed: str
+    import_folders: list[Path]
+    line: str
     digest: str
     ckpt_path: str | None
     going_on: Path | None
     allow_custom: bool
     appended: Sequence[str]
-    said: Sequence[dict[str, Any]]
+    contents: Sequence[dict[str, Any]]
 
     @property
-    def asked(self) -> list[str]:
+    def typed_keys(self) -> list[str]:
         """The keys that were typed."""
         return [word[2:].partition("=")[0] for word in self.words if word.startswith("--")]
 
@@ -92,19 +94,19 @@ def read(words: Sequence[str]) -> Command:
             say(f"a checkpoint holds no trainer settings and no callbacks: --config {own} adds those of its run")
     checkpoint = ["--ckpt_path", str(ckpt_path or "null")] if "ckpt_path" in settings else []
     options = [word for path in configs for word in ("--config", path)]
-    said = [mapping(Path(path)) for path in configs]
-    appended = [match[1] for word in rest if (match := re.match(r"--([\w.]+)\+(=|$)", word))]
+    contents = [mapping(Path(path)) for path in configs]
+    lists = {match[1]: match[1].replace(".init_args", "") for word in rest if (match := _APPENDING.match(word))}
     return Command(
         words=[*rest[:1], *options, *rest[1:], *checkpoint],
         configs=options,
-        places=_places(sources),
-        typed=line,
+        import_folders=_import_folders(sources),
+        line=line,
         digest=digest,
         ckpt_path=str(ckpt_path) if ckpt_path else None,
         going_on=going_on,
         allow_custom=settings.get("allow_custom_classes") is True,
-        appended=[key for key in dict.fromkeys(appended) if not names_class(key.replace(".init_args", ""), rest, said)],
-        said=said,
+        appended=[key for key, option in lists.items() if not names_class(option, rest, contents)],
+        contents=contents,
     )
 
 
@@ -158,7 +160,7 @@ def commands(config: Path) -> dict[str, str]:
     return {command: digest for command, _, digest in made}
 
 
-def _places(configs: Iterable[str]) -> list[Path]:
+def _import_folders(configs: Iterable[str]) -> list[Path]:
     """The folders of config files and, where one is that of a run, where it was begun and those of its config files."""
     found = []
     for config in map(Path, configs):

@@ -6,7 +6,7 @@ from typing import Any
 
 from jsonargparse import Namespace
 
-from cifar_lightning.checkpoint import PARTS, place
+from cifar_lightning.checkpoint import PARTS, done_in_epoch
 from cifar_lightning.cli.command import say
 from cifar_onnx import InputError
 
@@ -97,7 +97,7 @@ def check_resumable(checkpoint: dict[str, Any], config: Namespace) -> None:
         raise InputError(
             f"{config.ckpt_path} was trained with model.lr_factors {factors}: it cannot be resumed with {asked}"
         )
-    batch, _ = place(checkpoint)
+    batch, _ = done_in_epoch(checkpoint)
     seed = checkpoint["run"]["seed"]
     if batch and config.seed_everything != seed:
         raise InputError(f"{config.ckpt_path} was saved within an epoch: it can be resumed with seed {seed} only")

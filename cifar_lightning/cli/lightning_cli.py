@@ -89,7 +89,7 @@ class CLI(LightningCLI):
         parser.link_arguments("data.classes", "model.classes", apply_on="instantiate")
         parser.link_arguments("data.classes", "model.net.init_args.num_classes", compute_fn=len, apply_on="instantiate")
         # The settings of a default class would be handed on to the one that is chosen: Adam's weight decay to AdamW.
-        defaults = {k: x for k, x in DEFAULTS.items() if not names_class(k, self.command.words, self.command.said)}
+        defaults = {k: x for k, x in DEFAULTS.items() if not names_class(k, self.command.words, self.command.contents)}
         parser.set_defaults({**defaults, **self.defaults})
         Parser.usual = {key: value for key, value in DEFAULTS.items() if isinstance(value, dict)}
 
@@ -101,7 +101,7 @@ class CLI(LightningCLI):
 
     def words(self, args: Any) -> list[str]:
         """What the parser is given: a class that is typed has no settings of the one that it takes the place of."""
-        return without_others(args, self.defaults, self.command.said)
+        return without_others(args, self.defaults, self.command.contents)
 
     def before_instantiate_classes(self) -> None:
         config = self.config[self.subcommand]
@@ -117,13 +117,13 @@ class CLI(LightningCLI):
         runs.check_name(config.experiment)
         data = config.data.get("init_args", {})
         if self.checkpoint and "classes" in data:
-            choose_photos(self.checkpoint, data, str(self.subcommand), self.command.asked)
+            choose_photos(self.checkpoint, data, str(self.subcommand), self.command.typed_keys)
         if "init_args" not in config.model.net:  # where Lightning notes the number of classes, taken or not
             config.model.net.init_args = Namespace()  # type: ignore[no-untyped-call]
         if any("ProgressBar" in each.class_path for each in settings.asked_callbacks(config)):
             config.trainer.enable_progress_bar = True  # asked for, also where there is no terminal
         if self.subcommand == "fit":
-            settings.check_training(config, self.command.asked)
+            settings.check_training(config, self.command.typed_keys)
 
     def instantiate_classes(self) -> None:
         try:
@@ -168,7 +168,7 @@ class CLI(LightningCLI):
                 each._name, each._version = name if each._name == "lightning_logs" else each._name, version
         metrics = CSVLogger(root, name=name, version=version or 0, flush_logs_every_n_steps=1)
         if self.run and self.going_on and self.checkpoint:
-            batch, validated = checkpoints.place(self.checkpoint)
+            batch, validated = checkpoints.done_in_epoch(self.checkpoint)
             ended = checkpoints.ended(self.checkpoint)  # before the logger removes the file
             rows = self.run.metrics(self.checkpoint["global_step"], validated or not batch, ended)
             metrics.experiment.metrics.extend(rows)
@@ -185,7 +185,7 @@ class CLI(LightningCLI):
         settings.check_precision(self.trainer.precision, device)
         self.model.begin(resumed=self.checkpoint is not None)
         if self.checkpoint:
-            keep_found(self.trainer, self.model, self.datamodule, self.checkpoint, self.command.asked)
+            keep_found(self.trainer, self.model, self.datamodule, self.checkpoint, self.command.typed_keys)
         dry_run(self.model, self.datamodule, device, self.checkpoint)
         if self.trainer.is_global_zero:
             print(self.datamodule, flush=True)

@@ -44,5 +44,5 @@ class RunConfig(SaveConfigCallback):
         folder = trainer.log_dir  # which the processes agree on: all have to ask
         if folder and trainer.is_global_zero:
             path = Path(folder, "config.yaml")
-            made = {**commands(path), self.command.typed: self.command.digest}
+            made = {**commands(path), self.command.line: self.command.digest}
             write_whole(path, (header(made) + self.parser.dump(self.config, skip_none=False)).encode())

@@ -73,8 +73,10 @@ def digest(state: dict[str, Any]) -> str:
 
 def _differences(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
     """What differs of what decides the bits, in words."""
-    noted = [key for key in ("seed", "threads", "devices", "images") if key in before]  # earlier runs note no images
-    pairs = [(key, before[key], after.get(key)) for key in noted]
+    pairs = [(key, before[key], after.get(key)) for key in ("seed", "threads", "devices") if key in before]
     versions = before.get("versions", {}), after.get("versions", {})
     pairs += [(name, versions[0].get(name), versions[1].get(name)) for name in versions[1]]
-    return [f"{name} was {old} and is {new}" for name, old, new in pairs if old != new]
+    found = [f"{name} was {old} and is {new}" for name, old, new in pairs if old != new]
+    if "images" in before and before["images"] != after.get("images"):  # earlier runs note none
+        found.append("the training images differ")
+    return found

@@ -199,9 +199,9 @@ def facts(run: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def learnt_others(ckpt_path: str, images: str) -> bool:
+def learnt_others(ckpt_path: str, digest: str) -> bool:
     """Whether the run of a checkpoint notes that it has learnt from other images than those of this digest."""
-    return bool(facts(folder_of(ckpt_path)).get("images", images) != images)
+    return bool(facts(folder_of(ckpt_path)).get("images", digest) != digest)
 
 
 def record(run: Path, **more: Any) -> None:

@@ -12,8 +12,8 @@ def keep() -> None:
 
     Of itself glibc gives blocks of more than 32 MB, and more than 64 MB at the end of its heap, back to the system,
     which clears them when they are asked for again: a tenth to a quarter of the time of small nets on a CPU. The price
-    is that a process stays as large as it has been. All threads share one heap: those of others hold 64 MB at most.
-    Other C libraries are left alone.
+    is that a process stays as large as it has been. All threads share the main heap: further ones are limited to 64 MB
+    each, too little for large blocks once mmap is off. Other C libraries are left alone.
     """
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)

@@ -28,7 +28,7 @@ from cifar_onnx import InputError
 
 Outputs = Tensor | tuple[Tensor, ...]  # logits `(B, K)`, or these and auxiliary ones
 _AUXILIARY = 0.3  # weight of the losses of the latter
-_EXCERPT = 1000  # training images that whitening layers are computed from: a million patches of 32x32 pixels
+_EXCERPT = 1000  # training images that whitening layers are computed from; at 32x32 pixels they have a million patches
 
 
 def _seed(seed: int, device: torch.device) -> None:

@@ -134,8 +134,9 @@ class Optimized(L.LightningModule):
     @property
     def lr(self) -> float:
         """The learning rate; Lightning's finder sets another one than the optimizer has."""
-        found = max(self._optimizer().param_groups, key=lambda group: group.get("factor", 1))  # that may be 0
-        return float(found["lr"] / found.get("factor", 1))
+        groups = self._optimizer().param_groups
+        group = max(groups, key=lambda each: each.get("factor", 1))  # of the largest factor: others may be 0
+        return float(group["lr"] / group.get("factor", 1))
 
     @lr.setter
     def lr(self, value: float) -> None:

@@ -21,7 +21,7 @@ class Average(WeightAveraging, ABC):
     small as those of a slow average round to nothing.
 
     Args:
-        from_epoch: the first epoch that counts, from 0.
+        from_epoch: the first epoch whose weights are averaged, counted from 0.
     """
 
     def __init__(self, from_epoch: int) -> None:
@@ -114,7 +114,7 @@ class SWA(Average):
     not end at zero, leaves most to be averaged.
 
     Args:
-        from_epoch: the first epoch that counts, from 0.
+        from_epoch: the first epoch whose weights are averaged, counted from 0.
     """
 
     def share(self, count: int) -> float:
@@ -128,9 +128,9 @@ class EMA(Average):
     begins; and with its decay from the first step on, a run of few steps ends near the weights it began with.
 
     Args:
-        decay: what is left of the average in each step, at most: it looks back over some `1 / (1 - decay)` steps, but
-            after n of them over n / 9 only, as in TensorFlow, whose decay is `(1 + n) / (10 + n)` where that is less.
-        from_epoch: the first epoch that counts, from 0.
+        decay: share of the old average that a step keeps: 0.999 looks back over some 1,000 steps. After n steps it is
+            at most `(1 + n) / (10 + n)`, as in TensorFlow, so that the first weights fade soon.
+        from_epoch: the first epoch whose weights are averaged, counted from 0.
     """
 
     def __init__(self, decay: float = 0.999, from_epoch: int = 0) -> None:

@@ -18,7 +18,7 @@ class Freeze(L.Callback):
     Args:
         parts: their names, such as `net.blocks` or `net.body.layer1`; by default all of the net but its last layer (or
             both of two heads).
-        until_epoch: from which they are trained; None is never.
+        until_epoch: the first epoch, counted from 0, that trains them; None is never.
     """
 
     def __init__(self, parts: list[str] | None = None, until_epoch: int | None = None) -> None:
@@ -88,7 +88,7 @@ class Freeze(L.Callback):
             parameter.requires_grad = gradients
 
     def _inside(self, model: L.LightningModule) -> Callable[[str], bool]:
-        """Whether what has a name stays as it is."""
+        """A test of names: whether what they name is frozen."""
         net: nn.Module = model.net  # type: ignore[assignment]
         if self.parts is None:
             last = tuple(f"net.{name}." for name in heads(net, len(model.classes)))  # type: ignore[arg-type]

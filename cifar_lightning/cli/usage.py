@@ -16,6 +16,7 @@ Train image classifiers and export them as one ONNX file that anybody can run.
   python -m cifar_lightning COMMAND --help                  the options of a command
   python -m cifar_lightning --version
 
+First time? fit --config configs/quickstart.yaml takes a minute and needs no network.
 What receives model.onnx needs no PyTorch: python -m cifar_onnx --help
 """
 
@@ -41,11 +42,11 @@ Train; without options the tutorial's CNN on CIFAR-10. Each key of a config file
 
   --trainer.max_epochs 50
   --trainer.accelerator gpu                 or cpu; by default what there is (--trainer.devices: how many)
-  --trainer.precision bf16-mixed
+  --trainer.precision bf16-mixed            faster on GPUs since 2020, and on some CPUs
   --trainer.callbacks+ EMA                  or SWA, Freeze, EarlyStopping, LearningRateFinder, ...
   --experiment NAME                         the run goes into runs/NAME/version_N
   --trainer.default_root_dir DIR            and that into DIR
-  --seed_everything 0
+  --seed_everything 0                       equal seeds give equal weights, on a CPU bit for bit
   --ckpt_path last                          resume the newest unfinished run of the experiment, or start one
 
 """

@@ -28,9 +28,9 @@ class SpeedNet(nn.Module):
         stride: of the whitening layer.
         whitening_bias: train a bias of the whitening layer.
         activation: between the layers.
-        views: how many of its views are averaged when a picture is judged: 1 is itself, 2 also its mirror image, 6
-            also both shifted by a pixel up and left, and down and right. Exported files carry it, and take that
-            many times as long.
+        views: whose logits are averaged outside training: 1, the picture; 2, and its mirror image; 6, and both shifted
+            by a pixel up and left, and down and right, each of which counts half. Exported files do so, too, and take
+            as many times as long.
         components: how many principal components of the patches that layer takes, and their negatives; None is all.
             Grey pictures have but `kernel_size^2`: the others would be rounding, made large.
         depth: convolutions in each group, at least 2.

@@ -204,9 +204,9 @@ class TestMistakes:
         assert "Traceback" not in result.err
 
     def test_a_net_of_ones_own_is_named_with_its_module(self, run: Run) -> None:
-        Path("mynet.py").write_text("from torch import nn\n\n\nclass Net(nn.Module): ...\n")
+        Path("mynet.py").write_text("from torch import nn\n\n\nclass MyNet(nn.Module): ...\n")
         for name, sentence in (
-            ("Net", "model.net: no class is called 'Net': did you mean 'mynet.Net'?"),
+            ("MyNet", "model.net: no class is called 'MyNet': did you mean 'mynet.MyNet'?"),
             ("mynet.py", "model.net: mynet.py is a file: name a class in it, such as mynet.Net"),
         ):
             result = run("fit", "--data", "Digits", "--model.net", name)

@@ -365,6 +365,13 @@ class TestMistakes:
                 ],
                 "best-{epoch} may be one name for several: add --checkpoint.filename best-{epoch}-{step}",
             ),
+            (  # after each batch, where 1.0 is after each epoch
+                [
+                    *("--checkpoint.save_top_k", 2, "--checkpoint.filename", "b-{epoch}"),
+                    *("--trainer.val_check_interval", 1),
+                ],
+                "b-{epoch} may be one name for several",
+            ),
             (["--checkpoint.monitor", "val/acc"], "BestCheckpoint monitors 'val/acc'"),
             (
                 [

@@ -178,5 +178,9 @@ def test_views_are_averages_of_the_net_on_changed_pictures() -> None:
         assert torch.allclose(net(x), expected[net.views], atol=1e-6)
     net.views = 2
     assert torch.allclose(net(x), net(x.flip(3)), atol=1e-6)
+    with torch.autocast("cpu", torch.bfloat16):  # whose steps are as large as differences of classes
+        halves = single(x), single(x.flip(3))
+        net.views = 2
+        assert torch.equal(net(x), (halves[0].float() + halves[1].float()) / 2)
     net.train()
     assert not torch.allclose(net(x), net(x.flip(3)), atol=1e-4)

@@ -107,7 +107,7 @@ class FreezeBatchNorm(L.Callback):
     """Normalises by the running statistics of batch normalisation as they are, in training, too; gains are trained.
 
     For pretrained nets and few images: the statistics of a large set are better than those of small batches, by which
-    layers would see other inputs in training than in use.
+    layers would see other inputs in training than in use. Lightning's finders search without it.
     """
 
     def __init__(self) -> None:

@@ -47,7 +47,8 @@ Train; without options the tutorial's CNN on CIFAR-10. Each key of a config file
   --experiment NAME                         the run goes into runs/NAME/version_N
   --trainer.default_root_dir DIR            and that into DIR
   --seed_everything 0                       equal seeds give equal weights, on a CPU bit for bit
-  --ckpt_path last                          resume the newest unfinished run of the experiment, or start one
+  --ckpt_path last                          resume the newest unfinished run of the experiment, or start one:
+                                            repeat its config
 
 """
 _CHECKPOINT = """\

@@ -76,7 +76,7 @@ def export(
         precision: of the net: fp32, fp16 or int8. The smaller ones are written only if they are as good.
 
     Raises:
-        ParityError: the file would answer otherwise than torch, or the smaller net is not as good.
+        ParityError: the file would answer otherwise than its net, or the smaller net is not as good.
         InputError: an argument has no such value, the data has other classes, or its pictures become square otherwise
             than the model has learnt them, the net gives something else than logits, torch cannot export it, or the
             file cannot be written.

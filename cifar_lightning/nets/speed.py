@@ -6,6 +6,7 @@ Notation: `B` batch, `C` channels, `S` side of the images in pixels, `K` classes
 from itertools import pairwise
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 from torch.nn.functional import max_pool2d, pad
 
@@ -74,7 +75,9 @@ class SpeedNet(nn.Module):
         return self._mirrored(x) / 2 + (shifted[0] + shifted[1]) / 4
 
     def _mirrored(self, x: Tensor) -> Tensor:
-        return (self._logits(x).float() + self._logits(x.flip(3)).float()) / 2  # in bfloat16 classes would tie
+        one, other = self._logits(x), self._logits(x.flip(3))
+        kind = torch.promote_types(one.dtype, torch.float32)  # in bfloat16 classes would tie
+        return (one.to(kind) + other.to(kind)) / 2
 
     def _logits(self, x: Tensor) -> Tensor:
         x = self.whitening(x)  # (B, F, S', the same)

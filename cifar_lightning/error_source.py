@@ -27,7 +27,7 @@ def named(key: str) -> Iterator[None]:
 def said(error: BaseException) -> str:
     """What an error says, on one line, with its kind where that says more, and the line of the user's own code."""
     kind = "" if isinstance(error, TypeError | ValueError | ImportError) else f"{type(error).__name__}: "
-    return f"{kind}{' '.join(str(error).split())}{line(error)}"
+    return f"{kind}{errors.one_line(error)}{line(error)}"
 
 
 def innermost(error: BaseException) -> BaseException:

@@ -30,6 +30,7 @@ from cifar_lightning.reproduce import reproduce
 from cifar_lightning.sweep import sweep
 from cifar_lightning.trusted_classes import check_classes
 from cifar_onnx import InputError
+from cifar_onnx.errors import one_line
 from cifar_onnx.session import usable_cpus
 
 # What Lightning warns of although all is well.
@@ -131,13 +132,13 @@ def main(args: Sequence[str] | None = None) -> int:
     except (MemoryError, RuntimeError, ValueError) as error:
         if out_of_memory(error):
             # The sentences after the first two say how torch shares memory out.
-            sentences = (" ".join(str(error).split()) or "MemoryError").split(". ")[:2]
+            sentences = (one_line(error) or "MemoryError").split(". ")[:2]
             pictures = "smaller pictures (--data.image_size of ImageFolder and ImageNet)"
             less = f"take smaller batches (--data.batch_size), {pictures} or a smaller net"
             return _fail(f"not enough memory ({'. '.join(sentences).rstrip('.')}): {less}", 2)
         if not mistake(error):
             raise
-        return _fail(" ".join(str(error).split()), 2)
+        return _fail(one_line(error), 2)
     return 0
 
 

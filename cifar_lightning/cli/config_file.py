@@ -8,6 +8,7 @@ import yaml
 from jsonargparse import get_loader
 
 from cifar_onnx import InputError
+from cifar_onnx.errors import one_line
 
 _load = get_loader("yaml")
 
@@ -25,7 +26,7 @@ def mapping(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}): name a config file") from None
     except (ValueError, RecursionError, yaml.YAMLError) as error:
-        raise InputError(f"{path}: not a YAML file ({' '.join(str(error).split())})") from None
+        raise InputError(f"{path}: not a YAML file ({one_line(error)})") from None
     if not isinstance(found, dict):
         raise InputError(f"{path}: not a mapping of options, such as 'trainer: {{max_epochs: 3}}'")
     return found

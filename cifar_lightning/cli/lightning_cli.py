@@ -32,6 +32,7 @@ from cifar_lightning.interruption import Interrupted
 from cifar_lightning.module import Classifier
 from cifar_lightning.trusted_classes import is_custom
 from cifar_onnx import InputError, shell
+from cifar_onnx.errors import one_line
 
 
 class CLI(LightningCLI):
@@ -133,7 +134,7 @@ class CLI(LightningCLI):
             if isinstance(cause := innermost(error), OSError):
                 raise cause from None
             enough = isinstance(cause, MisconfigurationException)
-            raise InputError(" ".join(str(cause).split()) if enough else said(cause)) from error
+            raise InputError(one_line(cause) if enough else said(cause)) from error
 
     def after_instantiate_classes(self) -> None:
         if self.checkpoint is None:

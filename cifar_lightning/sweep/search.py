@@ -19,6 +19,7 @@ from cifar_lightning.sweep.sampler import combinations
 from cifar_lightning.sweep.study import Process, counted, failed, open_study
 from cifar_lightning.sweep.trial import FailedError, value_of
 from cifar_onnx import InputError, shell
+from cifar_onnx.errors import one_line
 
 _IN_A_ROW = 5  # trials that fail before it ends: it is not their values
 # Optuna's words where another process has found no sign of life of this one, which was suspended, say.
@@ -48,7 +49,7 @@ def search(words: Sequence[str]) -> None:
         print("next:", shell.line("python", "-m", "cifar_lightning", "sweep", *words))
         raise
     except StorageInternalError as error:
-        why = " ".join(str(error.__cause__ or error).split())
+        why = one_line(error.__cause__ or error)
         raise InputError(f"the storage of {plan.folder} is gone ({why}): the same command goes on with it") from error
     results.write(study, plan)
 

@@ -23,6 +23,7 @@ from cifar_lightning.error_source import named
 from cifar_lightning.sweep.plan import Plan
 from cifar_lightning.sweep.sampler import made, sampler_of
 from cifar_onnx import InputError
+from cifar_onnx.errors import one_line
 
 _BEAT = 30  # seconds between signs of life in a database; after two that are missing a process is gone
 _BEGINNING = timedelta(seconds=60)  # after which a trial must have said whose it is
@@ -175,7 +176,7 @@ def _storage(plan: Plan) -> BaseStorage:
         )
     except (SQLAlchemyError, ImportError, RuntimeError) as error:  # the last for tables of another Optuna
         scheme = place.partition("://")[0]  # the rest may hold a password
-        raise InputError(f"storage {scheme}://... cannot be used: {' '.join(str(error).split())}") from None
+        raise InputError(f"storage {scheme}://... cannot be used: {one_line(error)}") from None
 
 
 def _mend(path: Path, lock: JournalFileOpenLock) -> None:

@@ -21,6 +21,7 @@ from cifar_lightning.sweep import space as spaces
 from cifar_lightning.sweep.plan import Plan
 from cifar_lightning.sweep.study import again
 from cifar_onnx import InputError
+from cifar_onnx.errors import one_line
 
 Say = Callable[[str], None]
 
@@ -125,7 +126,7 @@ def _own_failures(trial: optuna.Trial) -> Iterator[None]:
         own = isinstance(error, InputError | NotFiniteError | MisconfigurationException)
         if not (own or out_of_memory(error) or mistake(error)):
             raise
-        trial.set_user_attr("error", " ".join(str(error).split()) or type(error).__name__)
+        trial.set_user_attr("error", one_line(error) or type(error).__name__)
         raise FailedError from error
     finally:
         interruption.defer(False)

@@ -12,7 +12,7 @@ from PIL import Image
 
 from cifar_onnx import contract, images, probe, resizing
 from cifar_onnx.ahead import batches_ahead
-from cifar_onnx.errors import ContractError, ImageError, InputError, some
+from cifar_onnx.errors import ContractError, ImageError, InputError, one_line, some
 from cifar_onnx.images import Pixels, Source, is_file
 from cifar_onnx.prediction import Prediction, Scores
 from cifar_onnx.replay import Replay, replay
@@ -197,7 +197,7 @@ class Classifier:
         try:
             found = self._session.run(outputs, {"image": batch})
         except Exception as error:  # of many kinds: inputs or outputs are not those of a contract, memory is short
-            reason = " ".join(str(error).split())
+            reason = one_line(error)
             raise InputError(f"{self._name}: onnxruntime {ort.__version__} cannot run it ({reason})") from error
         expected = len(batch), len(self.classes)
         for name, array in zip(outputs, found, strict=True):

@@ -36,6 +36,11 @@ def some(names: Sequence[str]) -> str:
     return ", ".join(names[:_NAMED]) + more
 
 
+def one_line(message: object) -> str:
+    """A message of other programs, such as onnxruntime's, in one line."""
+    return " ".join(str(message).split())
+
+
 def check_choice(name: str, value: object, choices: Any) -> None:
     """Refuse what is none of the values of a Literal.
 

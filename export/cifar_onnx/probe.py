@@ -9,7 +9,7 @@ import numpy as np
 import onnxruntime as ort
 
 from cifar_onnx import contract
-from cifar_onnx.errors import ContractError
+from cifar_onnx.errors import ContractError, one_line
 
 MEMORY = 2 * 2**30  # bytes of address space that the trial may take, besides copies of the file
 SECONDS = 20  # of CPU; and, three times as many, of waiting
@@ -58,7 +58,7 @@ def trial() -> None:
         _try(data)
         sys.stdout.buffer.write(_token(data))
     except BaseException as error:  # whatever the file leads to
-        sys.exit(f"failed: {type(error).__name__}: {' '.join(str(error).split())}")
+        sys.exit(f"failed: {type(error).__name__}: {one_line(error)}")
 
 
 def _token(data: bytes) -> bytes:

@@ -11,7 +11,7 @@ from typing import Any, SupportsIndex
 
 import onnxruntime as ort
 
-from cifar_onnx.errors import ContractError, InputError, ProviderError
+from cifar_onnx.errors import ContractError, InputError, ProviderError, one_line
 
 _MOST_THREADS = 1024  # starting more takes minutes
 # In matrix products NVIDIA's GPUs would round float32 to 10 bits (TF32): a resize has weights of 13, and is exact.
@@ -55,7 +55,7 @@ def session(
     try:
         made = ort.InferenceSession(model, options, providers=wanted, enable_fallback=0)
     except Exception as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise ContractError(f"{name}: onnxruntime {ort.__version__} cannot load it ({reason})") from error
     made.disable_fallback()  # for versions that pass the setting over
     _require(wanted, made.get_providers())

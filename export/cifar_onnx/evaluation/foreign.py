@@ -11,7 +11,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from cifar_onnx.errors import InputError
+from cifar_onnx.errors import InputError, one_line
 from cifar_onnx.images import Pixels
 from cifar_onnx.prediction import Scores
 from cifar_onnx.session import Providers, session
@@ -120,7 +120,7 @@ class ForeignClassifier:
         try:
             outputs = self._session.run(None, {self._input.name: x})
         except Exception as error:
-            reason = " ".join(str(error).split())
+            reason = one_line(error)
             raise InputError(f"{self.name}: onnxruntime {ort.__version__} cannot run it ({reason})") from error
         shapes = [each.shape if isinstance(each, np.ndarray) else "no tensor" for each in outputs]
         wanted = (len(x), len(self.classes))

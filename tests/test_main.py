@@ -234,6 +234,11 @@ class TestFit:
         assert re.fullmatch(rf"best val/accuracy 0\.\d{{4}}, kept in {best}", result.out.splitlines()[-2])
         assert result.out.splitlines()[-1] == f"next: python -m cifar_lightning test --ckpt_path '{best}'"
 
+    def test_the_best_may_be_kept_at_the_ends_of_epochs_where_each_batch_is_validated(self, run: Run) -> None:
+        words = ("--checkpoint.save_on_train_epoch_end", "true", "--trainer.val_check_interval", 1)
+        assert run("fit", *BRIEF, *words).code == 0
+        assert Path("runs/cnn/version_0/checkpoints/best.ckpt").exists()
+
     def test_an_epoch_may_be_shorter_than_the_ticks_of_a_coarse_clock(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(time, "monotonic", lambda: 1.0)  # on Windows it has 64 ticks a second
         known, module = EpochLines(), SimpleNamespace(device=torch.device("cpu"))

@@ -1,11 +1,14 @@
 """Mistakes that people make: each is answered with one sentence."""
 
+import errno
+import logging
 import os
 import re
 import shlex
 import sys
 import sysconfig
 from pathlib import Path
+from unittest.mock import Mock
 
 import lightning.pytorch as L
 import pytest
@@ -19,7 +22,7 @@ from cifar_lightning.checkpoint import write
 from cifar_lightning.cli import usage
 from cifar_lightning.cli.settings import check_batch_norm
 from cifar_lightning.data import Digits
-from cifar_lightning.main import main
+from cifar_lightning.main import _not_advertising, main
 from cifar_lightning.nets import SpeedNet
 from tests.conftest import BRIEF, Run, config_of, lines
 
@@ -172,6 +175,7 @@ class TestMistakes:
         (line,) = lines(result.err, "error: ")
         assert sentence in line
         assert "Traceback" not in result.err
+        assert not list(Path().iterdir())
 
     @pytest.mark.parametrize("key", ["model.net.memory", "trainer.memory"])
     def test_what_only_data_have_is_not_advised_elsewhere(self, run: Run, key: str) -> None:
@@ -180,6 +184,19 @@ class TestMistakes:
         assert "there is no option" in result.err
         assert "ImageFolder" not in result.err
         assert not list(Path().iterdir())
+
+    @pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP])
+    def test_a_disk_without_locks(
+        self, number: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        reason = os.strerror(number)
+        monkeypatch.setattr("cifar_lightning.main.run", Mock(side_effect=OSError(number, reason)))
+        assert main(["fit"]) == 2
+        assert capsys.readouterr().err == f"error: a file cannot be read or written: {reason}\n"
+
+    @pytest.mark.parametrize("words", ["Tip: take", "You are using a CUDA device ('x') that has Tensor Cores. To"])
+    def test_what_is_no_option_here_is_not_advised(self, words: str) -> None:
+        assert not _not_advertising(logging.makeLogRecord({"msg": words}))
 
     def test_a_reader_that_has_gone(self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
         reader, writer = os.pipe()
@@ -371,6 +388,13 @@ class TestMistakes:
                     *("--trainer.val_check_interval", 1),
                 ],
                 "b-{epoch} may be one name for several",
+            ),
+            (
+                [
+                    *("--checkpoint.every_n_train_steps", 3, "--checkpoint.monitor", "null"),
+                    *("--checkpoint.save_top_k", -1, "--checkpoint.filename", "c-{epoch}"),
+                ],
+                "c-{epoch} may be one name for several",
             ),
             (["--checkpoint.monitor", "val/acc"], "BestCheckpoint monitors 'val/acc'"),
             (

@@ -84,9 +84,8 @@ def check_trainer(config: Namespace, command: str) -> None:
             "since last.ckpt is kept anyway, at the ends of epochs and where a signal ends the run"
         )
     interval, steps = config.trainer.val_check_interval, kept.every_n_train_steps or kept.train_time_interval
-    inside = isinstance(interval, int) or interval not in (None, 1)  # a whole number is one of batches
-    within = steps or inside or config.trainer.check_val_every_n_epoch is None
-    differing = ("{step",) if within else ("{step", "{epoch")
+    several = steps or isinstance(interval, int) or interval not in (None, 1)  # a whole number is one of batches
+    differing = ("{step",) if several else ("{step", "{epoch")
     if kept.save_top_k not in (0, 1) and kept.filename and not any(each in kept.filename for each in differing):
         raise InputError(
             f"checkpoint.save_top_k is {kept.save_top_k}, and checkpoint.filename {kept.filename} may be one name for "
@@ -101,7 +100,7 @@ def check_trainer(config: Namespace, command: str) -> None:
             f"checkpoint keeps the best by {kept.monitor}, which {known} --last.every_n_train_steps to keep the last "
             "steps"
         )
-    if kept.save_on_train_epoch_end and inside and str(kept.monitor).startswith("val/"):
+    if kept.save_on_train_epoch_end and interval not in (None, 1) and str(kept.monitor).startswith("val/"):
         raise InputError(
             f"checkpoint.save_on_train_epoch_end keeps the best by {kept.monitor} at the ends of epochs, where "
             f"trainer.val_check_interval {interval} need not have measured it: leave one of them out"

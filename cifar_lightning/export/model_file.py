@@ -6,7 +6,7 @@ Notation: `B` batch, `H W` size of the pictures, `S` side of the square that the
 import base64
 import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import cycle
 from pathlib import Path
@@ -31,7 +31,6 @@ from cifar_lightning.files import write_whole
 from cifar_onnx import InputError, contract, images, resizing
 from cifar_onnx.contract import Precision
 from cifar_onnx.evaluation.compare import latency
-from cifar_onnx.evaluation.outcome import Logits
 from cifar_onnx.session import session
 
 GOLDEN_SIDE = 64  # pixels: larger pictures are shrunk to this before they become golden samples
@@ -131,9 +130,9 @@ def write_model(
 def _beside(small: bytes, large: bytes, size: int) -> str:
     """Sizes and latencies of two model files, in words."""
 
-    def timed(file: bytes) -> tuple[Logits, int]:
+    def timed(file: bytes) -> tuple[Callable[[images.Pixels], object], int]:
         run = session(file, "the file", ["cpu"], None).run
-        return lambda pictures: run(["probabilities"], {"image": pictures})[0], size
+        return lambda pictures: run(["probabilities"], {"image": pictures}), size
 
     ours, theirs = latency([timed(small), timed(large)])
     word = "slower" if ours > 1.02 * theirs else "faster" if ours < 0.98 * theirs else "as fast"

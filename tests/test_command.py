@@ -111,7 +111,12 @@ class TestPrecedence:
         assert run("fit", *BRIEF, "--data.augment", "[Mirror, ShiftedCrop]").code == 0
         words = ("fit", "--ckpt_path", "runs/cnn/version_0/checkpoints/last.ckpt", "--data.augment+", "Cutout")
         Path("c.yaml").write_text("data: {init_args: {augment: [Mirror]}}\n")
-        for more, names in (((), ["Cutout"]), (("--config", "c.yaml"), ["Mirror", "Cutout"])):
+        given: tuple[tuple[tuple[str, ...], list[str]], ...] = (
+            ((), ["Cutout"]),
+            (("--config", "c.yaml"), ["Mirror", "Cutout"]),
+            (("--data.augment", "[Mirror]"), ["Mirror"]),
+        )
+        for more, names in given:
             result = run(*words, *more, "--print_config")
             assert result.code == 0, result.err
             augment = yaml.safe_load(result.out)["data"]["init_args"]["augment"]
@@ -272,6 +277,7 @@ class TestFromACheckpoint:
         assert result.code == 2
         assert f"trainer.limit_{name}_batches is 0: {command} would have nothing to do" in result.err
 
+    @pytest.mark.filterwarnings("ignore:GPU available but not used")
     @pytest.mark.parametrize(
         ("typed", "gpus", "taken"), [("[1]", 2, [1]), ("[3, 2]", 4, [3]), ("2", 4, 1), ("[1]", 1, 1), ("[0]", 0, 1)]
     )
@@ -283,8 +289,11 @@ class TestFromACheckpoint:
         monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
         monkeypatch.setattr(LightningCLI, "instantiate_trainer", lambda _, **settings: given.update(settings))
         monkeypatch.setattr(CLI, "_run_subcommand", lambda *_: None)
-        assert run("predict", "--ckpt_path", checkpoint, "--trainer.devices", typed).code == 0
+        words = ("predict", "--ckpt_path", checkpoint, "--trainer.devices", typed)
+        assert run(*words).code == 0
         assert given["devices"] == taken
+        assert run(*words, "--trainer.accelerator", "cpu").code == 0
+        assert given["devices"] == 1
 
     def test_a_folder_that_is_called_as_a_setting_is_no_danger(self, run: Run) -> None:
         assert run("fit", *BRIEF, "--model.loss.class_weights", "inverse").code == 0

@@ -241,24 +241,22 @@ class TestFreeze:
                 assert [f"net.groups.1.{name}" in each for each in look.equal] == [True, True, until is None]
                 assert [f"net.groups.2.{name}" in each for each in look.equal] == [True, False, False]
 
-    def test_batch_normalisation_that_is_synchronised_is_frozen_too(self, photos: Path) -> None:
+    @pytest.mark.parametrize("frozen", [Freeze(["net.groups"]), FreezeBatchNorm()], ids=["part", "statistics"])
+    def test_batch_normalisation_that_is_synchronised_is_frozen_too(self, photos: Path, frozen: L.Callback) -> None:
         class Synchronised(Look):
             """Puts it in place where Lightning does, between `setup` and `on_fit_start`."""
 
             def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
                 torch.nn.SyncBatchNorm.convert_sync_batchnorm(pl_module)
 
-            def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+            def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
                 layers = [each for each in pl_module.modules() if isinstance(each, torch.nn.SyncBatchNorm)]
                 assert len(layers) == 6
                 self.modes.append(any(each.training for each in layers))
 
-            def on_train_batch_end(self, *_: Any) -> None:
-                pass
-
         look = Synchronised()
-        trained(photos, [Freeze(["net.groups"]), look])
-        assert look.modes == [False] * 3
+        trained(photos, [frozen, look])
+        assert look.modes == [False] * 9
 
     @pytest.mark.parametrize("frozen", [[], [Freeze(["net.groups.1"], 2)]])
     @pytest.mark.parametrize("last", [True, False])

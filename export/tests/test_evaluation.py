@@ -128,6 +128,11 @@ def test_sizes_are_those_before_the_net_sees_them(tmp_path: Path) -> None:
     assert found.areas.tolist() == [80, 400]
 
 
+def test_where_nothing_is_kept_no_folder_is_blamed(own: Model, photos: Path) -> None:
+    with pytest.raises(OSError, match=r"^gone$"):
+        answer(photos, replace(own, run=Mock(side_effect=OSError("gone"))))
+
+
 def test_all_pictures_that_can_be_read_are_asked_whether_they_are_known(
     photos: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

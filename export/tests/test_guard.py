@@ -266,6 +266,17 @@ def test_a_trial_finds_packages_where_its_parent_does(
         probe.run(model.read_bytes(), "m.onnx")
 
 
+def test_a_trial_does_not_look_where_the_user_is_for_what_is_nowhere_else(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "nearby.py").write_text("def trial(): raise SystemExit('not ours')")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path, ""])
+    monkeypatch.setattr(probe, "_TRIAL", probe._TRIAL.replace("cifar_onnx.probe", "nearby"))
+    with pytest.raises(ContractError, match="No module named 'nearby'"):
+        probe.run(model.read_bytes(), "m.onnx")
+
+
 def test_a_trial_keeps_to_limits_that_are_lower_than_its_own(model: Path) -> None:
     """A login node's, for one, which no process may raise."""
     pytest.importorskip("resource")

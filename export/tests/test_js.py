@@ -490,6 +490,7 @@ def test_javascript_refuses_what_python_refuses(model: Path, tmp_path: Path) -> 
         model_of({**INFO, "input": {"size": 2048, "resize": "pad"}}),
         model_of({**INFO, "input": {"size": 2049, "resize": "pad"}}),
         model_of({**INFO, "more": "x" * 32_000_000}),
+        field(7, b"") + field(14, field(1, b"classifier")),
     ]
     paths = [tmp_path / f"{number}.onnx" for number in range(len(files))]
     for path, each in zip(paths, files, strict=True):

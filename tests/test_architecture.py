@@ -115,6 +115,7 @@ LAW = {
         "torch", "cifar_onnx", OURS + "familiarity", OURS + "error_source", OURS + "export.silence",
     },
     "cifar_lightning/export/graph.py": {"torch", "onnx", "onnx_ir", "cifar_onnx", OURS + "export"},
+    "cifar_lightning/export/nodes.py": {"numpy", "onnx"},
     "cifar_lightning/export/quantize.py": {
         "numpy", "onnx", "onnx_ir", "onnxruntime", "cifar_onnx", OURS + "export.silence",
     },

@@ -110,10 +110,10 @@ def written(body: str) -> onnx.ModelProto:
     """A graph from features `(B, 3, 4, 4)` to logits `(B, 4)`."""
     model = onnx.parser.parse_model(f"""
         <ir_version: 8, opset_import: ["" : 18]>
-        net (float[batch, 3, 4, 4] net_pixels) => (float[batch, 4] logits)
+        net (float[batch, 3, 4, 4] pixels) => (float[batch, 4] logits)
         <int64[2] last = {{2, 3}}, int64[1] row = {{2}}, int64[1] column = {{3}}, int64[2] two = {{-1, 3}},
          int64[2] twelve = {{-1, 12}}, int64[2] six = {{-1, 6}}>
-        {{ maps = Relu(net_pixels) {body} }}
+        {{ maps = Relu(pixels) {body} }}
     """)
     shapes = {"weight": (4, 3), "turned": (3, 4), "wide": (4, 12), "bias": (4,), "pair": (4, 6), "turned_pair": (6, 4)}
     generator = np.random.default_rng(0)
@@ -144,7 +144,7 @@ def test_every_mean_before_a_linear_layer_is_recognised(body: str) -> None:
     model = with_cam(written(body))
     assert [output.name for output in model.graph.output] == ["logits", "cam"]
     maps = np.random.default_rng(1).normal(size=(5, 3, 4, 4)).astype(np.float32)
-    logits, activations = ort.InferenceSession(model.SerializeToString()).run(None, {"net_pixels": maps})
+    logits, activations = ort.InferenceSession(model.SerializeToString()).run(None, {"pixels": maps})
     left = logits - activations.mean(axis=(2, 3))  # the bias, or nothing
     assert np.abs(left - left[0]).max() < 1e-5
 
@@ -160,7 +160,7 @@ def test_every_mean_before_a_linear_layer_is_recognised(body: str) -> None:
         "rows = ReduceMean(maps, row) flat = Reshape(rows, twelve) logits = Gemm <transB = 1> (flat, wide, bias)",
         f"rows = ReduceMean(maps, row) places = ReduceMax(rows, column) mean = Flatten(places) {LINEAR}",
         f"rows = ReduceMean <keepdims = 0> (maps, column) mean = ReduceMean <keepdims = 0> (rows, row) {LINEAR}",
-        f"mean = ReduceMean <keepdims = 0> (net_pixels, last) {LINEAR}",
+        f"mean = ReduceMean <keepdims = 0> (pixels, last) {LINEAR}",
         # one place
         f"place = ReduceMax(maps, last) pooled = GlobalAveragePool(place) mean = Flatten(pooled) {LINEAR}",
         # halves of a picture

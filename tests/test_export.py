@@ -38,6 +38,7 @@ from cifar_lightning.data.images import Sample
 from cifar_lightning.export import export, graph, parity, pipeline, verify
 from cifar_lightning.export.model_card import write_card
 from cifar_lightning.export.model_file import _cost, write_model
+from cifar_lightning.export.nodes import Nodes
 from cifar_lightning.export.parity import ParityError, Report, by_torch, compare
 from cifar_lightning.export.triton_server import write_triton
 from cifar_lightning.familiarity import Energy, Scored
@@ -291,6 +292,17 @@ class TestResize:
         for square, picture in zip(squares[:-1], pictures, strict=False):
             assert np.abs(square - by_pillow(picture, 32, mode).astype(int)).max() <= 1, picture.shape
 
+    def test_numbers_that_are_equal_are_two_constants_where_their_types_differ(self) -> None:
+        op = Nodes("x")
+        op.Sum(1, 1.0, [1], op.Neg(1))
+        found = {name: onnx.numpy_helper.to_array(each) for name, each in op.constants.items()}
+        assert [*op.nodes[1].input] == ["x/1", "x/1.0", "x/[1]", "x/Neg_0"]
+        assert {name: (each.dtype, each.shape) for name, each in found.items()} == {
+            "x/1": (np.int64, ()),
+            "x/1.0": (np.float32, ()),
+            "x/[1]": (np.int64, (1,)),
+        }
+
     @pytest.mark.parametrize("mode", MODES)
     def test_a_picture_of_the_right_size_is_left_alone(self, mode: resizing.ResizeMode) -> None:
         picture = noise(32, 32)
@@ -388,7 +400,7 @@ class TestGate:
         self.refused(tmp_path / "m.onnx", "decode", given)
 
     def test_resize(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(graph, "_axis", lambda axis, _mode, build=graph._axis: build(axis, "crop"))
+        monkeypatch.setattr(graph, "_axis", lambda *given, build=graph._axis: build(*given[:-1], "crop"))
         self.refused(tmp_path / "m.onnx", "resize")
 
     def test_resize_by_another_filter(self, tmp_path: Path) -> None:

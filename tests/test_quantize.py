@@ -173,8 +173,8 @@ def test_ranges_are_found_by_few_pictures_at_a_time(count: int, monkeypatch: pyt
     seen, sizes, collect = [], [], HistogramCollector.collect
 
     def noted(self: HistogramCollector, maps: dict[str, list[np.ndarray]]) -> None:
-        seen.extend(np.concatenate(maps["net_pixels"]))
-        sizes.append(sum(map(len, maps["net_pixels"])))
+        seen.extend(np.concatenate(maps["pixels"]))
+        sizes.append(sum(map(len, maps["pixels"])))
         collect(self, maps)
 
     monkeypatch.setattr(HistogramCollector, "collect", noted)

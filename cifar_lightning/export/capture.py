@@ -25,7 +25,7 @@ _OTHERS = "its forward must consist of operations of torch alone"
 
 
 def capture(model: nn.Module, size: int, opset: int, name: str) -> ONNXProgram:
-    """The net as a graph from `net_pixels` to `logits` and `familiarity`.
+    """The net as a graph from `pixels` to `logits` and `familiarity`.
 
     Args:
         model: pixels 0..255 `(B, 3, S, S)` to logits `(B, K)` and familiarity `(B,)`, in evaluation mode.
@@ -50,7 +50,7 @@ def capture(model: nn.Module, size: int, opset: int, name: str) -> ONNXProgram:
                 (torch.zeros(2, 3, size, size),),
                 dynamo=True,
                 opset_version=opset,
-                input_names=["net_pixels"],
+                input_names=["pixels"],
                 output_names=["logits", "familiarity"],
                 dynamic_shapes=({0: "batch"},),
                 verbose=False,

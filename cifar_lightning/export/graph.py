@@ -13,6 +13,7 @@ from torch import nn
 
 from cifar_lightning.export.cam import with_cam
 from cifar_lightning.export.capture import capture
+from cifar_lightning.export.nodes import Nodes, Value
 from cifar_onnx import InputError, contract, resizing
 
 OPSET, IR = 18, 8  # old enough for every onnxruntime since 1.18, which cifar-onnx asks for
@@ -69,131 +70,64 @@ def with_resize(net: ModelProto, size: int, mode: resizing.ResizeMode) -> ModelP
     ONNX `Resize` with antialiasing is ignored by OpenVINO and refused on WebGPU; two matrix products run everywhere.
     What skips them for pictures of the net's size does not: with an `If` or a `Loop` OpenVINO 2026.4 answers garbage.
     """
-    front = onnx.parser.parse_model(f"""
-        <ir_version: {IR}, opset_import: ["" : {OPSET}]>
-        resize (uint8[batch, height, width, 3] image) => (float[batch, 3, {size}, {size}] pixels)
-        <float zero = {{0.0}}, float half = {{0.5}}, float one = {{1.0}}, float two = {{2.0}},
-         float side = {{{size}.0}},
-         float triangle_steps = {{{resizing.TRIANGLE_STEPS}.0}}, float weight_steps = {{{resizing.WEIGHT_STEPS}.0}},
-         int64 height_index = {{1}}, int64 width_index = {{2}}, int64[1] second = {{1}}>
-        {{
-            shape = Shape(image)
-            lengths = Cast <to = {TensorProto.FLOAT}> (shape)
-            height_length = Gather(lengths, height_index)
-            width_length = Gather(lengths, width_index)
-            short = Min(height_length, width_length)
-            long = Max(height_length, width_length)
-            steps = Range(zero, side, one)
-            evens = Mul(two, steps)
-            odds = Add(evens, one)
-            {_axis("height", mode)}
-            {_axis("width", mode)}
-            floats = Cast <to = {TensorProto.FLOAT}> (image)
-            planes = Transpose <perm = [0, 3, 1, 2]> (floats)
-            columns = Transpose <perm = [1, 0]> (width_weights)
-            wide = MatMul(planes, columns)
-            wide_up = Add(wide, half)
-            wide_whole = Floor(wide_up)
-            tall = MatMul(height_weights, wide_whole)
-            tall_up = Add(tall, half)
-            tall_whole = Floor(tall_up)
-            white = Constant <value_float = {resizing.WHITE}.0> ()
-            {"picture" if mode == "pad" else "pixels"} = Min(tall_whole, white)
-            {_PADDED if mode == "pad" else ""}
-        }}
-    """)
-    front = onnx.compose.add_prefix(front, "resize/", rename_inputs=False, rename_outputs=False)
-    net.ir_version = IR
-    model = onnx.compose.merge_models(
-        front,
-        net,
-        io_map=[("pixels", "net_pixels")],
-        name="classifier",
+    op = Nodes("resize")
+    lengths = op.Cast(op.Shape("image"), to=TensorProto.FLOAT)
+    height, width = op.Gather(lengths, 1), op.Gather(lengths, 2)
+    rows, tall = _axis(op, height, width, size, mode)
+    columns, wide = _axis(op, width, height, size, mode)
+    x = op.Transpose(op.Cast("image", to=TensorProto.FLOAT), perm=[0, 3, 1, 2])
+    x = op.Floor(op.Add(op.MatMul(x, op.Transpose(columns, perm=[1, 0])), 0.5))  # (B, 3, H, S)
+    x = op.Floor(op.Add(op.MatMul(rows, x), 0.5))  # (B, 3, S, S)
+    x = op.Min(x, float(resizing.WHITE))
+    if mode == "pad":
+        padding = op.Sub(1.0, op.Mul(tall, op.Transpose(wide, perm=[1, 0])))
+        op.Add(x, op.Mul(padding, float(resizing.PAD_VALUE)))
+    op.nodes[-1].output[0] = "pixels"
+    graph = helper.make_graph(
+        [*op.nodes, *net.graph.node],
+        "classifier",
+        [helper.make_tensor_value_info("image", TensorProto.UINT8, ["batch", "height", "width", 3])],
+        net.graph.output,
+        [*op.constants.values(), *net.graph.initializer],
+        value_info=[*net.graph.input, *net.graph.value_info],
+    )
+    return helper.make_model(
+        graph,
+        ir_version=IR,
+        opset_imports=[helper.make_opsetid("", OPSET)],
         producer_name="cifar-lightning",
         producer_version=version("cifar-lightning"),
     )
-    del model.opset_import[1:]  # it lists the opset of each half
-    return model
 
 
-def _axis(axis: str, mode: resizing.ResizeMode) -> str:
-    """Weights `(S, length)` of one axis: those of `cifar_onnx.resizing`, line by line."""
-    box = "short" if mode == "crop" else f"{axis}_length"
-    extent, kept = "side", "#_kept"
-    lines = ""
+def _axis(op: Nodes, length: str, other: str, size: int, mode: resizing.ResizeMode) -> tuple[str, Value]:
+    """Weights `(S, length)` of one axis, and which output pixels are no padding: `_axis` of `cifar_onnx.resizing`."""
+    box = op.Min(length, other) if mode == "crop" else length
+    side = float(size)
+    extent: Value = side
     if mode == "pad":
-        extent, kept = "#_extent", "#_all"
-        lines = """
-            #_product = Mul(#_length, side)
-            #_share = Div(#_product, long)
-            #_share_half = Add(#_share, half)
-            #_share_whole = Floor(#_share_half)
-            #_extent = Max(one, #_share_whole)
-        """
-    lines += f"""
-            #_free = Sub(side, {extent})
-            #_free_half = Div(#_free, two)
-            #_margin = Floor(#_free_half)
-            #_margins = Mul(two, #_margin)
-            #_at_row = Sub(odds, #_margins)
-            #_at = Unsqueeze(#_at_row, second)
-            #_ats = Mul(#_at, {box})
-            #_steps = Range(zero, #_length, one)
-            #_evens = Mul(two, #_steps)
-            #_odds = Add(#_evens, one)
-            #_outside = Sub(#_length, {box})
-            #_place = Sub(#_odds, #_outside)
-            #_places = Mul(#_place, {extent})
-            #_difference = Sub(#_places, #_ats)
-            #_distance = Abs(#_difference)
-            #_reach = Max({box}, {extent})
-            #_reaches = Mul(two, #_reach)
-            #_relative = Div(#_distance, #_reaches)
-            #_triangle = Sub(one, #_relative)
-            #_clipped = Relu(#_triangle)
-            #_stretched = Mul(#_clipped, triangle_steps)
-            #_stretched_up = Add(#_stretched, half)
-            {kept} = Floor(#_stretched_up)
-    """
+        extent = op.Max(1.0, op.Floor(op.Add(op.Div(op.Mul(length, side), op.Max(length, other)), 0.5)))
+    margin = op.Floor(op.Div(op.Sub(side, extent), 2.0))
+    at = op.Sub(op.Add(op.Mul(2.0, op.Range(0.0, side, 1.0)), 1.0), op.Mul(2.0, margin))
+    at = op.Unsqueeze(at, [1])  # (S, 1)
+    outside, reach = op.Sub(length, box), op.Mul(2.0, op.Max(box, extent))
+
+    place = op.Sub(op.Add(op.Mul(2.0, op.Range(0.0, length, 1.0)), 1.0), outside)  # (length,)
+    distance = op.Abs(op.Sub(op.Mul(place, extent), op.Mul(at, box)))  # (S, length)
+    triangle = op.Relu(op.Sub(1.0, op.Div(distance, reach)))
+    steps = op.Floor(op.Add(op.Mul(triangle, float(resizing.TRIANGLE_STEPS)), 0.5))
+    inside: Value = 1.0
     if mode == "pad":
-        lines += f"""
-            #_after = Greater(#_at, zero)
-            #_extents = Mul(two, {extent})
-            #_before = Less(#_at, #_extents)
-            #_both = And(#_after, #_before)
-            #_insides = Cast <to = {TensorProto.FLOAT}> (#_both)
-            #_kept = Mul(#_all, #_insides)
-            #_sum = ReduceSum <keepdims = 1> (#_kept, second)
-            #_total = Max(#_sum, one)
-        """
-    else:
-        lines += """
-            #_total = ReduceSum <keepdims = 1> (#_kept, second)
-        """
+        inside = op.And(op.Greater(at, 0.0), op.Less(at, op.Mul(2.0, extent)))
+        inside = op.Cast(inside, to=TensorProto.FLOAT)  # (S, 1)
+        steps = op.Mul(steps, inside)
+    total = op.Max(op.ReduceSum(steps, [1], keepdims=1), 1.0)
     # A quotient to the nearest whole number, by its remainder: some runtimes multiply by the inverse and may be off.
-    lines += f"""
-            #_product_steps = Mul(#_kept, weight_steps)
-            #_quotient = Div(#_product_steps, #_total)
-            #_below = Floor(#_quotient)
-            #_back = Mul(#_below, #_total)
-            #_rest = Sub(#_product_steps, #_back)
-            #_rests = Mul(two, #_rest)
-            #_too_low = GreaterOrEqual(#_rests, #_total)
-            #_one_more = Cast <to = {TensorProto.FLOAT}> (#_too_low)
-            #_whole = Add(#_below, #_one_more)
-            #_weights = Div(#_whole, weight_steps)
-    """
-    return lines.replace("#", axis)
-
-
-_PADDED = f"""
-            width_row = Transpose <perm = [1, 0]> (width_insides)
-            insides = Mul(height_insides, width_row)
-            no_picture = Sub(one, insides)
-            grey = Constant <value_float = {resizing.PAD_VALUE}.0> ()
-            padding = Mul(no_picture, grey)
-            pixels = Add(picture, padding)
-"""
+    product = op.Mul(steps, float(resizing.WEIGHT_STEPS))
+    below = op.Floor(op.Div(product, total))
+    rest = op.Sub(product, op.Mul(below, total))
+    one_more = op.Cast(op.GreaterOrEqual(op.Mul(2.0, rest), total), to=TensorProto.FLOAT)
+    return op.Div(op.Add(below, one_more), float(resizing.WEIGHT_STEPS)), inside
 
 
 def with_softmax(model: ModelProto, temperature: float) -> ModelProto:

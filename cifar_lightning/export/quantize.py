@@ -73,7 +73,7 @@ class _Reader(quantization.CalibrationDataReader):  # type: ignore[misc]
         self.batches = (_planes(self.pixels[start :: len(self)][: self.size]) for start in starts)
 
     def get_next(self) -> dict[str, NDArray[np.float32]] | None:
-        return next(({"net_pixels": batch} for batch in self.batches), None)
+        return next(({"pixels": batch} for batch in self.batches), None)
 
 
 def variants(net: ModelProto, precision: Precision, pictures: Pixels) -> Iterator[tuple[str, ModelProto]]:
@@ -182,7 +182,7 @@ def runner(net: ModelProto) -> Run:
 
     def run(pixels: Pictures) -> tuple[Scores, Scores]:
         names = ["logits", "familiarity"]
-        logits, familiarity = in_parts(lambda part: loaded.run(names, {"net_pixels": _planes(part)}), pixels)
+        logits, familiarity = in_parts(lambda part: loaded.run(names, {"pixels": _planes(part)}), pixels)
         return logits, familiarity
 
     return run

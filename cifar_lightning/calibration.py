@@ -9,20 +9,18 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from scipy.special import log_softmax
 from torch import nn
 
 from cifar_lightning.data.images import Images
-from cifar_lightning.familiarity import Familiarity, Scores, Watched, candidates, held_out, values
+from cifar_lightning.familiarity import Familiarity, Scores, Watched, candidates, held_out, outputs_of, values
 from cifar_lightning.temperature import Quality, by_rows, fit_temperature, quality
 from cifar_onnx import InputError
 from cifar_onnx.evaluation import outliers
-from cifar_onnx.evaluation.outcome import Integers, parts
+from cifar_onnx.evaluation.outcome import Integers
 from cifar_onnx.evaluation.reliability import Rejection, rejections
 from cifar_onnx.images import Pictures
-from cifar_onnx.progress import track
 from cifar_onnx.uncertainty import Method, PredictionSets, Unknown, nonconformity
 
 REFUSED = 0.05  # share of pictures like the validation images that may be taken for unknown
@@ -123,14 +121,14 @@ def calibrate(
     if not 0 < alpha < 1:
         raise InputError(f"alpha is {alpha:g}: the share of sets without the right label lies between 0 and 1")
     watched = Watched(model)
-    logits, contrasts = _run(watched, known.pixels, "calibrating")
+    logits, contrasts = outputs_of(watched, known.pixels, "calibrating")
     bad = np.flatnonzero(~((logits < np.inf).all(axis=1) & np.isfinite(contrasts).all(axis=1)))
     if len(bad):
         raise InputError(
             f"the net's answers or activations for {len(bad):,} of {len(logits):,} validation images are not finite: "
             f"train it with a lower learning rate, or inspect these images, of which the first is {known.names[bad[0]]}"
         )
-    strange = {kind: _run(watched, each) for kind, each in outliers.make(known.pixels.shape[1], classes)}
+    strange = {kind: outputs_of(watched, each) for kind, each in outliers.make(known.pixels.shape[1], classes)}
     found = []
     for score in candidates(contrasts):
         own = held_out(score, logits, contrasts)
@@ -167,18 +165,6 @@ def _calibration(
         rejections=rejections(unknown, familiarity, others),
         gains=gains,
     )
-
-
-def _run(watched: Watched, pixels: Pictures, title: str | None = None) -> tuple[Scores, Scores]:
-    """Logits `(N, K)` and contrasts `(N, D)` of `(N, S, S, 3)`; with a title, progress is shown."""
-    device = next(watched.parameters()).device
-    work, found = parts(pixels), []
-    with torch.inference_mode():
-        for part in track(work, title, len(work)) if title else work:
-            batch = torch.from_numpy(pixels[part]).to(device).permute(0, 3, 1, 2)
-            found.append([each.float().cpu() for each in watched(batch)])
-    logits, contrasts = (torch.cat(each).numpy() for each in zip(*found, strict=True))
-    return logits, contrasts
 
 
 def conformal_threshold(nonconformity: NDArray[np.float64], alpha: float) -> float:

@@ -17,7 +17,7 @@ from cifar_lightning.attacks import under_attacks
 from cifar_lightning.calibration import calibrate
 from cifar_lightning.data import ImageData
 from cifar_lightning.data.images import Images
-from cifar_lightning.familiarity import Watched, values
+from cifar_lightning.familiarity import Watched, outputs_of, values
 from cifar_lightning.module import Classifier
 from cifar_onnx import InputError
 from cifar_onnx.evaluation.bootstrap import Bootstrap, draw
@@ -67,9 +67,8 @@ def evaluate(
     temperature = np.float32(known.temperature if known else 1)
 
     def run(batch: Pixels) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
-        with torch.inference_mode(), trainer.precision_plugin.forward_context():
-            pixels = torch.from_numpy(batch).to(device).permute(0, 3, 1, 2)
-            answers, contrasts = (each.float().cpu().numpy() for each in watched(pixels))
+        with trainer.precision_plugin.forward_context():
+            answers, contrasts = outputs_of(watched, batch)
         scaled: NDArray[np.float32] = answers / temperature
         return scaled, values(known.score, answers, contrasts) if known else None
 

@@ -11,6 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from cifar_onnx.evaluation.outcome import parts
+from cifar_onnx.images import Pictures
+from cifar_onnx.progress import track
+
 LAYERS, CHANNELS = 8, 64  # of a net are looked at, at most: convolutions, and channels of each
 _PARTS = 32  # principal directions of the features
 _FLOOR = 0.01  # of a channel's usual contrast: what is less, in a plain picture, counts as this
@@ -165,6 +169,18 @@ class Scored(nn.Module):
         found = self.model(pixels)
         logits, contrasts = found if isinstance(found, tuple) else (found, found[:, :0])
         return logits, self.score(logits, contrasts)
+
+
+def outputs_of(net: nn.Module, pictures: Pictures, title: str | None = None) -> tuple[Scores, Scores]:
+    """Both outputs of a net, `Watched` or `Scored`, for uint8 `(N, S, S, 3)`; with a title, progress is shown."""
+    device = next(net.parameters()).device
+    work, found = parts(pictures), []
+    with torch.inference_mode():
+        for part in track(work, title, len(work)) if title else work:
+            batch = torch.from_numpy(np.ascontiguousarray(pictures[part])).to(device).permute(0, 3, 1, 2)
+            found.append([each.float().cpu() for each in net(batch)])
+    logits, others = (torch.cat(each).numpy() for each in zip(*found, strict=True))
+    return logits, others
 
 
 def candidates(contrasts: Scores) -> list[Familiarity]:

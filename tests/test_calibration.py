@@ -4,6 +4,7 @@ import json
 import re
 import tracemalloc
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +17,17 @@ from torch import nn
 from cifar_lightning import temperature
 from cifar_lightning.calibration import calibrate, conformal_threshold, fit_temperature, unknown_threshold
 from cifar_lightning.data.images import Images
-from cifar_lightning.export.parity import by_torch
-from cifar_lightning.familiarity import Contrasts, Energy, MaxLogit, Scored, Watched, candidates, held_out, values
+from cifar_lightning.familiarity import (
+    Contrasts,
+    Energy,
+    MaxLogit,
+    Scored,
+    Watched,
+    candidates,
+    held_out,
+    outputs_of,
+    values,
+)
 from cifar_lightning.nets import CNN, Normalize, SpeedNet
 from cifar_onnx import Classifier, InputError
 from cifar_onnx.evaluation.metrics import expected_calibration_error
@@ -83,7 +93,7 @@ def test_a_variant_that_answers_alike_knows_the_same_pictures(monkeypatch: pytes
     known, classes = Images(pixels, generator.integers(0, 3, 80), [""] * 80), ["a", "b", "c"]
     calibration = calibrate(net, known, classes)
     assert calibration.unknown.score == "contrasts"
-    again = calibration.again(by_torch(Scored(net, calibration.score)), known, classes)
+    again = calibration.again(partial(outputs_of, Scored(net, calibration.score)), known, classes)
     assert again.unknown.threshold == pytest.approx(calibration.unknown.threshold, rel=1e-5)
     assert [each.rejected for each in again.rejections] == [each.rejected for each in calibration.rejections]
 

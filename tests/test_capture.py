@@ -11,10 +11,9 @@ from torch import Tensor, nn
 from torchvision.ops import deform_conv2d
 
 from cifar_lightning.export.graph import core
-from cifar_lightning.export.parity import by_torch
 from cifar_lightning.export.quantize import runner
 from cifar_lightning.export.silence import silent
-from cifar_lightning.familiarity import Contrasts, Scored, Watched
+from cifar_lightning.familiarity import Contrasts, Scored, Watched, outputs_of
 from cifar_lightning.nets import Normalize
 from cifar_onnx import InputError
 from tests.test_export import exported, noise, samples
@@ -135,5 +134,5 @@ def test_what_a_convolution_is_given_by_name_is_looked_at() -> None:
     contrasts = Watched(Named())(images)[1].detach()
     assert torch.equal(contrasts, images.std((2, 3), correction=0))
     scored = Scored(nn.Sequential(Normalize(), Named()), Contrasts(contrasts.numpy())).eval()
-    (_, familiarity), (_, expected) = runner(core(scored, 32))(picture), by_torch(scored)(picture)
+    (_, familiarity), (_, expected) = runner(core(scored, 32))(picture), outputs_of(scored, picture)
     assert np.allclose(familiarity, expected, rtol=1e-4)

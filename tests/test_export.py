@@ -39,9 +39,9 @@ from cifar_lightning.export import export, graph, parity, pipeline, verify
 from cifar_lightning.export.model_card import write_card
 from cifar_lightning.export.model_file import _cost, write_model
 from cifar_lightning.export.nodes import Nodes
-from cifar_lightning.export.parity import ParityError, Report, by_torch, compare
+from cifar_lightning.export.parity import ParityError, Report, compare
 from cifar_lightning.export.triton_server import write_triton
-from cifar_lightning.familiarity import Energy, Scored
+from cifar_lightning.familiarity import Energy, Scored, outputs_of
 from cifar_lightning.module import Classifier as Model
 from cifar_lightning.nets import CNN, Normalize, SpeedNet
 from cifar_lightning.trained import load
@@ -354,7 +354,7 @@ class TestGate:
     def test_one_number_that_is_off_is_found(self, models: dict[str, Path], stage: str, by: float) -> None:
         given, (pixels, net) = samples(), tiny()
         scored = Scored(torch.nn.Sequential(pixels, net), calibrated(pixels, net, CLASSES).score).eval()
-        logits, familiarity = by_torch(scored)(np.stack([sample.pixels for sample in given]))
+        logits, familiarity = outputs_of(scored, np.stack([sample.pixels for sample in given]))
         compare(models["stretch"].read_bytes(), given, (logits, familiarity), CLASSES)
         if stage == "logits":
             logits[5, 1] += by
@@ -373,7 +373,7 @@ class TestGate:
         assert exported(tmp_path / "m.onnx", pixels, net).labels == 27
         torch.nn.init.constant_(last.bias[2:], 5e-5)
         model = Scored(torch.nn.Sequential(pixels, net), calibration.score).eval()
-        answers = by_torch(model)(np.stack([each.pixels for each in samples()]))
+        answers = outputs_of(model, np.stack([each.pixels for each in samples()]))
         report = compare((tmp_path / "m.onnx").read_bytes(), samples(), answers, CLASSES)
         assert (report.count, report.labels) == (27, 0)
 
@@ -474,7 +474,7 @@ class TestGate:
         """A hundred of 512 pixels take 0.3 GB in float32, differences as much again: those of the resize, that is."""
         given = [replace(each, name=f"picture {number}") for number, each in enumerate(samples() * 12)]
         pixels = np.stack([each.pixels for each in given])
-        answers = by_torch(Scored(torch.nn.Sequential(*tiny()).eval(), Energy()))(pixels)
+        answers = outputs_of(Scored(torch.nn.Sequential(*tiny()).eval(), Energy()), pixels)
         tracemalloc.start()
         with pytest.raises(ParityError, match=r"^logits"):  # of an uncalibrated score; the pixels were right
             compare(models["stretch"].read_bytes(), given, (answers[0] + 1, answers[1]), CLASSES)
@@ -488,7 +488,7 @@ class TestGate:
     def test_each_picture_is_decoded_once(self, models: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
         given, (pixels, net), data = samples(), tiny(), models["stretch"].read_bytes()
         scored = Scored(torch.nn.Sequential(pixels, net), calibrated(pixels, net, CLASSES).score).eval()
-        answers = by_torch(scored)(np.stack([each.pixels for each in given]))
+        answers = outputs_of(scored, np.stack([each.pixels for each in given]))
         monkeypatch.setattr(images, "decode", decode := Mock(side_effect=images.decode))
         assert compare(data, given, answers, CLASSES).labels == len(given)
         sources = [call.args[0] for call in decode.call_args_list]
@@ -883,7 +883,7 @@ class TestHandover:
         monkeypatch.setattr(outcome, "_BATCH", 5)
         net, pictures, seen = nn.Sequential(*tiny()).eval(), np.stack([each.pixels for each in samples()]), []
         net.register_forward_hook(lambda _module, _inputs, output: seen.append(len(output)))
-        logits, _ = by_torch(Scored(net, Energy()))(pictures)
+        logits, _ = outputs_of(Scored(net, Energy()), pictures)
         assert seen == [5, 5, 5, 5, 5, 2]
         with torch.inference_mode():
             whole = net(torch.from_numpy(pictures).permute(0, 3, 1, 2)).numpy()

@@ -8,6 +8,7 @@ import io
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -24,9 +25,9 @@ from cifar_lightning.calibration import Calibration
 from cifar_lightning.data.images import Images, Sample
 from cifar_lightning.export import graph, quantize
 from cifar_lightning.export.errors import ParityError
-from cifar_lightning.export.parity import Report, by_torch, compare
+from cifar_lightning.export.parity import Report, compare
 from cifar_lightning.export.quantize import Run
-from cifar_lightning.familiarity import Scored
+from cifar_lightning.familiarity import Scored, outputs_of
 from cifar_lightning.files import write_whole
 from cifar_onnx import InputError, contract, images, resizing
 from cifar_onnx.contract import Precision
@@ -75,7 +76,8 @@ def write_model(
         InputError: torch cannot export the net, its answers are not finite, or the file cannot be written.
     """
     scored = Scored(model, calibration.score).eval()
-    run, variant = by_torch(scored), ""
+    run: Run = partial(outputs_of, scored)
+    variant = ""
     net_alone = whole = graph.core(scored, size, type([*model.children()][-1]).__name__)
     if precision != "fp32":
         assert training is not None

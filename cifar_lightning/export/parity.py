@@ -15,8 +15,7 @@ from torch import nn
 from cifar_lightning.data.images import Sample
 from cifar_lightning.export import graph
 from cifar_lightning.export.errors import ParityError
-from cifar_lightning.export.quantize import Run
-from cifar_lightning.familiarity import Energy, Scored
+from cifar_lightning.familiarity import Energy, Scored, outputs_of
 from cifar_lightning.nets.zoo import Named
 from cifar_onnx import Classifier, images
 from cifar_onnx.evaluation.outcome import in_parts
@@ -62,7 +61,7 @@ def fused(net: nn.Sequential, samples: Sequence[Sample]) -> nn.Sequential:
         return net
     fewer = nn.Sequential(pixels, found)
     pictures = np.stack([sample.pixels for sample in samples])  # (B, S, S, 3)
-    logits, others = (by_torch(Scored(each, Energy()))(pictures)[0] for each in (net, fewer))
+    logits, others = (outputs_of(Scored(each, Energy()), pictures)[0] for each in (net, fewer))
     off, allowed = float(np.abs(logits - others).max()), _allowed(logits)
     if not off <= allowed:
         print(
@@ -77,20 +76,6 @@ def fused(net: nn.Sequential, samples: Sequence[Sample]) -> nn.Sequential:
 def _allowed(logits: Scores) -> float:
     """By how much logits `(B, K)` may be off."""
     return TOLERANCE * max(1, float(np.abs(logits).max()) / _LARGE)
-
-
-def by_torch(model: nn.Module) -> Run:
-    """What a model of pixels `(B, 3, S, S)` makes of uint8 `(B, S, S, 3)`."""
-
-    @torch.inference_mode()
-    def part(pixels: images.Pixels) -> list[Scores]:
-        return [each.numpy() for each in model(torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2))]
-
-    def run(pixels: images.Pictures) -> tuple[Scores, Scores]:
-        logits, familiarity = in_parts(part, pixels)
-        return logits, familiarity
-
-    return run
 
 
 def compare(data: bytes, samples: Sequence[Sample], answers: tuple[Scores, Scores], classes: Sequence[str]) -> Report:

@@ -129,8 +129,8 @@ def verify(model: Classifier, data: ImageData, file: str | Path = "model.onnx", 
         InputError: the file is damaged, or of another precision than fp32, or the net gives something else than logits.
     """
     from cifar_lightning.calibration import calibrate
-    from cifar_lightning.export.parity import by_torch, compare
-    from cifar_lightning.familiarity import Scored
+    from cifar_lightning.export.parity import compare
+    from cifar_lightning.familiarity import Scored, outputs_of
 
     if images < 1:
         raise InputError(f"images is {images}: it must be at least 1")
@@ -148,7 +148,7 @@ def verify(model: Classifier, data: ImageData, file: str | Path = "model.onnx", 
     pictures = list(samples(data, images))
     net = as_exported(model, pictures)
     now = calibrate(net, data.images("val"), model.classes, known.sets.alpha, known.sets.method)
-    answers = by_torch(Scored(net, now.score))(np.stack([sample.pixels for sample in pictures]))
+    answers = outputs_of(Scored(net, now.score), np.stack([sample.pixels for sample in pictures]))
     report = compare(content, pictures, answers, model.classes)
     pairs = (
         (now.temperature, known.temperature),

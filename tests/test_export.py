@@ -836,13 +836,48 @@ class TestHandover:
         for row in (report / "per_class.csv").read_text().splitlines()[1:]:
             assert f"| {' | '.join(row.split(','))} |" in text
         assert "apache-2.0" in text
-        assert Classifier("out/m.onnx").contract.digest in text
+        known = Classifier("out/m.onnx").contract
+        assert known.digest in text
+        assert f"`familiarity` (unknown below {known.unknown.threshold})" in text
 
         write_card(Path("out/m.onnx"), "cnn", report / "metrics.json", "another checkpoint's digest", None)
         assert "Not tested yet" in card.read_text()
         assert "license" not in yaml.safe_load(card.read_text().split("---\n")[1])
         assert "\n- accuracy: " in card.read_text()
         assert "train" not in card.read_text().partition("On the validation pictures:")[2].partition("##")[0]
+
+    def test_doubts_on_the_card_are_those_of_the_test_where_it_judged_the_same(
+        self, run: Run, checkpoint: Path, tmp_path: Path
+    ) -> None:
+        shutil.copytree(checkpoint.parent, "run/checkpoints")
+        words = ("--ckpt_path", Path("run/checkpoints", checkpoint.name))
+        assert run("test", *words, "--resamples", 20).code == 0
+        assert run("export", *words, "--output", tmp_path / "model.onnx").code == 0
+        report, card = Path("run/report/metrics.json"), tmp_path / "MODEL_CARD.md"
+        found = json.loads(report.read_text())
+        doubts, digest = found["reliability"], found["model"]["digest"]
+        error, coverage, unknown = (
+            doubts["expected_calibration_error"],
+            doubts["prediction_sets"]["coverage"],
+            doubts["unknown"],
+        )
+        text = card.read_text().partition("## Calibration")[2]
+        assert f"the test pictures: {100 * error['before']:.1f} % before, {100 * error['after']:.1f} % after" in text
+        covered, low, high = (f"{100 * coverage[key]:.1f} %" for key in ("value", "low", "high"))
+        assert f"They do of {covered} of the test pictures (95 % interval: {low} to {high})" in text
+        kinds = [f"{100 * each['rejected']:.1f} % of {kind}" for kind, each in unknown["kinds"].items()]
+        assert ", ".join([f": {100 * unknown['rejected']:.1f} % of the test pictures", *kinds]) + ".\n" in text
+        assert "validation pictures" not in text
+
+        data, known = contract.read(tmp_path / "model.onnx")
+        for old, new in ((b'"precision": "fp32"', b'"precision": "int8"'), (b'"alpha": 0.1', b'"alpha": 0.2')):
+            assert old in data
+            changed = data.replace(old, new, 1).replace(known.digest.encode(), contract.BLANK.encode())
+            Path("model.onnx").write_bytes(contract.seal(changed))
+            text = write_card(Path("model.onnx"), "x", report, digest, None).read_text().partition("## Calibration")[2]
+            assert " validation pictures, by which the temperature was found: " in text
+            assert " (of the pictures by which the score was chosen)." in text
+            assert "test pictures" not in text
 
     def test_the_name_in_a_checkpoint_is_no_path(self, run: Run, checkpoint: Path) -> None:
         kept = checkpoints.load(checkpoint)

@@ -62,6 +62,7 @@ def write_card(model: Path, name: str, report: Path, checkpoint: str, license_na
         source=_SOURCES.get(source, source),
         tested=tested,
         results=results,
+        doubts=_doubts(tested, known),
         license=license_name,
     )
     path.write_text(text, encoding="utf-8")
@@ -80,3 +81,12 @@ def _tested(report: Path, checkpoint: str) -> Mapping[str, Any] | None:
     except (OSError, ValueError, LookupError, TypeError, RecursionError, csv.Error):
         return None
     return {**found, "per_class": rows[1:]}
+
+
+def _doubts(tested: Mapping[str, Any] | None, known: contract.Contract) -> Mapping[str, Any] | None:
+    """What `test` has measured of a file's doubts; that of a larger net or of other prediction sets is not taken."""
+    found: Mapping[str, Any] | None = (tested or {}).get("reliability")
+    if not found or known.info["precision"] != "fp32":
+        return None
+    sets = found["prediction_sets"]
+    return found if (sets["method"], sets["alpha"]) == (known.sets.method, known.sets.alpha) else None

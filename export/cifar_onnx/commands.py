@@ -71,9 +71,9 @@ def _table(answers: Iterator[Answer], top_k: int, width: int) -> int:
             words = "  ".join(f"{label} {probability:6.1%}" for label, probability in answer.top(top_k))
             if answer.unknown:
                 words += "  unknown: unlike the pictures it was trained with"
-            elif answer.labels != (answer.label,):
+            elif len(answer.labels) > 1:
                 more = [f"{len(answer.labels) - _NAMED} more"] if len(answer.labels) > _NAMED else []
-                words += f"  not sure: {' or '.join([*answer.labels[:_NAMED], *more]) or 'no class fits'}"
+                words += f"  not sure: {' or '.join([*answer.labels[:_NAMED], *more])}"
         say(f"{name:<{width}}  {words}")
     return code
 
@@ -122,7 +122,7 @@ def info(options: argparse.Namespace) -> int:
     say(f"input     any picture, made {about.size} x {about.size} pixels inside the graph ({about.resize})")
     sets, unknown = about.sets, about.unknown
     say(f"doubt     temperature {about.temperature:g}; unknown where {unknown.score} is below {unknown.threshold:g}")
-    say(f"          sets hold the right label of {100 * (1 - sets.alpha):.4g}% of pictures ({sets.method})")
+    say(f"          sets hold the right label of at least {100 * (1 - sets.alpha):.4g}% of pictures ({sets.method})")
     cost = about.info.get("cost", {})
     if all(isinstance(cost.get(key), int | float) for key in ("parameters", "flops")):
         say(

@@ -20,7 +20,7 @@ class Prediction:
         classes: all class names, in the order of the outputs.
         probabilities: one for each class, in that order.
         labels: the prediction set, best first: of pictures like those it was validated with, as many have the right
-            label in it as the exporter chose (90 % by default). Empty where no label fits.
+            label in it as the exporter chose (90 % by default), or more. The first is `label`.
         unknown: whether the picture is of another kind than those the model has learnt from (noise, say), so that no
             answer should be believed. New objects in pictures of the same kind are mostly not noticed.
     """

@@ -16,13 +16,15 @@ Method = Literal["lac", "aps"]
 class PredictionSets:
     """Split-conformal sets of labels: of pictures like those of the validation set, `1 - alpha` hold the right label.
 
+    The most probable label is always in the set: `lac` alone would leave those of a good net's surest pictures empty.
+    More than `1 - alpha` hold the right label then.
+
     Attributes:
         method: `lac` takes the labels of high probability (Sadinle et al. 2019, https://arxiv.org/abs/1609.00451),
-            `aps` the most probable ones until their sum is high, one at least (Romano et al. 2020,
-            https://arxiv.org/abs/2006.02544; with 0 in the place of its random draw, so that the same picture gives the
-            same set, and the surest one is not left without a label, as it would be with 1).
+            `aps` the most probable ones until their sum is high (Romano et al. 2020, https://arxiv.org/abs/2006.02544;
+            with 0 in the place of its random draw, so that the same picture gives the same set).
         alpha: share of pictures whose right label may be missing.
-        threshold: labels that conform worse than this are not in the set; by `lac` a set may be empty.
+        threshold: other labels that conform worse than this are not in the set.
     """
 
     method: Method
@@ -32,6 +34,7 @@ class PredictionSets:
     def of(self, probabilities: NDArray[Any]) -> NDArray[np.bool_]:
         """Whether each label is in the set, `(N, K)`, from probabilities `(N, K)`."""
         inside: NDArray[np.bool_] = nonconformity(probabilities, self.method) <= self.threshold
+        inside[np.arange(len(inside)), probabilities.argmax(axis=1)] = True
         return inside
 
 

@@ -38,7 +38,7 @@ export interface Prediction {
   probability: number;
   /** The most probable classes, the first of them `label`. */
   top: { label: string; probability: number }[];
-  /** The prediction set: it holds the true class as often as the contract's `alpha` says. */
+  /** The prediction set, `label` first: the true class is missing at most as often as the contract's `alpha` says. */
   labels: string[];
   /** How like the pictures that the model learnt from it is. */
   familiarity: number;

@@ -77,7 +77,7 @@ export class Classifier {
       label: classes[ranked[0]],
       probability: probabilities[ranked[0]],
       top: ranked.slice(0, topK).map((k) => ({ label: classes[k], probability: probabilities[k] })),
-      labels: ranked.filter((k) => inside[k]).map((k) => classes[k]),
+      labels: ranked.filter((k, rank) => rank === 0 || inside[k]).map((k) => classes[k]),
       familiarity: outputs.familiarity.data[0],
       unknown: !(outputs.familiarity.data[0] >= Math.fround(unknown.threshold)), // as one that is NaN
       probabilities,
@@ -148,7 +148,7 @@ const unlessInput = (error) => (error instanceof InputError ? undefined : Promis
 const isWhole = (number) => Number.isInteger(number) && number > 0;
 const bytesOf = (file) => (file instanceof ArrayBuffer ? new Uint8Array(file) : file);
 
-/** Which labels are in the set, as `uncertainty.py` has it. */
+/** Which labels are in the set, as `uncertainty.py` has it, but for the most probable one, which always is. */
 function predictionSet(probabilities, ranked, { method, threshold }) {
   if (method === "lac") return probabilities.map((p) => 1 - p <= threshold);
   const inside = [];

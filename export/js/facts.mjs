@@ -23,8 +23,8 @@ export function describe({ name, classes, input, sets, digest }) {
   document.title = `Classify photos with ${title}`;
   document.getElementById("meaning").textContent =
     "A share says how probable the model holds a class to be. " +
-    `Of photos like those it was validated with, ${percent(1 - sets.alpha)} have the right class among those named; ` +
-    "of other photos nothing is promised, and those that look least like them are called unknown.";
+    `Of photos like those it was validated with, ${percent(1 - sets.alpha)} or more have the right class among those ` +
+    "named; of other photos nothing is promised, and those that look least like them are called unknown.";
   document.getElementById("facts").hidden = false;
 }
 

@@ -127,9 +127,9 @@ function asText(width) {
     const ranks = top.map((each) => `${each.label} ${`${(100 * each.probability).toFixed(1)}%`.padStart(6)}`);
     const words = [path.padEnd(width), ...ranks];
     if (unknown) words.push("unknown: unlike the pictures it was trained with");
-    else if (labels.length !== 1) {
+    else if (labels.length > 1) {
       const more = labels.length > NAMED ? [`${labels.length - NAMED} more`] : [];
-      words.push(`not sure: ${[...labels.slice(0, NAMED), ...more].join(" or ") || "no class fits"}`);
+      words.push(`not sure: ${[...labels.slice(0, NAMED), ...more].join(" or ")}`);
     }
     return plain(words.join("  "));
   };

@@ -158,7 +158,7 @@ def test_all_pictures_that_can_be_read_are_asked_whether_they_are_known(
 
 def test_classes_without_pictures_hide_no_bad_one() -> None:
     shares = {"a": 0.9, "b": np.nan, "c": 0.2, "d": np.nan, "e": 0.5}
-    worst = Coverage(PredictionSets("lac", 0.1, 0.8), None, 1, 0, 1, shares).worst  # type: ignore[arg-type]
+    worst = Coverage(PredictionSets("lac", 0.1, 0.8), None, 1, 1, shares).worst  # type: ignore[arg-type]
     assert worst == [("c", 0.2), ("e", 0.5), ("a", 0.9)]
 
 

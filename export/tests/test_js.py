@@ -297,8 +297,24 @@ def test_in_javascript_too_a_net_that_overflows_does_not_know(tmp_path: Path) ->
     """
     (answer,) = evaluated(code, tmp_path / "model.onnx")
     assert answer["unknown"]
+    assert answer["labels"] == ["a"]
     assert answer["probability"] is None
     assert answer["map"]["values"] == [0, 0.25, 0, 1]
+
+
+@pytest.mark.parametrize("method", ["lac", "aps"])
+def test_in_javascript_too_the_most_probable_label_is_in_every_set(method: str, tmp_path: Path) -> None:
+    """Of equal ones the first, as `test_uncertainty.py` has it for Python."""
+    sets = {"method": method, "alpha": 0.1, "threshold": -1}
+    (tmp_path / "model.onnx").write_bytes(model_of({**INFO, "classes": ["a", "b", "c"], "sets": sets}))
+    code = """
+        const contract = await js.readContract(readFileSync(process.argv[2]));
+        const outputs = { probabilities: { data: [0.2, 0.4, 0.4] }, familiarity: { data: [1] } };
+        const classifier = new js.Classifier(contract, { run: async () => outputs }, class {});
+        const { labels } = await classifier.classify({ data: new Uint8Array(3), width: 1, height: 1 });
+        console.log(JSON.stringify(labels));
+    """
+    assert evaluated(code, tmp_path / "model.onnx") == [["b"]]
 
 
 @PACKAGES

@@ -51,7 +51,6 @@ def test_classify_prints_a_row_for_every_picture(digits: Path, capsys: pytest.Ca
         (("0",), False, " 50.0%"),
         (("0", "1"), False, "not sure: 0 or 1"),
         (tuple("0123456789"), False, "not sure: 0 or 1 or 2 or 3 or 6 more"),
-        ((), False, "not sure: no class fits"),
         (("0",), True, "unknown: unlike the pictures it was trained with"),
     ],
 )
@@ -75,7 +74,7 @@ def test_what_sets_promise_is_not_rounded_up(
 ) -> None:
     (tmp_path / "m.onnx").write_bytes(colours(sets={**INFO["sets"], "alpha": alpha}))
     assert main(["info", str(tmp_path / "m.onnx")]) == 0
-    assert f"sets hold the right label of {share} of pictures" in capsys.readouterr().out
+    assert f"sets hold the right label of at least {share} of pictures" in capsys.readouterr().out
 
 
 def test_a_bad_file_is_a_row_and_the_others_go_on(digits: Path, capsys: pytest.CaptureFixture[str]) -> None:

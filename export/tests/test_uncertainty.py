@@ -12,7 +12,7 @@ from cifar_onnx import Classifier, Prediction, contract, images
 from cifar_onnx.__main__ import main
 from cifar_onnx.classifier import Scores
 from cifar_onnx.replay import replay
-from cifar_onnx.uncertainty import PredictionSets, Unknown, nonconformity
+from cifar_onnx.uncertainty import Method, PredictionSets, Unknown, nonconformity
 
 P = np.array([[0.5, 0.3, 0.2], [0.05, 0.9, 0.05]])
 
@@ -20,13 +20,20 @@ P = np.array([[0.5, 0.3, 0.2], [0.05, 0.9, 0.05]])
 def test_sets_by_probability() -> None:
     assert np.allclose(nonconformity(P, "lac"), 1 - P)
     assert PredictionSets("lac", 0.1, 0.7).of(P).tolist() == [[True, True, False], [False, True, False]]
-    assert not PredictionSets("lac", 0.1, 0.05).of(P).any()
 
 
 def test_sets_by_sums_of_probabilities() -> None:
     assert np.allclose(nonconformity(P, "aps"), [[0, 0.5, 0.8], [0.9, 0, 0.95]])
     assert PredictionSets("aps", 0.1, 0.7).of(P).tolist() == [[True, True, False], [False, True, False]]
     assert PredictionSets("aps", 0.1, 0.0).of(P).tolist() == [[True, False, False], [False, True, False]]
+
+
+@pytest.mark.parametrize("method", ["lac", "aps"])
+def test_the_most_probable_label_is_in_every_set(method: Method) -> None:
+    """Of equal ones the first, which is the prediction: by probability a good net's sets would else be empty."""
+    p = np.array([[0.3, 0.5, 0.2], [0.2, 0.4, 0.4], [np.nan, np.nan, np.nan]])
+    expected = [[False, True, False], [False, True, False], [True, False, False]]
+    assert PredictionSets(method, 0.1, -1.0).of(p).tolist() == expected
 
 
 def test_of_equal_probabilities_those_of_earlier_classes_count_as_higher() -> None:

@@ -54,7 +54,6 @@ class Coverage:
         sets: the rule.
         covered: share of the pictures, with an exact 95 % binomial interval (Clopper and Pearson 1934).
         mean_size: labels in a set, on average.
-        empty: share of sets without a label.
         single: share of sets with one.
         by_class: share of the pictures of each, NaN where there is none.
     """
@@ -62,7 +61,6 @@ class Coverage:
     sets: PredictionSets
     covered: Estimate
     mean_size: float
-    empty: float
     single: float
     by_class: Mapping[str, float]
 
@@ -131,7 +129,6 @@ def reliability(
         sets=sets,
         covered=Estimate(float(hits.mean()), float(interval.low), float(interval.high)),
         mean_size=float(sizes.mean()),
-        empty=float((sizes == 0).mean()),
         single=float((sizes == 1).mean()),
         by_class=by_class,
     )

@@ -139,7 +139,6 @@ def _summary(evaluation: Evaluation) -> dict[str, Any]:
                 **asdict(coverage.sets),
                 "coverage": asdict(coverage.covered),
                 "mean_size": coverage.mean_size,
-                "empty": coverage.empty,
                 "single": coverage.single,
                 "coverage_by_class": dict(coverage.by_class),
             },

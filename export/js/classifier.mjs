@@ -15,6 +15,8 @@ const MAX_SAMPLE = 1_000_000; // pixels of a golden sample, likewise
 const SLICE = 2 ** 24; // bytes of a file that are searched at once
 const METADATA = 14; // ModelProto.metadata_props: StringStringEntryProto {key = 1, value = 2}
 
+let last = Promise.resolve(); // of what `inTurn` has been given
+
 /** The contract inside the bytes of an ONNX file, checked; an InputError says what is wrong with it. */
 export async function readContract(file) {
   const bytes = bytesOf(file);
@@ -66,7 +68,7 @@ export class Classifier {
     const { classes, input, unknown, sets } = this.contract;
     const square = resized(checked(picture), input.size, input.resize);
     const image = new this.Tensor("uint8", square, [1, input.size, input.size, 3]);
-    const outputs = await this.session.run({ image }).catch(({ message }) => refuse(message));
+    const outputs = await inTurn(() => this.session.run({ image })).catch(({ message }) => refuse(message));
     const probabilities = Array.from(outputs.probabilities.data);
     if (probabilities.length !== classes.length) {
       refuse(`its contract names ${classes.length} classes, but it gives ${probabilities.length}`);
@@ -131,6 +133,14 @@ export function rgbOf({ data, width, height }) {
 
 function refuse(reason) {
   throw new InputError(`onnxruntime-web cannot run it (${reason})`);
+}
+
+/** What `work` promises, begun when all before it has ended: the build of onnxruntime-web that can use GPUs fails where
+ * runs overlap, of different sessions, too. */
+function inTurn(work) {
+  const turn = last.then(work);
+  last = turn.catch(() => {});
+  return turn;
 }
 
 /** The picture with its RGB bytes. */

@@ -317,6 +317,34 @@ def test_in_javascript_too_the_most_probable_label_is_in_every_set(method: str, 
     assert evaluated(code, tmp_path / "model.onnx") == [["b"]]
 
 
+def test_runs_wait_for_each_other(tmp_path: Path) -> None:
+    """Of all classifiers: where they overlap onnxruntime-web says "Session already started". One that fails ends its
+    own turn only."""
+    (tmp_path / "model.onnx").write_bytes(model_of(INFO))
+    code = """
+        const contract = await js.readContract(readFileSync(process.argv[2]));
+        const outputs = { probabilities: { data: [0.7, 0.3] }, familiarity: { data: [1] } };
+        let running = false;
+        const run = async (answer) => {
+          if (running) throw new Error("Session already started");
+          running = true;
+          await new Promise((resolve) => setTimeout(resolve, 5));
+          running = false;
+          return answer ?? Promise.reject(new Error("no memory"));
+        };
+        const [good, other, bad] = [outputs, outputs, undefined].map(
+          (answer) => new js.Classifier(contract, { run: () => run(answer) }, class {}),
+        );
+        const picture = { data: new Uint8Array(3), width: 1, height: 1 };
+        const answers = [good, good, bad, other, good].map((each) => each.classify(picture));
+        for (const { value, reason } of await Promise.allSettled(answers)) {
+          console.log(JSON.stringify(value?.label ?? reason.message));
+        }
+    """
+    failed = "onnxruntime-web cannot run it (no memory)"
+    assert evaluated(code, tmp_path / "model.onnx") == ["a", "a", failed, "a", "a"]
+
+
 @PACKAGES
 def test_node_replays_golden_samples(model: Path, changed: Callable[..., Path], tmp_path: Path) -> None:
     result = node(model, "--verify")
@@ -591,7 +619,7 @@ def test_a_strict_typescript_program_knows_what_is_answered(model: Path, tmp_pat
     (tmp_path / "node_modules").symlink_to(site.JS / "node_modules")
     (tmp_path / "app.mts").write_text(
         f"""
-        import * as ort from "onnxruntime-web";
+        import * as ort from "onnxruntime-web/wasm";
         import * as js from "{site.JS / "classifier.mjs"}";
         import {{ decode }} from "{site.JS / "decode.mjs"}";
 

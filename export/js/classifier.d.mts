@@ -79,6 +79,8 @@ export class Classifier {
   classify(picture: Picture, options?: { topK?: number }): Promise<Prediction>;
   /** Replay the golden samples; `decode` makes a picture of a file's bytes. */
   verify(decode: (file: Uint8Array) => Picture | Promise<Picture>): Promise<Replay[]>;
+  /** Free the net's memory, once what has been asked is answered; nothing can be classified afterwards. */
+  release(): Promise<void>;
 }
 
 /** Refuse, with an InputError, a picture that is too long for Python and for a canvas. */

@@ -110,6 +110,11 @@ export class Classifier {
     }
     return replays;
   }
+
+  /** Free the net's memory, once what has been asked is answered; nothing can be classified afterwards. */
+  release() {
+    return inTurn(() => this.session.release());
+  }
 }
 
 /** Refuse a picture that is too long for Python, and for a canvas, which would be blank. */

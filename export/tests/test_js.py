@@ -346,6 +346,21 @@ def test_runs_wait_for_each_other(tmp_path: Path) -> None:
 
 
 @PACKAGES
+def test_a_released_classifier_has_answered_what_it_was_asked_and_answers_no_more(model: Path) -> None:
+    code = f"""
+        const ort = await import("{(site.JS / "node_modules/onnxruntime-web/dist/ort.node.min.mjs").as_uri()}");
+        ort.env.wasm.numThreads = 1;
+        const classifier = await js.Classifier.load(readFileSync(process.argv[2]), ort);
+        const picture = {{ data: new Uint8Array(3), width: 1, height: 1 }};
+        const asked = classifier.classify(picture);
+        await classifier.release();
+        console.log(JSON.stringify((await asked).labels.length > 0));
+        await classifier.classify(picture).catch((error) => console.log(JSON.stringify(error instanceof js.InputError)));
+    """
+    assert evaluated(code, model) == [True, True]
+
+
+@PACKAGES
 def test_node_replays_golden_samples(model: Path, changed: Callable[..., Path], tmp_path: Path) -> None:
     result = node(model, "--verify")
     assert result.returncode == 0
@@ -631,6 +646,8 @@ def test_a_strict_typescript_program_knows_what_is_answered(model: Path, tmp_pat
         export async function main(file: Uint8Array, data: ImageData): Promise<string> {{
           const classifier = await js.Classifier.load(file, ort, {{ executionProviders: ["wasm"] }});
           const ok = (await classifier.verify(decode)).every((replay) => replay.ok);
+          const released: Promise<void> = classifier.release();
+          await released;
           const {{ label, map }} = await classifier.classify(data, {{ topK: 1 }});
           // @ts-expect-error: only of some files
           map.values;

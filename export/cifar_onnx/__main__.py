@@ -17,6 +17,7 @@ from cifar_onnx import __version__, commands, resizing, shell
 from cifar_onnx.errors import InputError
 
 _TRAINING = ("fit", "validate", "test", "predict", "export", "runs", "reproduce", "sweep")
+_LABELLED = "a folder with pictures as <class>/*, or a CSV file with the columns path and label"
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -79,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
 
     evaluate = add("evaluate", help="judge a model by labelled pictures, with a report (needs the extra [evaluate])")
     evaluate.add_argument("model", help="the model file")
-    evaluate.add_argument("folder", metavar="DIR", help="pictures as DIR/<class>/*")
+    evaluate.add_argument("photos", metavar="PHOTOS", help=_LABELLED)
     evaluate.add_argument("--output", default="report", metavar="DIR", help="where files go (default: %(default)s)")
     evaluate.add_argument("--groups", metavar="CSV", help="groups of pictures: the column path, and one for each kind")
     evaluate.add_argument("--corruptions", action="store_true", help="also with noise, blur, fog and the like")
@@ -98,7 +99,7 @@ def _parser() -> argparse.ArgumentParser:
     compare = add("compare", help="compare two models on the same pictures (needs [evaluate])")
     compare.add_argument("a", metavar="A", help="the model file that is in use")
     compare.add_argument("b", metavar="B", help="the one that may take its place")
-    compare.add_argument("folder", metavar="DIR", help="pictures as DIR/<class>/*")
+    compare.add_argument("photos", metavar="PHOTOS", help=_LABELLED)
     compare.add_argument(
         "--max-drop", type=_within(0, 100), metavar="POINTS", help="exit code 1 if B's accuracy is lower by more"
     )

@@ -1,12 +1,13 @@
-"""Pictures on disk: those that a word of the command line means, and labelled ones, `folder/<class>/*`."""
+"""Pictures on disk: those that a word of the command line means, and labelled ones, by their folders or by a table."""
 
 import os
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from glob import glob, has_magic
 from os import PathLike
 from pathlib import Path
 
+from cifar_onnx import sheet
 from cifar_onnx.errors import InputError, some
 
 _SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".webp"})
@@ -93,14 +94,21 @@ def _leads_back(folder: Path) -> bool:
 
 
 def labelled(folder: Path, classes: Sequence[str]) -> list[tuple[Path, int]]:
-    """Files with the place of their folder's name among the classes.
+    """Files with the place of their label among the classes: of `folder/<class>/*`, or of a CSV file in its place.
 
     Raises:
-        InputError: the folder is none, holds no class folders or no file, or one whose name is no class.
+        InputError: the folder is none, holds no class folders or no file, or one whose name is no class; or a CSV file
+            is not as `_listed` reads it.
     """
+    places = {composed(name): place for place, name in enumerate(classes)}
+    if folder.is_file():
+        return _listed(folder, places)
     if not folder.is_dir():
-        raise InputError(f"{folder} is not a folder: name one that holds a folder of pictures for each class")
-    found, places = subfolders(folder), {composed(name): place for place, name in enumerate(classes)}
+        raise InputError(
+            f"{folder} is not a folder: name one that holds a folder of pictures for each class, or a CSV file with "
+            "the columns path and label"
+        )
+    found = subfolders(folder)
     if unknown := [name for name in found if composed(name) not in places]:
         part = next((part for part in _PARTS if part in unknown), None)
         hint = f": did you mean {folder / part}?" if part else ""
@@ -109,6 +117,41 @@ def labelled(folder: Path, classes: Sequence[str]) -> list[tuple[Path, int]]:
     if not pairs:
         raise InputError(f"{folder} holds no folder with pictures: it must hold one for each class")
     return pairs
+
+
+def _listed(file: Path, places: Mapping[str, int]) -> list[tuple[Path, int]]:
+    """Files with the place of their label, from the columns `path` and `label` of a CSV file, in its order.
+
+    Paths are relative to the file or, where nothing is there, to the current folder, as those that `test` and
+    `evaluate` write in predictions.csv are.
+
+    Raises:
+        InputError: it lacks a column or rows, its labels are a model's answers, or a row has too few or many cells, a
+            label that is no class, no file, or one that has another label in an earlier row.
+    """
+    columns, rows = sheet.table(file)
+    columns = [column.lower() for column in columns]
+    if any(columns.count(name) != 1 for name in ("path", "label")):
+        has = f"the columns {', '.join(columns)}" if columns else "no rows"
+        raise InputError(f"{file} has {has}: it needs the columns path and label, each once")
+    if "probability" in columns and "prediction" not in columns:
+        raise InputError(f"{file}: its labels are a model's answers: take predictions.csv of test or evaluate")
+    found = dict[Path, int]()
+    for line, cells in rows:
+        where = f"{file}, line {line}"
+        if len(cells) != len(columns):
+            raise InputError(f"{where}: {len(cells)} values for {len(columns)} columns")
+        name, label = cells[columns.index("path")].replace("\\", "/"), composed(cells[columns.index("label")])
+        if label not in places:
+            raise InputError(f"{where}: {label!r} is not one of the classes {some([*places])}")
+        path = next((path for path in (file.parent / name, Path(name)) if name and os.path.lexists(path)), None)
+        if path is None:
+            raise InputError(f"{where}: there is no file {name!r}, neither seen from {file.parent} nor from here")
+        if found.setdefault(path, places[label]) != places[label]:
+            raise InputError(f"{where}: {path} has another label in an earlier line")
+    if not found:
+        raise InputError(f"{file} lists no pictures: it needs a row for each")
+    return [*found.items()]
 
 
 def find(pattern: str | PathLike[str]) -> list[Path]:

@@ -33,7 +33,7 @@ from cifar_onnx.evaluation.reliability import Coverage, reliability
 from cifar_onnx.evaluation.report import _findings
 from cifar_onnx.evaluation.robustness import under_corruptions
 from cifar_onnx.evaluation.slices import Groups, _thirds, slicings
-from cifar_onnx.folders import find
+from cifar_onnx.folders import find, labelled
 from cifar_onnx.images import Pixels, decode
 from cifar_onnx.resizing import resize
 from cifar_onnx.uncertainty import PredictionSets, Unknown
@@ -351,6 +351,55 @@ class TestEvaluate:
         monkeypatch.setattr(commands, "familiarity", None)
         assert main(["evaluate", str(MODEL), "scan", "--others", str(scans), "--output", str(scans.parent)]) == 2
         assert "scan is not a folder: name one that holds" in capsys.readouterr().err
+
+    def test_what_an_evaluation_writes_of_its_pictures_names_them_for_others(
+        self, scans: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """With paths from where the command was started, and with the file that is no picture."""
+        monkeypatch.chdir(scans.parent)
+        words = ["evaluate", str(MODEL), "--resamples", "5"]
+        assert main([*words, "scans"]) == 0
+        Path("groups.csv").write_text("path,light\nscans/0/000.png,day\n")
+        listed = "report/predictions.csv"
+        assert main([*words, listed, "--output", "again", "--groups", "groups.csv"]) == 0
+        figures = [json.loads(Path(each, "metrics.json").read_text()) for each in ("report", "again")]
+        assert figures[0]["metrics"] == figures[1]["metrics"]
+        assert [each["unreadable"] for each in figures] == [1, 1]
+        assert figures[1]["slices"]["light"]["groups"]["day"]["images"] == 1
+        assert rows(Path(listed)) == rows(Path("again/predictions.csv"))
+        assert main(["compare", str(MODEL), str(MODEL), listed, "--output", "both"]) == 0
+        assert json.loads(Path("both/comparison.json").read_text())["images"] == 200
+
+    def test_a_table_of_pictures_is_what_people_write(self, scans: Path, tmp_path: Path) -> None:
+        """With paths from where it lies, in any case and order of columns, and a picture twice."""
+        lines = ("Label;note;PATH", "1;;scans\\1\\001.png", "0;x;scans/0/000.png", "0;;scans/0/000.png")
+        (tmp_path / "own.csv").write_text("\n".join(lines))
+        first, second = scans / "1" / "001.png", scans / "0" / "000.png"
+        assert labelled(tmp_path / "own.csv", ["0", "1"]) == [(first, 1), (second, 0)]
+
+    @pytest.mark.parametrize(
+        ("text", "sentence"),
+        [
+            ("", "has no rows: it needs the columns path and label, each once"),
+            ("path,label\n", "lists no pictures: it needs a row for each"),
+            ("path,kind\nscans/0/000.png,0\n", "has the columns path, kind: it needs the columns path and label"),
+            ("path,label,label\nscans/0/000.png,0,0\n", "has the columns path, label, label: it needs the columns"),
+            ("path,label,probability\nscans/0/000.png,0,0.9\n", "its labels are a model's answers: take predictions"),
+            ("path,label\nscans/0/000.png,zebra\n", "line 2: 'zebra' is not one of the classes 0, 1, 2"),
+            ("path,label\nscans/0/000.png,0\nnowhere.png,0\n", "line 3: there is no file 'nowhere.png', neither seen"),
+            ("path,label\n,0\n", "line 2: there is no file ''"),
+            ("path,label\nscans/0/000.png\n", "line 2: 1 values for 2 columns"),
+            ("path,label\nscans/0/000.png,0\nscans/0/000.png,1\n", "line 3: {0} has another label in an earlier line"),
+        ],
+    )
+    def test_a_table_that_does_not_say_what_pictures_show_is_refused(
+        self, text: str, sentence: str, scans: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        (table := scans.parent / "own.csv").write_text(text)
+        assert main(["evaluate", str(MODEL), str(table), "--output", str(scans.parent / "out")]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert sentence.format(scans / "0" / "000.png") in line
+        assert not (scans.parent / "out").exists()
 
     def test_a_folder_that_cannot_be_written(self, scans: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (scans.parent / "file").write_text("")

@@ -43,27 +43,27 @@ class Model:
     run: Answers
 
 
-def answer(folder: Path, *models: Model, keep: Path | None = None) -> list[Outcome]:
-    """Decode and classify the pictures in `folder/<class>/*`.
+def answer(photos: Path, *models: Model, keep: Path | None = None) -> list[Outcome]:
+    """Decode and classify labelled pictures.
 
     They are resized here by the formula that the graph has too, so that many run together and what the net saw can be
     shown.
 
     Args:
-        folder: holds a folder for each class; classes may be missing.
+        photos: a folder that holds one for each class, or a CSV file, as of `labelled`; classes may be missing.
         models: know the same classes, in whatever order, and are asked about the same pictures.
         keep: the pixels that the first sees, in a file without a name in this folder; else there are none in outcomes.
 
     Raises:
-        InputError: the folder holds no pictures, or one of a class that the first model does not know.
+        InputError: there are no pictures, or one is of a class that the first model does not know.
     """
-    files = labelled(folder, models[0].classes)
+    files = labelled(photos, models[0].classes)
     paths, titles = [path for path, _ in files], [composed(models[0].classes[label]) for _, label in files]
     answers: list[list[tuple[NDArray[np.float32], NDArray[np.float32] | None]]] = [[] for _ in models]
     errors, kept, areas = dict[int, str](), list[int](), list[int]()
     try:
         with TemporaryFile(dir=keep) if keep else nullcontext() as file:
-            for places, sizes, squares in _read(paths, models, f"classifying {folder}", errors):
+            for places, sizes, squares in _read(paths, models, f"classifying {photos}", errors):
                 kept += places
                 areas += sizes
                 for model, found in zip(models, answers, strict=True):
@@ -71,7 +71,7 @@ def answer(folder: Path, *models: Model, keep: Path | None = None) -> list[Outco
                 if file:
                     file.write(squares[models[0].size, models[0].mode].data)
             if not kept:
-                raise InputError(f"{folder}: none of the {len(files)} files can be read as a picture")
+                raise InputError(f"{photos}: none of the {len(files)} files can be read as a picture")
             shape = (len(kept) if file else 0, models[0].size, models[0].size, 3)
             pixels = np.memmap(file, np.uint8, "r", shape=shape) if file else np.empty(shape, np.uint8)
     except OSError as error:

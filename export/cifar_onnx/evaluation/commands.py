@@ -22,11 +22,12 @@ _SHOWN = ("accuracy", "f1_macro", "negative_log_likelihood", "expected_calibrati
 
 
 def evaluate(options: argparse.Namespace) -> int:
-    """Judge a model by the pictures in a folder."""
-    (subject,), folder, output = subjects([options.model], options), Path(options.folder), Path(options.output)
+    """Judge a model by labelled pictures."""
+    (subject,), photos, output = subjects([options.model], options), Path(options.photos), Path(options.output)
     place = tables.check_folder(output)
     groups = Groups(Path(options.groups)) if options.groups else None
-    files = labelled(folder, subject.classes)  # a mistake shows before the work
+    files = labelled(photos, subject.classes)  # a mistake shows before the work
+    folder = photos if photos.is_dir() else photos.parent
     if groups:
         groups.check([str(path) for path, _ in files], folder)
     known, others = subject.contract, None
@@ -34,12 +35,12 @@ def evaluate(options: argparse.Namespace) -> int:
         if known is None:
             raise InputError(f"--others needs a model with a contract: {subject.path} has none")
         others = familiarity(Path(options.others), subject)
-    (outcome,) = answer(folder, subject, keep=place)
+    (outcome,) = answer(photos, subject, keep=place)
     bootstrap = Bootstrap(outcome, draw(len(outcome.labels), options.resamples))
     slices = slicings(outcome, groups.of(outcome.names, folder) if groups else None)
     harder = [under_corruptions(outcome, subject.logits)] if options.corruptions else []
     doubts = reliability(outcome, known.temperature, known.sets, known.unknown, subject.run, others) if known else None
-    facts = {**subject.facts, "pictures": str(folder)}
+    facts = {**subject.facts, "pictures": str(photos)}
     evaluation = Evaluation(subject.path.name, facts, bootstrap, slices, harder, doubts)
     publish(evaluation, output, subject.explain, subject.by_occlusion)
     return 0
@@ -47,10 +48,10 @@ def evaluate(options: argparse.Namespace) -> int:
 
 def compare(options: argparse.Namespace) -> int:
     """Hold two models against each other; 1 where a bound is broken."""
-    models, folder, output = subjects([options.a, options.b], options), Path(options.folder), Path(options.output)
+    models, output = subjects([options.a, options.b], options), Path(options.output)
     tables.check_folder(output)
     same_classes(*(each.classes for each in models))
-    a, b = answer(folder, *models)
+    a, b = answer(Path(options.photos), *models)
     comparison = Comparison(a, b)
     milliseconds = latency([(each.logits, each.size) for each in models])
     sizes = [each.megabytes for each in models]

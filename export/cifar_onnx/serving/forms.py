@@ -24,26 +24,8 @@ def files(body: bytes, kind: str, field: str) -> list[tuple[str, bytes]]:
     Raises:
         RequestError: it is no whole form, has no such file, or too many.
     """
-    parts: list[tuple[dict[bytes, bytes], list[bytes]]] = []
-    key, ended = b"", False
-
-    def part_begins() -> None:
-        parts.append(({}, []))
-
-    def name(data: bytes, start: int, end: int) -> None:
-        nonlocal key
-        key = data[start:end].lower()
-
-    def value(data: bytes, start: int, end: int) -> None:
-        parts[-1][0][key] = data[start:end]
-
-    def content(data: bytes, start: int, end: int) -> None:
-        parts[-1][1].append(data[start:end])
-
-    def ends() -> None:
-        nonlocal ended
-        ended = True
-
+    parts: list[tuple[dict[bytes, bytes], list[bytes]]] = []  # headers, and pieces of what follows them
+    names, ended = list[bytes](), list[bool]()
     boundary = parse_options_header(kind)[1].get(b"boundary", b"")
     if not boundary:
         raise RequestError(400, "the form's content type names no boundary")
@@ -57,15 +39,15 @@ def files(body: bytes, kind: str, field: str) -> list[tuple[str, bytes]]:
         MultipartParser(
             boundary,
             {
-                "on_part_begin": part_begins,
-                "on_part_data": content,
-                "on_header_field": name,
-                "on_header_value": value,
-                "on_end": ends,
+                "on_part_begin": lambda: parts.append(({}, [])),
+                "on_part_data": lambda data, start, end: parts[-1][1].append(data[start:end]),
+                "on_header_field": lambda data, start, end: names.append(data[start:end].lower()),
+                "on_header_value": lambda data, start, end: parts[-1][0].update({names[-1]: data[start:end]}),
+                "on_end": lambda: ended.append(True),
             },
         ).write(body)
     except FormParserError:
-        ended = False
+        ended.clear()
     if not ended:
         raise RequestError(400, "the form cannot be read, or is cut off")
     found = []

@@ -47,12 +47,22 @@ def classify(options: argparse.Namespace) -> int:
         if os.path.isdir(pattern) and (left := others(Path(pattern))):
             words = f"skipped {len(left):,} files whose names do not end like a picture's, such as {left[0]}"
             say(f"{pattern}: {words}", sys.stderr)
-    answers = _answers(classifier, names)
-    if options.json:
-        return _json_lines(answers, options.top_k)
+    code, top_k, width = 0, min(options.top_k, len(classifier.classes)), max(len(name) for name, _ in names)
     if options.csv:
-        return _csv_lines(answers, min(options.top_k, len(classifier.classes)))
-    return _table(answers, options.top_k, width=max(len(name) for name, _ in names))
+        ranks = ["", *(f"_{rank}" for rank in range(2, top_k + 1))]
+        columns = [f"{name}{rank}" for rank in ranks for name in ("label", "probability")]
+        sheet = csv.writer(sys.stdout, lineterminator="\n")
+        sheet.writerow(["path", *columns, "labels", "unknown", "error"])
+    for name, answer in _answers(classifier, names):
+        code |= isinstance(answer, str)
+        if options.json:
+            facts = {"error": answer} if isinstance(answer, str) else answer.as_dict(top_k)
+            print(json.dumps({"path": name, **facts}), flush=True)
+        elif options.csv:
+            sheet.writerow([name, *_cells(answer, top_k)])
+        else:
+            say(f"{name:<{width}}  {_words(answer, top_k)}")
+    return code
 
 
 def _answers(classifier: Classifier, names: Sequence[tuple[str, str]]) -> Iterator[Answer]:
@@ -62,47 +72,23 @@ def _answers(classifier: Classifier, names: Sequence[tuple[str, str]]) -> Iterat
         yield name, answer if isinstance(answer, Prediction) else str(answer).removeprefix(f"{name}: ")
 
 
-def _table(answers: Iterator[Answer], top_k: int, width: int) -> int:
-    code = 0
-    for name, answer in answers:
-        if isinstance(answer, str):
-            code, words = 1, f"error: {answer}"
-        else:
-            words = "  ".join(f"{label} {probability:6.1%}" for label, probability in answer.top(top_k))
-            if answer.unknown:
-                words += "  unknown: unlike the pictures it was trained with"
-            elif len(answer.labels) > 1:
-                more = [f"{len(answer.labels) - _NAMED} more"] if len(answer.labels) > _NAMED else []
-                words += f"  not sure: {' or '.join([*answer.labels[:_NAMED], *more])}"
-        say(f"{name:<{width}}  {words}")
-    return code
+def _words(answer: Prediction | str, top_k: int) -> str:
+    if isinstance(answer, str):
+        return f"error: {answer}"
+    words = "  ".join(f"{label} {probability:6.1%}" for label, probability in answer.top(top_k))
+    if answer.unknown:
+        return f"{words}  unknown: unlike the pictures it was trained with"
+    if len(answer.labels) == 1:
+        return words
+    more = [f"{len(answer.labels) - _NAMED} more"] if len(answer.labels) > _NAMED else []
+    return f"{words}  not sure: {' or '.join([*answer.labels[:_NAMED], *more])}"
 
 
-def _json_lines(answers: Iterator[Answer], top_k: int) -> int:
-    code = 0
-    for name, answer in answers:
-        if isinstance(answer, str):
-            code, line = 1, {"path": name, "error": answer}
-        else:
-            line = {"path": name, **answer.as_dict(top_k)}
-        print(json.dumps(line), flush=True)
-    return code
-
-
-def _csv_lines(answers: Iterator[Answer], top_k: int) -> int:
-    code = 0
-    ranks = ["", *(f"_{rank}" for rank in range(2, top_k + 1))]
-    writer = csv.writer(sys.stdout, lineterminator="\n")
-    columns = [f"{name}{rank}" for rank in ranks for name in ("label", "probability")]
-    writer.writerow(["path", *columns, "labels", "unknown", "error"])
-    for name, answer in answers:
-        if isinstance(answer, str):
-            code = 1
-            writer.writerow([name, *[""] * (len(columns) + 2), answer])
-            continue
-        cells = [cell for label, probability in answer.top(top_k) for cell in (label, f"{probability:.6f}")]
-        writer.writerow([name, *cells, "|".join(answer.labels), str(answer.unknown).lower(), ""])
-    return code
+def _cells(answer: Prediction | str, top_k: int) -> list[str]:
+    if isinstance(answer, str):
+        return [*[""] * (2 * top_k + 2), answer]
+    ranks = [cell for label, probability in answer.top(top_k) for cell in (label, f"{probability:.6f}")]
+    return [*ranks, "|".join(answer.labels), str(answer.unknown).lower(), ""]
 
 
 def info(options: argparse.Namespace) -> int:

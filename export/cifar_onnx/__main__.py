@@ -125,13 +125,6 @@ def _parser() -> argparse.ArgumentParser:
         "--max-batch", type=_whole(1), default=32, metavar="N", help="pictures that run together (default: %(default)s)"
     )
     serve.add_argument(
-        "--batch-delay",
-        type=_within(0, 1000),
-        default=0,
-        metavar="MS",
-        help="wait this long for more pictures to share a batch (default: %(default)s)",
-    )
-    serve.add_argument(
         "--max-requests", type=_whole(1), default=256, metavar="N", help="at a time; beyond, 503 (default: %(default)s)"
     )
     serve.add_argument(

@@ -24,7 +24,7 @@ from cifar_onnx.serving.model import Settings
 
 MODEL = Path(__file__).parent / "digits.onnx"
 GOLDEN = contract.read(MODEL)[1].golden
-SETTINGS = Settings(8, 0, 10**6, 1)
+SETTINGS = Settings(8, 10**6, 1)
 
 
 class Server:

@@ -62,15 +62,6 @@ async def test_what_comes_while_the_thread_is_busy_is_done_together(bench: Bench
     assert bench.batches == [[0], [2, 4, 6], [8, 10]]
 
 
-async def test_with_a_wait_the_first_joins_those_that_follow(bench: Bench) -> None:
-    bench.go.set()
-    batches = Batches(bench, threads=1, largest=8, wait=0.2)
-    first = asyncio.create_task(batches.do(2))
-    await asyncio.sleep(0.02)
-    assert await together(first, batches.do(4)) == [4, 8]
-    assert bench.batches == [[2, 4]]
-
-
 async def test_an_exception_among_the_results_is_that_of_its_task_alone(bench: Bench) -> None:
     bench.go.set()
     batches = Batches(bench, threads=1, largest=8)

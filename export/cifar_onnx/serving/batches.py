@@ -21,17 +21,12 @@ class Batches(Generic[Task, Result]):
             the first results only, one at least: the other tasks come again, unless their client has gone.
         threads: how many work at a time.
         largest: tasks in a batch at most.
-        wait: seconds to wait for others when a task comes while a thread is free.
     """
 
     def __init__(
-        self,
-        work: Callable[[Sequence[Task]], Sequence[Result | Exception]],
-        threads: int,
-        largest: int,
-        wait: float = 0,
+        self, work: Callable[[Sequence[Task]], Sequence[Result | Exception]], threads: int, largest: int
     ) -> None:
-        self._work, self._threads, self._largest, self._wait = work, threads, largest, wait
+        self._work, self._threads, self._largest = work, threads, largest
         self._free = threads
         self._pool = ThreadPoolExecutor(threads)
         self._waiting: deque[tuple[Task, asyncio.Future[Result]]] = deque()
@@ -54,7 +49,7 @@ class Batches(Generic[Task, Result]):
 
     async def _run(self) -> None:
         """Keep a thread at work until nothing waits."""
-        await asyncio.sleep(self._wait)
+        await asyncio.sleep(0)  # who asks in the same turn of the loop is in the first batch, too
         while self._waiting:
             share = min(self._largest, ceil(len(self._waiting) / self._threads))
             batch = [self._waiting.popleft() for _ in range(share)]

@@ -60,7 +60,7 @@ def serve(options: argparse.Namespace) -> int:
     """
     providers = tuple(options.provider or ("cpu",))
     pixels = int(options.max_pixels * 1e6)
-    settings = Settings(options.max_batch, options.batch_delay / 1000, pixels, options.threads, providers)
+    settings = Settings(options.max_batch, pixels, options.threads, providers)
     hosts = {options.host, socket.gethostname(), *options.allow_host}
     gate = build(options.model, settings, hosts, int(options.max_body * 1e6), options.max_requests, options.runtime)
     listener = _listen(options.host, options.port)

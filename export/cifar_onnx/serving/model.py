@@ -40,14 +40,12 @@ class Settings:
 
     Attributes:
         batch: pictures that run together at most.
-        wait: seconds to wait for others.
         pixels: of a picture at most.
         threads: of the net; None is one for each CPU.
         providers: of onnxruntime, the first of them that can run an operation does.
     """
 
     batch: int
-    wait: float
     pixels: int
     threads: int | None
     providers: Sequence[str] = ("cpu",)
@@ -87,7 +85,7 @@ class Served:
         # A picture's square, what is known of each class, and the tasks that wait for both.
         self.room = Room(max(1, _ROOM // (3 * found.size**2 + 64 * len(found.classes) + 4096)))
         self._decoding = Batches[bytes | Pixels, Pixels](self._squares, usable_cpus(), _DECODED)
-        self._net = Batches[Pixels, Answer](self._answers, 1, settings.batch, settings.wait)
+        self._net = Batches[Pixels, Answer](self._answers, 1, settings.batch)
         self._maps = Batches[Pixels, Scores](lambda squares: list(map(self.classifier.maps, squares)), 1, 1)
 
     async def admit(self, pictures: Sequence[bytes]) -> None:

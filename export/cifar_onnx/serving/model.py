@@ -6,7 +6,7 @@ import io
 import logging
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Thread
@@ -86,7 +86,7 @@ class Served:
         self.room = Room(max(1, _ROOM // (3 * found.size**2 + 64 * len(found.classes) + 4096)))
         self._decoding = Batches[bytes | Pixels, Pixels](self._squares, usable_cpus(), _DECODED)
         self._net = Batches[Pixels, Answer](self._answers, 1, settings.batch)
-        self._maps = Batches[Pixels, Scores](lambda squares: list(map(self.classifier.maps, squares)), 1, 1)
+        self._mapping = ThreadPoolExecutor(1)
 
     async def admit(self, pictures: Sequence[bytes]) -> None:
         """Refuse the files of a request that would take too long, by what their headers say, before any is decoded.
@@ -116,7 +116,8 @@ class Served:
         """What spoke for a label, in JSON's types; None of a model that cannot tell."""
         if not self.classifier.has_maps:
             return None
-        heat = scaled((await self._maps.do(square))[self.classifier.classes.index(label)])
+        maps = await asyncio.get_running_loop().run_in_executor(self._mapping, self.classifier.maps, square)
+        heat = scaled(maps[self.classifier.classes.index(label)])
         shares = [round(share, 4) for share in heat.ravel().tolist()]
         return {"height": heat.shape[0], "width": heat.shape[1], "values": shares}
 

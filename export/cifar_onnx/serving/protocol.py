@@ -3,7 +3,9 @@
 https://github.com/kserve/open-inference-protocol; notation: `B` pictures, `H W` their size, `K` classes.
 """
 
+import asyncio
 import json
+from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated, Any
 
 import numpy as np
@@ -16,12 +18,10 @@ import cifar_onnx
 from cifar_onnx.images import Pixels
 from cifar_onnx.prediction import Scores, finite
 from cifar_onnx.serving import tensors
-from cifar_onnx.serving.batches import Batches
 from cifar_onnx.serving.disconnect import unless_gone
 from cifar_onnx.serving.gate import Gate, RequestError, refusals
 from cifar_onnx.serving.model import ModelFile, Served
 
-_Reading = Batches[tensors.Sent, tensors.Wanted]
 _VERSION = 12  # first characters of a digest, which are the version of a model
 
 
@@ -124,8 +124,7 @@ _BODY = {
 def router(file: ModelFile, gate: Gate) -> APIRouter:
     """The routes of one model."""
     routes = APIRouter(prefix="/v2", tags=["Open Inference Protocol"])
-    # One at a time: what is parsed takes many times the memory of its text.
-    reading = _Reading(lambda sent: list(map(tensors.read, sent)), threads=1, largest=1)
+    reading = ThreadPoolExecutor(1)  # one at a time: what is parsed takes many times the memory of its text
 
     Name = Annotated[str, PathParameter(examples=[file.name])]  # noqa: N806
 
@@ -199,10 +198,11 @@ def router(file: ModelFile, gate: Gate) -> APIRouter:
     return routes
 
 
-async def _infer(request: Request, reading: _Reading, served: Served, name: str) -> Response:
+async def _infer(request: Request, reading: ThreadPoolExecutor, served: Served, name: str) -> Response:
     classes = len(served.classifier.classes)
-    sent = tensors.Sent(await request.body(), request.headers.get(tensors.LENGTH), served.limit, classes)
-    wanted, known = await reading.do(sent), tensors.outputs(classes)
+    sent = await request.body(), request.headers.get(tensors.LENGTH), served.limit, classes
+    wanted = await asyncio.get_running_loop().run_in_executor(reading, tensors.read, *sent)
+    known = tensors.outputs(classes)
 
     async def row(picture: Pixels) -> tuple[str, bool, Scores, Scores, float]:
         found = await served.answer(await served.square(picture))  # which itself takes more than what is sent of it

@@ -24,23 +24,6 @@ Value = NDArray[Any] | list[bytes]
 
 
 @dataclass(frozen=True)
-class Sent:
-    """A request as it has come.
-
-    Attributes:
-        body: its JSON, and what follows it.
-        length: of this JSON, as the header has it.
-        limit: pixels of a picture at most.
-        classes: of the model.
-    """
-
-    body: bytes
-    length: str | None
-    limit: int
-    classes: int
-
-
-@dataclass(frozen=True)
 class Wanted:
     """What a request asks for.
 
@@ -67,11 +50,21 @@ def outputs(classes: int) -> dict[str, tuple[str, list[int]]]:
     }
 
 
-def read(sent: Sent) -> Wanted:
-    """What a request asks for, without its JSON, which may take much memory; raises RequestError."""
-    message, binary = _parts(sent.body, sent.length)
-    pictures = _pictures(message.get("inputs"), binary, sent.limit)
-    return Wanted(message.get("id"), pictures, _asked(message, outputs(sent.classes), len(pictures)))
+def read(body: bytes, length: str | None, limit: int, classes: int) -> Wanted:
+    """What a request asks for, without its JSON, which may take much memory.
+
+    Args:
+        body: its JSON, and what follows it.
+        length: of this JSON, as the header has it.
+        limit: pixels of a picture at most.
+        classes: of the model.
+
+    Raises:
+        RequestError: it is not what it must be.
+    """
+    message, binary = _parts(body, length)
+    pictures = _pictures(message.get("inputs"), binary, limit)
+    return Wanted(message.get("id"), pictures, _asked(message, outputs(classes), len(pictures)))
 
 
 def _parts(body: bytes, length: str | None) -> tuple[dict[str, Any], bytes]:

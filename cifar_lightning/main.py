@@ -32,6 +32,7 @@ from cifar_lightning.trusted_classes import check_classes
 from cifar_onnx import InputError
 from cifar_onnx.errors import one_line
 from cifar_onnx.session import usable_cpus
+from cifar_onnx.shell import pipe_closed
 
 # What Lightning warns of although all is well.
 _NOISE = (
@@ -122,10 +123,10 @@ def main(args: Sequence[str] | None = None) -> int:
         missing = isinstance(error, ModuleNotFoundError) and error.name  # Lightning raises it, nameless, with advice
         advice = ": if it is your own, name a config file beside it, or that of the run, with --config"
         return _fail(f"{type(error).__name__}: {error}{advice if missing else ''}", 2)
-    except BrokenPipeError:  # who read what is printed has gone, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python would still write at its end
-        return _fail("standard output was closed before the end", 2)
     except OSError as error:
+        if pipe_closed(error):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python would still write
+            return _fail("standard output was closed before the end", 2)
         if error.errno not in _OUTSIDE and not error.filename:
             raise
         return _fail(f"{error.filename or 'a file'} cannot be read or written: {error.strerror}", 2)

@@ -14,6 +14,7 @@ from cifar_lightning.leaderboard.board import NAMES, Board, ranked
 from cifar_lightning.leaderboard.entry import find, read
 from cifar_lightning.suggestion import nearest
 from cifar_onnx import InputError
+from cifar_onnx.shell import pipe_closed
 
 
 def main(words: Sequence[str]) -> int:
@@ -34,7 +35,7 @@ def main(words: Sequence[str]) -> int:
         return 2
     except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python would still write at its end
-        if isinstance(error, BrokenPipeError):  # the reader, `head` for one, has seen enough
+        if pipe_closed(error):
             return 0
         print(f"error: {error.filename or 'the table cannot be written'}: {error.strerror}", file=sys.stderr)
         return 2

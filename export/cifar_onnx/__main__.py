@@ -35,7 +35,7 @@ def main(args: Sequence[str] | None = None) -> int:
         advice = "take fewer or smaller pictures" + (", or a smaller --resamples" if "resamples" in options else "")
         shell.say(f"error: not enough memory ({str(error) or 'MemoryError'}): {advice}", sys.stderr)
     except OSError as error:
-        if isinstance(error, BrokenPipeError):
+        if shell.pipe_closed(error):
             raise
         name = error.filename or "what was to be written"
         shell.say(f"error: {name}: {error.strerror or error}", sys.stderr)
@@ -234,9 +234,11 @@ if __name__ == "__main__":
         code = main()
         if sys.stdout:  # which may be closed from the beginning
             sys.stdout.flush()
-    except BrokenPipeError:  # the reader, `head` for one, has seen enough
+    except OSError as error:
+        if not shell.pipe_closed(error):
+            raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
+        code = 0  # the reader, `head` for one, has seen enough
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         code = 130

@@ -1,5 +1,6 @@
 """Lines for people's terminals, and commands in them, quoted so that they can be pasted."""
 
+import errno
 import shlex
 import subprocess
 import sys
@@ -12,6 +13,12 @@ _CONTROLS = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0
 def say(line: str, file: TextIO | None = None) -> None:
     """Print a line; names in it, from a file of anybody's, do not steer the terminal."""
     print(line.translate(_CONTROLS), file=file, flush=True)
+
+
+def pipe_closed(error: OSError) -> bool:
+    """Whether who reads what is printed has gone, as `head` does: on Windows that is an invalid argument."""
+    of_windows = sys.platform == "win32" and error.errno == errno.EINVAL and error.filename is None
+    return isinstance(error, BrokenPipeError) or of_windows
 
 
 def line(*words: object) -> str:

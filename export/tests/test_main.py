@@ -10,8 +10,9 @@ import shlex
 import subprocess
 import sys
 import zlib
-from errno import ENOSPC
+from errno import EINVAL, ENOSPC
 from pathlib import Path, PureWindowsPath
+from unittest.mock import Mock
 
 import pytest
 from handmade import INFO, colours, with_info
@@ -232,6 +233,27 @@ def test_a_reader_that_has_seen_enough_is_no_mistake(digits: Path) -> None:
     done = subprocess.run(words, stdout=writing, stderr=subprocess.PIPE, text=True)
     os.close(writing)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("platform", "error", "closed"),
+    [
+        ("linux", BrokenPipeError(), True),
+        ("win32", OSError(EINVAL, "Invalid argument"), True),
+        ("win32", OSError(EINVAL, "Invalid argument", "con?.png"), False),
+        ("win32", OSError(ENOSPC, "No space left on device"), False),
+        ("linux", OSError(EINVAL, "Invalid argument"), False),
+    ],
+)
+def test_on_windows_a_reader_that_has_gone_is_an_invalid_argument(
+    platform: str, error: OSError, closed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "platform", platform)
+    assert shell.pipe_closed(error) == closed
+    if closed:  # and is left to who ends the process
+        monkeypatch.setattr("cifar_onnx.commands.info", Mock(side_effect=error))
+        with pytest.raises(type(error)):
+            main(["info"])
 
 
 @pytest.mark.skipif(os.name != "posix", reason="a shell of POSIX")

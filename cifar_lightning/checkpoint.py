@@ -14,6 +14,7 @@ from lightning.fabric.plugins import CheckpointIO
 from cifar_lightning import runs
 from cifar_lightning.files import write_whole
 from cifar_onnx import InputError
+from cifar_onnx.folders import is_address
 
 _NEEDED: dict[str, dict[str, type]] = {
     "state_dict": {},
@@ -57,7 +58,7 @@ def load(path: str | Path) -> dict[str, Any]:
     Raises:
         InputError: there is no such file, it is damaged, or it is no checkpoint that `write` has written.
     """
-    if "://" in str(path):
+    if is_address(path):
         raise InputError(f"{path}: an address is not taken as a checkpoint: download the file and name it")
     try:
         with open(path, "rb") as file:

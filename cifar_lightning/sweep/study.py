@@ -24,6 +24,7 @@ from cifar_lightning.sweep.plan import Plan
 from cifar_lightning.sweep.sampler import made, sampler_of
 from cifar_onnx import InputError
 from cifar_onnx.errors import one_line
+from cifar_onnx.folders import is_address
 
 _BEAT = 30  # seconds between signs of life in a database; after two that are missing a process is gone
 _BEGINNING = timedelta(seconds=60)  # after which a trial must have said whose it is
@@ -157,7 +158,7 @@ def open_study(plan: Plan) -> optuna.Study:
 
 def _storage(plan: Plan) -> BaseStorage:
     place = plan.storage or str(plan.folder / "journal.log")
-    if "://" not in place:
+    if not is_address(place):
         path = Path(place).resolve()  # its lock lies beside it, by whatever name it goes
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,11 +1,13 @@
 """Pictures on disk: those that a word of the command line means, and labelled ones, by their folders or by a table."""
 
 import os
+import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from glob import glob, has_magic
 from os import PathLike
-from pathlib import Path
+from pathlib import Path, PurePath
+from typing import TypeVar
 
 from cifar_onnx import sheet
 from cifar_onnx.errors import InputError, some
@@ -29,6 +31,8 @@ _OURS = {  # folders that commands make where they are started, and what tells t
     "runs": ("*/version_*", "*/journal.log"),
 }
 _PARTS = ("test", "val", "train")
+
+AnyPath = TypeVar("AnyPath", bound=PurePath)
 
 
 def expanded(path: str | Path, option: str) -> Path:
@@ -63,6 +67,16 @@ def composed(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
+def in_order(paths: Iterable[AnyPath]) -> list[AnyPath]:
+    """Paths in one order on all systems: Windows' own passes over whether letters are capital."""
+    return sorted(paths, key=lambda path: path.parts)
+
+
+def is_address(text: object) -> bool:
+    """Whether it is one such as https://... or s3://..., and no path of Windows such as C://photos."""
+    return re.match(r"[A-Za-z][\w+.-]+://", str(text)) is not None
+
+
 def files(folder: Path) -> list[Path]:
     """Every file below a folder that may be meant as a picture, sorted; links to folders are followed.
 
@@ -74,7 +88,7 @@ def files(folder: Path) -> list[Path]:
         here = Path(place)
         inside[:] = [name for name in inside if not _no_class(here / name) and not _leads_back(here / name)]
         found += [here / name for name in names if not _left_behind(name)]
-    return sorted(filter(_may_be_file, found))
+    return in_order(filter(_may_be_file, found))
 
 
 def _may_be_file(path: Path) -> bool:
@@ -162,7 +176,7 @@ def find(pattern: str | PathLike[str]) -> list[Path]:
     """
     if not str(pattern):  # a variable of a shell that is not set
         raise InputError("an empty argument names no picture")
-    if "://" in str(pattern):
+    if is_address(pattern):
         raise InputError(f"{pattern}: nothing is fetched from elsewhere: download the picture first")
     path = Path(pattern)
     if os.path.isdir(path):  # Path's own raises where it may not look
@@ -172,7 +186,7 @@ def find(pattern: str | PathLike[str]) -> list[Path]:
         return found
     if os.path.exists(path) or not has_magic(str(pattern)):
         return [path]
-    matches = sorted(map(Path, glob(str(pattern), recursive=True)))
+    matches = in_order(map(Path, glob(str(pattern), recursive=True)))
     # A pattern that names no suffix means pictures, as a folder does.
     named = [match for match in matches if os.path.isdir(match) or path.suffix or match.suffix.lower() in _SUFFIXES]
     found = [file for match in named for file in (_pictures(match) if os.path.isdir(match) else [match])]
@@ -181,7 +195,7 @@ def find(pattern: str | PathLike[str]) -> list[Path]:
     shortest: dict[tuple[str, str], Path] = {}  # of those that lead to one file, by links in circles for some
     for file in sorted(found, key=lambda file: len(file.parts)):
         shortest.setdefault((os.path.realpath(file.parent), file.name), file)
-    return sorted(shortest.values())
+    return in_order(shortest.values())
 
 
 def others(folder: Path) -> list[Path]:

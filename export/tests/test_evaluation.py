@@ -23,7 +23,7 @@ from sklearn.datasets import load_digits
 
 from cifar_onnx import Classifier, InputError, contract
 from cifar_onnx.__main__ import main
-from cifar_onnx.evaluation import answers, commands, compare, outliers, subject
+from cifar_onnx.evaluation import answers, commands, compare, outliers, subject, tables
 from cifar_onnx.evaluation import outcome as outcomes
 from cifar_onnx.evaluation.answers import Model, answer, familiarity
 from cifar_onnx.evaluation.bootstrap import Bootstrap, draw, shares
@@ -409,11 +409,36 @@ class TestEvaluate:
     def test_nor_is_one_that_may_not_be_written_to(
         self, scans: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        """Found before a picture is read."""
-        monkeypatch.setattr("os.access", lambda *_: False)
+        """Found before a picture is read, and by trying: on Windows all seem to be writable."""
+        monkeypatch.setattr(Path, "touch", Mock(side_effect=PermissionError(13, "Permission denied")))
         monkeypatch.setattr(commands, "answer", None)
         assert main(["evaluate", str(MODEL), str(scans), "--output", str(scans.parent)]) == 2
         assert f"{scans.parent} cannot be written to: name another folder" in capsys.readouterr().err
+
+    @pytest.mark.parametrize(
+        ("words", "name"),
+        [(["evaluate"], name) for name in tables.EVALUATION]
+        + [(["compare", str(MODEL)], n) for n in tables.COMPARISON],
+    )
+    def test_nor_one_with_a_file_that_cannot_be_replaced(
+        self,
+        words: list[str],
+        name: str,
+        scans: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        """As one that a spreadsheet holds open on Windows; here it is a folder."""
+        (path := scans.parent / "out" / name).mkdir(parents=True)
+        monkeypatch.setattr(commands, "answer", None)
+        assert main([*words, str(MODEL), str(scans), "--output", str(path.parent)]) == 2
+        assert f"error: {path} cannot be written (Is a directory): close it" in capsys.readouterr().err
+        assert [*path.parent.iterdir()] == [path]
+
+    def test_the_files_that_are_looked_at_before_are_those_that_are_written(self, evaluated: Path, scans: Path) -> None:
+        assert {path.name for path in evaluated.iterdir()} == {*tables.EVALUATION}
+        assert main(["compare", str(MODEL), str(MODEL), str(scans), "--output", str(scans.parent / "out")]) == 0
+        assert {path.name for path in (scans.parent / "out").iterdir()} == {*tables.COMPARISON}
 
 
 class TestForeign:

@@ -3,7 +3,7 @@ import os
 import tracemalloc
 import warnings
 import zlib
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 import numpy as np
 import pytest
@@ -412,6 +412,18 @@ def test_find_takes_files_folders_and_globs(tmp_path: Path) -> None:
         find(tmp_path / "empty")
     with pytest.raises(InputError, match="an empty argument names no picture"):
         find("")
+
+
+def test_paths_are_in_one_order_on_all_systems() -> None:
+    paths = [PureWindowsPath("b/1.png"), PureWindowsPath("a/2.png"), PureWindowsPath("B/3.png")]
+    assert sorted(paths) != folders.in_order(paths) == [paths[2], paths[1], paths[0]]
+
+
+@pytest.mark.parametrize("text", ["https://a.b/c.png", "s3://bucket/c.png", "postgresql+psycopg2://me@host/name"])
+def test_an_address_is_told_from_a_path(text: str) -> None:
+    assert folders.is_address(text)
+    for path in (f"photos/{text}", "C://photos/c.png", "C:/photos/c.png", "photos//c.png"):
+        assert not folders.is_address(path)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="links need rights on Windows")

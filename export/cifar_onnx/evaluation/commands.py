@@ -49,7 +49,7 @@ def evaluate(options: argparse.Namespace) -> int:
 def compare(options: argparse.Namespace) -> int:
     """Hold two models against each other; 1 where a bound is broken."""
     models, output = subjects([options.a, options.b], options), Path(options.output)
-    tables.check_folder(output)
+    tables.check_folder(output, tables.COMPARISON)
     same_classes(*(each.classes for each in models))
     a, b = answer(Path(options.photos), *models)
     comparison = Comparison(a, b)

@@ -3,11 +3,11 @@
 import csv
 import json
 import math
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from cifar_onnx.errors import InputError
 from cifar_onnx.evaluation.compare import Comparison
@@ -15,9 +15,18 @@ from cifar_onnx.evaluation.evaluation import Evaluation
 from cifar_onnx.evaluation.metrics import confusion
 from cifar_onnx.evaluation.outcome import Outcome
 
+EVALUATION = ("report.html", "metrics.json", "per_class.csv", "confusion.csv", "predictions.csv")
+COMPARISON = ("comparison.json", "newly_wrong.csv")
 
-def check_folder(folder: Path) -> Path:
+
+def check_folder(folder: Path, names: Sequence[str] = EVALUATION) -> Path:
     """Make sure that files can be written to a folder, which need not be there, before the work that they will hold.
+
+    By writing one: Windows says of every folder that it may be written to.
+
+    Args:
+        folder: where they go.
+        names: of these files, which may be there: read-only, or held open by a spreadsheet on Windows.
 
     Returns:
         the folder or, where it is not there, the nearest above it that is.
@@ -26,8 +35,18 @@ def check_folder(folder: Path) -> Path:
         InputError: they cannot.
     """
     there = next(each for each in (folder, *folder.absolute().parents) if each.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-        raise InputError(f"{folder} cannot be written to: name another folder with --output")
+    probe = there / f".{uuid4().hex}"
+    try:
+        probe.touch(exist_ok=False)
+        probe.unlink()
+    except OSError:
+        raise InputError(f"{folder} cannot be written to: name another folder with --output") from None
+    for path in filter(Path.exists, (folder / name for name in names)):
+        try:
+            path.open("r+b").close()
+        except OSError as error:
+            advice = "close it where it is open, or name another folder with --output"
+            raise InputError(f"{path} cannot be written ({error.strerror}): {advice}") from None
     return there
 
 

@@ -193,7 +193,7 @@ def _upright_rgb(image: Image.Image, limit: int) -> Pixels:
         raise ImageError("floating-point pixels have no fixed range: convert them to 8 bits first")
     step = next((_GREY_STEPS.get(tile.args) for tile in tiles if tile.codec_name == "zip"), None)
     image.load()  # a PNG may hold its EXIF behind the pixels
-    if step and "transparency" in image.info:
+    if step and image.info.get("transparency", 256) * step <= 255:  # beyond, Pillow has come to scale that, too
         image.info["transparency"] *= step
     exif = Image.Exif()
     with suppress(SyntaxError, struct.error):  # what is no EXIF turns no picture, as in browsers

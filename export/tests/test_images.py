@@ -118,14 +118,17 @@ def test_transparency_is_laid_over_white() -> None:
 
 @pytest.mark.parametrize("bits", [1, 2, 4, 8])
 def test_the_transparent_level_of_grey_becomes_white(bits: int) -> None:
-    """As in browsers and in Node; Pillow compares it with levels that are scaled to 8 bits."""
-
+    """As in browsers and in Node; Pillow compares it, as it stands in the file, with levels scaled to 8 bits."""
     level = 2**bits // 3
     head = chunk(b"IHDR", bytes([0, 0, 0, 8 // bits, 0, 0, 0, 1, bits, 0, 0, 0, 0]))
     line = bytes([0, level << 8 - bits])  # the level, and black
     rest = chunk(b"tRNS", bytes([0, level])) + chunk(b"IDAT", zlib.compress(line)) + chunk(b"IEND", b"")
     expected = [255] + [255 * (level == 0)] * (8 // bits - 1)
-    assert images.decode(b"\x89PNG\r\n\x1a\n" + head + rest)[0, :, 0].tolist() == expected
+    file = b"\x89PNG\r\n\x1a\n" + head + rest
+    assert images.decode(file)[0, :, 0].tolist() == expected
+    with Image.open(io.BytesIO(file)) as scaled:
+        scaled.info["transparency"] = level * (255 // (2**bits - 1))
+        assert images.decode(scaled)[0, :, 0].tolist() == expected
 
 
 def test_an_animation_gives_its_first_frame() -> None:

@@ -105,7 +105,8 @@ def info(options: argparse.Namespace) -> int:
         return 0
     say(f"file      {options.model}, {len(data) / 1e6:.2f} MB, sha256 digest {about.digest[:16]}...")
     say(f"classes   {len(about.classes)}: {', '.join(about.classes)}")
-    say(f"input     any picture, made {about.size} x {about.size} pixels inside the graph ({about.resize})")
+    made = f"made {about.size} x {about.size} inside the graph ({about.resize})"
+    say(f"input     image: uint8 [batch, height, width, 3], RGB of any size, {made}")
     sets, unknown = about.sets, about.unknown
     say(f"doubt     temperature {about.temperature:g}; unknown where {unknown.score} is below {unknown.threshold:g}")
     say(f"          sets hold the right label of at least {100 * (1 - sets.alpha):.4g}% of pictures ({sets.method})")

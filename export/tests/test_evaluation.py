@@ -18,7 +18,7 @@ from PIL import Image
 
 pytest.importorskip("sklearn")
 from handmade import with_info
-from scipy.stats import binom
+from scipy.stats import binom, binomtest
 from sklearn.datasets import load_digits
 
 from cifar_onnx import Classifier, InputError, contract
@@ -31,7 +31,7 @@ from cifar_onnx.evaluation.compare import Comparison, bounds, latency, same_clas
 from cifar_onnx.evaluation.outcome import Outcome, familiarities
 from cifar_onnx.evaluation.reliability import Coverage, reliability
 from cifar_onnx.evaluation.report import _findings
-from cifar_onnx.evaluation.robustness import under_corruptions
+from cifar_onnx.evaluation.robustness import Robustness, under_corruptions
 from cifar_onnx.evaluation.slices import Groups, _thirds, slicings
 from cifar_onnx.folders import find, labelled
 from cifar_onnx.images import Pixels, decode
@@ -245,6 +245,8 @@ class TestEvaluate:
         for number, row in enumerate(rows(evaluated / "per_class.csv")):
             assert int(row["support"]) == confusion[number].sum()
             assert float(row["recall"]) == pytest.approx(confusion[number, number] / confusion[number].sum(), abs=1e-6)
+            own = binomtest(confusion[number, number], confusion[number].sum()).proportion_ci(method="wilson")
+            assert (float(row["recall_low"]), float(row["recall_high"])) == pytest.approx((own.low, own.high), abs=1e-6)
             wrong = confusion[number].copy()
             wrong[number] = 0
             assert row["most_often_taken_for"] == (str(wrong.argmax()) if wrong.any() else "")
@@ -899,6 +901,17 @@ class TestRobustness:
         assert found.rows["brightness"][4] < 0.9
         assert found.mean == pytest.approx(np.mean([*found.rows.values()]))
         assert under_corruptions(whole, logits).rows == found.rows
+
+    def test_steps_that_the_user_chose_have_no_mean(self, tmp_path: Path) -> None:
+        whole = outcome(np.arange(20) % 2, 0.8)
+        for mean, columns in ((0.375, 4), (None, 3)):
+            harder = Robustness("attacks", ("1/255", "8/255"), {"FGSM": (0.5, 0.25)}, mean)
+            evaluation = commands.Evaluation("model", {}, Bootstrap(whole, draw(20, 5)), robustness=[harder])
+            commands.publish(evaluation, tmp_path, lambda pixels, k: np.zeros(pixels.shape[:2], np.float32))
+            page = (tmp_path / "report.html").read_text(encoding="utf-8")
+            table = page.partition("<h2>Attacks</h2>")[2].partition("</table>")[0]
+            assert (table.count("<th>"), table.count("<td")) == (columns, columns)
+            assert ("37.5%" in table) == (mean is not None)
 
     def test_it_is_in_the_report(self, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         for path in scans.rglob("*[1-9].png"):

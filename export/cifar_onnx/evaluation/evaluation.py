@@ -26,7 +26,7 @@ class ClassMetrics:
         recall: share of its own that are taken for it.
         f1: their harmonic mean.
         taken_for: the other class that its pictures are most often taken for, empty where none is.
-        recall_interval: of the bootstrap.
+        recall_interval: Wilson's; NaN where it has no pictures.
     """
 
     name: str

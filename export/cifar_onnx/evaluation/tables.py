@@ -55,8 +55,12 @@ def write(evaluation: Evaluation, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     outcome = evaluation.outcome
     _json(folder / "metrics.json", _summary(evaluation))
-    columns = ["class", "support", "precision", "recall", "f1", "most_often_taken_for"]
-    rows = ([c.name, c.support, _6(c.precision), _6(c.recall), _6(c.f1), c.taken_for] for c in evaluation.classes)
+    columns = ["class", "support", "precision", "recall", "recall_low", "recall_high", "f1", "most_often_taken_for"]
+    figures = (
+        (each, (each.precision, each.recall, each.recall_interval.low, each.recall_interval.high, each.f1))
+        for each in evaluation.classes
+    )
+    rows = ([each.name, each.support, *map(_6, values), each.taken_for] for each, values in figures)
     _csv(folder / "per_class.csv", columns, rows)
     table = confusion(outcome).tolist()
     rows = ([name, *row] for name, row in zip(outcome.classes, table, strict=True))
@@ -123,7 +127,7 @@ def _csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -
 
 
 def _6(value: float) -> str:
-    return f"{value:.6f}"
+    return "" if math.isnan(value) else f"{value:.6f}"
 
 
 def _summary(evaluation: Evaluation) -> dict[str, Any]:

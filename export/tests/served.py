@@ -35,8 +35,10 @@ class Server:
         # A pipe that nobody reads would fill, and hold it up.
         self._said = tempfile.TemporaryFile("a+")  # noqa: SIM115
         self.process = subprocess.Popen(words, stderr=self._said, start_new_session=True)
+        end = time.monotonic() + 60
         while not (found := re.search(r":(\d+): a page", self.said)):
             assert self.process.poll() is None, self.said
+            assert time.monotonic() < end, self.said
             time.sleep(0.05)
         self.port = int(found[1])
 

@@ -45,8 +45,9 @@ async def together(*tasks: Awaitable[int]) -> list[int | BaseException]:
 async def first_in_the_thread(batches: Batches[int, int], bench: Bench, number: int) -> asyncio.Task[int]:
     """A task that the thread has taken, and holds until the bench is let go."""
     task = asyncio.create_task(batches.do(number))
-    while batches._waiting or not batches._running:
-        await asyncio.sleep(0)
+    async with asyncio.timeout(10):
+        while batches._waiting or not batches._running:
+            await asyncio.sleep(0)
     await asyncio.sleep(0.01)
     assert not bench.batches
     return task

@@ -28,8 +28,6 @@ def test_every_setting_is_timed(model: Path, monkeypatch: pytest.MonkeyPatch) ->
     }
     for each in timings:
         assert 0 < each.p50 <= each.p90 <= each.p99
-        # The mean lies between the fastest and the slowest lap.
-        assert each.images_per_second == pytest.approx(1000 * each.batch / each.p50, rel=3)
 
 
 def test_batches_that_would_take_minutes_are_left_out(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -44,11 +42,12 @@ def test_batches_that_would_take_minutes_are_left_out(model: Path, monkeypatch: 
     timings = list(benchmark.benchmark(str(model), benchmark.encoded(str(model), []), 0, ("cpu",)))
     settings = {(each.work, each.batch) for each in timings}
     assert settings == {("pixels", 1), ("pixels", 8), ("pixels", 32), ("files", 1), ("files", 8)}
+    assert {(each.work, round(each.images_per_second)) for each in timings} == {("pixels", 50), ("files", 10)}
     assert advise(timings).batch == BATCH
 
 
 @pytest.mark.parametrize("error", [InputError("Failed to allocate memory"), MemoryError()], ids=type)
-def test_so_are_those_that_do_not_fit_into_memory(
+def test_batches_that_do_not_fit_into_memory_are_left_out(
     error: Exception, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As of a large net: what has been timed before is worth having."""

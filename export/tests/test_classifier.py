@@ -212,6 +212,15 @@ def test_what_is_no_model_is_said(model: str, sentence: str) -> None:
         Classifier(model)
 
 
+@pytest.mark.parametrize(("asked", "threads"), [(None, 3), (2, 2)])
+def test_by_default_there_is_a_thread_for_each_usable_cpu(
+    asked: int | None, threads: int, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cifar_onnx.session.usable_cpus", lambda: 3)
+    made = Classifier(model, threads=asked)._session
+    assert made.get_session_options().intra_op_num_threads == threads
+
+
 @pytest.mark.parametrize("threads", [-1, 0, 1025, 99999999999, "2", 1.5])
 def test_threads_are_bounded(model: Path, threads: int) -> None:
     with pytest.raises(InputError, match=f"^threads is {threads!r}: it must be a whole number from 1 to 1024$"):

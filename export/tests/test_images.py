@@ -57,7 +57,7 @@ def test_a_path_that_can_read_is_a_path(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.name != "posix", reason="pipes have names on POSIX")
 @pytest.mark.parametrize("form", ["PNG", "JPEG"])
-def test_so_does_a_pipe(form: str) -> None:
+def test_a_pipe_decodes_as_its_bytes_do(form: str) -> None:
     encoded = saved(Image.fromarray(HALVES), form)
     reading, writing = os.pipe()
     os.write(writing, encoded)
@@ -298,7 +298,7 @@ def test_a_jpeg_of_scans_without_end_is_refused(tmp_path: Path) -> None:
             images.decode(source)
 
 
-def test_so_is_one_of_exif_without_end() -> None:
+def test_a_jpeg_of_exif_without_end_is_refused() -> None:
     """Of 20 MB Pillow puts together a million pieces, one after the other."""
     plain = saved(Image.fromarray(HALVES), "JPEG")
     piece = b"\xff\xe1\0\x0aExif\0\0II"

@@ -200,7 +200,9 @@ def test_the_interval_of_the_calibration_error_holds_the_true_one(sureness: floa
 
 
 @pytest.mark.parametrize(("confidence", "accuracy"), [(0.99, 0.99), (0.999, 0.999), (0.99, 0.97), (1.0, 0.95)])
-def test_so_it_does_where_mistakes_are_few(confidence: float, accuracy: float) -> None:
+def test_the_interval_of_the_calibration_error_holds_it_where_mistakes_are_few(
+    confidence: float, accuracy: float
+) -> None:
     """Most samples show no mistake at all."""
     generator, sure = np.random.default_rng(0), np.full(30, confidence)
     found = [calibration_interval(sure, generator.random(30) < accuracy) for _ in range(60)]
@@ -261,7 +263,7 @@ def test_of_what_is_always_right_resamples_know_too_little() -> None:
         assert found[name].low == pytest.approx(24 / (24 + 1.96**2), abs=1e-3)
 
 
-def test_nor_do_they_know_what_a_mean_over_classes_could_be() -> None:
+def test_of_easy_pictures_resamples_know_too_little_of_means_over_classes() -> None:
     """Of easy pictures, of which one class is rare, most samples show no mistake."""
 
     def sample(count: int, seed: int) -> Outcome:

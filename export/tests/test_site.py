@@ -55,7 +55,7 @@ def test_the_name_of_a_model_is_text_on_the_page() -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere names of files are text")
-def test_which_the_name_of_its_file_need_not_be(model: Path, tmp_path: Path) -> None:
+def test_the_name_of_a_models_file_need_not_be_text(model: Path, tmp_path: Path) -> None:
     for name in site._RUNTIME:
         (tmp_path / name).touch()
     path = tmp_path / os.fsdecode(b"m\xff.onnx")

@@ -12,7 +12,6 @@ const MAX_SIDE = 65_535; // pixels, as in Python
 const MAX_SIZE = 2048; // pixels a side of what a net sees, likewise
 const MAX_CONTRACT = 32_000_000; // bytes, likewise
 const MAX_SAMPLE = 1_000_000; // pixels of a golden sample, likewise
-const SLICE = 2 ** 24; // bytes of a file that are searched at once
 const METADATA = 14; // ModelProto.metadata_props: StringStringEntryProto {key = 1, value = 2}
 
 let last = Promise.resolve(); // of what `inTurn` has been given
@@ -21,7 +20,7 @@ let last = Promise.resolve(); // of what `inTurn` has been given
 export async function readContract(file) {
   const bytes = bytesOf(file);
   if (bytes?.length === 0) throw new InputError("an empty file: was it copied or downloaded to its end?");
-  const text = contractText(bytes);
+  const { place, text } = contractIn(bytes) ?? {};
   if (text === undefined) {
     throw new InputError(
       `an ONNX file without a contract (metadata key '${KEY}'): export it with python -m cifar_lightning export`,
@@ -41,7 +40,7 @@ export async function readContract(file) {
   const wrong = fault(contract);
   if (wrong) throw new InputError(`its contract cannot be read (${wrong})`);
   // Browsers have no digests where a page came over plain HTTP from another machine.
-  if (globalThis.crypto?.subtle && (await digest(bytes, contract.digest)) !== contract.digest) {
+  if (globalThis.crypto?.subtle && (await digest(bytes, place, contract.digest)) !== contract.digest) {
     throw new InputError("damaged or changed since it was exported: its digest is not that of its bytes");
   }
   return contract;
@@ -217,38 +216,33 @@ function isGolden(sample, count) {
   );
 }
 
-async function digest(bytes, stated) {
+/** Of a file whose contract, in the part `place` of its bytes, states this digest. */
+async function digest(bytes, place, stated) {
   const mark = '"digest": "';
-  const at = placeOf(`${mark}${stated}"`, bytes);
+  const at = new TextDecoder("latin1").decode(place).indexOf(`${mark}${stated}"`); // one letter for each byte
   const blank = new Uint8Array(bytes);
-  if (at !== undefined) blank.set(new TextEncoder().encode(BLANK), at + mark.length);
+  const start = place.byteOffset - bytes.byteOffset + at + mark.length;
+  if (at >= 0) blank.set(new TextEncoder().encode(BLANK), start);
   const hash = new Uint8Array(await crypto.subtle.digest("SHA-256", blank));
   return Array.from(hash, (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
-/** Where a text of ASCII begins in a file, which may be longer than any string. */
-function placeOf(text, bytes) {
-  const letters = new TextDecoder("latin1"); // one for each byte
-  for (let start = 0; start < bytes.length; start += SLICE) {
-    const at = letters.decode(bytes.subarray(start, start + SLICE + text.length)).indexOf(text);
-    if (at >= 0) return start + at;
-  }
-}
-
-/** The JSON of a file's contract; undefined where there is none. */
-function contractText(bytes) {
-  let text;
+/** The JSON of a file's contract, and the part of the bytes that holds it; undefined where there is none. */
+function contractIn(bytes) {
+  let place;
   try {
     for (const [number, value] of fields(bytes)) {
       if (number !== METADATA || typeof value === "number") continue;
       const entry = new Map(fields(value));
-      if (new TextDecoder("latin1").decode(entry.get(1)) === KEY) text = entry.get(2) ?? new Uint8Array();
+      if (new TextDecoder("latin1").decode(entry.get(1)) === KEY) place = entry.get(2) ?? new Uint8Array();
     }
-    if (!(text?.length > MAX_CONTRACT)) return text && new TextDecoder("utf-8", { fatal: true }).decode(text);
+    if (!(place?.length > MAX_CONTRACT)) {
+      return place && { place, text: new TextDecoder("utf-8", { fatal: true }).decode(place) };
+    }
   } catch {
     throw new InputError("not an ONNX file, or a damaged one");
   }
-  const [length, most] = [text.length, MAX_CONTRACT].map((number) => number.toLocaleString("en"));
+  const [length, most] = [place.length, MAX_CONTRACT].map((number) => number.toLocaleString("en"));
   throw new InputError(`its contract is of ${length} bytes: more than ${most} are not taken`);
 }
 

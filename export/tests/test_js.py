@@ -281,9 +281,8 @@ def test_javascript_reads_files_longer_than_any_string(tmp_path: Path) -> None:
         };
         console.log(JSON.stringify((await js.readContract(bytes)).classes));
     """
-    for before in (2**24 - 80, 2**25):  # the end of a slice is within the digest, and two are before it
-        (tmp_path / "large.onnx").write_bytes(model_of(INFO, versions=field(6, b"." * before)))  # doc_string
-        assert evaluated(code, tmp_path / "large.onnx") == [["a", "b"]]
+    (tmp_path / "large.onnx").write_bytes(model_of(INFO, versions=field(6, b"." * 2**25)))  # doc_string
+    assert evaluated(code, tmp_path / "large.onnx") == [["a", "b"]]
 
 
 def test_in_javascript_too_a_net_that_overflows_does_not_know(tmp_path: Path) -> None:

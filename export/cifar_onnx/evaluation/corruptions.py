@@ -19,7 +19,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cifar_onnx.errors import InputError
 from cifar_onnx.images import Pixels
 
 Floats = NDArray[np.float32]
@@ -170,14 +169,7 @@ def corrupt(pixels: Pixels, kind: str, severity: int, seeds: Sequence[int]) -> P
 
     Returns:
         uint8 `(N, H, W, 3)`.
-
-    Raises:
-        InputError: the kind or the severity is unknown.
     """
-    if kind not in _FUNCTIONS:
-        raise InputError(f"{kind}: no such corruption (there are {', '.join(KINDS)})")
-    if severity not in SEVERITIES:
-        raise InputError(f"{severity} is not a severity: give one of {', '.join(map(str, SEVERITIES))}")
     corrupted = np.empty_like(pixels)
     for picture, seed, result in zip(pixels, seeds, corrupted, strict=True):
         result[:] = _bytes(_FUNCTIONS[kind](_floats(picture), severity, seed))

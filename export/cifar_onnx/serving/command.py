@@ -2,11 +2,9 @@
 
 import argparse
 import logging
-import os
 import socket
 import sys
 import time
-from contextlib import ExitStack
 from types import FrameType
 
 import uvicorn
@@ -88,15 +86,11 @@ def serve(options: argparse.Namespace) -> int:
 
 def _listen(host: str, port: int) -> socket.socket:
     try:
-        family, kind, number, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with ExitStack() as stack:
-            listener = stack.enter_context(socket.socket(family, kind, number))
-            if os.name == "posix":  # elsewhere it would let two servers share a port
-                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind(address)
-            listener.listen(2048)  # who comes before uvicorn is ready waits
-            stack.pop_all()
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        both = family == socket.AF_INET6 and socket.has_dualstack_ipv6()  # at "::" IPv4, too
+        # Who comes before uvicorn is ready waits.
+        return socket.create_server(address, family=family, backlog=2048, dualstack_ipv6=both)
     except (OSError, UnicodeError) as error:
-        where = f"{host}, port {port} ({error.strerror if isinstance(error, OSError) else 'no such name'})"
+        reason = str(error.strerror).partition(" (while")[0] if isinstance(error, OSError) else "no such name"
+        where = f"{host}, port {port} ({reason})"
         raise InputError(f"cannot listen at {where}: name others by --host, --port") from None
-    return listener

@@ -83,7 +83,7 @@ def evaluate(
         familiarity=score,
     )
     properties = groups.of(judged.names, datamodule.folder("test")) if groups else None
-    harder = [under_corruptions(outcome, lambda batch: run(batch)[0])] if corruptions else []
+    harder = [under_corruptions(outcome, run)] if corruptions else []
     if attacks:
         with trainer.precision_plugin.forward_context():
             harder.append(under_attacks(outcome, model, attacks, device))

@@ -889,18 +889,18 @@ class TestRobustness:
         labels = np.arange(64) % 2
         pixels = (generator.integers(0, 60, (64, 8, 8, 3)) + 95 * labels[:, None, None, None]).astype(np.uint8)
 
-        def logits(batch: Pixels) -> "np.ndarray[tuple[int, ...], np.dtype[np.float32]]":
+        def run(batch: Pixels) -> "tuple[np.ndarray[tuple[int, ...], np.dtype[np.float32]], None]":
             mean = batch.mean(axis=(1, 2, 3)) - 80
-            return np.column_stack([-mean, mean]).astype(np.float32)
+            return np.column_stack([-mean, mean]).astype(np.float32), None
 
-        whole = Outcome(("dark", "bright"), [""] * 64, labels, logits(pixels), pixels)
+        whole = Outcome(("dark", "bright"), [""] * 64, labels, run(pixels)[0], pixels)
         assert whole.correct.all()
-        found = under_corruptions(whole, logits)
+        found = under_corruptions(whole, run)
         assert found.columns == ("1", "2", "3", "4", "5")
         assert min(found.rows["gaussian_noise"]) == 1
         assert found.rows["brightness"][4] < 0.9
         assert found.mean == pytest.approx(np.mean([*found.rows.values()]))
-        assert under_corruptions(whole, logits).rows == found.rows
+        assert under_corruptions(whole, run).rows == found.rows
 
     def test_steps_that_the_user_chose_have_no_mean(self, tmp_path: Path) -> None:
         whole = outcome(np.arange(20) % 2, 0.8)

@@ -38,7 +38,7 @@ def evaluate(options: argparse.Namespace) -> int:
     (outcome,) = answer(photos, subject, keep=place)
     bootstrap = Bootstrap(outcome, draw(len(outcome.labels), options.resamples))
     slices = slicings(outcome, groups.of(outcome.names, folder) if groups else None)
-    harder = [under_corruptions(outcome, subject.logits)] if options.corruptions else []
+    harder = [under_corruptions(outcome, subject.run)] if options.corruptions else []
     doubts = reliability(outcome, known.temperature, known.sets, known.unknown, subject.run, others) if known else None
     facts = {**subject.facts, "pictures": str(photos)}
     evaluation = Evaluation(subject.path.name, facts, bootstrap, slices, harder, doubts)
@@ -53,7 +53,7 @@ def compare(options: argparse.Namespace) -> int:
     same_classes(*(each.classes for each in models))
     a, b = answer(Path(options.photos), *models)
     comparison = Comparison(a, b)
-    milliseconds = latency([(each.logits, each.size) for each in models])
+    milliseconds = latency([(each.run, each.size) for each in models])
     sizes = [each.megabytes for each in models]
     broken = bounds(comparison, options.max_drop, options.no_class_below)
     tables.write_comparison(comparison, [str(each.path) for each in models], sizes, milliseconds, broken, output)

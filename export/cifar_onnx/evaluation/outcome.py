@@ -19,8 +19,8 @@ _BATCH, _SIDE = 256, 128
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 Booleans = NDArray[np.bool_]
-Answers = Callable[[Pixels], tuple[NDArray[np.float32], NDArray[np.float32] | None]]  # logits and familiarity (B,)
-Logits = Callable[[Pixels], NDArray[np.float32]]  # of uint8 (B, S, S, 3), divided by the temperature: (B, K)
+# Of uint8 (B, S, S, 3): logits (B, K), divided by the temperature, and familiarity (B,).
+Answers = Callable[[Pixels], tuple[NDArray[np.float32], NDArray[np.float32] | None]]
 
 
 @dataclass(frozen=True)

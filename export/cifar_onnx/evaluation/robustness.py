@@ -10,7 +10,7 @@ from itertools import product
 import numpy as np
 
 from cifar_onnx.evaluation.corruptions import KINDS, SEVERITIES, corrupt
-from cifar_onnx.evaluation.outcome import Logits, Outcome, parts
+from cifar_onnx.evaluation.outcome import Answers, Outcome, parts
 from cifar_onnx.progress import track
 
 
@@ -31,19 +31,19 @@ class Robustness:
     mean: float | None = None
 
 
-def under_corruptions(outcome: Outcome, logits: Logits) -> Robustness:
+def under_corruptions(outcome: Outcome, run: Answers) -> Robustness:
     """Corrupt the squares that the net sees, by every kind and severity, and classify them again.
 
     Args:
         outcome: the pictures.
-        logits: the net.
+        run: the net.
     """
     count = len(outcome.labels)
     hits = {kind: np.zeros(len(SEVERITIES), np.int64) for kind in KINDS}
     work = list(product(KINDS, SEVERITIES, parts(outcome.pixels)))
     for kind, severity, part in track(work, "corrupting", len(work)):
         seeds = range(*part.indices(count))  # noise of its own for each picture, by its place
-        answers = logits(corrupt(outcome.pixels[part], kind, severity, seeds)).argmax(axis=1)
-        hits[kind][SEVERITIES.index(severity)] += (answers == outcome.labels[part]).sum()
+        logits, _ = run(corrupt(outcome.pixels[part], kind, severity, seeds))
+        hits[kind][SEVERITIES.index(severity)] += (logits.argmax(axis=1) == outcome.labels[part]).sum()
     rows = {kind: (right / count).tolist() for kind, right in hits.items()}
     return Robustness("corruptions", tuple(map(str, SEVERITIES)), rows, float(np.mean([*rows.values()])))

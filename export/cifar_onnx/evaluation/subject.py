@@ -39,10 +39,6 @@ class Subject(Model):
     by_occlusion: bool
     contract: Contract | None = None
 
-    def logits(self, batch: Pixels) -> NDArray[np.float32]:
-        """The net's logits `(B, K)`, divided by the temperature, of uint8 `(B, S, S, 3)`."""
-        return self.run(batch)[0]
-
     @property
     def megabytes(self) -> float:
         """Size of its file, and of that beside it where PyTorch leaves the weights of one without a contract."""

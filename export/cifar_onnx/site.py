@@ -1,6 +1,5 @@
 """The page for people: the files of which it is made, and a static site of them that runs a model in the browser."""
 
-from collections.abc import Iterator
 from html import escape
 from os import PathLike
 from pathlib import Path
@@ -67,17 +66,13 @@ def runtime(folder: str | PathLike[str] | None = None) -> dict[str, Path]:
     Raises:
         InputError: they are not there.
     """
-    for place in [Path(folder)] if folder is not None else _installed():
+    installed = [place / "node_modules" / "onnxruntime-web" / "dist" for place in (Path(), JS)]
+    for place in installed if folder is None else [Path(folder)]:
         if all((place / name).is_file() for name in _RUNTIME):
             return {f"ort/{name}": place / name for name in _RUNTIME}
     if folder is not None:
         raise InputError(f"{folder}: holds no {' and '.join(_RUNTIME)}: name the folder dist of onnxruntime-web")
     raise InputError(f"onnxruntime-web was not found: npm install {RUNTIME} in this folder, or name its dist folder")
-
-
-def _installed() -> Iterator[Path]:
-    for place in (Path(), JS):
-        yield place / "node_modules" / "onnxruntime-web" / "dist"
 
 
 def write(model: str | PathLike[str], output: Path, folder: str | PathLike[str] | None = None) -> None:

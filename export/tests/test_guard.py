@@ -347,7 +347,7 @@ def test_the_server_tries_what_it_serves(model: Path, tmp_path: Path) -> None:
     path = tmp_path / "bomb.onnx"
     path.write_bytes(bomb(model, 2**33))
     with pytest.raises(ContractError, match=rf"^{re.escape(str(path))}: refused: its trial"):
-        serving.ModelFile(path, serving.Settings(8, 10**6, 1), lambda _: None, lambda _: None)
+        serving.ModelFile(path, serving.Settings(8, 10**6, 1), serving.Metrics())
 
 
 def test_a_large_file_may_take_more_memory(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:

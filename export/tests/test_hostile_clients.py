@@ -518,7 +518,7 @@ def test_a_picture_that_breaks_the_decoder_fails_alone(monkeypatch: pytest.Monke
         return decode(source, 1 // (source != b"evil") * limit)
 
     async def together() -> list[images.Pixels | BaseException]:
-        served = Served(MODEL, MODEL.read_bytes(), SETTINGS, lambda _: None)
+        served = Served(MODEL, MODEL.read_bytes(), SETTINGS, Metrics())
         pictures = (GOLDEN[0].encoded, b"evil", GOLDEN[1].encoded)
         return await asyncio.gather(*map(served.square, pictures), return_exceptions=True)
 
@@ -832,7 +832,7 @@ def test_whatever_is_wrong_with_a_new_file_the_next_is_looked_at(
 ) -> None:
     path = tmp_path / "digits.onnx"
     path.write_bytes(MODEL.read_bytes())
-    file = model.ModelFile(path, SETTINGS, lambda _: None, lambda _: None)
+    file = model.ModelFile(path, SETTINGS, Metrics())
     tried: list[int] = []
 
     def fails(*_: object) -> None:
@@ -861,7 +861,7 @@ def test_the_end_waits_for_a_model_that_is_loaded_but_not_for_one_that_is_tried(
     """A thread that is cut off inside onnxruntime aborts the process; of a trial another one is left behind."""
     path = tmp_path / "digits.onnx"
     path.write_bytes(MODEL.read_bytes())
-    file = model.ModelFile(path, SETTINGS, lambda _: None, lambda _: None)
+    file = model.ModelFile(path, SETTINGS, Metrics())
     begun, go, done = threading.Event(), threading.Event(), threading.Event()
 
     def slow(*_: object) -> None:

@@ -13,11 +13,10 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 import cifar_onnx
-from cifar_onnx.contract import title
 from cifar_onnx.serving import page, predictions, protocol
 from cifar_onnx.serving.gate import Gate, RequestError, refusals
 from cifar_onnx.serving.metrics import Metrics
-from cifar_onnx.serving.model import ModelFile, Served, Settings
+from cifar_onnx.serving.model import ModelFile, Settings
 from cifar_onnx.serving.predictions import Model
 
 _SUMMARY = "One ONNX file answers what is in a picture, how sure it is, and when it does not know."
@@ -48,11 +47,7 @@ def build(
         InputError: onnxruntime-web is not in the folder that is named.
     """
     metrics = Metrics()
-
-    def changed(served: Served) -> None:
-        metrics.model.info({"name": title(path), "digest": served.digest})
-
-    file = ModelFile(path, settings, metrics.batch.observe, changed)
+    file = ModelFile(path, settings, metrics)
 
     @asynccontextmanager
     async def watching(_app: FastAPI) -> AsyncIterator[None]:

@@ -5,7 +5,7 @@ import gc
 import io
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,7 @@ from cifar_onnx.images import Pixels
 from cifar_onnx.prediction import Prediction, Scores
 from cifar_onnx.serving.batches import Batches
 from cifar_onnx.serving.gate import RequestError
+from cifar_onnx.serving.metrics import Metrics
 from cifar_onnx.serving.room import Room
 from cifar_onnx.session import usable_cpus
 
@@ -73,7 +74,7 @@ class Served:
         room: for pictures.
     """
 
-    def __init__(self, path: Path, data: bytes, settings: Settings, seen: Callable[[int], None]) -> None:
+    def __init__(self, path: Path, data: bytes, settings: Settings, metrics: Metrics) -> None:
         try:
             self.classifier = Classifier(data, providers=settings.providers, threads=settings.threads)
         except ContractError as error:  # of bytes, which have no name
@@ -81,7 +82,7 @@ class Served:
         self.data, found = data, self.classifier.contract
         self.digest = found.digest
         self.about: dict[str, Any] = {key: value for key, value in found.info.items() if key != "golden"}
-        self.limit, self._seen = settings.pixels, seen
+        self.limit, self._metrics = settings.pixels, metrics
         # A picture's square, what is known of each class, and the tasks that wait for both.
         self.room = Room(max(1, _ROOM // (3 * found.size**2 + 64 * len(found.classes) + 4096)))
         self._decoding = Batches[bytes | Pixels, Pixels](self._squares, usable_cpus(), _DECODED)
@@ -143,7 +144,7 @@ class Served:
         return squares
 
     def _answers(self, squares: Sequence[Pixels]) -> list[Answer]:
-        self._seen(len(squares))
+        self._metrics.batch.observe(len(squares))
         logits, probabilities, familiarity = self.classifier.run(np.stack(squares))
         predictions = self.classifier.predictions(probabilities, familiarity)
         rows = zip(logits, probabilities, map(float, familiarity), predictions, strict=True)
@@ -156,21 +157,21 @@ class ModelFile:
     Args:
         path: of the file.
         settings: how its models are served.
-        seen: is told of the size of each batch.
-        changed: is told of each model that is served from now on.
+        metrics: where batches are counted, and which say what model is served.
 
     Raises:
         ContractError: the first model cannot be served.
     """
 
-    def __init__(
-        self, path: Path, settings: Settings, seen: Callable[[int], None], changed: Callable[[Served], None]
-    ) -> None:
-        self._path, self._settings, self._seen, self._changed = path, settings, seen, changed
+    def __init__(self, path: Path, settings: Settings, metrics: Metrics) -> None:
+        self._path, self._settings, self._metrics = path, settings, metrics
         self.name = contract.title(path)
         self._stamp = self._look()
-        self.current = Served(path, self._tried(), settings, seen)
-        changed(self.current)
+        self._serve(Served(path, self._tried(), settings, metrics))
+
+    def _serve(self, found: Served) -> None:
+        self.current = found
+        self._metrics.model.info({"name": self.name, "digest": found.digest})
 
     async def watch(self) -> None:
         """Look at the file until cancelled."""
@@ -190,8 +191,8 @@ class ModelFile:
                 _LOG.warning("%s; still serving %s", error, self.current.digest[:12])
                 continue
             if found.digest != self.current.digest:
-                self.current, replaced = found, True
-                self._changed(found)
+                self._serve(found)
+                replaced = True
                 _LOG.info("%s: now serving %s", self._path, found.digest[:12])
 
     async def _load(self) -> Served:
@@ -210,7 +211,7 @@ class ModelFile:
 
         Thread(target=attempt, daemon=True).start()
         data = await asyncio.wrap_future(tried)
-        return await asyncio.to_thread(Served, self._path, data, self._settings, self._seen)
+        return await asyncio.to_thread(Served, self._path, data, self._settings, self._metrics)
 
     def _tried(self) -> bytes:
         """What is in the file, once a process of its own has tried it."""

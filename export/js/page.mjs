@@ -13,6 +13,8 @@ const start = { server: () => server.connect(renew), browser: load };
 const first = runs === "browser" ? "browser" : "server";
 const started = {}; // promises of what classifies: {place, contract, classify}
 let chosen = first; // where the next photos go; if that fails they go nowhere, least of all to the server instead
+const waiting = []; // cards whose photos are not yet classified
+let running = 0; // photos that are
 
 /** What classifies photos there: where that failed before, it is tried again. */
 function model(place) {
@@ -72,10 +74,19 @@ function add(photos) {
   find("results").hidden = false;
   const cards = Array.from(photos, (photo) => ({ photo, chosen, ...card(photo) }));
   find("cards").prepend(...cards.map(({ element }) => element));
-  for (const each of cards) answer(each);
+  waiting.push(...cards);
+  cards.forEach(work);
 }
 
-const answer = limited(async ({ element, photo, chosen, show, fail }) => {
+/** Answer what waits, one after the other, unless enough do so already. */
+async function work() {
+  if (running === TOGETHER) return;
+  running++;
+  while (waiting.length) await answer(waiting.shift());
+  running--;
+}
+
+async function answer({ element, photo, chosen, show, fail }) {
   if (!element.isConnected) return; // it has been cleared away while it waited
   try {
     const ready = await model(chosen);
@@ -86,21 +97,6 @@ const answer = limited(async ({ element, photo, chosen, show, fail }) => {
   } catch (error) {
     find("status").textContent = fail(error);
   }
-});
-
-/** The same function; of its calls no more than so many run, and the others wait for their turn. */
-function limited(work) {
-  const waiting = [];
-  let running = 0;
-  const next = () => {
-    running--;
-    waiting.shift()?.();
-  };
-  return async (...words) => {
-    if (running >= TOGETHER) await new Promise((turn) => waiting.push(turn));
-    running++;
-    return work(...words).finally(next);
-  };
 }
 
 find("files").onchange = ({ target }) => {

@@ -8,10 +8,10 @@ import re
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from cifar_onnx import guard, shell
-from cifar_onnx.errors import ContractError, NoContractError
+from cifar_onnx.errors import ContractError, NoContractError, check_choice
 from cifar_onnx.resizing import MAX_SIZE, ResizeMode
 from cifar_onnx.uncertainty import Method, PredictionSets, Unknown
 
@@ -163,12 +163,14 @@ def _from_info(info: dict[str, Any]) -> Contract:
     for key in ("cost", "metrics", "provenance"):
         if not isinstance(info.get(key, {}), dict):
             raise ValueError(f"{key} is not an object")
+    check_choice("input.resize", info["input"]["resize"], ResizeMode)
+    check_choice("sets.method", sets["method"], Method)
     return Contract(
         classes=classes,
         size=_side(info["input"]["size"]),
-        resize=_one_of(info["input"]["resize"], ResizeMode),
+        resize=info["input"]["resize"],
         temperature=_positive(info["temperature"]),
-        sets=PredictionSets(_one_of(sets["method"], Method), _finite(sets["alpha"]), _finite(sets["threshold"])),
+        sets=PredictionSets(sets["method"], _finite(sets["alpha"]), _finite(sets["threshold"])),
         unknown=Unknown(str(unknown["score"]), _finite(unknown["threshold"])),
         digest=str(info["digest"]),
         golden=tuple(
@@ -195,12 +197,6 @@ def _whole(digits: str) -> int | float:
 def _no_number(word: str) -> None:
     """For NaN and infinities, which Python reads, and JavaScript does not."""
     raise ValueError(f"{word} is not a finite number")
-
-
-def _one_of(word: Any, words: Any) -> Any:
-    if word not in get_args(words):
-        raise ValueError(f"{word!r} is none of {', '.join(get_args(words))}")
-    return word
 
 
 def _names(value: Any) -> tuple[str, ...]:

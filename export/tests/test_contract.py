@@ -128,7 +128,7 @@ NAN, INF = float("nan"), float("inf")
     ],
 )  # fmt: skip
 def test_no_part_of_it_may_be_anything(facts: dict[str, object]) -> None:
-    """A threshold of NaN would leave every set empty, and no picture unknown."""
+    """A threshold of NaN would leave every set with one label, and no picture unknown."""
     with pytest.raises(ContractError, match="its contract cannot be read"):
         contract.parse(model_of({**INFO, **facts}))
 

@@ -8,6 +8,7 @@ import shlex
 import sys
 import sysconfig
 from pathlib import Path
+from types import SimpleNamespace
 from unittest.mock import Mock
 
 import lightning.pytorch as L
@@ -22,6 +23,7 @@ from cifar_lightning.checkpoint import write
 from cifar_lightning.cli import usage
 from cifar_lightning.cli.settings import check_batch_norm
 from cifar_lightning.data import Digits
+from cifar_lightning.leaderboard.command import main as runs
 from cifar_lightning.main import _not_advertising, main
 from cifar_lightning.nets import SpeedNet
 from tests.conftest import BRIEF, Run, config_of, lines
@@ -205,6 +207,18 @@ class TestMistakes:
             monkeypatch.setattr(sys, "stdout", pipe)
             monkeypatch.setattr("cifar_lightning.main.run", lambda _: print("epoch 1", flush=True))
             assert main(["fit"]) == 2
+        assert capsys.readouterr().err == "error: standard output was closed before the end\n"
+
+    def test_on_windows_it_leaves_an_invalid_argument(
+        self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("cifar_onnx.shell.sys", SimpleNamespace(platform="win32"))
+        gone = Mock(side_effect=OSError(errno.EINVAL, "Invalid argument"))
+        monkeypatch.setattr("cifar_lightning.main.run", gone)
+        monkeypatch.setattr("cifar_lightning.leaderboard.command._shown", gone)
+        with open(os.devnull, "w") as output:
+            monkeypatch.setattr(sys, "stdout", output)
+            assert (main(["fit"]), runs(["."])) == (2, 0)
         assert capsys.readouterr().err == "error: standard output was closed before the end\n"
 
     def test_pillow_says_nothing_of_large_pictures(self, monkeypatch: pytest.MonkeyPatch) -> None:

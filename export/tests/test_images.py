@@ -427,6 +427,7 @@ def test_an_address_is_told_from_a_path(text: str) -> None:
     assert folders.is_address(text)
     for path in (f"photos/{text}", "C://photos/c.png", "C:/photos/c.png", "photos//c.png"):
         assert not folders.is_address(path)
+        assert find(path) == [Path(path)]  # of which the decoder says that it is not there
 
 
 @pytest.mark.skipif(os.name != "posix", reason="links need rights on Windows")

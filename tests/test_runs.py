@@ -5,6 +5,8 @@ import json
 import os
 import re
 import shutil
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -39,6 +41,15 @@ class Others(Digits):
     """The same digits as a source of another class."""
 
 
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that other users may look into: those above `tmp_path` are for its owner alone."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        yield folder
+
+
 class TestUnwritable:
     def test_a_file_in_the_way_is_named(self, run: Run) -> None:
         Path("runs").write_text("")
@@ -49,13 +60,11 @@ class TestUnwritable:
 
     @pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
     def test_a_folder_that_may_not_be_written_is_refused_before_the_first_batch(
-        self, start: Start, tmp_path: Path
+        self, open_folder: Path, start: Start
     ) -> None:
-        for parent in tmp_path.parents[:3]:
-            parent.chmod(0o755)
-        (tmp_path / "runs").mkdir(mode=0o555)
+        (open_folder / "runs").mkdir(mode=0o555)
         function = as_nobody if os.getuid() == 0 else command_line
-        result = start(*map(str, ("fit", *BRIEF)), function=function).wait()
+        result = start(*map(str, ("fit", *BRIEF)), function=function, folder=open_folder).wait()
         assert result.code == 2
         assert "error: runs/cnn: nothing can be written there (Permission denied)" in result.err
         assert "training" not in result.out

@@ -202,8 +202,8 @@ def hostile(marker: Path) -> dict[str, dict[str, Any]]:
             "hyper_parameters": {"loss": {"class_path": "cifar_lightning.distill.Distillation", "init_args": settings}}
         }
 
-    def augment(value: object) -> dict[str, Any]:
-        return {"datamodule_hyper_parameters": {"augment": value}}
+    def data(**settings: object) -> dict[str, Any]:
+        return {"datamodule_hyper_parameters": settings}
 
     activation = {"in_channels": 3, "out_channels": 4, "activation_layer": '{"class_path": "marker.Net"}'}
     return {
@@ -236,13 +236,18 @@ def hostile(marker: Path) -> dict[str, dict[str, Any]]:
         "a loss": {"hyper_parameters": {"loss": module}},
         "a loss with a net for a teacher": taught(teacher=module),
         "a loss with its weight in a file": taught(teacher="x.ckpt", weight="evil.yaml"),
-        "data": {"datamodule_hyper_parameters": {"_class_path": "marker.Data"}},
-        "data as JSON": {"datamodule_hyper_parameters": {"_class_path": words}},
-        "an augmentation": augment([module]),
-        "an augmentation as JSON": augment(words),
-        "an augmentation in a file": augment(["evil.yaml"]),
-        "an augmentation in a set": augment({words}),
+        "data": data(_class_path="marker.Data"),
+        "data as JSON": data(_class_path=words),
+        "an augmentation": data(augment=[module]),
+        "an augmentation as JSON": data(augment=words),
+        "an augmentation in a file": data(augment=["evil.yaml"]),
+        "an augmentation in a set": data(augment={words}),
+        "a mix": data(mix=module),
+        "a mix as JSON": data(mix=words),
     }
+
+
+CODE = ("a call", "a call in the weights", "a shell")  # which loading would run; the others are names of classes
 
 
 @pytest.fixture
@@ -260,8 +265,9 @@ def marker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 class TestNoCode:
-    @pytest.mark.parametrize("name", hostile(Path()))
-    @pytest.mark.parametrize("environment", ["0", "1"])
+    @pytest.mark.parametrize(
+        ("name", "environment"), [*((name, "0") for name in hostile(Path())), *((name, "1") for name in CODE)]
+    )
     def test_hostile_checkpoints_are_refused_by_name_and_nothing_runs(
         self, run: Run, checkpoint: Path, marker: Path, monkeypatch: pytest.MonkeyPatch, name: str, environment: str
     ) -> None:
@@ -290,7 +296,7 @@ class TestNoCode:
         assert not marker.exists()
 
     def test_the_set_would_do_harm_if_it_were_let(self, marker: Path) -> None:
-        for name in ("a call", "a call in the weights", "a shell"):
+        for name in CODE:
             checkpoints.write({**KEPT, **hostile(marker)[name]}, "bad.ckpt")
             torch.load("bad.ckpt", weights_only=False)
             assert marker.exists()

@@ -20,6 +20,7 @@ from torch import nn
 from torchvision.models.mobilenetv3 import InvertedResidual
 from torchvision.ops import StochasticDepth
 
+from cifar_lightning import runs
 from cifar_lightning.data.images import Sample
 from cifar_lightning.export import parity
 from cifar_lightning.export.model_file import write_model
@@ -65,7 +66,9 @@ def test_every_family_learns_and_its_file_answers_as_it_does(tmp_path: Path, nam
     ("name", "side", "settings"),
     [("resnet10t", 32, {"small_stem": True}), ("test_maxvit", 64, {"settings": {"img_size": 64}})],
 )
-def test_so_does_a_net_of_timm(tmp_path: Path, name: str, side: int, settings: dict[str, Any]) -> None:
+def test_a_net_of_timm_learns_and_its_file_answers_as_it_does(
+    tmp_path: Path, name: str, side: int, settings: dict[str, Any]
+) -> None:
     torch.manual_seed(0)
     check(tmp_path, Timm(name, len(CLASSES), **settings), side)
 
@@ -219,6 +222,23 @@ def test_without_a_network_a_sentence_says_which_file_is_missing(run: Run, monke
     assert "resnet18-f37072fd.pth cannot be downloaded (no network): fetch it elsewhere" in result.err
 
 
+def test_without_the_hub_a_sentence_says_how_weights_of_timm_are_had(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    import timm
+
+    create = timm.create_model
+
+    def offline(name: str, pretrained: bool = False, **settings: Any) -> nn.Module:
+        if pretrained:
+            raise OSError("We couldn't connect\nCheck your connection")
+        return create(name, **settings)
+
+    monkeypatch.setattr(timm, "create_model", offline)
+    words = ("--model.net", "Timm", "--model.net.name", "resnet10t", "--model.net.weights", "DEFAULT")
+    result = run("fit", *BRIEF, *words)
+    assert result.code == 2
+    assert "cannot be downloaded from the hub (OSError: We couldn't connect): fetch them, and name the" in result.err
+
+
 @pytest.mark.parametrize(
     ("name", "weights", "mean", "std"),
     [
@@ -360,15 +380,26 @@ def test_positions_of_another_size_are_resampled_as_timm_does(tmp_path: Path) ->
         assert torch.equal(value, expected[name]) == (not name.startswith("head.")), name
 
 
+def test_weights_that_timm_cannot_adapt_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "vit.safetensors"
+    save_file({**Timm("test_vit", 3).body.state_dict(), "pos_embed": torch.zeros(5)}, path)
+    net = Timm("test_vit", 3, str(path), hashlib.sha256(path.read_bytes()).hexdigest())
+    with pytest.raises(InputError, match=r"timm does not accept them for test_vit \(IndexError: .*\)$"):
+        net.load_pretrained()
+
+
 def test_weights_that_are_not_what_they_should_be_are_refused(run: Run, small: list[str], tmp_path: Path) -> None:
     path, digest, _ = weights(tmp_path / "w.pth")
     code = tmp_path / "code.pth"
     torch.save({"state_dict": nn.Linear(1, 1)}, code)
     other, other_digest, _ = weights(tmp_path / "other.safetensors", "other_")
+    cut = tmp_path / "cut.safetensors"
+    cut.write_bytes(other.read_bytes()[:-1])
     cases = [
         (path, "0" * 64, f"the file has the sha256 {digest}, not 000"),
         (path, None, f"sha256 {digest}, which --model.net.sha256 must say"),
         (code, hashlib.sha256(code.read_bytes()).hexdigest(), "not a file of weights alone"),
+        (cut, hashlib.sha256(cut.read_bytes()).hexdigest(), "not a safetensors file ("),
         (other, other_digest, "matches only 0 of the net's 11 tensors: it belongs to another net"),
     ]
     for file, said, reason in cases:
@@ -391,8 +422,7 @@ def test_a_net_beside_the_config_works(run: Run, tmp_path: Path, monkeypatch: py
     (folder / "x.yaml").write_text(yaml.safe_dump({"model": {"net": {"class_path": "net_beside.Net"}}}))
     result = run("fit", *BRIEF, "--config", folder / "x.yaml")
     assert result.code == 0, result.err
-    facts = Path("runs/cnn/version_0/run.json")
-    facts.write_text(facts.read_text().replace('"finished": true', '"finished": false'))
+    runs.record(Path("runs/cnn/version_0"), finished=False)
     for again in (("fit", "--ckpt_path", "last", "--allow_custom_classes"), ("reproduce", "runs/cnn/version_0")):
         sys.path.remove(str(folder))
         del sys.modules["net_beside"]

@@ -98,7 +98,7 @@ def unfinished(run: Run, *words: object) -> None:
     """Leave a run of one epoch, as if it had been killed then."""
     assert run("fit", *(words or BRIEF)).code == 0
     (path,) = Path().rglob("run.json")
-    path.write_text(json.dumps({**json.loads(path.read_text()), "finished": False}))
+    runs.record(path.parent, finished=False)
 
 
 class TestGoingOn:
@@ -183,6 +183,18 @@ class TestGoingOn:
         settings = {"experiment": name, "classes": [name], "rates": [1e-3, 1e-7, 3e20, 0.5, 10]}
         assert load_yaml(dump_yaml(settings)) == settings
 
+    def test_of_two_processes_that_resume_a_run_at_once_the_second_is_refused(
+        self, run: Run, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        unfinished(run)
+        other = runs.Run(Path("runs/cnn/version_0"))
+        monkeypatch.setattr(runs, "held", lambda _: False)  # as it was a moment before
+        result = run("fit", "--ckpt_path", "last")
+        other.release()
+        assert result.code == 2
+        assert "error: another process is using this folder (lock file " in result.err
+        assert result.err.endswith("version_0/.lock)\n")
+
     def test_the_printed_command_allows_classes_of_ones_own(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         write_net("timed_net", "Timed", monkeypatch)
         words = ("--data", "Digits", "--model.net", "timed_net.Timed", "--trainer.max_epochs", 100_000)
@@ -198,8 +210,7 @@ class TestGoingOn:
         for copy in ("a/version_1", "a/version_2", "a/version_3", "b/version_0"):
             shutil.copytree("runs/a/version_0", f"runs/{copy}")
         for version in (0, 1, 2):
-            path = Path(f"runs/a/version_{version}/run.json")
-            path.write_text(json.dumps({**json.loads(path.read_text()), "finished": False}))
+            runs.record(Path(f"runs/a/version_{version}"), finished=False)
         root = Path("runs")
         assert runs.unfinished(root, "a") == root / "a" / "version_2"
         assert runs.unfinished(root, "b") is None
@@ -546,8 +557,7 @@ class TestReproduce:
             assert result.code == 2
             assert sentence in result.err
         assert run("fit", *BRIEF).code == 0
-        facts = Path("runs/cnn/version_0/run.json")
-        facts.write_text(facts.read_text().replace('"finished": true', '"finished": false'))
+        runs.record(Path("runs/cnn/version_0"), finished=False)
         assert "has not finished: resume it first" in run("reproduce", "runs/cnn/version_0").err
 
 

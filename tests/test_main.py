@@ -7,6 +7,7 @@ import os
 import re
 import shlex
 import sys
+import textwrap
 import time
 import warnings
 from functools import partial
@@ -111,6 +112,16 @@ class TestFit:
         assert refused.code == 2
         assert "or that of the run, with --config" in refused.err
 
+    def test_the_classes_of_the_readme_work(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        text = (Path(__file__).parent.parent / "README.md").read_text().partition("### Classes of your own\n")[2]
+        words = re.search(r"`(--model\.net mynet[^`]*)`", text)[1].split()  # type: ignore[index]
+        block = re.search(r"\n\n((?:      .*\n|\n)+)", text)[1]  # type: ignore[index]
+        Path("mynet.py").write_text(textwrap.dedent(block))
+        monkeypatch.syspath_prepend(Path.cwd())
+        result = run("fit", *BRIEF, *words)
+        assert result.code == 0, result.err
+        del sys.modules["mynet"]
+
     def test_from_another_folder_the_config_of_a_run_finds_classes_of_ones_own(
         self, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -140,9 +151,9 @@ class TestFit:
         assert len(kept) == 2
         assert re.fullmatch(r"epoch=0-val-accuracy=0\.\d\d\.ckpt", kept[0])
 
-    def test_nor_do_they_where_folders_end_with_another_sign(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_names_of_metrics_make_no_folders_on_windows_either(self, monkeypatch: pytest.MonkeyPatch) -> None:
         callback = BestCheckpoint(filename="{val/loss:.1f}")
-        monkeypatch.setattr(os, "sep", "\\")  # as on Windows
+        monkeypatch.setattr(os, "sep", "\\")
         assert callback.format_checkpoint_name({"val/loss": torch.tensor(0.5)}) == "val-loss=0.5.ckpt"
 
     @pytest.mark.parametrize(
@@ -265,13 +276,13 @@ class TestFit:
         assert re.match(r"epoch 1  train/loss", lines(result.out, "epoch ")[0])
 
     def test_what_is_left_is_left_of_the_steps_that_are_asked_for(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        known, moments = EpochLines(), iter((0.0, 0.0, 30.0))
-        monkeypatch.setattr(time, "perf_counter", lambda: next(moments))
+        known, now = EpochLines(), 0.0
+        monkeypatch.setattr(time, "perf_counter", lambda: now)
         trainer = SimpleNamespace(current_epoch=2, global_step=20, max_steps=50, max_epochs=None, callbacks=[])
         trainer.world_size, trainer.is_global_zero = 1, False
         module = SimpleNamespace(device=torch.device("cpu"), parameters=list)
         known.on_train_start(trainer, module)  # type: ignore[arg-type]
-        trainer.global_step = 30
+        trainer.global_step, now = 30, 30.0
         assert list(known._left(trainer, 3, None)) == [60.0]  # type: ignore[arg-type]
 
     def test_on_a_terminal_there_is_a_bar_instead(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -300,7 +311,7 @@ class TestFit:
         assert ("precision bf16-mixed is slower than 32-true on this CPU" in result.err) == told
 
     @pytest.mark.parametrize(("capability", "told"), [((7, 5), True), ((8, 0), False)])
-    def test_so_it_is_on_a_gpu(
+    def test_bfloat16_is_told_to_be_slow_on_a_gpu_without_instructions_for_it(
         self,
         capsys: pytest.CaptureFixture[str],
         monkeypatch: pytest.MonkeyPatch,

@@ -97,7 +97,7 @@ class TestPrecedence:
         assert same["model"]["optimizer"]["init_args"]["weight_decay"] == 0.5
         assert same["data"]["init_args"]["mix"]["init_args"]["alpha"] == 0.3
 
-    def test_nor_has_it_those_of_the_checkpoints(self, run: Run) -> None:
+    def test_a_class_that_is_chosen_has_no_settings_of_another_one_of_the_checkpoints(self, run: Run) -> None:
         words = ("--data.mix", "MixUp", "--data.mix.alpha", 0.3, "--model.loss.class_weights", "inverse")
         assert run("fit", *BRIEF, *words).code == 0
         last = "runs/cnn/version_0/checkpoints/last.ckpt"
@@ -129,20 +129,16 @@ class TestPrecedence:
         assert config_of(run, "fit", "--ckpt_path", "runs/mine/version_0/checkpoints/last.ckpt")["experiment"] == "mine"
 
     def test_what_was_typed_beats_the_checkpoint_in_the_run_itself(self, run: Run, made: Path) -> None:
-        words = ("--ckpt_path", made, "--model.net.init_args.dropout", 0.4, "--trainer.max_epochs", 2)
-        assert run("fit", *words, "--experiment", "on").code == 0
-        kept = torch.load("runs/on/version_0/checkpoints/last.ckpt", weights_only=True)["hyper_parameters"]
-        assert kept["net"]["init_args"]["dropout"] == 0.4
-        assert kept["net"]["init_args"]["hidden"] == 8
-
-    def test_a_typed_learning_rate_and_class_weights_beat_the_checkpoints(self, run: Run, made: Path) -> None:
-        words = ("--model.optimizer.init_args.lr", 0.5, "--model.loss.class_weights", [2.0] * 10)
+        words: tuple[object, ...] = ("--model.optimizer.init_args.lr", 0.5, "--model.loss.class_weights", [2.0] * 10)
+        words += ("--model.net.init_args.dropout", 0.4)
         result = run("fit", "--ckpt_path", made, *words, "--trainer.max_epochs", 2, "--experiment", "on")
         assert result.code == 0
         assert "no callbacks: --config runs/cnn/version_0/config.yaml adds those of its run" in result.err
         kept = torch.load("runs/on/version_0/checkpoints/last.ckpt", weights_only=True)
         assert kept["optimizer_states"][0]["param_groups"][0]["lr"] == 0.5
-        assert kept["hyper_parameters"]["loss"]["init_args"]["class_weights"] == [2.0] * 10
+        net, loss = (kept["hyper_parameters"][part]["init_args"] for part in ("net", "loss"))
+        assert (net["dropout"], net["hidden"]) == (0.4, 8)
+        assert loss["class_weights"] == [2.0] * 10
         assert "loss.weight" not in kept["state_dict"]
 
 
@@ -218,17 +214,16 @@ class TestFromACheckpoint:
         assert "which fit may have used in part" in tested.out
         assert [path.name for path in Path("runs/cnn/version_1").glob("report*")] == ["report-seen"]
 
-    @pytest.mark.slow
-    def test_a_part_of_the_test_set_leaves_the_runs_report_as_it_is(self, run: Run) -> None:
-        assert run("fit", *BRIEF).code == 0
-        words = ("test", "--ckpt_path", "runs/cnn/version_0/checkpoints/best.ckpt", "--resamples", 2)
+    def test_a_part_of_the_test_set_leaves_the_runs_report_as_it_is(self, run: Run, checkpoint: Path) -> None:
+        shutil.copytree(checkpoint.parents[1], "kept", ignore=shutil.ignore_patterns("report*"))
+        words = ("test", "--ckpt_path", "kept/checkpoints/best.ckpt", "--resamples", 2)
         assert run(*words).code == 0
-        report = Path("runs/cnn/version_0/report/metrics.json")
+        report = Path("kept/report/metrics.json")
         whole = report.read_bytes()
         result = run(*words, "--trainer.limit_test_batches", 1)
-        assert "only 16 of 179 images are evaluated" in result.out
+        assert "only 64 of 179 images are evaluated" in result.out
         assert report.read_bytes() == whole
-        assert json.loads(Path("runs/cnn/version_0/report-part/metrics.json").read_text())["images"] == 16
+        assert json.loads(Path("kept/report-part/metrics.json").read_text())["images"] == 64
 
     def test_pictures_that_become_square_otherwise_leave_the_runs_report_as_it_is(self, run: Run, photos: Path) -> None:
         assert run("fit", *BRIEF, "--data", "ImageFolder", "--data.root", photos).code == 0

@@ -179,7 +179,8 @@ class TestContract:
 
     def test_it_is_one_file_without_paths(self, models: dict[str, Path]) -> None:
         data = models["stretch"].read_bytes()
-        for word in (str(Path(cifar_lightning.__file__).parent), "site-packages", ".py", str(Path.home()), "/tmp"):
+        words = {str(Path(cifar_lightning.__file__).parent), "site-packages", ".py", str(Path.home()), "/tmp"}
+        for word in words - {"/"}:  # which is the home of some
             assert word.encode() not in data, word
         assert {path.suffix for path in models["stretch"].parent.iterdir()} == {".onnx"}
 
@@ -805,9 +806,8 @@ class TestVerify:
         assert "m n.onnx is int8, not an exact copy of the checkpoint: use " in result.err
         assert result.err.endswith("python -m cifar_onnx verify 'm n.onnx'\n")
 
-    def test_mistakes(self, run: Run, checkpoint: Path, model: Path) -> None:
+    def test_what_cannot_be_compared_is_named(self, run: Run, checkpoint: Path, model: Path) -> None:
         for words, sentence in (
-            ((model,), "verify needs a checkpoint"),
             (("nowhere.onnx", "--against", checkpoint), "nowhere.onnx: cannot be read"),
             ((model, "--against", "nowhere.ckpt"), "nowhere.ckpt: no such checkpoint"),
             ((model, "--against", checkpoint, "--images", 0), "images is 0: it must be at least 1"),

@@ -266,16 +266,6 @@ def test_metrics_equal_scikit_learns() -> None:
         assert metrics[f"test/{name}"] == pytest.approx(value, abs=1e-6)
 
 
-def test_cross_entropy_takes_class_weights_and_smoothing() -> None:
-    logits, labels = torch.randn(8, 3), torch.tensor([0, 1, 2, 0, 1, 2, 0, 0])
-    weights = torch.tensor([1.0, 2.0, 0.5])
-    smooth = torch.nn.CrossEntropyLoss(label_smoothing=0.1, reduction="none")(logits, labels)
-    expected = (smooth * weights[labels]).sum() / weights[labels].sum()
-    assert torch.allclose(CrossEntropy(0.1, weights.tolist())(logits, labels), expected)
-    expected = torch.nn.CrossEntropyLoss(weights)(logits, labels)
-    assert torch.allclose(CrossEntropy(0.0, weights.tolist())(logits, labels), expected)
-
-
 def test_class_weights_must_be_one_for_each_class() -> None:
     with pytest.raises(InputError, match="3 class weights for 10 classes"):
         Classifier(CLASSES, CNN(), loss=CrossEntropy(class_weights=[1.0, 1.0, 1.0]))

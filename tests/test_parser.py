@@ -156,22 +156,16 @@ class TestRefused:
     @pytest.mark.parametrize(
         "words",
         [
-            ["--trainer.max_epochs", "x"],
             ["--trainer.accelerator", "gpuu"],
             ["--trainer.strategy", "dpd"],
             ["--trainer.precision", "17"],
             ["--trainer.devices", "0"],
             ["--trainer.callbacks+", "EarlyStopping", "--trainer.callbacks.monitr", "x"],
             ["--model.net.dropuot", "1"],
-            ["--model.optimizer.lrr", "1"],
-            ["--model.scheduler", "OneCycleLR", "--model.scheduler.max_lrr", "1"],
-            ["--model.loss.label", "1"],
             ["--data.augment+", "Miror"],
             ["--data.batch_size", "x"],
             ["--checkpoint.mode", "maxx"],
-            ["--last.every", "3"],
             ["--experiment", "../x"],
-            ["--seed_everything", "x"],
         ],
         ids=" ".join,
     )

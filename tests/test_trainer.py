@@ -314,14 +314,6 @@ def test_corruptions_by_torch_and_onnxruntime_are_the_same(run: Run, trained: Pa
     assert ours == theirs
 
 
-def test_a_part_of_the_test_set(run: Run, checkpoint: Path) -> None:
-    words = ("--data.batch_size", 8, "--trainer.limit_test_batches", 2, "--output", "out")
-    result = run("test", "--ckpt_path", checkpoint, *words)
-    assert result.code == 0, result.err
-    assert "only 16 of 179 images are evaluated" in result.out
-    assert figures(Path("out/metrics.json"))["images"] == 16
-
-
 @pytest.mark.slow
 def test_attacks_see_the_precision_that_figures_have(
     run: Run, checkpoint: Path, monkeypatch: pytest.MonkeyPatch

@@ -375,9 +375,7 @@ class TestSignals:
     def test_the_step_is_finished_and_kept_and_the_rest_is_as_if_nothing_had_happened(
         self, start: Start, whole: Path, tmp_path: Path, signum: int, code: int, where: str, step: int, kept: int
     ) -> None:
-        begin = time.monotonic()
         result = start("fit", *SMALL, function=stop_at(step, signum, where=where)).wait()
-        assert time.monotonic() - begin < 15  # loading the data included
         assert result.code == code, result.err
         last = Path("runs/cnn/version_0/checkpoints/last.ckpt")
         assert checkpoints.load(last)["global_step"] == kept
@@ -472,9 +470,7 @@ class TestSignals:
 
     def test_a_second_one_ends_it_at_once(self, start: Start) -> None:
         for signum in (signal.SIGTERM, signal.SIGINT):
-            begin = time.monotonic()
             assert start("fit", *SMALL, function=stop_at(30, signum, again=True)).wait().code == -signum
-            assert time.monotonic() - begin < 30
 
     def test_they_are_taken_for_as_long_as_a_command_lasts_and_anew_for_the_next(self) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)  # as Python begins

@@ -239,6 +239,7 @@ def test_weights_that_a_checkpoint_brings_are_judged_as_they_are(tmp_path: Path)
             next(model.net.parameters()).add_(1)
         command(model, data, ckpt_path=best.best_model_path, verbose=False)
     hook.remove()
+    assert judged
     assert all(judged)
 
 

@@ -54,6 +54,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_at_that_step(
     assert len(set(named.split(", "))) == 8
     assert gradients == [None] * 10
     folder = Path("runs/cnn/version_0/checkpoints")
+    assert {path.name for path in folder.iterdir()} == {"best.ckpt", "last.ckpt"}
     for path in folder.iterdir():
         kept = checkpoints.load(path)
         assert kept["epoch"] == 0
@@ -99,8 +100,9 @@ def test_weights_that_are_not_finite_are_not_saved(run: Run, monkeypatch: pytest
     result = run("fit", *BRIEF, "--trainer.max_epochs", 3, *(average if averaged else ()))
     assert result.code == 3
     assert "error: net.blocks.0.0.weight is not finite after step 7: no checkpoint is written" in result.err
-    for path in Path("runs/cnn/version_0/checkpoints").iterdir():
-        assert checkpoints.load(path)["global_step"] == 4
+    kept = Path("runs/cnn/version_0/checkpoints")
+    steps = {path.name: checkpoints.load(path)["global_step"] for path in kept.iterdir()}
+    assert steps == {"best.ckpt": 4, "last.ckpt": 4}
 
 
 def test_a_learning_rate_that_is_too_high_ends_with_exit_code_3(run: Run) -> None:

@@ -27,18 +27,8 @@ def closure(names: set[str]) -> set[str]:
 
 
 def build(project: Path, folder: Path) -> Path:
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "wheel",
-        "--no-deps",
-        "--no-build-isolation",
-        "-qw",
-        str(folder),
-        str(project),
-    ]
-    subprocess.run(command, check=True, timeout=120)
+    words = ["wheel", "--no-index", "--no-deps", "--no-build-isolation", "-qw", str(folder), str(project)]
+    subprocess.run([sys.executable, "-m", "pip", *words], check=True, timeout=120)
     (path,) = folder.glob("cifar_*-py3-none-any.whl")
     return path
 

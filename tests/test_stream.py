@@ -86,7 +86,7 @@ class TestTraining:
         assert fit(tmp_path / "streamed", photos, 0) == fit(tmp_path / "whole", photos, 9)
 
     @pytest.mark.parametrize(("before", "after"), [(0, 0), (0, 9), (9, 0)])
-    def test_and_so_they_are_after_a_stop_within_an_epoch(
+    def test_weights_are_bit_equal_after_a_stop_within_an_epoch(
         self, photos: Path, tmp_path: Path, before: float, after: float
     ) -> None:
         expected = fit(tmp_path / "whole", photos, before)

@@ -14,6 +14,7 @@ from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 from typing import Any
 
+import lightning.pytorch as L
 import numpy as np
 import pytest
 import torch
@@ -241,6 +242,12 @@ def make_photos(folder: Path, count: int) -> None:
             pixels = generator.integers(0, 120, (height, width, 3), dtype=np.uint8)
             pixels[:, :, channel] += 120
             Image.fromarray(pixels).save(folder / name / f"{number:02}.{'png' if number % 2 else 'jpg'}")
+
+
+def quiet(**settings: Any) -> L.Trainer:
+    """A Trainer on the CPU, which prints and keeps nothing unless the settings say so."""
+    names = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
+    return L.Trainer(**{"accelerator": "cpu", **dict.fromkeys(names, False), **settings})
 
 
 def config_of(run: Run, *words: object) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from cifar_lightning.callbacks.average import Average
 from cifar_lightning.data import Digits
 from cifar_lightning.module import Classifier
 from cifar_lightning.nets import CNN
-from tests.conftest import BRIEF, Run
+from tests.conftest import BRIEF, Run, quiet
 
 FAST = (*BRIEF, "--trainer.max_epochs", 3, "--trainer.limit_train_batches", 4)
 AVERAGED = (*FAST, "--trainer.callbacks+", "SWA", "--trainer.callbacks.from_epoch", 1)
@@ -53,10 +53,7 @@ def test_it_is_the_average_after_each_step_from_an_epoch_on(kind: str) -> None:
     torch.manual_seed(0)
     loader = partial(torch.utils.data.DataLoader, torch.randn(8, 3), batch_size=2)
     average = SWA(1) if kind == "SWA" else EMA(0.3, 1)
-    trainer = L.Trainer(
-        max_epochs=3, callbacks=[average, Watch()], logger=False, enable_checkpointing=False, enable_progress_bar=False,
-        enable_model_summary=False, num_sanity_val_steps=0, accelerator="cpu",
-    )  # fmt: skip
+    trainer = quiet(max_epochs=3, callbacks=[average, Watch()], num_sanity_val_steps=0)
     model = Line()
     trainer.fit(model, loader(), torch.utils.data.DataLoader(torch.zeros(1, 3)))
     assert torch.equal(validated[0], seen[3])
@@ -222,10 +219,7 @@ def test_weights_that_a_checkpoint_brings_are_judged_as_they_are(tmp_path: Path)
     """With a Trainer of one's own, which has still the callback that averaged them."""
     data = Digits()
     best = ModelCheckpoint(tmp_path / "kept", monitor="train/loss", mode="max")  # of the first epoch
-    trainer = L.Trainer(
-        max_epochs=3, limit_train_batches=4, callbacks=[EMA(), best], logger=False, enable_progress_bar=False,
-        enable_model_summary=False, accelerator="cpu",
-    )  # fmt: skip
+    trainer = quiet(max_epochs=3, limit_train_batches=4, callbacks=[EMA(), best], enable_checkpointing=True)
     model = Classifier(data.classes, CNN(widths=(4, 4), hidden=8))
     trainer.fit(model, data)
     assert "epoch=0" in best.best_model_path

@@ -27,7 +27,7 @@ from cifar_lightning.runs import start as start_run
 from cifar_onnx import InputError
 from cifar_onnx.images import Pixels, decode, fingerprint
 from cifar_onnx.resizing import resize
-from tests.conftest import Start, make_photos
+from tests.conftest import Start, make_photos, quiet
 
 
 def load_photos(root: Path, hang: bool = False) -> None:
@@ -46,7 +46,7 @@ def load_photos(root: Path, hang: bool = False) -> None:
 
 def attach(data: ImageData, stage: str) -> ImageData:
     """What a Trainer does before the first epoch."""
-    data.trainer = L.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+    data.trainer = quiet()
     data.setup(stage)
     return data
 
@@ -105,7 +105,7 @@ class TestBatches:
 
     def test_batches_that_are_to_be_learnt_by_heart_are_the_same_in_every_epoch(self) -> None:
         data = Digits(batch_size=16)
-        data.trainer = L.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, overfit_batches=2)
+        data.trainer = quiet(overfit_batches=2)
         data.setup("fit")
         first = list(data.train_dataloader())
         data.trainer.fit_loop.epoch_progress.current.completed = 1

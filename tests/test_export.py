@@ -48,7 +48,7 @@ from cifar_lightning.trained import load
 from cifar_onnx import Classifier, InputError, contract, guard, images, resizing, site
 from cifar_onnx.evaluation import outcome
 from cifar_onnx.images import Pixels
-from tests.conftest import BRIEF, Run, calibrated
+from tests.conftest import BRIEF, Run, calibrated, quiet
 
 MODES: list[resizing.ResizeMode] = ["stretch", "crop", "pad"]
 SIZES = [
@@ -560,11 +560,6 @@ class TestCommand:
         assert result.code == 1
         assert "error: no file was written: logits: differ from the net's by up to" in result.err
         assert not Path("m.onnx").exists()
-
-
-def quiet(**settings: Any) -> L.Trainer:
-    defaults = {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
-    return L.Trainer(**{"accelerator": "cpu", "logger": False, **defaults, **settings})
 
 
 class TestPython:

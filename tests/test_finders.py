@@ -19,7 +19,7 @@ from cifar_lightning.nets import CNN
 from cifar_lightning.optim import MuonSGD
 from cifar_lightning.recipe import Recipe
 from cifar_onnx import InputError
-from tests.conftest import Run
+from tests.conftest import Run, quiet
 
 CLASSES = list("0123456789")
 SMALL = ("--data", "Digits", "--model.net.widths", "[4, 4]", "--model.net.hidden", 8)
@@ -33,10 +33,7 @@ class Watched(Classifier):
 
 
 def fit(model: Classifier, finder: L.Callback, epochs: int = 1) -> L.Trainer:
-    trainer = L.Trainer(
-        accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False, callbacks=[finder],
-        enable_model_summary=False, limit_val_batches=0, limit_train_batches=6, max_epochs=epochs,
-    )  # fmt: skip
+    trainer = quiet(callbacks=[finder], limit_val_batches=0, limit_train_batches=6, max_epochs=epochs)
     trainer.fit(model, datamodule=Digits())
     return trainer
 

@@ -19,7 +19,7 @@ from cifar_lightning.finite import LossWatch, NotFiniteError
 from cifar_lightning.loss import CrossEntropy
 from cifar_lightning.module import Classifier
 from cifar_lightning.nets import CNN
-from tests.conftest import BRIEF, Run
+from tests.conftest import BRIEF, Run, quiet
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
@@ -147,9 +147,8 @@ def test_a_net_with_such_a_mask_is_kept_also_by_a_finder(tmp_path: Path) -> None
     net = CNN(widths=(4,), hidden=4)
     net.register_buffer("mask", torch.tensor([-math.inf]))
     data = Digits()
-    trainer = L.Trainer(
-        max_epochs=1, limit_train_batches=1, limit_val_batches=1, default_root_dir=tmp_path, logger=False,
-        enable_progress_bar=False, enable_model_summary=False, accelerator="cpu",
+    trainer = quiet(
+        max_epochs=1, limit_train_batches=1, limit_val_batches=1, default_root_dir=tmp_path, enable_checkpointing=True,
         callbacks=[LearningRateFinder(num_training_steps=3)],
     )  # fmt: skip
     trainer.fit(Classifier(data.classes, net), data)

@@ -26,14 +26,11 @@ from cifar_lightning.nets import CNN, SpeedNet, Whitening
 from cifar_lightning.optim import MuonSGD, WarmupLinear
 from cifar_lightning.recipe import Recipe
 from cifar_onnx import InputError
-from tests.conftest import BRIEF, Run, write_net
+from tests.conftest import BRIEF, Run, quiet, write_net
 
 CLASSES = list("0123456789")
 
-
-def trainer(**settings: object) -> L.Trainer:
-    defaults = {"accelerator": "cpu", "logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
-    return L.Trainer(**{**defaults, "enable_model_summary": False, "limit_val_batches": 0, **settings})  # type: ignore[arg-type]
+trainer = partial(quiet, limit_val_batches=0)
 
 
 class Rates(L.Callback):

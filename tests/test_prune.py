@@ -3,7 +3,6 @@ import sys
 from functools import partial
 from pathlib import Path
 
-import lightning.pytorch as L
 import pytest
 import torch
 from torch import Tensor, nn
@@ -16,7 +15,7 @@ from cifar_lightning.data import Digits
 from cifar_lightning.module import Classifier
 from cifar_lightning.nets import CNN, SpeedNet, Timm
 from cifar_onnx import InputError
-from tests.conftest import BRIEF, Run, write_model
+from tests.conftest import BRIEF, Run, quiet, write_model
 
 CLASSES = list("0123456789")
 IMAGES = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
@@ -152,10 +151,7 @@ class TestCommands:
         other = write_model(tmp_path / "other.ckpt", Classifier(CLASSES, speed(8, 8)), widths=[8, 8])
         net = speed(8, 8)
         model = Classifier(CLASSES, net, partial(torch.optim.SGD, lr=0), init_from=other)
-        trainer = L.Trainer(
-            max_epochs=1, limit_train_batches=1, limit_val_batches=1, callbacks=[Pruned(path)], logger=False,
-            enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, accelerator="cpu",
-        )  # fmt: skip
+        trainer = quiet(max_epochs=1, limit_train_batches=1, limit_val_batches=1, callbacks=[Pruned(path)])
         trainer.fit(model, Digits())
         assert torch.equal(model.pixels.mean, wide.pixels.mean)
         left = speed(8, 8)

@@ -35,7 +35,7 @@ from cifar_lightning.interruption import Interrupted
 from cifar_lightning.module import Classifier
 from cifar_lightning.nets import CNN, SpeedNet
 from cifar_lightning.optim import MuonSGD, WarmupLinear
-from tests.conftest import Child, Run, Start, command_line, write_model
+from tests.conftest import Child, Run, Start, command_line, quiet, write_model
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:The number of training batches", "ignore:.*ckpt_path.*callbacks", "ignore:The dirpath has changed"
@@ -80,9 +80,8 @@ def fit(folder: Path, ckpt_path: Path | None = None, keep: Path | None = None, *
             to(filename="epoch-{step}", every_n_epochs=1, save_on_train_epoch_end=True),
         ]
     logger = CSVLogger(folder, name="x", flush_logs_every_n_steps=1)
-    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "log_every_n_steps": 1}
-    basis = {"accelerator": "cpu", "max_epochs": 2, "callbacks": callbacks, "logger": logger, **quiet}
-    trainer = L.Trainer(**{**basis, "plugins": [CheckpointFiles()], **settings})
+    files = {"logger": logger, "plugins": [CheckpointFiles()], "enable_checkpointing": True}
+    trainer = quiet(**{"max_epochs": 2, "callbacks": callbacks, "log_every_n_steps": 1, **files, **settings})
     trainer.fit(model, datamodule=data, ckpt_path=ckpt_path)
     kept = checkpoints.load(Path(logger.log_dir, "checkpoints", "last.ckpt"))
     state = ("state_dict", "current_model_state", "optimizer_states", "lr_schedulers", "Noise", "run")
@@ -194,13 +193,10 @@ def test_a_crash_in_validation_saves_the_models_own_weights(tmp_path: Path, aver
             if not self.trainer.sanity_checking:
                 raise RuntimeError("crash")
 
-    trainer = L.Trainer(
-        accelerator="cpu",
+    trainer = quiet(
         max_epochs=1,
         callbacks=[average(), Watch(), Resume(), ModelCheckpoint(tmp_path, "x", save_on_exception=True)],
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
+        enable_checkpointing=True,
         plugins=[CheckpointFiles()],
     )
     model = Crashing(["a", "b"], CNN(2, widths=(4, 4), hidden=8), partial(torch.optim.SGD, lr=0.1))
@@ -241,12 +237,8 @@ def test_what_modelcheckpoint_knows_moves_with_the_folder_that_goes_on(tmp_path:
 
 def test_data_that_a_run_was_resumed_with_are_whole_for_the_next(tmp_path: Path) -> None:
     data, seen = Noise(batch_size=5), list[int]()
-    settings: dict[str, Any] = {"accelerator": "cpu", "logger": False, "enable_progress_bar": False}
     for steps, epochs, path in ((3, 1, None), (-1, 1, tmp_path / "x.ckpt"), (-1, 1, None)):
-        trainer = L.Trainer(
-            max_steps=steps, max_epochs=epochs, callbacks=[Resume()], plugins=[CheckpointFiles()],
-            enable_checkpointing=False, enable_model_summary=False, **settings,
-        )  # fmt: skip
+        trainer = quiet(max_steps=steps, max_epochs=epochs, callbacks=[Resume()], plugins=[CheckpointFiles()])
         trainer.fit(Classifier(["a", "b"], CNN(2, widths=(4, 4), hidden=8)), datamodule=data, ckpt_path=path)
         seen.append(trainer.fit_loop.epoch_loop.batch_progress.total.completed)
         if path is None:
@@ -256,7 +248,7 @@ def test_data_that_a_run_was_resumed_with_are_whole_for_the_next(tmp_path: Path)
 
 def test_batches_of_another_size_start_the_epoch_anew(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = Noise(batch_size=9)
-    data.trainer = L.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+    data.trainer = quiet()
     data.setup("fit")
     data.load_state_dict({"epoch": 3, "batch": 4, "batches": 6})
     assert data.position == (3, 0)
@@ -462,7 +454,7 @@ class TestSignals:
                 last.on_train_batch_end(trainer, None, None, None, 1)  # type: ignore[arg-type]
 
     def test_lightning_does_not_ask_all_processes_in_each_step_as_well(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        trainer = L.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
+        trainer = quiet()
         with interruption.handled():
             LastCheckpoint().on_train_start(trainer, None)  # type: ignore[arg-type]
             monkeypatch.setattr(torch, "tensor", None)  # by which it would ask

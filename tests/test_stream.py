@@ -29,7 +29,7 @@ from cifar_onnx import InputError
 from cifar_onnx.errors import ReadError
 from cifar_onnx.images import Pixels, decode, fingerprint
 from cifar_onnx.resizing import resize
-from tests.conftest import BRIEF, Run, Start
+from tests.conftest import BRIEF, Run, Start, quiet
 from tests.test_resume import digest
 
 Usage = namedtuple("Usage", "total used free")
@@ -42,14 +42,12 @@ def fit(folder: Path, photos: Path, memory: float, ckpt_path: Path | None = None
     keep = ModelCheckpoint(
         folder / "steps", "{step}", save_top_k=-1, every_n_train_steps=1, enable_version_counter=False
     )
-    trainer = L.Trainer(
-        accelerator="cpu",
+    trainer = quiet(
         max_epochs=2,
         callbacks=[Resume(), LastCheckpoint(), keep],
         plugins=[checkpoints.CheckpointFiles()],
         logger=CSVLogger(folder, name="x"),
-        enable_progress_bar=False,
-        enable_model_summary=False,
+        enable_checkpointing=True,
         log_every_n_steps=1,
     )
     model = Classifier(data.classes, SpeedNet(3, (4, 4)))
@@ -329,7 +327,7 @@ class TestMemory:
         for room, streamed in ((4 * 36 * 3072, False), (4 * 36 * 3072 - 1, True)):
             monkeypatch.setattr("cifar_lightning.data.folder.free", lambda device, processes, room=room: room)
             data = ImageFolder(str(photos))
-            data.trainer = L.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+            data.trainer = quiet()
             data.setup("fit")
             assert isinstance(data.train_dataloader().images, Rows) is streamed
 

@@ -22,7 +22,7 @@ from cifar_lightning.nets.weights import heads, take
 from cifar_lightning.optim import MuonSGD, WarmupLinear
 from cifar_lightning.recipe import Recipe
 from cifar_onnx import InputError
-from tests.conftest import BRIEF, Run, write_model
+from tests.conftest import BRIEF, Run, quiet, write_model
 
 ONE_CYCLE = "OneCycleLR --model.scheduler.max_lr 0.01 --model.scheduler.total_steps 6"
 SPEED = {"widths": (8, 8, 16)}
@@ -172,11 +172,7 @@ def trained(folder: Path, callbacks: list[L.Callback]) -> tuple[dict[str, Tensor
     data = ImageFolder(str(folder), image_size=16, batch_size=11, cache_dir=str(folder.parent / "cache"))
     model = Classifier(data.classes, SpeedNet(3, **SPEED), lambda p: torch.optim.AdamW(p, lr=0.01, weight_decay=0.1))
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    trainer = L.Trainer(
-        max_epochs=3, callbacks=callbacks, logger=False, enable_checkpointing=False, enable_progress_bar=False,
-        enable_model_summary=False, accelerator="cpu",
-    )  # fmt: skip
-    trainer.fit(model, datamodule=data)
+    quiet(max_epochs=3, callbacks=callbacks).fit(model, datamodule=data)
     after = model.state_dict()
     names = [name for name in after if name.startswith("net.") and "whitening.w" not in name and "fitted" not in name]
     return {name: before[name] for name in names}, {name: after[name] for name in names}
@@ -211,11 +207,10 @@ class TestFreeze:
         data = ImageFolder(str(photos), image_size=16, batch_size=11)
         model = Classifier(data.classes, SpeedNet(3, **SPEED))
         learnt = [name for name, each in model.named_parameters() if each.requires_grad]
-        settings: dict[str, Any] = {"max_epochs": 1, "logger": False, "enable_checkpointing": False}
-        L.Trainer(callbacks=[Freeze()], **settings).fit(model, datamodule=data)
+        quiet(max_epochs=1, callbacks=[Freeze()]).fit(model, datamodule=data)
         assert all(each.training for each in model.net.modules())
         before = {name: value.clone() for name, value in model.state_dict().items()}
-        L.Trainer(**settings).fit(model, datamodule=data)
+        quiet(max_epochs=1).fit(model, datamodule=data)
         assert not equal(model.state_dict(), before) & set(learnt)
 
     def test_a_net_is_unfrozen_in_stages(self, photos: Path) -> None:
@@ -274,11 +269,10 @@ class TestFreeze:
     def test_the_next_training_moves_them_and_a_net_without_any_is_refused(self, photos: Path) -> None:
         data = ImageFolder(str(photos), image_size=16, batch_size=11)
         model = Classifier(data.classes, SpeedNet(3, **SPEED))
-        settings: dict[str, Any] = {"max_epochs": 1, "logger": False, "enable_checkpointing": False}
-        L.Trainer(callbacks=[FreezeBatchNorm()], **settings).fit(model, datamodule=data)
+        quiet(max_epochs=1, callbacks=[FreezeBatchNorm()]).fit(model, datamodule=data)
         assert all(each.training for each in model.net.modules())
         with pytest.raises(InputError, match="FreezeBatchNorm: the net has no batch normalisation: leave"):
-            L.Trainer(callbacks=[FreezeBatchNorm()], **settings).fit(Classifier(data.classes, CNN(3)), datamodule=data)
+            quiet(max_epochs=1, callbacks=[FreezeBatchNorm()]).fit(Classifier(data.classes, CNN(3)), datamodule=data)
 
     @pytest.mark.parametrize(
         ("words", "reason"),

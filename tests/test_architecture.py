@@ -1,6 +1,7 @@
-"""Who may import what, and what a help text may load."""
+"""Who may import what, what a help text may load, and that the tests which the documentation names are there."""
 
 import ast
+import re
 import subprocess
 import sys
 import tomllib
@@ -236,3 +237,15 @@ def test_importing_a_data_source_does_not_import_torchvision_datasets() -> None:
         for node in ast.parse(file.read_text()).body:
             if isinstance(node, ast.ImportFrom | ast.Import):
                 assert "torchvision" not in ast.unparse(node), f"{file}: import torchvision where it is used"
+
+
+def test_the_command_beside_each_promise_selects_tests() -> None:
+    text = (ROOT / "docs" / "reliability.md").read_text()
+    text = text.replace("`... ", "`pytest export/tests/test_hostile_clients.py ")
+    commands = re.findall(r'`pytest ((?:[\w/]+\.py ?)+)(?:-k "?([^"`]+))?', text)
+    assert len(commands) > 30
+    for files, words in commands:
+        source = "".join((ROOT / file).read_text() for file in files.split()).lower()
+        names = " ".join(re.findall(r"(?:def|class) (test\w+)", source))
+        for word in words.lower().split(" or "):
+            assert word in names, f"no test of {files}is called {word}"

@@ -27,9 +27,7 @@ from tests.conftest import Run
 def test_a_smaller_file_answers_as_the_large_one(
     precision: str, run: Run, checkpoint: Path, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # A class of the digits has 18 pictures for validation: one that is lost is more than a point.
-    monkeypatch.setattr(quantize, "CLASS_DROP", 0.06)
-    monkeypatch.setattr(quantize, "DROP", 0.01)
+    monkeypatch.setattr(quantize, "DROP", 0.01)  # of the digits there are 180 for validation
     result = run("export", "--ckpt_path", checkpoint, "--precision", precision, "--output", "small.onnx")
     assert result.code == 0, result.err
     assert f"{precision}" in result.out
@@ -47,8 +45,7 @@ def test_a_smaller_file_answers_as_the_large_one(
     assert [(each.domain, each.version) for each in onnx.load("small.onnx").opset_import] == [("", 18)]
 
 
-def test_the_calibration_is_that_of_the_file(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(quantize, "CLASS_DROP", 0.06)
+def test_the_calibration_is_that_of_the_file(checkpoint: Path, tmp_path: Path) -> None:
     # A name that the file which it is measured beside once had.
     found = export(load(str(checkpoint)), Digits(), tmp_path / "fp32.onnx", precision="fp16")
     known = Classifier(found.path).contract
@@ -284,6 +281,28 @@ def test_a_class_that_loses_more_than_a_point_is_named() -> None:
     after[0:10:2] = True
     before[0:14:2] = False
     assert "recall of b falls by 2.0 points, more than 1" in str(quantize._loss(before, after, labels, ["a", "b"]))
+
+
+@pytest.mark.parametrize(
+    ("size", "lost", "won", "fall"),
+    [
+        (50, 1, 0, None),
+        (50, 6, 0, 12),
+        (50, 6, 4, None),
+        (99, 3, 0, None),
+        (99, 5, 0, 5.1),
+        (100, 2, 0, 2),
+        (500, 6, 0, 1.2),
+    ],
+)
+def test_of_a_small_class_chance_is_left_out(size: int, lost: int, won: int, fall: float | None) -> None:
+    """One of 50 pictures is two points; among hundred such classes there is always one that loses it."""
+    labels = np.repeat([0, 1], [size, 10_000])
+    before, after = np.ones((2, len(labels)), bool)
+    after[:lost] = False
+    before[lost : lost + won] = False
+    found = quantize._loss(before, after, labels, ["a", "b"])
+    assert found is None if fall is None else f"recall of a falls by {fall:.1f} points" in str(found)
 
 
 def test_a_class_without_pictures_for_validation_loses_none() -> None:

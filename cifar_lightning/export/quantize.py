@@ -231,8 +231,11 @@ def _loss(
     figures = f"accuracy on validation goes from {before.mean():.2%} to {after.mean():.2%}"
     if before.mean() - after.mean() > DROP + 1e-9:
         return f"{figures}, a fall of more than {100 * DROP:.1f} points"
+    counts, changed = (np.bincount(each, minlength=len(classes)) for each in (labels, labels[before != after]))  # (K,)
     lost = np.bincount(labels, before.astype(float) - after, len(classes))
-    falls = lost / np.maximum(np.bincount(labels, minlength=len(classes)), 1)  # (K,)
+    # Where a single answer is more than may be lost, chance is left out (McNemar 1947, 5 %).
+    chance = (counts * CLASS_DROP < 1) & (lost <= 1.96 * np.sqrt(changed))
+    falls = np.where(chance, 0, lost / np.maximum(counts, 1))
     worst = int(falls.argmax())
     if falls[worst] > CLASS_DROP + 1e-9:
         fall = f"recall of {classes[worst]} falls by {100 * falls[worst]:.1f} points"

@@ -16,6 +16,7 @@ from cifar_onnx.evaluation.metrics import expected_calibration_error
 from cifar_onnx.evaluation.outcome import Floats, Integers
 
 _TEMPERATURES = (0.05, 20.0)
+_MASKED = 1000  # below the highest logit no temperature makes a class likely
 _ROWS = 500  # pictures at a time
 
 Own = tuple[Integers, Integers]  # places in logits `(N, K)` of the right labels
@@ -33,14 +34,20 @@ def fit_temperature(logits: Scores, labels: Integers) -> float:
     """What to divide logits by, so that the labels are most likely (Guo et al. 2017, https://arxiv.org/abs/1706.04599).
 
     One picture in `N + 2` is taken for mislabelled, after Platt 1999: a net that makes no mistake on the validation set
-    would be made sure beyond measure. It is 1 where another one would make the labels less likely.
+    would be made sure beyond measure. Not for a class that is masked, as by -1e4. It is 1 where another one would make
+    the labels less likely.
     """
     if logits.shape[1] == 1:
         return 1.0
     # With z the logits and t how likely each label is, -sum t log softmax(z / T) = log sum exp(z / T) - sum t z / T.
-    wrong = 1 / (len(labels) + 2) / (logits.shape[1] - 1)  # t of each wrong label
-    right = 1 - wrong * logits.shape[1]  # by how much more that of the right one is
-    target = by_rows(lambda z, own: right * z[own] + wrong * z.sum(axis=1), logits, labels).mean()
+    smoothing = logits.shape[1] / (logits.shape[1] - 1) / (len(labels) + 2)
+
+    def expected(z: Floats, own: Own) -> Floats:  # sum t z
+        seen = z > z.max(axis=1, keepdims=True) - _MASKED
+        means: Floats = (1 - smoothing) * z[own] + smoothing * z.mean(axis=1, where=seen)
+        return means
+
+    target = by_rows(expected, logits, labels).mean()
 
     def loss(x: float) -> float:
         def log_sums(z: Floats, _: Own) -> Floats:  # of exponentials; scipy's takes ten times as long

@@ -60,6 +60,13 @@ def test_the_temperature_is_that_of_the_formula(monkeypatch: pytest.MonkeyPatch,
     assert temperature.quality(logits, labels, 2).negative_log_likelihood == pytest.approx(-own.mean(), rel=1e-12)
 
 
+@pytest.mark.parametrize("mask", [-1e4, -np.inf])
+def test_a_class_that_is_masked_changes_nothing(mask: float) -> None:
+    logits, labels = answers(400, 2, 0)
+    masked = np.insert(logits, 0, np.float32(mask), axis=1)
+    assert fit_temperature(masked, labels + 1) == pytest.approx(fit_temperature(logits, labels), rel=1e-3)
+
+
 def test_many_classes_take_little_memory() -> None:
     logits = np.random.default_rng(0).normal(size=(10_000, 100)).astype(np.float32)
     labels = np.arange(10_000) % 100

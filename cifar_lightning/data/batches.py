@@ -113,15 +113,18 @@ class Batches:
     def _read(self, rows: Rows, order: Tensor, shares: list[slice]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """The same of a set on disk."""
         device = self.labels.device
+        pinned = (
+            device.type == "cuda"
+        )  # MPS reads what is freed by then: https://github.com/pytorch/pytorch/issues/189690
         places = order.to(device)
 
         def read(share: slice) -> Tensor:
             images = torch.from_numpy(rows[order[share].numpy()])
-            return images.pin_memory() if device.type == "cuda" else images
+            return images.pin_memory() if pinned else images
 
         for share, images in zip(shares, ahead(read, shares, _THREADS, _WAITING), strict=True):
             indices = places[share]
-            yield images.to(device, non_blocking=True).permute(0, 3, 1, 2), self.labels[indices], indices
+            yield images.to(device, non_blocking=pinned).permute(0, 3, 1, 2), self.labels[indices], indices
 
     def _drawn(self, generator: torch.Generator) -> Tensor:
         """As many places as there are images, of each class as many but for one."""

@@ -117,7 +117,7 @@ class Classifier(Measured):
             self.trainer.precision_plugin.convert_module(self)
             if self.compile_mode:
                 # A graph for each size: one for all would be slower at each. Stages of Freeze each need their own.
-                torch._dynamo.config.recompile_limit = 64
+                torch.compiler.config.recompile_limit = 64
                 self.net.compile(mode=self.compile_mode, dynamic=False)
             self.begin()
             if isinstance(self.loss, CrossEntropy):

@@ -45,4 +45,4 @@ class RunConfig(SaveConfigCallback):
         if folder and trainer.is_global_zero:
             path = Path(folder, "config.yaml")
             made = {**commands(path), self.command.line: self.command.digest}
-            write_whole(path, (header(made) + self.parser.dump(self.config, skip_none=False)).encode())
+            write_whole(path, (header(made) + self.parser.dump(self.config, skip_unset=False)).encode())

@@ -177,7 +177,7 @@ def run(args: Sequence[str], callbacks: Sequence[Callback] | None = None, cli: C
         check_classes(checkpoint, command.ckpt_path, command.allow_custom)
     terminal = sys.stdout.isatty() and callbacks is None
     if callbacks is None:
-        callbacks = [] if terminal else [EpochLines()]
+        callbacks = [EpochLines()]
     return cli(
         command,
         checkpoint,

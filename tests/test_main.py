@@ -285,11 +285,16 @@ class TestFit:
         trainer.global_step, now = 30, 30.0
         assert list(known._left(trainer, 3, None)) == [60.0]  # type: ignore[arg-type]
 
-    def test_on_a_terminal_there_is_a_bar_instead(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_on_a_terminal_there_is_a_bar_beneath_the_lines(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("sys.stdout.isatty", lambda: True)
         result = run("fit", *BRIEF)
-        assert not lines(result.out, "epoch ")
+        assert re.search(r"epoch 1/1  train/loss .* left\n", result.out)
         assert "4/4" in result.out
+
+    def test_a_bar_of_tqdm_stands_in_no_line_of_an_epoch(self, run: Run) -> None:
+        result = run("fit", *BRIEF, "--trainer.max_epochs", 2, "--trainer.callbacks+", "TQDMProgressBar")
+        assert len(re.findall(r"[\r\n]epoch ./2  train/loss .* left\n", result.out)) == 2
+        assert re.search(r"[\r\n]training [\d,]+ parameters on cpu\n", result.out)
 
     @pytest.mark.parametrize(
         ("capabilities", "precision", "told"),

@@ -1,17 +1,19 @@
 """One plain line an epoch."""
 
+import sys
 import time
 from collections.abc import Iterator
 
 import lightning.pytorch as L
 import torch
-from lightning.pytorch.callbacks import Timer
+from lightning.pytorch.callbacks import Timer, TQDMProgressBar
+from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
 
 from cifar_lightning.batch import Batch
 
 
 class EpochLines(L.Callback):
-    """Prints one plain line an epoch: for where there is no terminal, and a bar would only fill a log file."""
+    """Prints one plain line an epoch, above the bar where there is one: what a terminal, or a log file, keeps."""
 
     def __init__(self) -> None:
         self._start = self._epoch_start = self._validation_start = 0.0  # moments
@@ -91,7 +93,11 @@ class EpochLines(L.Callback):
 
     def _print(self, trainer: L.Trainer, line: str) -> None:
         if trainer.is_global_zero:
-            print(line, flush=True)
+            bar = isinstance(
+                trainer.progress_bar_callback, TQDMProgressBar
+            )  # that of Rich takes what is printed itself
+            (Tqdm.write if bar else print)(line)
+            sys.stdout.flush()
 
 
 def _duration(seconds: float) -> str:

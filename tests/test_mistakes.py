@@ -422,7 +422,7 @@ class TestMistakes:
             (["--data.mix", "ownnets.Unmixed"], "data.augment or data.mix: cannot be mixed ("),
             (["--model.optimizer", "null"], "model.optimizer is null: name one, or leave it out for Adam"),
             (["--checkpoint.save_last", "true"], "checkpoint.save_last: last.ckpt is kept anyway (see --last.every"),
-            (["--checkpoint.save_on_exception", "true"], "leave it out, since last.ckpt is kept anyway"),
+            (["--checkpoint.save_on_exception", "true"], "save_on_exception: it would put the weights of"),
             (["--seed_everything", "false"], "seed_everything is false: give a number, which a checkpoint keeps"),
             (["--data.batch_size", 0], "data.batch_size is 0: it must be at least 1"),
             (["--trainer.max_epochs", -2], "max_epochs"),

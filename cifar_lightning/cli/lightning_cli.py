@@ -16,7 +16,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from cifar_lightning import augment, distill, loss, mix, nets, runs  # noqa: F401  so that a config may name their classes without a module
 from cifar_lightning import checkpoint as checkpoints
 from cifar_lightning.callbacks import BestCheckpoint, LastCheckpoint, keep_found
-from cifar_lightning.cli import settings
+from cifar_lightning.cli import devices, settings
 from cifar_lightning.cli.choices import DEFAULTS, names_class, without_others
 from cifar_lightning.cli.command import Command, rank
 from cifar_lightning.cli.dry_run import dry_run
@@ -153,7 +153,7 @@ class CLI(LightningCLI):
         plugins = config.trainer.plugins or []
         kwargs["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), checkpoints.CheckpointFiles()]
         if self.subcommand in ("predict", "export", "verify"):
-            kwargs |= {"devices": settings.one_device(config), "num_nodes": 1, "strategy": "auto"}
+            kwargs |= {"devices": devices.one_device(config), "num_nodes": 1, "strategy": "auto"}
         if self.subcommand != "fit":
             return super().instantiate_trainer(logger=False, **kwargs)
         given = config.trainer.logger
@@ -183,7 +183,7 @@ class CLI(LightningCLI):
         settings.check_compilation(self.model.compile_mode, self.trainer)
         if self.config.fit.trainer.sync_batchnorm and self.trainer.world_size > 1:
             settings.check_batch_norm(self.model.net, device)
-        settings.check_precision(self.trainer.precision, device)
+        devices.advise(self.config.fit.trainer.accelerator, self.trainer.precision, device)
         self.model.begin(resumed=self.checkpoint is not None)
         if self.checkpoint:
             keep_found(self.trainer, self.model, self.datamodule, self.checkpoint, self.command.typed_keys)

@@ -1,7 +1,6 @@
 """Settings that cannot work, refused before anything is trained."""
 
 import logging
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -10,13 +9,26 @@ import torch
 from jsonargparse import Namespace
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import GradientAccumulationScheduler, WeightAveraging
-from lightning.pytorch.utilities import rank_zero_only
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from cifar_lightning.callbacks import BestCheckpoint
 from cifar_lightning.module import Classifier
 from cifar_onnx import InputError
+
+# Callbacks that would do harm, and settings of `checkpoint` that would: why, and what to do instead.
+_CALLBACKS = {
+    "StochasticWeightAveraging": "averages after the last checkpoint is written, so that no checkpoint holds the "
+    "average: use --trainer.callbacks+ SWA --trainer.callbacks.from_epoch N",
+    "BackboneFinetuning": "is for modules with a backbone: "
+    "use --trainer.callbacks+ Freeze --trainer.callbacks.until_epoch N",
+}
+_CHECKPOINT = {
+    "dirpath": "checkpoints lie in the folder of their run, which --trainer.default_root_dir places",
+    "save_last": "last.ckpt is kept anyway (see --last.every_n_epochs)",
+    "save_on_exception": "it would put the weights of that moment in the place of the best, and last.ckpt is kept "
+    "anyway, at the ends of epochs and where a signal ends the run",
+}
 
 
 def asked_callbacks(config: Namespace) -> list[Namespace]:
@@ -52,16 +64,8 @@ def check_trainer(config: Namespace, command: str) -> None:
             "--last.every_n_epochs writes the last less often"
         )
     for each in asked_callbacks(config):
-        if each.class_path.endswith(".StochasticWeightAveraging"):
-            raise InputError(
-                "StochasticWeightAveraging averages after the last checkpoint is written, so that no checkpoint holds "
-                "the average: use --trainer.callbacks+ SWA --trainer.callbacks.from_epoch N"
-            )
-        if each.class_path.endswith(".BackboneFinetuning"):
-            raise InputError(
-                "BackboneFinetuning is for modules with a backbone: use --trainer.callbacks+ Freeze "
-                "--trainer.callbacks.until_epoch N"
-            )
+        if (name := each.class_path.rpartition(".")[2]) in _CALLBACKS:
+            raise InputError(f"{name} {_CALLBACKS[name]}")
         given = each.get("init_args", {})
         if any(given.get(f"update_starting_at_{name}") is not None for name in ("step", "epoch")):
             raise InputError(
@@ -69,20 +73,11 @@ def check_trainer(config: Namespace, command: str) -> None:
                 "use --trainer.callbacks+ EMA --trainer.callbacks.from_epoch N"
             )
     kept = config.checkpoint
-    if kept.dirpath:
-        raise InputError(
-            "checkpoint.dirpath: checkpoints lie in the folder of their run, which --trainer.default_root_dir places: "
-            "leave it out"
-        )
+    for name, why in _CHECKPOINT.items():
+        if kept[name]:
+            raise InputError(f"checkpoint.{name}: {why}: leave it out")
     if kept.filename == "last":
         raise InputError("checkpoint.filename is last, which is the name of the last step's checkpoint: use another")
-    if kept.save_last:
-        raise InputError("checkpoint.save_last: last.ckpt is kept anyway (see --last.every_n_epochs): leave it out")
-    if kept.save_on_exception:
-        raise InputError(
-            "checkpoint.save_on_exception would put the weights of that moment in the place of the best: leave it out, "
-            "since last.ckpt is kept anyway, at the ends of epochs and where a signal ends the run"
-        )
     interval, steps = config.trainer.val_check_interval, kept.every_n_train_steps or kept.train_time_interval
     several = steps or isinstance(interval, int) or interval not in (None, 1)  # a whole number is one of batches
     differing = ("{step",) if several else ("{step", "{epoch")
@@ -160,12 +155,6 @@ def check_batch_norm(net: nn.Module, device: torch.device) -> None:
         raise InputError(f"trainer.sync_batchnorm works on GPUs only: {remedy}")
 
 
-def one_device(config: Namespace) -> list[int] | int:
-    """The first of the devices that are named, as in [1], if this machine has it, for what needs one; else any one."""
-    named, gpus = config.trainer.devices, torch.cuda.device_count() if config.trainer.accelerator != "cpu" else 0
-    return named[:1] if isinstance(named, list) and named[:1] < [gpus] else 1
-
-
 def check_compilation(mode: str | None, trainer: L.Trainer) -> None:
     """Refuse to add up gradients that lie in the memory of a CUDA graph.
 
@@ -185,30 +174,6 @@ def check_compilation(mode: str | None, trainer: L.Trainer) -> None:
             f"model.compile {mode} overwrites gradients, and those of {most} batches are to be accumulated: "
             "use max-autotune-no-cudagraphs or default"
         )
-
-
-@rank_zero_only
-def check_precision(precision: str, device: torch.device) -> None:
-    """Tell of bfloat16 where there are no instructions for it, which takes several times as long as in float32.
-
-    On CPUs it is x86 that is looked at, and of GPUs those of NVIDIA (Ampere, of 2020, is the first to have them).
-
-    Args:
-        precision: the Trainer's.
-        device: where training will be.
-    """
-    if not precision.startswith("bf16"):
-        return
-    if device.type == "cpu" and not torch.cpu.get_capabilities().get("avx512_bf16", True):  # others have other names
-        slow, remedy = "CPU", "32-true"
-    elif device.type == "cuda" and torch.version.hip is None and torch.cuda.get_device_capability(device) < (8, 0):
-        slow, remedy = "GPU", "16-mixed"
-    else:
-        return
-    print(
-        f"trainer.precision {precision} is slower than {remedy} on this {slow}, which has no instructions for it",
-        file=sys.stderr,
-    )
 
 
 def check_callbacks(callbacks: Sequence[Callback], model: Classifier) -> None:

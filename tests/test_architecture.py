@@ -13,6 +13,8 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+import cifar_lightning
+import cifar_onnx
 from tests.conftest import make_photos
 
 ROOT = Path(__file__).parent.parent
@@ -205,6 +207,12 @@ def test_each_package_declares_what_it_imports() -> None:
                 top = name.split(".")[0]
                 names = {canonicalize_name(each) for each in distributions.get(top, [top])}
                 assert names & (known | asked), f"{file.relative_to(ROOT)} imports {name}, which is not declared"
+
+
+def test_the_packages_are_of_one_version() -> None:
+    lines = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    (own,) = (each for each in map(Requirement, lines) if each.name == "cifar-onnx")
+    assert str(own.specifier) == f"=={cifar_lightning.__version__}" == f"=={cifar_onnx.__version__}"
 
 
 def test_training_loads_neither_onnx_nor_scikit_learn(tmp_path: Path) -> None:

@@ -13,11 +13,10 @@ import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, helper, numpy_helper
 from onnx_ir import from_proto, to_proto
-from onnx_ir.passes.common import RemoveUnusedOpsetsPass
+from onnx_ir.passes.common import RemoveUnusedOpsetsPass, TopologicalSortPass
 from onnxruntime import quantization
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from onnxruntime.transformers.float16 import convert_float_to_float16
-from onnxruntime.transformers.onnx_model import OnnxModel
 
 from cifar_lightning.export.silence import silent
 from cifar_onnx import InputError
@@ -127,13 +126,13 @@ def _half(net: ModelProto) -> ModelProto:
     graph.node.extend(node for node in nodes if node.name in names)
     graph.output.extend(each for each in outputs if each.name == "logits")
     graph.output.extend(known[name] for node in graph.node for name in node.output if name in given)
-    half = OnnxModel(convert_float_to_float16(net, keep_io_types=True))  # which gives the outputs in float32
-    half.topological_sort()
-    graph = half.model.graph
+    half = from_proto(convert_float_to_float16(net, keep_io_types=True))  # which gives the outputs in float32
+    TopologicalSortPass()(half)
+    model: ModelProto = to_proto(half)
+    graph = model.graph
     del graph.value_info[:], graph.output[:]
     graph.node.extend(rest)
     graph.output.extend(outputs)
-    model: ModelProto = half.model
     return model
 
 

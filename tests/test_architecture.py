@@ -93,8 +93,8 @@ LAW = {
     "cifar_lightning/async_copy.py": {"torch"},
     "cifar_lightning/callbacks": {
         "lightning", "torch", "torch_pruning", "cifar_onnx", OURS + "interruption", OURS + "async_copy",
-        OURS + "batch", OURS + "callbacks", OURS + "nets.weights", OURS + "files", OURS + "runs", OURS + "trained",
-        OURS + "error_source", OURS + "checkpoint",
+        OURS + "batch", OURS + "callbacks", OURS + "data.batches", OURS + "nets.weights", OURS + "files", OURS + "runs",
+        OURS + "trained", OURS + "error_source", OURS + "checkpoint",
     },
     "cifar_lightning/sweep": {
         "optuna", "sqlalchemy", "lightning", "torch", "jsonargparse", "filelock", "rich", "numpy", "matplotlib",

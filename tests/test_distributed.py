@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+from itertools import accumulate
 from pathlib import Path
 
 import lightning.pytorch as L
@@ -198,6 +199,8 @@ class TestShares:
         order = torch.cat([batch.indices for batch in whole]).tolist()
         together = [[i for batch in step for i in batch.indices.tolist()] for step in zip(*shares, strict=True)]
         assert [i for step in together for i in step] == order
+        rank = Batches(images, labels, 4, 1, place if training else None, processes - 1, processes)
+        assert [rank.images_in(number) for number in range(1, len(rank) + 1)] == [*accumulate(map(len, together))]
         for step in zip(*shares, strict=True):
             sizes = [len(batch.indices) for batch in step]
             assert min(sizes) >= (2 if training and count >= 2 * processes else 1)

@@ -10,8 +10,8 @@ import torch
 
 from cifar_lightning import checkpoint as checkpoints
 from cifar_lightning import runs
-from cifar_lightning.batch import Batch
 from cifar_lightning.callbacks.prune import Pruned
+from cifar_lightning.data.batches import Batches
 
 
 class Record(L.Callback):
@@ -23,7 +23,6 @@ class Record(L.Callback):
     def __init__(self) -> None:
         self._folder: Path | None = None
         self._before, self._start = 0.0, time.monotonic()  # seconds of earlier sessions, moment
-        self._images = 0  # of this validation so far
         self._validation: dict[str, int] = {}
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
@@ -48,24 +47,10 @@ class Record(L.Callback):
                         )
             runs.record(self._folder, parameters=sum(each.numel() for each in net.parameters()), images=noted)
 
-    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._images = 0
-
-    def on_validation_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        outputs: object,
-        batch: Batch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        self._images += len(batch.labels)
-
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if not trainer.sanity_checking:
-            mine = torch.tensor(self._images, device=pl_module.device)
-            self._validation = {"validation_images": int(trainer.strategy.reduce(mine, reduce_op="sum"))}
+            batches: Batches = trainer.val_dataloaders  # type: ignore[assignment]
+            self._validation = {"validation_images": batches.images_in(int(trainer.num_val_batches[0]))}
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         if self._folder:

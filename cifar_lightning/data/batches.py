@@ -61,6 +61,7 @@ class Batches:
         least = processes * (2 if place else 1)
         number = max(count // size + (count % size >= least), 1)
         spans = [*pairwise([*range(0, size * number, size), count])]  # of all processes together
+        self._ends: list[int] = [end for _, end in spans]
         self._shares = [
             slice(start + (end - start) * rank // processes, start + (end - start) * (rank + 1) // processes)
             for start, end in spans
@@ -72,6 +73,10 @@ class Batches:
 
     def __len__(self) -> int:
         return len(self._shares)
+
+    def images_in(self, batches: int) -> int:
+        """How many images the first batches hold, those of all processes together."""
+        return self._ends[batches - 1]
 
     def state_dict(self) -> dict[str, int]:
         """Nothing: the data module knows the place. Lightning warns of loaders that cannot be resumed."""

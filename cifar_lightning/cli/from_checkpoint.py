@@ -24,30 +24,21 @@ def parser_defaults(checkpoint: dict[str, Any], dropped: Iterable[str] = ()) -> 
     net = dict(model["net"])
     # The classes decide their number, and there are nets that do not ask for it.
     net["init_args"] = {key: value for key, value in net.get("init_args", {}).items() if key != "num_classes"}
-    defaults = {
+    # Where to download from, what to write and how much fits are the matter of who runs the command.
+    images = {key: data[key] for key in data.keys() - {"_instantiator", "url", "cache_dir", "memory"}}
+    for key in dropped:
+        group, _, name = key.replace(".init_args", "").rpartition(".")
+        if group == "data" and isinstance(known := images.pop(name, None), list) and known:
+            items = (str(each["class_path"] if isinstance(each, dict) else each) for each in known)
+            names = ", ".join(each.rpartition(".")[2] for each in items)
+            say(f"--{key}+ begins a new list: that of the checkpoint ({names}) is left out")
+    return {
         "experiment": checkpoint["run"]["experiment"],
         "seed_everything": checkpoint["run"]["seed"],
         **{f"model.{key}": model.get(key) for key in (*PARTS, "lr_factors")},
         "model.net": net,
-        "data": {
-            "class_path": source,
-            # Where to download from, what to write and how much fits are the matter of who runs the command.
-            "init_args": {key: data[key] for key in data.keys() - {"_instantiator", "url", "cache_dir", "memory"}},
-        },
+        "data": {"class_path": source, "init_args": images},
     }
-    for key in dropped:
-        *parents, name = key.split(".")
-        node: Any = defaults
-        for parent in parents:
-            node = node.get(parent) if isinstance(node, dict) else None
-        if isinstance(node, dict):
-            for settings in (node, node.get("init_args") or {}):
-                known = settings.pop(name, None)
-                if isinstance(known, list) and known:
-                    items = (str(each.get("class_path") if isinstance(each, dict) else each) for each in known)
-                    names = ", ".join(each.rpartition(".")[2] for each in items)
-                    say(f"--{key}+ begins a new list: that of the checkpoint ({names}) is left out")
-    return defaults
 
 
 def choose_photos(checkpoint: dict[str, Any], data: Namespace, command: str, asked: Iterable[str]) -> None:

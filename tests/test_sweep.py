@@ -20,7 +20,7 @@ from unittest.mock import Mock
 import optuna
 import pytest
 import yaml
-from optuna.distributions import CategoricalDistribution, FloatDistribution
+from optuna.distributions import FloatDistribution
 from optuna.samplers import RandomSampler, TPESampler
 from optuna.storages import JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
@@ -545,16 +545,15 @@ class TestGoingOn:
         assert len(found.trials) == 6
         searched.assert_called_once()
 
+    @pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
     def test_draws_do_not_depend_on_which_process_asks(self) -> None:
-        space = {"x": FloatDistribution(0, 1), "c": CategoricalDistribution(["a", "b"])}
-
         def objective(trial: optuna.Trial) -> float:
             return trial.suggest_float("x", 0, 1) + (trial.suggest_categorical("c", ["a", "b"]) == "a")
 
         def params(*parts: int) -> list[dict[str, Any]]:
             storage = optuna.storages.InMemoryStorage()
             for count in parts:
-                sampler = Sampler(lambda seed: TPESampler(seed=seed, n_startup_trials=3), {}, {})
+                sampler = Sampler(lambda seed: TPESampler(seed=seed, n_startup_trials=3), {})
                 found = optuna.create_study(study_name="x", storage=storage, sampler=sampler, load_if_exists=True)
                 found.optimize(objective, count)
             return [trial.params for trial in found.trials]
@@ -562,7 +561,7 @@ class TestGoingOn:
         whole = params(6)
         assert params(1, 2, 3) == whole
         assert len({each["x"] for each in whole}) == 6
-        first = optuna.create_study(sampler=Sampler(lambda seed: RandomSampler(seed), {"x": 0.25, "c": "b"}, space))
+        first = optuna.create_study(sampler=Sampler(lambda seed: RandomSampler(seed), {"x": 0.25, "c": "b"}))
         first.optimize(objective, 2)
         assert first.trials[0].params == {"x": 0.25, "c": "b"}
         assert first.trials[1].params["x"] != 0.25

@@ -8,8 +8,8 @@ from typing import Any
 
 import optuna
 from jsonargparse import Namespace
-from optuna.distributions import BaseDistribution, FloatDistribution
-from optuna.samplers import BaseSampler, BruteForceSampler, CmaEsSampler, GridSampler, QMCSampler
+from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler, BruteForceSampler, CmaEsSampler, GridSampler, PartialFixedSampler, QMCSampler
 from optuna.trial import FrozenTrial, TrialState
 
 from cifar_lightning.cli.parser import class_of
@@ -25,31 +25,25 @@ class Sampler(BaseSampler):
     Args:
         make: a sampler from the number of a trial.
         first: parameters of the first trial; empty for drawn ones.
-        space: of all trials.
     """
 
-    def __init__(
-        self, make: Callable[[int], BaseSampler], first: dict[str, Any], space: dict[str, BaseDistribution]
-    ) -> None:
+    def __init__(self, make: Callable[[int], BaseSampler], first: dict[str, Any]) -> None:
         self._make = make
         self._sampler = make(0)
         self._first = first
-        self._space = space
 
     def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
         self._sampler = self._make(trial.number)
+        if trial.number == 0 and self._first:
+            self._sampler = PartialFixedSampler(self._first, self._sampler)
         self._sampler.before_trial(study, trial)
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        if self._is_first(trial):
-            return self._space
         return self._sampler.infer_relative_search_space(study, trial)
 
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        if self._is_first(trial):
-            return self._first
         return self._sampler.sample_relative(study, trial, search_space)
 
     def sample_independent(
@@ -61,9 +55,6 @@ class Sampler(BaseSampler):
         self, study: optuna.Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
     ) -> None:
         self._sampler.after_trial(study, trial, state, values)
-
-    def _is_first(self, trial: FrozenTrial) -> bool:
-        return trial.number == 0 and bool(self._first)
 
 
 def sampler_of(plan: Plan) -> Sampler:
@@ -77,16 +68,15 @@ def sampler_of(plan: Plan) -> Sampler:
         raise InputError("sampler CmaEsSampler needs cmaes: pip install cmaes")
     if issubclass(cls, GridSampler):
         raise InputError("sampler is GridSampler: take BruteForceSampler, which tries all that the space has")
-    space = {key: part.distribution for key, part in plan.space.items()}
     if issubclass(cls, BruteForceSampler):
-        for key, each in space.items():
-            if isinstance(each, FloatDistribution) and each.step is None:
+        for key, part in plan.space.items():
+            if part.count == math.inf:
                 raise InputError(f"space: {key} has no step: BruteForceSampler tries each value of a range")
     if "seed" not in inspect.signature(cls).parameters or issubclass(cls, QMCSampler):  # which share out one sequence
         one: BaseSampler = made(plan.sampler)
-        return Sampler(lambda _: one, plan.first, space)
+        return Sampler(lambda _: one, plan.first)
     seed = plan.sampler.init_args.seed or 0
-    return Sampler(lambda number: made(plan.sampler, seed=seed + number), plan.first, space)
+    return Sampler(lambda number: made(plan.sampler, seed=seed + number), plan.first)
 
 
 def combinations(plan: Plan) -> float:

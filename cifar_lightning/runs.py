@@ -165,10 +165,10 @@ def ended(parent: Path) -> Path | None:
     return newest if newest and facts(newest).get("finished") and (newest / LAST).exists() else None
 
 
-def held(run: Path) -> bool:
-    """Whether another process holds a run's folder, or this one cannot."""
+def held(run: Path, lock: str = ".lock") -> bool:
+    """Whether another process holds a run's folder, or a file in it, or this one cannot."""
     try:
-        with FileLock(run / ".lock", timeout=0):
+        with FileLock(run / lock, timeout=0):
             return False
     except OSError:  # filelock's Timeout is one
         return True

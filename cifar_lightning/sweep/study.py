@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Literal
 
 import optuna
-from filelock import FileLock, Timeout
+from filelock import FileLock
 from optuna.samplers import RandomSampler
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
@@ -19,6 +19,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
+from cifar_lightning import runs
 from cifar_lightning.error_source import named
 from cifar_lightning.sweep.plan import Plan
 from cifar_lightning.sweep.sampler import made, sampler_of
@@ -77,13 +78,7 @@ class Process:
 
     def _gone(self, name: str) -> bool:
         path = self._path(name)
-        if name != self._name and not path.exists():
-            return False
-        try:
-            with FileLock(path, timeout=0):
-                return True
-        except Timeout:
-            return False
+        return (name == self._name or path.exists()) and not runs.held(self._folder, path.name)
 
     def _path(self, name: str) -> Path:
         return self._folder / f".{name}.lock"

@@ -1,8 +1,5 @@
 """Knowledge distillation: a loss by which a small net learns from the predictions of a large one."""
 
-from typing import Any
-from weakref import ref
-
 from torch import Tensor, no_grad
 from torch.nn.functional import kl_div
 
@@ -39,7 +36,6 @@ class Distillation(CrossEntropy):
             raise InputError(f"model.loss.weight is {weight:g}: it must lie between 0 and 1")
         self.teacher, self.temperature, self.share = teacher, temperature, weight
         self._loaded: list[Classifier] = []  # in a list it is no part of this module: its weights are not the student's
-        self._last: tuple[ref[Tensor], int, Tensor] | None = None  # images, how often they were changed, and answers
 
     def forward(self, logits: Tensor, labels: Tensor, images: Tensor, classes: list[str]) -> Tensor:  # type: ignore[override]
         """The mean loss of logits `(B, K)` and labels `(B,)`, or shares of the classes `(B, K)`.
@@ -63,17 +59,8 @@ class Distillation(CrossEntropy):
                     f"{self.teacher} was trained with data.image_size {size}, and the data has {images.shape[-1]}"
                 )
             self._loaded.append(teacher)
-        answers = (self._answers(images).float() / self.temperature).log_softmax(1)  # its net may be in bfloat16
+        with no_grad():
+            answers = (self._loaded[0](images).float() / self.temperature).log_softmax(1)  # its net may be in bfloat16
         own = (logits / self.temperature).log_softmax(1)
         soft = self.temperature**2 * kl_div(own, answers, reduction="batchmean", log_target=True)
         return (1 - self.share) * hard + self.share * soft
-
-    @no_grad()
-    def _answers(self, images: Tensor) -> Tensor:
-        """The teacher's logits `(B, K)`, asked for once where a student has auxiliary ones of the same images."""
-        if self._last is None or self._last[0]() is not images or self._last[1] != images._version:
-            self._last = ref(images), images._version, self._loaded[0](images)
-        return self._last[2]
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_last": None}  # whose weak reference cannot be pickled

@@ -1,7 +1,5 @@
-import pickle
 import re
 import shutil
-import weakref
 from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
@@ -104,26 +102,6 @@ def test_the_module_gives_a_loss_what_it_asks_for_by_name() -> None:
 def test_numbers_that_cannot_be_are_refused(name: str, value: float) -> None:
     with pytest.raises(InputError, match=rf"model\.loss\.{name} is {value:g}: it must"):
         Distillation("x.ckpt", **{name: value})
-
-
-def test_a_teacher_is_asked_once_for_a_batch_however_many_outputs_a_student_has(teacher: str) -> None:
-    """As Inception and GoogLeNet have; and it keeps no batch alive."""
-    student = Classifier(CLASSES, CNN(), loss=Distillation(teacher))
-    first, second = IMAGES.clone(), IMAGES.flip(0)
-    alone = [student.loss_of(LOGITS, LABELS, each.clone()) for each in (first, second)]
-    heard: list[Tensor] = []
-    (loaded,) = student.loss._loaded  # type: ignore[union-attr,misc]
-    hook = loaded.register_forward_hook(lambda _, images, answers: heard.append(answers))
-    for number, (images, expected) in enumerate(zip((first, second), alone, strict=True), 1):
-        assert torch.allclose(student.loss_of((LOGITS, LOGITS, LOGITS), LABELS, images), 1.6 * expected)
-        assert len(heard) == number
-    second.copy_(first)  # as a loader with a buffer of its own does
-    assert torch.equal(student.loss_of(LOGITS, LABELS, second), alone[0])
-    hook.remove()
-    pickle.loads(pickle.dumps(student.loss))
-    left = weakref.ref(second)
-    del images, second
-    assert left() is None
 
 
 class TestCommands:

@@ -392,6 +392,26 @@ class TestTable:
             make(f"a/version_{version}", config=changed(**{f"data__init_args__{key}": version}))
         assert f"not all were validated on the same images ({key})" in run("runs").out
 
+    @pytest.mark.parametrize(
+        ("before", "after", "keys"),
+        [
+            ({"label_smoothing": 0.0}, {"label_smoothing": 0.1}, "label_smoothing"),
+            ({"label_smoothing": 0.1}, {"name": "Focal"}, "loss"),
+            ({"label_smoothing": 0.1}, {"name": "Distillation", "label_smoothing": 0.1, "weight": 0.5}, None),
+            ({"name": "Distillation", "weight": 0.5}, {"name": "Distillation", "weight": 0.9}, None),
+            ({"class_weights": None}, {"class_weights": "inverse"}, None),
+        ],
+    )
+    def test_nor_are_different_losses(
+        self, run: Run, make: Make, before: dict[str, object], after: dict[str, object], keys: str | None
+    ) -> None:
+        for version, given in enumerate((before, after)):
+            settings = {"name": "CrossEntropy", **given}
+            loss = {"class_path": f"cifar_lightning.loss.{settings.pop('name')}", "init_args": settings}
+            make(f"a/version_{version}", config=changed(model__loss=loss))
+        out = run("runs").out
+        assert f"by val loss: not all have the same one ({keys})\n" in out if keys else "by val loss" not in out
+
     def test_columns_that_say_nothing_are_left_out(self, run: Run, make: Make) -> None:
         make(finished=False)
         head, row = run("runs").out.splitlines()[:2]

@@ -133,7 +133,7 @@ class TestRefused:
                 {"data.batch_size": [16, 32], "trainer.limit_val_batches": [5]},
                 "space: batch_size with trainer.limit_val_batches cannot be searched: the images to validate on",
             ),
-            ({"model.loss.label_smoothing": [0.0, 0.1]}, "with model.loss.label_smoothing the loss itself changes"),
+            ({"model.loss.label_smoothing": [0.0, 0.1]}, "with label_smoothing the loss itself changes"),
         ],
     )
     def test_a_space_that_cannot_be(self, run: Run, tmp_path: Path, space: dict[str, object], sentence: str) -> None:

@@ -71,6 +71,8 @@ class Board:
             sentences.append(f"best validation accuracy: {self.best.run}, {_accuracy(self.best)}{chance}")
         if images := self.differences.images():
             sentences.append(f"not comparable as they are: not all were validated on the same images ({images})")
+        if losses := self.differences.losses():
+            sentences.append(f"not comparable by val loss: not all have the same one ({losses})")
         if common := self.differences.otherwise():
             sentences.append(f"where nothing else is said: {common}")
         return sentences

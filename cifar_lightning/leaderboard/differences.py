@@ -27,6 +27,9 @@ _IMAGES = (
     *_LIMITS,
 )
 
+_TRAINING = {"class_weights", "teacher", "temperature", "weight"}  # settings of losses that count in training only
+_CROSS_ENTROPY = {"CrossEntropy", "Distillation"}  # which are the same in evaluation
+
 
 @dataclass(frozen=True)
 class Differences:
@@ -67,6 +70,13 @@ class Differences:
         if _BATCH in self.keys:
             found += [f"{self.keys[_BATCH]} with {limit}" for limit in limits]
         return ", ".join(found)
+
+    def losses(self) -> str:
+        """Keys for which val/loss does not measure the same, likewise."""
+        found = [key for key in self.keys if key.startswith("model.loss.") and key.rpartition(".")[2] not in _TRAINING]
+        if {*self._values("model.loss")} - _CROSS_ENTROPY and "model.loss" in self.keys:
+            found.append("model.loss")
+        return ", ".join(self.keys[key] for key in found)
 
     def _values(self, key: str) -> Iterator[str]:
         return (each[key] for each in self.settings if key in each)

@@ -20,7 +20,6 @@ from cifar_lightning.sweep.space import Space
 from cifar_onnx import InputError
 
 OPTIONS = ("config", "experiment", "trials", "monitor", "mode", "space", "sampler", "pruner", "storage")  # of a sweep
-_UNSEEN = {"class_weights", "teacher", "temperature", "weight"}  # settings of losses that count in training only
 
 
 class _Read(BaseException):
@@ -110,9 +109,8 @@ def check_comparable(configs: Sequence[Namespace], monitor: str) -> None:
     found = Differences([flat(config.as_dict()) for config in configs])
     if images := found.images():
         raise InputError(f"space: {images} cannot be searched: the images to validate on would not be the same")
-    losses = [key for key in found.keys if f"{key}.".startswith("model.loss.") and key.split(".")[-1] not in _UNSEEN]
-    if losses and monitor == "val/loss":
+    if monitor == "val/loss" and (losses := found.losses()):
         raise InputError(
-            f"space: with {', '.join(losses)} the loss itself changes, so that val/loss cannot be compared: "
+            f"space: with {losses} the loss itself changes, so that val/loss cannot be compared: "
             "take --monitor val/accuracy --mode max"
         )

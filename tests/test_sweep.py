@@ -359,12 +359,30 @@ class TestTrials:
         for name, words in (
             ("history.svg", ["val/loss", "best so far"]),
             ("slices.svg", [">lr<", ">dropout<"]),
-            ("importance.svg", [">lr<", ">dropout<", "%"]),
         ):
             text = (done[0] / name).read_text()
             assert text.count("<svg") == 1
             assert all(word in text for word in words), name
             assert name in done[1]
+
+    def test_the_key_that_ruins_trials_is_the_important_one(self) -> None:
+        """Though every trial that it ruins is pruned, so that to the end come such as differ by another key."""
+        plan = read(["--config", "lr.yaml"])
+        plan.folder.mkdir(parents=True)
+        found = optuna.create_study()
+        for place in range(12):
+            rate, dropout = 10 ** (-4 + place / 6), 0.5 * (place % 2)
+            found.enqueue_trial({RATE: rate, DROPOUT: dropout})
+            trial = found.ask({key: part.distribution for key, part in plan.space.items()})
+            loss = 2.3 if rate < 3e-4 else 0.5 + 0.1 * dropout
+            trial.report(loss, 1)
+            found.tell(trial, None, TrialState.PRUNED) if loss > 2 else found.tell(trial, loss)
+        assert draw(found.trials[:9], plan) == ["history.svg", "slices.svg"]  # of which chance would tell
+        assert draw(found.trials, plan)[-1] == "importance.svg"
+        text = (plan.folder / "importance.svg").read_text()
+        *_, low, high, less, more = re.findall(r">(lr|dropout|\d+)%?<", text)
+        assert (low, high) == ("dropout", "lr")
+        assert int(less) < 10 < 90 < int(more)
 
     def test_what_failed_after_some_validations_is_not_drawn_as_pruned(self) -> None:
         plan = read(["--config", "lr.yaml"])
@@ -377,7 +395,7 @@ class TestTrials:
                 trial.set_user_attr("error", "the loss is nan")
             found.tell(trial, 0.5 if state == TrialState.COMPLETE else None, state)
         for pruned, trials in ((True, found.trials), (False, found.trials[1:])):
-            draw(found, trials, plan)
+            draw(trials, plan)
             assert (">pruned<" in (plan.folder / "history.svg").read_text()) == pruned
 
     def test_the_test_set_is_never_asked_for(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -510,7 +528,7 @@ class TestGoingOn:
         result = run("sweep", "--config", "lr.yaml", "--trials", 4)
         assert result.code == 0, result.err
         assert result.out.strip() in done[1]
-        for name in ("trials.csv", "best.yaml", "history.svg", "slices.svg", "importance.svg"):
+        for name in ("trials.csv", "best.yaml", "history.svg", "slices.svg"):
             assert (begun / name).read_text() == (done[0] / name).read_text()
         assert not [*begun.glob("version_*")]
 

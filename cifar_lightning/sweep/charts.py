@@ -4,6 +4,7 @@ They are SVG files in the text colour of the page that shows them, so that they 
 """
 
 import io
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,16 +16,17 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullFormatter
-from optuna import Study
+from optuna import create_study
+from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.importance import FanovaImportanceEvaluator, get_param_importances
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from cifar_lightning.files import write_whole
 from cifar_lightning.sweep.plan import Plan
-from cifar_lightning.sweep.space import Choice
+from cifar_lightning.sweep.space import Choice, Range
 from cifar_lightning.sweep.study import failed
 
-_ENOUGH = 4  # trials that came to their end, to tell what mattered
+_ENOUGH = 10  # trials: of 4, a key that does nothing came first in 19 of 60 simulated sweeps; of 10, in 2
 _ROW = 3  # slices side by side
 _WIDE = 20  # times the least is the greatest value, for a logarithmic axis
 _INK, _BLUE, _AMBER = "#010203", "#3b82f6", "#f59e0b"  # the first stands for the text colour
@@ -34,11 +36,10 @@ _STYLE = (
 )
 
 
-def draw(study: Study, trials: Sequence[FrozenTrial], plan: Plan) -> list[str]:
+def draw(trials: Sequence[FrozenTrial], plan: Plan) -> list[str]:
     """Draw history.svg, slices.svg and, of enough trials, importance.svg.
 
     Args:
-        study: the study.
         trials: those that have ended.
         plan: the plan.
 
@@ -52,9 +53,8 @@ def draw(study: Study, trials: Sequence[FrozenTrial], plan: Plan) -> list[str]:
     if varied:
         _slices(measured, varied, plan)
         files.append("slices.svg")
-        values = [trial.value for trial in trials if trial.state == TrialState.COMPLETE]
-        if len(values) >= _ENOUGH and len({*values}) > 1:
-            _importance(study, varied, plan)
+        if len(measured) >= _ENOUGH and len({plan.measured(trial) for trial in measured}) > 1:
+            _importance(measured, varied, plan)
             files.append("importance.svg")
     return files
 
@@ -95,9 +95,8 @@ def _slices(trials: Sequence[FrozenTrial], keys: Sequence[str], plan: Plan) -> N
         figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=3, frameon=False)
 
 
-def _importance(study: Study, keys: Sequence[str], plan: Plan) -> None:
-    # Of few trials Optuna's default, PED-ANOVA, judges by the best one or two only.
-    found = get_param_importances(study, evaluator=FanovaImportanceEvaluator(seed=0), params=[*keys])
+def _importance(trials: Sequence[FrozenTrial], keys: Sequence[str], plan: Plan) -> None:
+    found = _importances(trials, keys, plan)
     shares = sorted(found.items(), key=lambda item: item[1])
     with _drawn(plan.folder / "importance.svg", 6, 0.9 + 0.35 * len(keys)) as figure:
         axes = figure.subplots()
@@ -105,6 +104,26 @@ def _importance(study: Study, keys: Sequence[str], plan: Plan) -> None:
         axes.bar_label(bars, [f"{share:.0%}" for _, share in shares], padding=4)
         axes.set(xlabel=f"importance for {plan.monitor} (fANOVA)", xlim=(0, 1.1 * max(found.values())))
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+
+
+def _importances(trials: Sequence[FrozenTrial], keys: Sequence[str], plan: Plan) -> dict[str, float]:
+    """Shares of the keys in how much trials differ.
+
+    Also pruned ones: the key that ruins trials would look least important. A range that is searched on a logarithmic
+    scale is averaged over on it.
+    """
+    study = create_study()
+    for trial in trials:
+        params, distributions = dict[str, Any](), dict[str, BaseDistribution]()
+        for key in keys:
+            part, params[key] = plan.space[key], trial.params[key]
+            distributions[key] = part.distribution
+            if isinstance(part, Range) and part.log:
+                params[key] = math.log10(params[key])
+                distributions[key] = FloatDistribution(math.log10(part.low), math.log10(part.high))
+        study.add_trial(create_trial(value=plan.measured(trial), params=params, distributions=distributions))
+    # Of few trials Optuna's default, PED-ANOVA, judges by the best one or two only.
+    return get_param_importances(study, evaluator=FanovaImportanceEvaluator(seed=0), params=[*keys])
 
 
 def _points(axes: Axes, trials: Sequence[FrozenTrial], places: Sequence[float], plan: Plan) -> None:

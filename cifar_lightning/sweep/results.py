@@ -42,7 +42,7 @@ def write(study: Study, plan: Plan) -> None:
             print(f"no trial has finished: {', '.join(none)}")
             return
         write_whole(plan.folder / "best.yaml", _config(done[0], len(ended), plan).encode())
-        charts = draw(study, ended, plan)
+        charts = draw(ended, plan)
     print(f"\n{_table(done[:_BEST], plan)}\n")
     print(f"wrote best.yaml, trials.csv, {', '.join(charts)} in {plan.folder}")
     if others:

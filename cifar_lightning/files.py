@@ -3,8 +3,8 @@
 import os
 import shutil
 import time
+import uuid
 from pathlib import Path
-from tempfile import TemporaryFile
 
 from cifar_onnx import InputError
 
@@ -17,10 +17,20 @@ def check_writable(folder: Path) -> None:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with TemporaryFile(dir=folder):
-            pass
+        probe(folder)
     except OSError as error:
         raise InputError(f"{folder}: nothing can be written there ({error.strerror})") from error
+
+
+def probe(folder: Path) -> None:
+    """Make a file in a folder, and remove it. In one that is not writable on Windows, tempfile would try for hours.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    file = folder / f".{uuid.uuid4().hex}"
+    file.touch(exist_ok=False)
+    file.unlink()
 
 
 def target(output: str | None, default: Path) -> Path:
@@ -51,7 +61,7 @@ def write_whole(path: Path, *parts: bytes | memoryview) -> None:
                     file.write(part)
                 file.flush()
                 os.fsync(file.fileno())
-            _put(new, path)
+            put(new, path)
         finally:
             new.unlink(missing_ok=True)
         if os.name == "posix":  # elsewhere a folder cannot be opened, and a rename is durable by itself
@@ -70,7 +80,7 @@ def write_whole(path: Path, *parts: bytes | memoryview) -> None:
         ) from error
 
 
-def _put(new: Path, path: Path) -> None:
+def put(new: Path, path: Path) -> None:
     """Rename a file to `path`; on Windows nothing is replaced while somebody reads it, which will not take long."""
     for seconds in (0.1, 0.3, 1.0, 3.0):
         try:

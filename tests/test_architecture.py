@@ -42,6 +42,7 @@ LAW = {
         "torch", "cifar_onnx", OURS + "batch", OURS + "error_source", OURS + "data", OURS + "module",
         OURS + "outputs",
     },
+    "cifar_lightning/cli/metrics_file.py": {"lightning"},
     "cifar_lightning/cli/parser.py": {
         "torch", "lightning", "jsonargparse", OURS + "augment", OURS + "mix", OURS + "data", OURS + "suggestion",
     },
@@ -75,7 +76,7 @@ LAW = {
     "cifar_lightning/optim.py": {"torch"},
     "cifar_lightning/data": {
         "torch", "lightning", "torchvision", "numpy", "PIL", "sklearn", "scipy", "filelock", "psutil",
-        "cifar_onnx", OURS + "augment", OURS + "batch", OURS + "mix", OURS + "data",
+        "cifar_onnx", OURS + "augment", OURS + "batch", OURS + "mix", OURS + "data", OURS + "files",
     },
     "cifar_lightning/module.py": {
         "torch", "lightning", "cifar_onnx", OURS + "batch", OURS + "finite", OURS + "metrics", OURS + "nets.normalize",

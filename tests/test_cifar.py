@@ -201,6 +201,17 @@ def test_a_full_disk_is_no_fault_of_the_network(
         CIFAR10(str(tmp_path), url=f"{url}/good.tar.gz").load("train")
 
 
+def test_where_nothing_can_be_written_no_name_is_tried_after_the_other(
+    archive: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As tempfile does on Windows, which takes a folder that must not be written for a name that is there already."""
+    (tmp_path / "cifar-10-python.tar.gz").write_bytes(archive)
+    monkeypatch.setattr("tempfile.mkdtemp", lambda *_, **__: pytest.fail("for hours"))
+    monkeypatch.setattr(Path, "touch", Mock(side_effect=PermissionError(errno.EACCES, "Permission denied")))
+    with pytest.raises(InputError, match=r"cannot be unpacked into .*Permission denied\): name another --data\.root$"):
+        CIFAR10(str(tmp_path)).load("train")
+
+
 def test_a_damaged_archive_is_named_and_left_to_the_user(archive: bytes, tmp_path: Path) -> None:
     (tmp_path / "cifar-10-python.tar.gz").write_bytes(archive[:-9])
     with pytest.raises(InputError, match=r"cifar-10-python.tar.gz is not CIFAR-10's file, or is damaged: its md5 is"):

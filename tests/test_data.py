@@ -569,6 +569,20 @@ class TestImageFolder:
         assert store.lacks(["a"]) == []
         assert (tmp_path / "pixels").stat().st_size == 12
 
+    def test_who_reads_the_old_index_is_waited_for(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        store, picture = Store(tmp_path, 2), Picture(np.ones((2, 2, 3), np.uint8), 4, "f", "")
+        replace, left = Path.replace, [PermissionError("it is read")]  # as Windows has it
+
+        def put(self: Path, to: Path) -> None:
+            if left:
+                raise left.pop()
+            replace(self, to)
+
+        monkeypatch.setattr(Path, "replace", put)
+        monkeypatch.setattr("time.sleep", lambda _: None)
+        store.add(["a"], [picture])
+        assert store.lacks(["a"]) == []
+
     def test_a_cache_that_cannot_be_read_costs_only_time(
         self, photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:

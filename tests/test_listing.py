@@ -1,12 +1,13 @@
 """Pictures that a CSV file labels, in place of folders."""
 
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import numpy as np
 import pytest
 
 from cifar_lightning.data import ImageFolder
+from cifar_lightning.data.listing import Listing
 from cifar_onnx import InputError
 from cifar_onnx.images import decode
 from tests.conftest import BRIEF, Run
@@ -47,6 +48,14 @@ class TestListing:
         assert [(part, list(names.items())) for part, names in before.items()] == [
             (part, list(names.items())) for part, names in after.items()
         ]
+
+    def test_nor_does_the_system(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        for name in ("a.png", "B.png"):
+            (tmp_path / name).touch()
+        (tmp_path / "labels.csv").write_text("path,label\na.png,x\nB.png,x\n")
+        listing = Listing(tmp_path / "labels.csv", tmp_path)
+        monkeypatch.setattr(PurePath, "__lt__", lambda a, b: str(a).lower() < str(b).lower())  # as on Windows
+        assert [path.name for path, _ in listing.pairs("train", ["x"])] == ["B.png", "a.png"]
 
     @pytest.mark.parametrize("between", [",", ";", "\t", ", ", '";"'])
     def test_one_that_a_spreadsheet_saved_is_read(self, write: Write, between: str) -> None:

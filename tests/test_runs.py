@@ -1,10 +1,12 @@
 """Run folders: refused where they cannot be, and found again."""
 
+import csv
 import errno
 import json
 import os
 import re
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +21,7 @@ from cifar_lightning import files, runs
 from cifar_lightning.checkpoint import load
 from cifar_lightning.cli.command import header, read
 from cifar_lightning.cli.config_file import dump_yaml, load_yaml
+from cifar_lightning.cli.metrics_file import MetricsFile
 from cifar_lightning.data import Digits
 from cifar_lightning.reproduce import reproduce
 from cifar_onnx import InputError
@@ -80,13 +83,30 @@ class TestUnwritable:
     def test_a_folder_that_is_there_and_takes_no_files_is_refused(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        def full(**_: object) -> None:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
         files.check_writable(tmp_path)
-        monkeypatch.setattr(files, "TemporaryFile", full)
+        assert not [*tmp_path.iterdir()]
+        full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        monkeypatch.setattr(Path, "touch", Mock(side_effect=full))
         with pytest.raises(InputError, match=r"nothing can be written there \(No space left"):
             files.check_writable(tmp_path)
+
+    def test_rows_of_metrics_wait_for_a_program_that_holds_the_file_on_windows(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        logger = MetricsFile(tmp_path, name="x", version=0, flush_logs_every_n_steps=1)
+        logger.log_metrics({"train/loss": 3.0}, 0)
+        with monkeypatch.context() as patch:
+            patch.setattr(logger.experiment._fs, "open", Mock(side_effect=PermissionError))
+            logger.experiment.log_metrics({"val/loss": 2.0}, 1)
+            with pytest.raises(PermissionError):
+                logger.save()
+            patch.setattr(sys, "platform", "win32")
+            with pytest.warns(UserWarning, match=r"another program holds metrics\.csv"):
+                logger.save()
+        logger.log_metrics({"val/loss": 1.0}, 2)
+        with (tmp_path / "x/version_0/metrics.csv").open(newline="") as file:
+            rows = [(row["train/loss"], row["val/loss"], row["step"]) for row in csv.DictReader(file)]
+        assert rows == [("3.0", "", "0"), ("", "2.0", "1"), ("", "1.0", "2")]
 
     def test_a_folder_that_becomes_unwritable_ends_the_run(self, run: Run) -> None:
         result = run("fit", *BRIEF, "--trainer.callbacks+", "tests.test_runs.Spoil")

@@ -465,7 +465,7 @@ class TestTrials:
         assert "slices.svg" in result.out
 
     @pytest.mark.parametrize(
-        ("module", "name"), [(files, "_put"), pytest.param(runs, "FileLock", marks=pytest.mark.slow)]
+        ("module", "name"), [(files, "put"), pytest.param(runs, "FileLock", marks=pytest.mark.slow)]
     )
     def test_what_the_machine_refuses_is_no_failure_of_the_values(
         self, run: Run, monkeypatch: pytest.MonkeyPatch, module: ModuleType, name: str

@@ -11,7 +11,7 @@ from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
 
 from cifar_lightning import augment, distill, loss, mix, nets, runs  # noqa: F401  so that a config may name their classes without a module
 from cifar_lightning import checkpoint as checkpoints
@@ -21,6 +21,7 @@ from cifar_lightning.cli.choices import DEFAULTS, names_class, without_others
 from cifar_lightning.cli.command import Command, rank
 from cifar_lightning.cli.dry_run import dry_run
 from cifar_lightning.cli.from_checkpoint import check_resumable, choose_photos, parser_defaults
+from cifar_lightning.cli.metrics_file import MetricsFile
 from cifar_lightning.cli.parser import Parser
 from cifar_lightning.cli.run_config import RunConfig
 from cifar_lightning.cli.trainer import Trainer
@@ -167,7 +168,7 @@ class CLI(LightningCLI):
         for each in loggers:
             if isinstance(each, TensorBoardLogger) and each._version is None:  # of one name and number with the run
                 each._name, each._version = name if each._name == "lightning_logs" else each._name, version
-        metrics = CSVLogger(root, name=name, version=version or 0, flush_logs_every_n_steps=1)
+        metrics = MetricsFile(root, name=name, version=version or 0, flush_logs_every_n_steps=1)
         if self.run and self.going_on and self.checkpoint:
             batch, validated = checkpoints.done_in_epoch(self.checkpoint)
             ended = checkpoints.ended(self.checkpoint)  # before the logger removes the file
@@ -194,11 +195,10 @@ class CLI(LightningCLI):
             if folder := getattr(callback, "dirpath", None):
                 check_writable(Path(folder))
         if self.run:
-            seed, threads = self.config.fit.seed_everything, torch.get_num_threads()
-            versions = {name: metadata.version(name) for name in ("cifar-lightning", "torch", "lightning")}
-            facts = {"seed": seed, "threads": threads, "devices": self.trainer.world_size, "versions": versions}
+            more: dict[str, Any] = {"seed": self.config.fit.seed_everything, "threads": torch.get_num_threads()}
+            more["versions"] = {name: metadata.version(name) for name in ("cifar-lightning", "torch", "lightning")}
             begun = {} if self.going_on else {"begun_in": str(Path.cwd()), "started_from": self.command.ckpt_path}
-            runs.record(self.run.folder, finished=False, pruned=False, **facts, **begun)
+            runs.record(self.run.folder, finished=False, pruned=False, devices=self.trainer.world_size, **more, **begun)
 
     def after_fit(self) -> None:
         callbacks = self.trainer.callbacks  # type: ignore[attr-defined]

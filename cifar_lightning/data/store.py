@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cifar_lightning.data.images import Fingerprints, Images, Rows
+from cifar_lightning.files import put
 from cifar_onnx.evaluation.outcome import Integers, Unreadable
 from cifar_onnx.images import Pixels
 
@@ -174,7 +175,7 @@ class Store:
         try:
             with fresh.open("wb") as out:
                 np.savez(out, **index._asdict())
-            fresh.replace(self._index)
+            put(fresh, self._index)
         finally:
             fresh.unlink(missing_ok=True)
         return index

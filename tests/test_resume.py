@@ -464,6 +464,15 @@ class TestSignals:
         for signum in (signal.SIGTERM, signal.SIGINT):
             assert start("fit", *SMALL, function=stop_at(30, signum, again=True)).wait().code == -signum
 
+    def test_on_windows_a_parent_can_send_one(self) -> None:
+        code = (
+            "import signal, sys; sys.platform, signal.SIGBREAK = 'win32', signal.SIGUSR1\n"
+            "from cifar_lightning import interruption\n"
+            "with interruption.handled(): signal.raise_signal(signal.SIGUSR1)"
+        )
+        ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        assert "Interrupted: stopped by SIGUSR1" in ended.stderr
+
     def test_they_are_taken_for_as_long_as_a_command_lasts_and_anew_for_the_next(self) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)  # as Python begins
         before = [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)]

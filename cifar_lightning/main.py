@@ -62,7 +62,7 @@ _MISTAKES = (
 )
 
 # What torch says, on GPUs and CPUs, where there is not enough memory.
-_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
+_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "Invalid buffer size")
 
 # What the machine refuses, and no code can mend: a trial of a sweep is then no failure of its values.
 REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO)
@@ -70,6 +70,7 @@ _OUTSIDE = (
     *REFUSED,
     errno.ENOLCK,
     errno.EOPNOTSUPP,
+    errno.ENOTSUP,  # on macOS another number
     errno.ENOMEM,
     errno.ENOENT,
     errno.EISDIR,

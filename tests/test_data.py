@@ -602,7 +602,7 @@ class TestImageFolder:
         assert len(images) == 36
         assert "not kept for the next run" in capsys.readouterr().err
 
-    @pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP])
+    @pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP])
     def test_a_cache_in_which_nothing_can_be_locked_is_refused(
         self, photos: Path, monkeypatch: pytest.MonkeyPatch, number: int
     ) -> None:

@@ -187,7 +187,7 @@ class TestMistakes:
         assert "ImageFolder" not in result.err
         assert not list(Path().iterdir())
 
-    @pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP])
+    @pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP])
     def test_a_disk_without_locks(
         self, number: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -527,6 +527,7 @@ class TestMistakes:
                 RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"),
                 "(DefaultCPUAllocator: can't allocate",
             ),
+            (RuntimeError("Invalid buffer size: 20.00 GiB"), "(Invalid buffer size: 20.00 GiB)"),  # on MPS
             (MemoryError("Unable to allocate 7.5 GiB for an array"), "(Unable to allocate 7.5 GiB for an array)"),
             (MemoryError(), "(MemoryError)"),
         ],

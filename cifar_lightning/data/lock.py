@@ -34,7 +34,7 @@ def alone(path: Path, what: str, option: str) -> Iterator[None]:
             print(f"waiting for another process that prepares {what}", file=sys.stderr)
             lock.acquire()
     except OSError as error:
-        if error.errno in (errno.ENOLCK, errno.EOPNOTSUPP):
+        if error.errno in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP):
             raise InputError(
                 f"{path.parent}: no file can be locked there ({error.strerror}), so that processes would write over "
                 f"each other's files: name a folder on another disk with --{option}"

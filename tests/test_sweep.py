@@ -232,6 +232,23 @@ class TestPlan:
         assert isinstance(plan.space[DROPOUT].edges[0], float)
         assert plan.first == {DROPOUT: 0.5, "data.batch_size": 64}
 
+    @pytest.mark.parametrize(
+        ("span", "value", "inside"),
+        [
+            (Range(0.1, 0.5, 0.1), 0.3, True),
+            (Range(0.1, 0.5, 0.1), 0.35, False),
+            (Range(0.1, 0.5), 0.35, True),
+            (Range(1, 9, 2), 7, True),
+            (Range(1, 9, 2), 8, False),
+            (Range(1, 9), 2.0, False),
+            (Range(0, 1), True, False),
+            (Range(1e-4, 1e-2, log=True), 0.1, False),
+            (Range(0.0, 1.0, 0.5), float("nan"), False),
+        ],
+    )
+    def test_a_value_lies_in_a_range_or_not(self, span: Range, value: float, inside: bool) -> None:
+        assert span.label(value) == (value if inside else None)
+
     def test_the_experiment_is_no_trial_where_it_does_not_lie_in_the_space(self, tmp_path: Path) -> None:
         plan = read(["--config", str(write(tmp_path, space={**SPACE, "trainer.max_epochs": [1]}))])
         assert plan.first == {RATE: 0.001, DROPOUT: 0.5, "trainer.max_epochs": 1}

@@ -1,11 +1,10 @@
 """The search: one trial after the other, beside other processes, until there are as many as were asked for."""
 
-import re
 import sys
 from collections.abc import Sequence
 
 import optuna
-from optuna.exceptions import StorageInternalError
+from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 from rich.markup import escape
@@ -22,8 +21,6 @@ from cifar_onnx import InputError, shell
 from cifar_onnx.errors import one_line
 
 _IN_A_ROW = 5  # trials that fail before it ends: it is not their values
-# Optuna's words where another process has found no sign of life of this one, which was suspended, say.
-_TAKEN = r"Cannot tell a [A-Z]+ trial|Trial#\d+ has already finished"
 
 
 class _SurplusError(Exception):
@@ -90,8 +87,9 @@ def _search(study: optuna.Study, plan: Plan, process: Process) -> None:
             try:
                 study.optimize(objective, callbacks=[after], catch=(FailedError, _SurplusError), gc_after_trial=True)
                 return
-            except (ValueError, RuntimeError) as error:
-                if not re.match(_TAKEN, str(error)):
+            except (ValueError, UpdateFinishedTrialError) as error:
+                # Another process has found no sign of life of this one, which was suspended, say.
+                if isinstance(error, ValueError) and not str(error).startswith("Cannot tell a "):
                     raise
                 console.print(f"trial {begun[0]} was taken over by another process", highlight=False)
 

@@ -56,8 +56,10 @@ class Range:
 
     def label(self, value: Any) -> Any:
         """What stands for a value in the study; None where it is not in the range."""
-        fits = isinstance(value, int if self._whole else int | float) and not isinstance(value, bool)
-        return value if fits and self.distribution._contains(value) else None
+        if not isinstance(value, int if self._whole else int | float) or isinstance(value, bool):
+            return None
+        steps = (value - self.low) / self.step if self.step else 0
+        return value if self.low <= value <= self.high and abs(steps - round(steps)) < 1e-8 else None
 
 
 @dataclass(frozen=True)

@@ -172,7 +172,16 @@ class Scored(nn.Module):
 
 
 def outputs_of(net: nn.Module, pictures: Pictures, title: str | None = None) -> tuple[Scores, Scores]:
-    """Both outputs of a net, `Watched` or `Scored`, for uint8 `(N, S, S, 3)`; with a title, progress is shown."""
+    """Both outputs of a net for pictures, run in parts on the device where it lies.
+
+    Args:
+        net: `Watched` or `Scored`, in evaluation mode.
+        pictures: uint8 `(N, S, S, 3)`.
+        title: shows progress under it.
+
+    Returns:
+        float32 logits `(N, K)`, and contrasts `(N, D)` or familiarity `(N,)`.
+    """
     device = next(net.parameters()).device
     work, found = parts(pictures), []
     with torch.inference_mode():

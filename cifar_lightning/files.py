@@ -3,10 +3,10 @@
 import os
 import shutil
 import time
-import uuid
 from pathlib import Path
 
 from cifar_onnx import InputError
+from cifar_onnx.folders import probe
 
 
 def check_writable(folder: Path) -> None:
@@ -20,17 +20,6 @@ def check_writable(folder: Path) -> None:
         probe(folder)
     except OSError as error:
         raise InputError(f"{folder}: nothing can be written there ({error.strerror})") from error
-
-
-def probe(folder: Path) -> None:
-    """Make a file in a folder, and remove it. In one that is not writable on Windows, tempfile would try for hours.
-
-    Raises:
-        OSError: it cannot be made.
-    """
-    file = folder / f".{uuid.uuid4().hex}"
-    file.touch(exist_ok=False)
-    file.unlink()
 
 
 def target(output: str | None, default: Path) -> Path:

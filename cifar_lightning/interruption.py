@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT: a run that trains finishes its step first; a second signal ends the process at once."""
+"""SIGTERM, SIGINT and Windows' SIGBREAK: a run that trains finishes its step first; a second one ends it at once."""
 
 import os
 import signal

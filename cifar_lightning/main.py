@@ -87,8 +87,8 @@ def main(args: Sequence[str] | None = None) -> int:
     """Run a command.
 
     Returns:
-        Its exit code: 0 done, 1 refused by a check, 2 a mistake in what was given, 3 not finite, 130 and 143 stopped by
-        SIGINT and SIGTERM.
+        Its exit code: 0 done, 1 refused by a check, 2 a mistake in what was given, 3 not finite, 130, 143 and 149
+        stopped by SIGINT, SIGTERM and Windows' SIGBREAK.
     """
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_not_advertising)
     warnings.filterwarnings("ignore", module=r"PIL\.")  # of rotten EXIF, for one, which turns no picture

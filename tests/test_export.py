@@ -828,8 +828,9 @@ class TestHandover:
         (result,) = front["model-index"][0]["results"]
         assert result["metrics"][0] == {"type": "accuracy", "value": round(found["value"], 4)}
         assert f"| accuracy | {found['value']:.4f} | {found['low']:.4f} | {found['high']:.4f} |" in text
-        for row in (report / "per_class.csv").read_text().splitlines()[1:]:
-            assert f"| {' | '.join(row.split(','))} |" in text
+        head, *rows = (report / "per_class.csv").read_text().splitlines()
+        first, *others = (f"| {' | '.join(row.split(','))} |" for row in (head.replace("_", " "), *rows))
+        assert "\n".join([first, "|" + "---|" * len(head.split(",")), *others]) in text
         assert "apache-2.0" in text
         known = Classifier("out/m.onnx").contract
         assert known.digest in text

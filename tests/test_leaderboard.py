@@ -402,7 +402,7 @@ class TestTable:
             ({"class_weights": None}, {"class_weights": "inverse"}, None),
         ],
     )
-    def test_nor_are_different_losses(
+    def test_runs_with_different_losses_are_not_compared_by_val_loss(
         self, run: Run, make: Make, before: dict[str, object], after: dict[str, object], keys: str | None
     ) -> None:
         for version, given in enumerate((before, after)):

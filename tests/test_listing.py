@@ -49,7 +49,7 @@ class TestListing:
             (part, list(names.items())) for part, names in after.items()
         ]
 
-    def test_nor_does_the_system(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_its_order_is_the_same_on_all_systems(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         for name in ("a.png", "B.png"):
             (tmp_path / name).touch()
         (tmp_path / "labels.csv").write_text("path,label\na.png,x\nB.png,x\n")

@@ -233,9 +233,8 @@ class TestFit:
     def test_a_config_is_read_as_utf_8_where_the_locale_is_another(
         self, run: Run, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(
-            "jsonargparse._paths.open", partial(open, encoding="cp1252"), raising=False
-        )  # as on Windows
+        # As on Windows.
+        monkeypatch.setattr("jsonargparse._paths.open", partial(open, encoding="cp1252"), raising=False)
         Path("c.yaml").write_text("experiment: größe 猫", encoding="utf-8")
         assert config_of(run, "fit", "--config", "c.yaml")["experiment"] == "größe 猫"
 

@@ -187,7 +187,7 @@ class TestMistakes:
         assert "ImageFolder" not in result.err
         assert not list(Path().iterdir())
 
-    @pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP])
+    @pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP])
     def test_a_disk_without_locks(
         self, number: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:

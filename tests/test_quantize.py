@@ -288,7 +288,7 @@ def test_a_class_that_loses_more_than_a_point_is_named() -> None:
     [
         (50, 1, 0, None),
         (50, 6, 0, 12),
-        (50, 6, 4, None),
+        (50, 9, 3, None),
         (99, 3, 0, None),
         (99, 5, 0, 5.1),
         (100, 2, 0, 2),

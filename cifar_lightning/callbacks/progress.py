@@ -93,10 +93,8 @@ class EpochLines(L.Callback):
 
     def _print(self, trainer: L.Trainer, line: str) -> None:
         if trainer.is_global_zero:
-            bar = isinstance(
-                trainer.progress_bar_callback, TQDMProgressBar
-            )  # that of Rich takes what is printed itself
-            (Tqdm.write if bar else print)(line)
+            by_tqdm = isinstance(trainer.progress_bar_callback, TQDMProgressBar)
+            (Tqdm.write if by_tqdm else print)(line)  # Rich's bar takes what is printed itself
             sys.stdout.flush()
 
 

@@ -195,8 +195,8 @@ class CLI(LightningCLI):
             if folder := getattr(callback, "dirpath", None):
                 check_writable(Path(folder))
         if self.run:
-            more: dict[str, Any] = {"seed": self.config.fit.seed_everything, "threads": torch.get_num_threads()}
-            more["versions"] = {name: metadata.version(name) for name in ("cifar-lightning", "torch", "lightning")}
+            versions = {name: metadata.version(name) for name in ("cifar-lightning", "torch", "lightning")}
+            more = {"seed": self.config.fit.seed_everything, "threads": torch.get_num_threads(), "versions": versions}
             begun = {} if self.going_on else {"begun_in": str(Path.cwd()), "started_from": self.command.ckpt_path}
             runs.record(self.run.folder, finished=False, pruned=False, devices=self.trainer.world_size, **more, **begun)
 

@@ -75,7 +75,7 @@ class Batches:
         return len(self._shares)
 
     def images_in(self, batches: int) -> int:
-        """How many images the first batches hold, those of all processes together."""
+        """How many images the first batches, one at least, hold: those of all processes together."""
         return self._ends[batches - 1]
 
     def state_dict(self) -> dict[str, int]:
@@ -118,9 +118,8 @@ class Batches:
     def _read(self, rows: Rows, order: Tensor, shares: list[slice]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """The same of a set on disk."""
         device = self.labels.device
-        pinned = (
-            device.type == "cuda"
-        )  # MPS reads what is freed by then: https://github.com/pytorch/pytorch/issues/189690
+        # MPS would read memory that is freed by then: https://github.com/pytorch/pytorch/issues/189690
+        pinned = device.type == "cuda"
         places = order.to(device)
 
         def read(share: slice) -> Tensor:

@@ -16,10 +16,9 @@ import numpy as np
 from cifar_lightning.data.base import ImageData
 from cifar_lightning.data.images import Images, Part
 from cifar_lightning.data.lock import alone
-from cifar_lightning.files import probe
 from cifar_onnx import InputError
 from cifar_onnx.errors import check_choice
-from cifar_onnx.folders import expanded
+from cifar_onnx.folders import expanded, probe
 from cifar_onnx.progress import track
 
 Labels = Literal["fine", "coarse"]  # of CIFAR-100

@@ -80,7 +80,7 @@ def _tested(report: Path, checkpoint: str) -> Mapping[str, Any] | None:
             rows = [[" ".join(cell.split()).replace("|", r"\|") for cell in row] for row in csv.reader(file)]
     except (OSError, ValueError, LookupError, TypeError, RecursionError, csv.Error):
         return None
-    return {**found, "per_class": rows[1:]}
+    return {**found, "per_class": rows}
 
 
 def _doubts(tested: Mapping[str, Any] | None, known: contract.Contract) -> Mapping[str, Any] | None:

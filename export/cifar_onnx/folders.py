@@ -8,6 +8,7 @@ from glob import glob, has_magic
 from os import PathLike
 from pathlib import Path, PurePath
 from typing import TypeVar
+from uuid import uuid4
 
 from cifar_onnx import sheet
 from cifar_onnx.errors import InputError, some
@@ -75,6 +76,19 @@ def in_order(paths: Iterable[AnyPath]) -> list[AnyPath]:
 def is_address(text: object) -> bool:
     """Whether it is one such as https://... or s3://..., and no path of Windows such as C://photos."""
     return re.match(r"[A-Za-z][\w+.-]+://", str(text)) is not None
+
+
+def probe(folder: Path) -> None:
+    """Make a file in a folder, and remove it.
+
+    Windows says of every folder that it may be written to, and in one that may not be, tempfile would try for hours.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    file = folder / f".{uuid4().hex}"
+    file.touch(exist_ok=False)
+    file.unlink()
 
 
 def files(folder: Path) -> list[Path]:

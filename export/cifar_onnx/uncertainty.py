@@ -14,10 +14,9 @@ Method = Literal["lac", "aps"]
 
 @dataclass(frozen=True)
 class PredictionSets:
-    """Split-conformal sets of labels: of pictures like those of the validation set, `1 - alpha` hold the right label.
+    """Split-conformal sets: of pictures like those of the validation set, `1 - alpha` or more hold the right label.
 
     The most probable label is always in the set: `lac` alone would leave those of a good net's surest pictures empty.
-    More than `1 - alpha` hold the right label then.
 
     Attributes:
         method: `lac` takes the labels of high probability (Sadinle et al. 2019, https://arxiv.org/abs/1609.00451),

@@ -216,13 +216,12 @@ function isGolden(sample, count) {
   );
 }
 
-/** Of a file whose contract, in the part `place` of its bytes, states this digest. */
+/** The digest of a file whose contract, in the part `place` of its bytes, states this one. */
 async function digest(bytes, place, stated) {
   const mark = '"digest": "';
   const at = new TextDecoder("latin1").decode(place).indexOf(`${mark}${stated}"`); // one letter for each byte
   const blank = new Uint8Array(bytes);
-  const start = place.byteOffset - bytes.byteOffset + at + mark.length;
-  if (at >= 0) blank.set(new TextEncoder().encode(BLANK), start);
+  if (at >= 0) blank.set(new TextEncoder().encode(BLANK), place.byteOffset - bytes.byteOffset + at + mark.length);
   const hash = new Uint8Array(await crypto.subtle.digest("SHA-256", blank));
   return Array.from(hash, (byte) => byte.toString(16).padStart(2, "0")).join("");
 }

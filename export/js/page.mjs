@@ -14,7 +14,7 @@ const first = runs === "browser" ? "browser" : "server";
 const started = {}; // promises of what classifies: {place, contract, classify}
 let chosen = first; // where the next photos go; if that fails they go nowhere, least of all to the server instead
 const waiting = []; // cards whose photos are not yet classified
-let running = 0; // photos that are
+let running = 0; // photos that are being classified
 
 /** What classifies photos there: where that failed before, it is tried again. */
 function model(place) {

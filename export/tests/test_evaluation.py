@@ -311,6 +311,8 @@ class TestEvaluate:
         assert "0.0 points below the best" not in page
         assert re.findall(r"picture-\d+", page.partition("Least confident correct predictions")[2])[0] == "picture-1"
         assert r"caf\udce9.png" in (tmp_path / "predictions.csv").read_text(encoding="utf-8")
+        row = rows(tmp_path / "per_class.csv")[2]
+        assert (row["class"], row["support"], row["recall_low"], row["recall_high"]) == ("c", "0", "", "")
 
     def test_a_single_picture_has_a_report(self, tmp_path: Path) -> None:
         whole = outcome(np.zeros(1, np.int64), 1.0)
@@ -422,7 +424,7 @@ class TestEvaluate:
         [(["evaluate"], name) for name in tables.EVALUATION]
         + [(["compare", str(MODEL)], n) for n in tables.COMPARISON],
     )
-    def test_nor_one_with_a_file_that_cannot_be_replaced(
+    def test_a_file_that_cannot_be_replaced_is_named_before_the_work(
         self,
         words: list[str],
         name: str,

@@ -1,4 +1,4 @@
-"""Answers of models to the pictures of a folder, which are decoded once, in parts, and not kept in memory.
+"""Answers of models to labelled pictures, which are decoded once, in parts, and not kept in memory.
 
 Notation: `N` pictures, `B` of them at once, `S` side in pixels of the square that a net sees.
 """

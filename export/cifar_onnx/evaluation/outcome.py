@@ -19,7 +19,7 @@ _BATCH, _SIDE = 256, 128
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 Booleans = NDArray[np.bool_]
-# Of uint8 (B, S, S, 3): logits (B, K), divided by the temperature, and familiarity (B,).
+# Of uint8 (B, S, S, 3): logits (B, K), divided by the temperature, and familiarity (B,) of a model that has it.
 Answers = Callable[[Pixels], tuple[NDArray[np.float32], NDArray[np.float32] | None]]
 
 

@@ -7,13 +7,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 from cifar_onnx.errors import InputError
 from cifar_onnx.evaluation.compare import Comparison
 from cifar_onnx.evaluation.evaluation import Evaluation
 from cifar_onnx.evaluation.metrics import confusion
 from cifar_onnx.evaluation.outcome import Outcome
+from cifar_onnx.folders import probe
 
 EVALUATION = ("report.html", "metrics.json", "per_class.csv", "confusion.csv", "predictions.csv")
 COMPARISON = ("comparison.json", "newly_wrong.csv")
@@ -21,8 +21,6 @@ COMPARISON = ("comparison.json", "newly_wrong.csv")
 
 def check_folder(folder: Path, names: Sequence[str] = EVALUATION) -> Path:
     """Make sure that files can be written to a folder, which need not be there, before the work that they will hold.
-
-    By writing one: Windows says of every folder that it may be written to.
 
     Args:
         folder: where they go.
@@ -35,10 +33,8 @@ def check_folder(folder: Path, names: Sequence[str] = EVALUATION) -> Path:
         InputError: they cannot.
     """
     there = next(each for each in (folder, *folder.absolute().parents) if each.exists())
-    probe = there / f".{uuid4().hex}"
     try:
-        probe.touch(exist_ok=False)
-        probe.unlink()
+        probe(there)
     except OSError:
         raise InputError(f"{folder} cannot be written to: name another folder with --output") from None
     for path in filter(Path.exists, (folder / name for name in names)):

@@ -164,7 +164,7 @@ def _listed(file: Path, places: Mapping[str, int]) -> list[tuple[Path, int]]:
         raise InputError(f"{file} has {has}: it needs the columns path and label, each once")
     if "probability" in columns and "prediction" not in columns:
         raise InputError(f"{file}: its labels are a model's answers: take predictions.csv of test or evaluate")
-    found = dict[Path, int]()
+    found = dict[str, tuple[Path, int]]()  # by their paths, which may be written in several ways
     for line, cells in rows:
         where = f"{file}, line {line}"
         if len(cells) != len(columns):
@@ -175,11 +175,11 @@ def _listed(file: Path, places: Mapping[str, int]) -> list[tuple[Path, int]]:
         path = next((path for path in (file.parent / name, Path(name)) if name and os.path.lexists(path)), None)
         if path is None:
             raise InputError(f"{where}: there is no file {name!r}, neither seen from {file.parent} nor from here")
-        if found.setdefault(path, places[label]) != places[label]:
+        if found.setdefault(os.path.abspath(path), (path, places[label]))[1] != places[label]:
             raise InputError(f"{where}: {path} has another label in an earlier line")
     if not found:
         raise InputError(f"{file} lists no pictures: it needs a row for each")
-    return [*found.items()]
+    return [*found.values()]
 
 
 def find(pattern: str | PathLike[str]) -> list[Path]:

@@ -375,11 +375,16 @@ class TestEvaluate:
         assert json.loads(Path("both/comparison.json").read_text())["images"] == 200
 
     def test_a_table_of_pictures_is_what_people_write(self, scans: Path, tmp_path: Path) -> None:
-        """With paths from where it lies, in any case and order of columns, and a picture twice."""
-        lines = ("Label;note;PATH", "1;;scans\\1\\001.png", "0;x;scans/0/000.png", "0;;scans/0/000.png")
+        """With paths from where it lies, in any case and order of columns, and a picture twice by other paths."""
+        lines = ("Label;note;PATH", "1;;scans\\1\\001.png", "0;x;scans/0/000.png", "0;;scans/../scans/0/000.png")
         (tmp_path / "own.csv").write_text("\n".join(lines))
         first, second = scans / "1" / "001.png", scans / "0" / "000.png"
         assert labelled(tmp_path / "own.csv", ["0", "1"]) == [(first, 1), (second, 0)]
+
+    def test_labels_of_a_table_may_be_spelled_as_macos_does(self, tmp_path: Path) -> None:
+        (tmp_path / "a.png").touch()
+        (tmp_path / "own.csv").write_text("path,label\na.png,cafe\u0301\n", encoding="utf-8")
+        assert labelled(tmp_path / "own.csv", ["caf\u00e9"]) == [(tmp_path / "a.png", 0)]
 
     @pytest.mark.parametrize(
         ("text", "sentence"),

@@ -73,12 +73,11 @@ export class Classifier {
       refuse(`its contract names ${classes.length} classes, but it gives ${probabilities.length}`);
     }
     const ranked = [...probabilities.keys()].sort((a, b) => probabilities[b] - probabilities[a]);
-    const inside = predictionSet(probabilities, ranked, sets);
     return {
       label: classes[ranked[0]],
       probability: probabilities[ranked[0]],
       top: ranked.slice(0, topK).map((k) => ({ label: classes[k], probability: probabilities[k] })),
-      labels: ranked.filter((k, rank) => rank === 0 || inside[k]).map((k) => classes[k]),
+      labels: predictionSet(probabilities, ranked, sets).map((k) => classes[k]),
       familiarity: outputs.familiarity.data[0],
       unknown: !(outputs.familiarity.data[0] >= Math.fround(unknown.threshold)), // as one that is NaN
       probabilities,
@@ -162,16 +161,14 @@ const unlessInput = (error) => (error instanceof InputError ? undefined : Promis
 const isWhole = (number) => Number.isInteger(number) && number > 0;
 const bytesOf = (file) => (file instanceof ArrayBuffer ? new Uint8Array(file) : file);
 
-/** Which labels are in the set, as `uncertainty.py` has it, but for the most probable one, which always is. */
+/** Which classes are in the set, the most probable first, as `uncertainty.py` has it. */
 function predictionSet(probabilities, ranked, { method, threshold }) {
-  if (method === "lac") return probabilities.map((p) => 1 - p <= threshold);
-  const inside = [];
-  let sum = 0;
-  for (const k of ranked) {
-    inside[k] = Math.min(sum, 1) <= threshold;
+  let sum = 0; // of the more probable ones
+  return ranked.filter((k, rank) => {
+    const nonconformity = method === "lac" ? 1 - probabilities[k] : Math.min(sum, 1);
     sum += probabilities[k];
-  }
-  return inside;
+    return rank === 0 || nonconformity <= threshold;
+  });
 }
 
 function activationMap({ data, dims: [, , height, width] }, k) {

@@ -37,7 +37,7 @@ LAW = {
         "lightning", "cifar_onnx", OURS + "cli.choices", OURS + "cli.config_file", OURS + "runs",
     },
     "cifar_lightning/cli/config_file.py": {"yaml", "jsonargparse", "cifar_onnx"},
-    "cifar_lightning/cli/devices.py": {"torch", "lightning", "jsonargparse"},
+    "cifar_lightning/cli/devices.py": {"torch", "jsonargparse", OURS + "cli.command"},
     "cifar_lightning/cli/dry_run.py": {
         "torch", "cifar_onnx", OURS + "batch", OURS + "error_source", OURS + "data", OURS + "module",
         OURS + "outputs",

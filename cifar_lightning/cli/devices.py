@@ -2,11 +2,11 @@
 
 import os
 import shutil
-import sys
 
 import torch
 from jsonargparse import Namespace
-from lightning.pytorch.utilities import rank_zero_only
+
+from cifar_lightning.cli.command import say
 
 
 def one_device(config: Namespace) -> list[int] | int:
@@ -15,7 +15,6 @@ def one_device(config: Namespace) -> list[int] | int:
     return named[:1] if isinstance(named, list) and named[:1] < [gpus] else 1
 
 
-@rank_zero_only
 def advise(accelerator: str, precision: str, device: torch.device) -> None:
     """Tell of a GPU that is not used though it might be, and of numbers that are slow on a device.
 
@@ -26,7 +25,7 @@ def advise(accelerator: str, precision: str, device: torch.device) -> None:
     """
     for line in (_unused(accelerator, device), _slow(precision, device)):
         if line:
-            print(line, file=sys.stderr)
+            say(line)
 
 
 def _unused(accelerator: str, device: torch.device) -> str | None:

@@ -773,7 +773,7 @@ class TestCompare:
             time.sleep(0.005)
             return np.zeros((len(batch), 2), np.float32)
 
-        assert latency([(slow, 8)], rounds=3)[0] >= 5
+        assert latency([(slow, 8)])[0] >= 5
 
     @pytest.mark.parametrize(("seconds", "rounds"), [(60.0, 50), (0.0, 3)])
     def test_slow_nets_are_timed_less_often(self, seconds: float, rounds: int, monkeypatch: pytest.MonkeyPatch) -> None:

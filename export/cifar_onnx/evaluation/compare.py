@@ -16,7 +16,7 @@ from cifar_onnx.evaluation.outcome import Booleans, Integers, Outcome
 from cifar_onnx.folders import composed
 from cifar_onnx.images import Pixels
 
-_LEAST, _SECONDS = 3, 10.0  # rounds of runs that are timed, and for how long there are more
+_LEAST, _MOST, _SECONDS = 3, 50, 10.0  # rounds of runs that are timed; no more than the least after so long
 
 
 @dataclass(frozen=True)
@@ -136,17 +136,16 @@ def bounds(comparison: Comparison, max_drop: float | None, no_class_below: float
     return broken
 
 
-def latency(models: Sequence[tuple[Callable[[Pixels], object], int]], rounds: int = 50) -> list[float]:
+def latency(models: Sequence[tuple[Callable[[Pixels], object], int]]) -> list[float]:
     """Milliseconds for one picture by each model, the median of runs that take turns.
 
     Args:
         models: what runs each on uint8 `(1, S, S, 3)`, and the side `S` of its pictures.
-        rounds: how often at most; after ten seconds there are no more, but at least three.
     """
     pictures = [np.zeros((1, size, size, 3), np.uint8) for _, size in models]
     rows: list[list[float]] = []
     end = time.perf_counter() + _SECONDS
-    while len(rows) < rounds and (len(rows) < _LEAST or time.perf_counter() < end):
+    while len(rows) < _MOST and (len(rows) < _LEAST or time.perf_counter() < end):
         row = []
         for (run, _), picture in zip(models, pictures, strict=True):
             start = time.perf_counter()

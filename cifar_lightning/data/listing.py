@@ -109,4 +109,4 @@ class Listing(Catalogue):
             if part != "predict" and row.label not in places:
                 raise InputError(f"{where}: {row.label!r} is not one of the classes {some(classes)}")
             found.append((row.file, -1 if part == "predict" else places[row.label]))
-        return sorted(found, key=lambda pair: (pair[0].parts, pair[1]))  # paths of Windows take no notice of case
+        return sorted(found, key=lambda pair: pair[0].parts)  # paths of Windows take no notice of case

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 from cifar_onnx import InputError
-from cifar_onnx.folders import probe
+from cifar_onnx.folders import try_writing
 
 
 def check_writable(folder: Path) -> None:
@@ -17,7 +17,7 @@ def check_writable(folder: Path) -> None:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe(folder)
+        try_writing(folder)
     except OSError as error:
         raise InputError(f"{folder}: nothing can be written there ({error.strerror})") from error
 

@@ -18,7 +18,7 @@ from cifar_lightning.data.images import Images, Part
 from cifar_lightning.data.lock import alone
 from cifar_onnx import InputError
 from cifar_onnx.errors import check_choice
-from cifar_onnx.folders import expanded, probe
+from cifar_onnx.folders import expanded, try_writing
 from cifar_onnx.progress import track
 
 Labels = Literal["fine", "coarse"]  # of CIFAR-100
@@ -118,7 +118,7 @@ class CIFAR10(ImageData):
         url = self.url or known.url
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-            probe(self.root)
+            try_writing(self.root)
             for left in self.root.glob(f"{self._hidden}-*"):  # by a process that was killed
                 shutil.rmtree(left, ignore_errors=True)
             with tempfile.TemporaryDirectory(dir=self.root, prefix=f"{self._hidden}-") as temporary:

@@ -78,7 +78,7 @@ def is_address(text: object) -> bool:
     return re.match(r"[A-Za-z][\w+.-]+://", str(text)) is not None
 
 
-def probe(folder: Path) -> None:
+def try_writing(folder: Path) -> None:
     """Make a file in a folder, and remove it.
 
     Windows says of every folder that it may be written to, and in one that may not be, tempfile would try for hours.

@@ -13,7 +13,7 @@ from cifar_onnx.evaluation.compare import Comparison
 from cifar_onnx.evaluation.evaluation import Evaluation
 from cifar_onnx.evaluation.metrics import confusion
 from cifar_onnx.evaluation.outcome import Outcome
-from cifar_onnx.folders import probe
+from cifar_onnx.folders import try_writing
 
 EVALUATION = ("report.html", "metrics.json", "per_class.csv", "confusion.csv", "predictions.csv")
 COMPARISON = ("comparison.json", "newly_wrong.csv")
@@ -34,7 +34,7 @@ def check_folder(folder: Path, names: Sequence[str] = EVALUATION) -> Path:
     """
     there = next(each for each in (folder, *folder.absolute().parents) if each.exists())
     try:
-        probe(there)
+        try_writing(there)
     except OSError:
         raise InputError(f"{folder} cannot be written to: name another folder with --output") from None
     for path in filter(Path.exists, (folder / name for name in names)):

@@ -123,6 +123,10 @@ class TestPrecedence:
             assert [each["class_path"].rpartition(".")[2] for each in augment] == names
             told = "--data.augment+ begins a new list: that of the checkpoint (Mirror, ShiftedCrop) is left out\n"
             assert (told in result.err) == (not more)
+        result = run(*words[:3], "--data.init_args.augment+", "Cutout", "--print_config")
+        (only,) = yaml.safe_load(result.out)["data"]["init_args"]["augment"]
+        assert only["class_path"].endswith(".Cutout")
+        assert "that of the checkpoint (Mirror, ShiftedCrop) is left out\n" in result.err
 
     def test_a_resumed_run_belongs_to_the_same_experiment(self, run: Run) -> None:
         assert run("fit", *BRIEF, "--experiment", "mine").code == 0

@@ -866,7 +866,8 @@ class TestHandover:
         assert "validation pictures" not in text
 
         data, known = contract.read(tmp_path / "model.onnx")
-        for old, new in ((b'"precision": "fp32"', b'"precision": "int8"'), (b'"alpha": 0.1', b'"alpha": 0.2')):
+        changes = ((b'"precision": "fp32"', b'"precision": "int8"'), (b'"alpha": 0.1', b'"alpha": 0.2'))
+        for old, new in (*changes, (b'"method": "lac"', b'"method": "aps"')):
             assert old in data
             changed = data.replace(old, new, 1).replace(known.digest.encode(), contract.BLANK.encode())
             Path("model.onnx").write_bytes(contract.seal(changed))

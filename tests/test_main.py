@@ -363,6 +363,8 @@ class TestFit:
         advise(asked, "32-true", torch.device("cpu"))
         said = capsys.readouterr().err
         assert told in said if told else not said
+        advise(asked, "32-true", torch.device("cuda"))
+        assert not capsys.readouterr().err
 
     @pytest.mark.parametrize("often", [("--trainer.val_check_interval", 0.5), ("--trainer.check_val_every_n_epoch", 2)])
     def test_the_best_by_the_training_loss_is_the_epoch_that_had_it(self, run: Run, often: tuple[object, ...]) -> None:

@@ -108,6 +108,12 @@ class TestUnwritable:
             rows = [(row["train/loss"], row["val/loss"], row["step"]) for row in csv.DictReader(file)]
         assert rows == [("3.0", "", "0"), ("", "2.0", "1"), ("", "1.0", "2")]
 
+    def test_a_run_writes_its_metrics_so(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        save, saved = MetricsFile.save, list[MetricsFile]()
+        monkeypatch.setattr(MetricsFile, "save", lambda self: (saved.append(self), save(self)))
+        assert run("fit", *BRIEF).code == 0
+        assert saved
+
     def test_a_folder_that_becomes_unwritable_ends_the_run(self, run: Run) -> None:
         result = run("fit", *BRIEF, "--trainer.callbacks+", "tests.test_runs.Spoil")
         assert result.code == 2

@@ -33,7 +33,7 @@ from cifar_lightning.cli import command
 from cifar_lightning.data import ImageData
 from cifar_lightning.leaderboard import entry
 from cifar_lightning.leaderboard.differences import short
-from cifar_lightning.sweep.charts import draw
+from cifar_lightning.sweep.charts import _importances, draw
 from cifar_lightning.sweep.plan import read
 from cifar_lightning.sweep.sampler import Sampler
 from cifar_lightning.sweep.search import search
@@ -238,6 +238,8 @@ class TestPlan:
             (Range(0.1, 0.5, 0.1), 0.3, True),
             (Range(0.1, 0.5, 0.1), 0.35, False),
             (Range(0.1, 0.5), 0.35, True),
+            (Range(0.1, 0.5), 0.05, False),
+            (Range(1, 9, 2), -1, False),
             (Range(1, 9, 2), 7, True),
             (Range(1, 9, 2), 8, False),
             (Range(1, 9), 2.0, False),
@@ -400,6 +402,17 @@ class TestTrials:
         *_, low, high, less, more = re.findall(r">(lr|dropout|\d+)%?<", text)
         assert (low, high) == ("dropout", "lr")
         assert int(less) < 10 < 90 < int(more)
+
+    def test_a_logarithmic_range_is_averaged_over_on_its_scale(self) -> None:
+        """A low rate that harms is a sixth of the range there, and a fiftieth of it on a linear one."""
+        plan, found = read(["--config", "lr.yaml"]), optuna.create_study()
+        for place in range(12):
+            rate, dropout = 10 ** (-4 + place / 6), 0.5 * (place % 2)
+            found.enqueue_trial({RATE: rate, DROPOUT: dropout})
+            trial = found.ask({key: part.distribution for key, part in plan.space.items()})
+            trial.report(loss := 0.5 + 0.5 * (rate < 3e-4) + 0.4 * dropout, 1)
+            found.tell(trial, loss)
+        assert _importances(found.trials, [RATE, DROPOUT], plan)[RATE] > 0.5
 
     def test_what_failed_after_some_validations_is_not_drawn_as_pruned(self) -> None:
         plan = read(["--config", "lr.yaml"])
@@ -782,6 +795,12 @@ class TestTogether:
         assert result.code == 0, result.err
         assert "trial 0 was taken over by another process\n" in result.out
         assert told.call_count == 2
+
+    def test_another_error_is_not_taken_for_that(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("cifar_lightning.sweep.search.value_of", Mock(side_effect=[ValueError("a bug"), 0.5]))
+        monkeypatch.setattr("cifar_lightning.sweep.results.write", Mock())
+        with pytest.raises(ValueError, match=r"^a bug$"):
+            search(["--config", "lr.yaml", "--trials", "1"])
 
     @pytest.mark.parametrize(
         ("text", "sentence"),

@@ -3,7 +3,7 @@ import os
 import tracemalloc
 import warnings
 import zlib
-from pathlib import Path, PureWindowsPath
+from pathlib import Path, PurePath, PureWindowsPath
 
 import numpy as np
 import pytest
@@ -420,6 +420,14 @@ def test_find_takes_files_folders_and_globs(tmp_path: Path) -> None:
 def test_paths_are_in_one_order_on_all_systems() -> None:
     paths = [PureWindowsPath("b/1.png"), PureWindowsPath("a/2.png"), PureWindowsPath("B/3.png")]
     assert sorted(paths) != folders.in_order(paths) == [paths[2], paths[1], paths[0]]
+
+
+def test_what_is_found_is_in_that_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a.png", "B.png"):
+        (tmp_path / name).touch()
+    monkeypatch.setattr(PurePath, "__lt__", lambda a, b: str(a).lower() < str(b).lower())  # as on Windows
+    for found in (find(tmp_path), find(tmp_path / "*.png"), folders.files(tmp_path)):
+        assert [path.name for path in found] == ["B.png", "a.png"]
 
 
 @pytest.mark.parametrize("text", ["https://a.b/c.png", "s3://bucket/c.png", "postgresql+psycopg2://me@host/name"])

@@ -268,6 +268,13 @@ class TestOpenInferenceProtocol:
 
 
 class TestAround:
+    @pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="there is no IPv6")
+    def test_at_all_addresses_of_ipv6_it_listens_at_those_of_ipv4_too(self) -> None:
+        from cifar_onnx.serving import command
+
+        with command._listen("::", 0) as listener:
+            socket.create_connection(("127.0.0.1", listener.getsockname()[1]), 5).close()
+
     def test_health_names_the_model(self, server: Server) -> None:
         assert server.get("/healthz") == {
             "status": "ok",

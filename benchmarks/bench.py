@@ -20,6 +20,7 @@ from cifar_onnx.benchmark import ceiling
 from cifar_onnx.session import usable_cpus
 
 ROOT = Path(__file__).parent.parent
+DATA = ROOT / "data" / "cifar10-jpeg"
 PEERS = ROOT / ".venv-peers" / "bin" / "python"
 TUTORIAL_FLOPS = 3 * 21_170_688 - 1_769_472  # the tutorial's CNN, one picture, forward and back to the first layer
 
@@ -38,8 +39,7 @@ def pictures(folder: Path) -> dict[str, np.ndarray]:
 
 def noise(count: int = 50_000) -> dict[str, np.ndarray]:
     """So many training images, and a fifth as many test images, of noise: speed does not depend on what they show."""
-    generator = np.random.default_rng(0)
-    made = {}
+    generator, made = np.random.default_rng(0), dict[str, np.ndarray]()
     for (images, labels), number in {("images", "labels"): count, ("test", "answers"): count // 5}.items():
         made[images] = generator.integers(256, size=(number, 32, 32, 3), dtype=np.uint8)
         made[labels] = generator.integers(10, size=number)
@@ -47,8 +47,8 @@ def noise(count: int = 50_000) -> dict[str, np.ndarray]:
 
 
 def there(text: str) -> Path:
-    """The type of an argument that names what a benchmark cannot do without."""
-    if not (path := Path(text)).exists():
+    """The type of an argument that names what a benchmark cannot do without, wherever it runs its programs."""
+    if not (path := Path(text).resolve()).exists():
         raise argparse.ArgumentTypeError(f"there is no {text}")
     return path
 
@@ -116,7 +116,7 @@ def gpu_ceiling(side: int = 8192, laps: int = 20) -> float:
         a @ a
     end.record()
     torch.cuda.synchronize()
-    return laps * 2 * side**3 / start.elapsed_time(end) / 1e9
+    return float(laps * 2 * side**3 / start.elapsed_time(end) / 1e9)
 
 
 def show(head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:

@@ -13,14 +13,14 @@ from typing import TypeVar
 
 import numpy as np
 
-from cifar_onnx import Classifier
 from cifar_onnx.evaluation import report, tables
-from cifar_onnx.evaluation.answers import Model, answer
+from cifar_onnx.evaluation.answers import answer
 from cifar_onnx.evaluation.bootstrap import Bootstrap, draw
 from cifar_onnx.evaluation.evaluation import Evaluation
 from cifar_onnx.evaluation.metrics import scores
 from cifar_onnx.evaluation.outcome import Outcome
 from cifar_onnx.evaluation.slices import slicings
+from cifar_onnx.evaluation.subject import exported
 
 ROUNDS, RESAMPLES = 5, 1000
 PEER = "peer: scikit-learn, each resample"
@@ -43,9 +43,7 @@ def main() -> None:
     parser.add_argument("model")
     parser.add_argument("folder", type=Path)
     options = parser.parse_args()
-    classifier = Classifier(options.model)
-    contract = classifier.contract
-    model = Model(contract.classes, contract.size, contract.resize, lambda batch: classifier.run(batch)[::2])
+    model = exported(options.model)
     rows: dict[str, list[float]] = {}
 
     def run() -> Outcome:
@@ -59,12 +57,7 @@ def main() -> None:
         return evaluation
 
     def page(evaluation: Evaluation, place: Path) -> None:
-        report.write(
-            evaluation,
-            place,
-            lambda pixels, k: classifier.explain(pixels, contract.classes[k]),
-            not classifier.has_maps,
-        )
+        report.write(evaluation, place, model.explain, model.by_occlusion)
 
     with tempfile.TemporaryDirectory() as name:
         for _ in range(ROUNDS):
@@ -73,12 +66,12 @@ def main() -> None:
             timed(rows, "page", lambda: page(evaluation, Path(name, "report.html")))  # noqa: B023  called at once
     chosen = np.random.default_rng(0).integers(len(outcome.labels), size=len(outcome.labels))
     again = Outcome(
-        *(contract.classes, outcome.names, outcome.labels[chosen], outcome.logits[chosen], outcome.pixels[chosen])
+        outcome.classes, outcome.names, outcome.labels[chosen], outcome.logits[chosen], outcome.pixels[chosen]
     )
     for _ in range(ROUNDS):
         timed(rows, PEER, lambda: scores(again))
     rows[PEER] = [RESAMPLES * each for each in rows[PEER]]
-    print(f"{len(outcome.labels):,} pictures of {len(contract.classes)} classes, {RESAMPLES:,} resamples")
+    print(f"{len(outcome.labels):,} pictures of {len(outcome.classes)} classes, {RESAMPLES:,} resamples")
     whole = median(rows["decode and run the net"])
     for name, values in rows.items():
         print(f"{name:<36} {median(values):>8.2f} s {median(values) / whole:>8.2f}")

@@ -8,14 +8,11 @@ python benchmarks/imbalance.py [--data DIR] [--seeds 3]: CIFAR-10 with a long ta
 import argparse
 import csv
 import os
-import sys
 import tempfile
 from pathlib import Path
 
 import numpy as np
-
-sys.path.insert(0, str(Path(__file__).parent.parent))
-from benchmarks.bench import ROOT, fit, show, spread, tested, there
+from bench import DATA, ROOT, fit, show, spread, tested, there
 
 MOST, FEWEST, HELD = 4500, 45, 500  # pictures of a class to learn from, and for validation
 RAREST = 3
@@ -56,11 +53,11 @@ def recalls(run: Path) -> list[float]:
 def main() -> None:
     """Run and print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=there, default=str(ROOT / "data" / "cifar10-jpeg"))
+    parser.add_argument("--data", type=there, default=str(DATA))
     parser.add_argument("--seeds", type=int, default=3)
     options = parser.parse_args()
-    data = options.data.resolve()
-    rows = []
+    data = options.data
+    rows: list[list[str]] = []
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
         source = ("--data", "ImageFolder", "--data.root", str(data), "--data.labels", str(listing(data)))

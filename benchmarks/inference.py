@@ -6,9 +6,7 @@ depend on its weights. Files are decoded and resized by one thread where that is
 """
 
 import io
-import sys
 import tempfile
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -17,16 +15,16 @@ import numpy as np
 import onnxruntime as ort
 import openvino
 import torch
+from bench import PEERS, answers, machine, noise, show
 from PIL import Image
 from torch import nn
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
-from benchmarks.bench import PEERS, answers, machine, noise, show
 from cifar_lightning.calibration import calibrate
 from cifar_lightning.data.images import Images, Sample
 from cifar_lightning.export.model_file import write_model
 from cifar_lightning.nets import CNN, Normalize
 from cifar_onnx import Classifier, images
+from cifar_onnx.benchmark import laps
 from cifar_onnx.session import usable_cpus
 
 BATCHES = (1, 32, 256)
@@ -36,14 +34,7 @@ ROUNDS = 5  # programs take turns, so that a slow minute of the machine is a slo
 
 def lap(call: Callable[[], object], seconds: float = 0.4) -> float:
     """Median milliseconds of a call."""
-    for _ in range(3):
-        call()
-    times, end = [], time.perf_counter() + seconds
-    while len(times) < 3 or time.perf_counter() < end:
-        start = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - start)
-    return 1000 * float(np.median(times))
+    return 1000 * float(np.median(list(laps(call, seconds))))
 
 
 def exported(path: Path, net: CNN, pixels: Normalize, watched: bool) -> Path:
@@ -108,7 +99,7 @@ def programs(folder: Path) -> dict[str, Callable[[int], Callable[[], object]]]:
 
 def from_files(classifier: Classifier) -> list[list[object]]:
     """Pictures a second from encoded JPEGs, whole, of its two stages alone, and of the first by Pillow alone."""
-    generator, rows = np.random.default_rng(0), []
+    generator, rows = np.random.default_rng(0), list[list[object]]()
     for side, count in ((32, 512), (256, 512), (1024, 32)):
         encoded = []
         for _ in range(count):

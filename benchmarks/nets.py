@@ -8,18 +8,15 @@ import argparse
 import os
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
+from bench import DATA, fit, machine, show, tested, there
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
-from benchmarks.bench import ROOT, fit, machine, show, tested, there
 from cifar_lightning.main import main as command
 from cifar_onnx import Classifier
+from cifar_onnx.evaluation.compare import latency
 
-RUNS = 50  # of one picture, of which the median counts
 ADAM = ("--model.optimizer", "AdamW", "--model.optimizer.lr", "0.001")
 NETS: dict[str, tuple[str, ...]] = {
     "the tutorial's CNN": ("CNN", *ADAM),
@@ -49,23 +46,20 @@ def measured(name: str, words: Sequence[str], data: Path, minutes: float) -> lis
     accuracy, last, model = tested(run, "last.ckpt"), str(run / "checkpoints" / "last.ckpt"), run / "model.onnx"
     if code := command(["export", "--ckpt_path", last, "--output", str(model)]):
         sys.exit(code)
-    classifier, picture, taken = Classifier(model), np.zeros((1, 32, 32, 3), np.uint8), []
-    for _ in range(RUNS):
-        start = time.perf_counter()
-        classifier.run(picture)
-        taken.append(1000 * (time.perf_counter() - start))
+    classifier = Classifier(model)
+    (milliseconds,) = latency([(classifier.run, 32)])
     parameters = classifier.contract.info["cost"]["parameters"]
     size = model.stat().st_size / 1e6
-    return [name, f"{accuracy:.1f} %", f"{parameters:,}", f"{size:.2f}", f"{sorted(taken)[RUNS // 2]:.2f}"]
+    return [name, f"{accuracy:.1f} %", f"{parameters:,}", f"{size:.2f}", f"{milliseconds:.2f}"]
 
 
 def main() -> None:
     """Run and print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=there, default=str(ROOT / "data" / "cifar10-jpeg"))
+    parser.add_argument("--data", type=there, default=str(DATA))
     parser.add_argument("--minutes", type=float, default=2)
     options = parser.parse_args()
-    data = options.data.resolve()
+    data = options.data
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
         rows = [measured(name, words, data, options.minutes) for name, words in NETS.items()]

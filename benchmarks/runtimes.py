@@ -8,7 +8,6 @@ them). All are given the same decoded pixels; labels and the largest difference 
 import argparse
 import json
 import shutil
-import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -16,12 +15,11 @@ from pathlib import Path
 import numpy as np
 import onnx
 import openvino
+from bench import ROOT, answers, show, there
 from onnx.reference import ReferenceEvaluator
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
-from benchmarks.bench import ROOT, answers, show, there
 from cifar_onnx import Classifier, site
 from cifar_onnx.images import Pixels
 
@@ -50,7 +48,7 @@ def in_node(model: Path, pictures: list[Pixels]) -> np.ndarray:
         pixels, shapes = Path(folder, "pixels"), Path(folder, "shapes.json")
         pixels.write_bytes(b"".join(picture.tobytes() for picture in pictures))
         shapes.write_text(json.dumps([picture.shape[:2] for picture in pictures]))
-        return np.array(answers(["node", NODE, model.resolve(), pixels, shapes])[-1])
+        return np.array(answers(["node", NODE, model, pixels, shapes])[-1])
 
 
 def main() -> None:
@@ -64,7 +62,7 @@ def main() -> None:
 
     def by_reference(some: list[Pixels]) -> np.ndarray:
         evaluator = ReferenceEvaluator(onnx.load(model))
-        return each(lambda batch: evaluator.run(["probabilities"], {"image": batch})[0])(some)
+        return each(lambda batch: evaluator.run(["probabilities"], {"image": batch})[0])(some)  # type: ignore[index]
 
     def each(run: Callable[[Pixels], np.ndarray]) -> Callable[[list[Pixels]], np.ndarray]:
         return lambda some: np.concatenate([run(picture[None]) for picture in some])

@@ -17,12 +17,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
+from bench import PEERS, ROOT, machine, show, there
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
-from benchmarks.bench import PEERS, ROOT, machine, show, there
 from cifar_onnx.images import encode_png
 
 HERE = ROOT / "benchmarks" / "peers"
@@ -107,7 +105,7 @@ def main() -> None:
     options = parser.parse_args()
     picture = np.random.default_rng(0).integers(256, size=(options.size, options.size, 3), dtype=np.uint8)
     request = form(encode_png(picture))
-    model = options.model.resolve()
+    model = options.model
     ours = [sys.executable, "-m", "cifar_onnx", "serve", model, "--port", "PORT"]
     peers: dict[str, list[object]] = {
         "plain FastAPI": [PEERS, HERE / "fastapi_server.py", model, "PORT"],

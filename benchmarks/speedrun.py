@@ -24,10 +24,9 @@ from pathlib import Path
 import lightning.pytorch as L
 import numpy as np
 import torch
+from bench import DATA, answers, machine, now, pictures, show, source, spread
 from torch import Tensor
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
-from benchmarks.bench import ROOT, answers, machine, now, pictures, show, source, spread
 from cifar_lightning.data import ImageData
 from cifar_lightning.main import run
 from cifar_lightning.module import Classifier
@@ -110,7 +109,7 @@ class Clock(L.Callback):
         """Share of the test images that are recognised."""
         module.eval()
         with torch.inference_mode(), trainer.precision_plugin.forward_context():
-            found = torch.cat([module(images).argmax(1) for images in self.images.split(TOGETHER)])  # type: ignore[union-attr]
+            found = torch.cat([module(images).argmax(1) for images in self.images.split(TOGETHER)])
             return (found == self.labels).float().mean().item()
 
 
@@ -210,7 +209,7 @@ def main() -> None:
     """Run everything and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--peers", type=Path, nargs="*", default=[])
-    parser.add_argument("--data", type=Path, default=ROOT / "data" / "cifar10-jpeg")
+    parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--seeds", type=int, default=25)
     parser.add_argument("--config", help="one config in the place of both speedruns, such as configs/gpu_96.yaml")
     parser.add_argument("--worker", help=argparse.SUPPRESS)

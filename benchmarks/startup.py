@@ -1,6 +1,6 @@
 """How long people wait before anything happens: imports, the first answer, the first training step.
 
-python benchmarks/startup.py: medians of five fresh processes each, of `fit` three; seconds, and megabytes of memory at
+python benchmarks/startup.py: medians of three fresh processes each; seconds, and megabytes of memory at
 the end.
 """
 
@@ -10,11 +10,11 @@ import tempfile
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
-from benchmarks.bench import ROOT, answers, machine, show
+from bench import ROOT, answers, machine, show
+
 from cifar_onnx import contract
 
-ROUNDS = 5
+ROUNDS = 3
 MODEL = ROOT / "export" / "tests" / "digits.onnx"
 # The peak of this process alone: getrusage counts what its parent had, too.
 MEMORY = "m = [line for line in open('/proc/self/status') if line.startswith('VmHWM')][0].split()[1]"
@@ -42,10 +42,11 @@ def main() -> None:
             found = [answers([sys.executable, "-c", TIMED.format(work)])[-1] for _ in range(ROUNDS)]
             seconds, memory = (statistics.median(each) for each in zip(*found, strict=True))
             rows.append([name, f"{seconds:.2f}", f"{memory:.0f}"])
-        for name, words in {
+        commands: dict[str, list[object]] = {
             "python -m cifar_onnx classify photo.png": ["-m", "cifar_onnx", "classify", "--model", MODEL, photo],
             "python -m cifar_lightning --help": ["-m", "cifar_lightning", "--help"],
-        }.items():
+        }
+        for name, words in commands.items():
             times = []
             for _ in range(ROUNDS):
                 start = time.perf_counter()
@@ -53,7 +54,7 @@ def main() -> None:
                 times.append(time.perf_counter() - start)
             rows.append([name, f"{statistics.median(times):.2f}", ""])
         code = f"import time; s = time.perf_counter(); {FIRST_STEP.format(folder)}"
-        found = [answers([sys.executable, "-c", code])[0] for _ in range(3)]
+        found = [answers([sys.executable, "-c", code])[0] for _ in range(ROUNDS)]
         first, imports = (statistics.median(each) for each in zip(*found, strict=True))
         rows.append(["fit until its first step", f"{first:.2f}", ""])
         rows.append(["  of it imports", f"{imports:.2f}", ""])

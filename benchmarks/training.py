@@ -1,7 +1,7 @@
 """The same work by several programs: epochs of the tutorial's CNN, batch 64, Adam; on the GPU where there is one.
 
 python benchmarks/training.py [--data DIR]: a table from one run. The programs take turns, each in a process of its own,
-with epochs of 6,400 images, whose steps are timed. The fastest epoch of each counts, since other work on the machine
+with epochs of 4,800 images, whose steps are timed. The fastest epoch of each counts, since other work on the machine
 can only slow it, and is scaled to the 50,000 images of CIFAR-10. Keras needs .venv-peers (make bench installs it).
 """
 
@@ -16,18 +16,17 @@ from pathlib import Path
 import lightning.pytorch as L
 import numpy as np
 import torch
+from bench import DATA, PEERS, TUTORIAL_FLOPS, answers, machine, noise, now, pictures, show
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
-from benchmarks.bench import PEERS, TUTORIAL_FLOPS, answers, machine, noise, now, pictures, show
 from cifar_lightning import malloc
 from cifar_lightning.data import ImageData
 from cifar_lightning.data.images import Images, Part
 from cifar_lightning.main import main as command
 from cifar_lightning.nets import CNN
 
-TURNS, EPOCHS, IMAGES, BATCH = 3, 3, 6_400, 64
+TURNS, EPOCHS, IMAGES, BATCH = 2, 3, 4_800, 64
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
@@ -156,8 +155,8 @@ class Memory(ImageData):
 def ours(path: Path, precision: str = "32-true") -> None:
     """`fit` as it is, with all that it writes."""
     with tempfile.TemporaryDirectory() as folder:
-        source = ["--data", "benchmarks.training.Memory", "--data.path", str(path)]
-        timed = ["--trainer.max_epochs", str(EPOCHS), "--trainer.callbacks+", "benchmarks.training.Epochs"]
+        source = ["--data", "training.Memory", "--data.path", str(path)]
+        timed = ["--trainer.max_epochs", str(EPOCHS), "--trainer.callbacks+", "training.Epochs"]
         words = [*source, *timed, "--trainer.precision", precision, "--trainer.default_root_dir", folder]
         assert command(["fit", *words]) == 0
 
@@ -175,7 +174,7 @@ if DEVICE.type == "cuda" or torch.cpu.get_capabilities().get("avx512_bf16"):  # 
 def main() -> None:
     """Run the programs and print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, default=Path("data/cifar10-jpeg"))
+    parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--program", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.program:
@@ -186,7 +185,7 @@ def main() -> None:
     commands: dict[str, list[object]] = {}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "images.npz")
-        np.savez(path, **data)
+        np.savez(path, **data)  # type: ignore[arg-type]
         if PEERS.exists():
             commands["Keras (CPU)"] = [PEERS, "benchmarks/peers/keras_cnn.py", "train", path, EPOCHS]
         commands |= {name: [sys.executable, __file__, "--data", path, "--program", name] for name in PROGRAMS}

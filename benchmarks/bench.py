@@ -6,8 +6,9 @@ import platform
 import statistics
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,21 @@ def answers(command: Sequence[object]) -> list[Any]:
     if done.returncode:
         sys.exit(f"{' '.join(words)}\n{done.stderr}")
     return [json.loads(line) for line in done.stdout.splitlines() if line[:1] in ("{", "[")]
+
+
+def lines(command: list[str], folder: Path, deadline: float) -> Iterator[str]:
+    """What a program says, until it ends, its reader has enough, or so many seconds are over."""
+    with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603
+        assert process.stdout is not None
+        end = threading.Timer(deadline, process.kill)
+        end.start()
+        try:
+            for line in process.stdout:
+                print(line, end="", file=sys.stderr)  # what was measured is not lost with this process
+                yield line
+        finally:
+            end.cancel()
+            process.kill()
 
 
 def fit(experiment: str, *words: str) -> Path:

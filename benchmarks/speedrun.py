@@ -4,27 +4,30 @@ python benchmarks/speedrun.py --peers airbench94_muon.py cifar10_speedrun.py [--
 run on one card. The peers are run as they are, from where they lie: github.com/KellerJordan/cifar10-airbench and
 github.com/hiverge/cifar10-speedrun. Their clock and this one go from the first step, whitening included, to the test
 accuracy; what is compiled is warmed up before. The last column is what people wait for: from the shell to the first
-accuracy, everything included. This project's configs hold 2 % of the images back for validation. Where DIR is no folder
-of pictures, all fetch CIFAR-10 itself. With --config one config is run in the place of both speedruns, on a CPU, too.
+accuracy, everything included: here from two commands that write checkpoints and a report, of the peers from their first
+run. This project's configs hold 2 % of the images back for validation. Where DIR is no folder of pictures, all fetch
+CIFAR-10 itself. --configs names others than both speedruns (they run on a CPU, too), or none; --deadline ends a program
+after so many seconds, and what it has done by then counts.
 """
 
 import argparse
 import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import lightning.pytorch as L
 import numpy as np
 import torch
-from bench import DATA, answers, machine, now, pictures, show, source, spread
+from bench import DATA, ROOT, answers, lines, machine, now, pictures, show, source, spread
 from torch import Tensor
 
 from cifar_lightning.data import ImageData
@@ -47,8 +50,8 @@ class Result:
         tax: what `fit` adds to a bare loop of the same steps, with its schedule and metrics.
     """
 
-    seconds: list[float]
-    accuracies: list[float]
+    seconds: Sequence[float]
+    accuracies: Sequence[float]
     shell: float
     tax: float | None = None
 
@@ -56,7 +59,8 @@ class Result:
         """A row of the table, with ratios to the first."""
         mean, of = statistics.mean(self.seconds), statistics.mean(first.seconds)
         return [
-            *(f"{mean:.2f}", f"{mean / of:.2f}", spread([100 * each for each in self.accuracies])),
+            *(f"{len(self.seconds)}", f"{mean:.2f}", f"{mean / of:.2f}"),
+            spread([100 * each for each in self.accuracies]),
             *(f"{self.shell:.1f}", f"{self.shell / first.shell:.2f}"),
             "" if self.tax is None else f"{self.tax:+.1%}",
         ]
@@ -147,7 +151,7 @@ def seeds(config: str, words: list[str], count: int) -> None:
         print("\n" + json.dumps([clock.seconds, clock.accuracy, clock.tax]))
 
 
-def ours(config: str, words: list[str], count: int) -> Result:
+def ours(config: str, words: list[str], count: int, deadline: float) -> Result:
     """One config: its seeds in one process, and once as people type it."""
     with tempfile.TemporaryDirectory() as folder:
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = folder  # nothing is compiled yet
@@ -157,36 +161,38 @@ def ours(config: str, words: list[str], count: int) -> Result:
         (best,) = Path(folder).rglob("best.ckpt")
         answers([sys.executable, "-m", "cifar_lightning", "test", "--ckpt_path", best, "--resamples", "10"])
         shell = time.perf_counter() - start
-        command = [sys.executable, __file__, "--worker", config, "--seeds", count + 1, "--words", json.dumps(words)]
-        seconds, accuracies, taxes = zip(*answers(command)[1:], strict=True)  # the first warms up, as the peers' does
-    return Result(list(seconds), list(accuracies), shell, statistics.median(each for each in taxes if each is not None))
+        worker = ["-u", __file__, "--worker", config, "--seeds", str(count + 1), "--words", json.dumps(words)]
+        said = lines([sys.executable, *worker], ROOT, deadline)
+        rows = [json.loads(line) for line in said if line.startswith("[")]
+    seconds, accuracies, taxes = zip(*measured(rows, config), strict=True)
+    return Result(seconds, accuracies, shell, statistics.median(each for each in taxes if each is not None))
 
 
-def peer(script: Path, folder: Path, count: int) -> Result:
+def peer(script: Path, folder: Path, count: int, deadline: float) -> Result:
     """A program that trains again and again in `folder`, until it has done so often enough.
 
     It finds the images in `cifar10/train.pt` and `test.pt`, and prints a table: a row whose epoch is `eval` ends a run,
-    with test accuracy and seconds in its last columns. The first run warms it up.
+    with test accuracy and seconds in its last columns. The first run warms it up, and is what people would wait for.
     """
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder / script.stem)  # nothing is compiled yet
-    start = time.perf_counter()
-    command = [sys.executable, "-u", str(script.resolve())]
-    rows: list[list[str]] = []
-    shell = 0.0
-    with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603
-        assert process.stdout is not None
-        for line in process.stdout:
-            cells = [cell.strip() for cell in line.split("|")[1:-1]]
-            if len(cells) > 2 and cells[1] == "eval":
-                rows.append(cells)
-                if len(rows) == 2:
-                    shell = time.perf_counter() - start
-            if len(rows) > count:
-                process.kill()
-                break
-    if len(rows) <= count:
-        sys.exit(f"{script} ended after {len(rows)} runs: {count} and one to warm up were asked for")
-    return Result([float(row[-1]) for row in rows[1:]], [float(row[-2]) for row in rows[1:]], shell)
+    start, shell = time.perf_counter(), 0.0
+    rows: list[list[float]] = []
+    for line in lines([sys.executable, "-u", str(script.resolve())], folder, deadline):
+        cells = [cell.strip() for cell in line.split("|")[1:-1]]
+        if len(cells) > 2 and cells[1] == "eval":
+            rows.append([float(cells[-1]), float(cells[-2])])
+            shell = shell or time.perf_counter() - start
+        if len(rows) > count:
+            break
+    seconds, accuracies = zip(*measured(rows, script.name), strict=True)
+    return Result(seconds, accuracies, shell)
+
+
+def measured(rows: list[Any], program: str) -> list[Any]:
+    """All but the first, which warms a program up."""
+    if len(rows) < 2:
+        sys.exit(f"{program} ended after {len(rows)} runs: one is to warm up, and one at least to be measured")
+    return rows[1:]
 
 
 def store(data: Path, folder: Path) -> None:
@@ -211,27 +217,27 @@ def main() -> None:
     parser.add_argument("--peers", type=Path, nargs="*", default=[])
     parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--seeds", type=int, default=25)
-    parser.add_argument("--config", help="one config in the place of both speedruns, such as configs/gpu_96.yaml")
+    parser.add_argument("--configs", nargs="*", default=CONFIGS)
+    parser.add_argument("--deadline", type=float, default=600)
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     parser.add_argument("--words", type=json.loads, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
         seeds(options.worker, options.words, options.seeds)
         return
-    configs = [options.config] if options.config else list(CONFIGS)
     data = options.data.resolve()
-    if not torch.cuda.is_available() and not options.config:
-        sys.exit("no GPU: the speedruns need one; a config for CPUs can be named with --config")
+    if not torch.cuda.is_available() and options.configs is CONFIGS:
+        sys.exit("no GPU: the speedruns need one; configs for CPUs can be named with --configs")
     rows: list[list[str]] = []
     first: Result | None = None
     with tempfile.TemporaryDirectory() as name:
         if options.peers and data.is_dir():
             store(data, Path(name, "cifar10"))
-        programs = {each: partial(ours, str(Path(each).resolve()), source(data), options.seeds) for each in configs}
-        programs |= {script.name: partial(peer, script, Path(name), options.seeds) for script in options.peers}
+        programs = {each: partial(ours, str(Path(each).resolve()), source(data)) for each in options.configs}
+        programs |= {script.name: partial(peer, script, Path(name)) for script in options.peers}
         for program, measure in programs.items():
             try:
-                result = measure()
+                result = measure(options.seeds, options.deadline)
             except (SystemExit, ValueError) as stop:  # the others are measured all the same
                 print(f"{program}: {stop}", file=sys.stderr)
                 continue
@@ -240,7 +246,7 @@ def main() -> None:
             print(*rows[-1], sep=" | ", flush=True)
     print(machine())
     of = f"of {rows[0][0]}" if rows else ""
-    show([f"{options.seeds} seeds", "s to accuracy", of, "test accuracy", "s from shell", of, "fit adds"], rows)
+    show(["", "seeds", "s to accuracy", of, "test accuracy", "s from shell", of, "fit adds"], rows)
     if len(rows) < len(programs):
         sys.exit(1)
 

@@ -54,7 +54,7 @@ async function classify(photo) {
 async function decode(photo) {
   let bitmap;
   try {
-    bitmap = await createImageBitmap(photo, { colorSpaceConversion: "none", imageOrientation: "from-image" });
+    bitmap = await createImageBitmap(photo, { colorSpaceConversion: "none" });
   } catch {
     throw new Error("not a picture that this browser can read");
   }

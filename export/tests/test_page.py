@@ -380,6 +380,24 @@ def test_what_a_browser_gives_in_the_place_of_pixels_is_not_classified(
     assert said.startswith("The browser does not let this page read 30 x 20 pixels: they are too many, or it guards")
 
 
+def test_browsers_that_know_fewer_options_read_photos_upright(
+    page: Any, host: Callable[..., Any], model: Path, runtime: Path, tmp_path: Path
+) -> None:
+    """Safari before 17 refuses `from-image`, which is what it does without being told."""
+    site.write(model, tmp_path / "site", runtime)
+    page.goto(f"{host(tmp_path / 'site').address}/")
+    page.locator("#facts").wait_for()
+    page.workers[0].evaluate("""() => {
+        const make = createImageBitmap;
+        self.createImageBitmap = async (photo, { imageOrientation = "none", ...options }) => {
+            if (imageOrientation !== "none") throw new TypeError(imageOrientation);
+            return make(photo, options);
+        };
+    }""")
+    (rotated,) = (each for each in contract.read(model)[1].golden if each.name == "rotated")
+    assert heading(pick(page, photo("rotated.png", rotated.encoded))[0]) == rotated.label
+
+
 def test_a_file_that_cannot_be_read_is_no_trouble_of_the_server(
     page: Any, host: Callable[..., Any], tmp_path: Path, troubles: list[str]
 ) -> None:

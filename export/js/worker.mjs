@@ -2,6 +2,7 @@
 import { checkSides, Classifier, rgbOf } from "./classifier.mjs";
 
 const MAX_PIXELS = 100_000_000;
+const PART = 2 ** 20; // pixels that are read at a time
 
 const classifier = load();
 classifier.then(
@@ -52,25 +53,37 @@ async function classify(photo) {
 }
 
 async function decode(photo) {
-  let bitmap;
-  try {
-    bitmap = await createImageBitmap(photo, { colorSpaceConversion: "none" });
-  } catch {
+  const bitmap = await createImageBitmap(photo, { colorSpaceConversion: "none" }).catch(() => {
     throw new Error("not a picture that this browser can read");
+  });
+  try {
+    return pixels(bitmap);
+  } finally {
+    bitmap.close();
   }
+}
+
+/** RGB, read part by part: on iPhones a canvas must not be as large as their photos. */
+function pixels(bitmap) {
   const { width, height } = bitmap;
   if (width * height > MAX_PIXELS) throw new Error(`${width} x ${height} pixels are too many`);
   checkSides(width, height);
-  const context = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
+  const data = new Uint8Array(width * height * 3);
+  const lines = Math.min(height, Math.floor(PART / width));
+  const context = new OffscreenCanvas(width, lines).getContext("2d", { willReadFrequently: true });
   context.fillStyle = "white";
-  context.fillRect(0, 0, width, height);
-  // Without an error Safari leaves a canvas blank that is too large, and Firefox hands out noise if told to resist
-  // fingerprinting, as in Tor Browser; Brave changes single values by a little.
-  if (context.getImageData(0, 0, 1, 1).data.some((value) => value < 250)) {
-    const why = "they are too many, or it guards against fingerprinting";
-    throw new Error(`the browser does not let this page read ${width} x ${height} pixels: ${why}`);
+  for (let y = 0; y < height; y += lines) {
+    context.fillRect(0, 0, width, lines);
+    if (y === 0) checkReading(context);
+    context.drawImage(bitmap, 0, -y);
+    data.set(rgbOf(context.getImageData(0, 0, width, Math.min(lines, height - y))).data, 3 * width * y);
   }
-  context.drawImage(bitmap, 0, 0);
-  bitmap.close();
-  return rgbOf(context.getImageData(0, 0, width, height));
+  return { data, width, height };
+}
+
+/** Refuse to go on where white is not read as white: without an error Firefox hands out noise if told to resist
+ * fingerprinting, as in Tor Browser. Brave changes single values by a little. */
+function checkReading(context) {
+  if (context.getImageData(0, 0, 1, 1).data.every((value) => value >= 250)) return;
+  throw new Error("the browser does not let this page read a photo's pixels: it guards against fingerprinting");
 }

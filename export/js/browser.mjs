@@ -28,7 +28,7 @@ export function connect(progress, lost) {
       const { resolve: give, reject: fail } = waiting.get(id) ?? { resolve, reject };
       waiting.delete(id);
       if (loaded !== undefined) progress(loaded);
-      else if (error) {
+      else if (error !== undefined) {
         if (id === undefined) worker.terminate(); // it has no model
         fail(new Error(error));
       } else give(prediction ?? { place: "in this browser", contract, classify, leave });

@@ -19,7 +19,7 @@ export function camera(button, dialog, take, fail) {
       video.srcObject = stream;
       dialog.showModal();
     } catch (error) {
-      fail(new Error(TROUBLE[error.name] ?? error.message));
+      fail(new Error(TROUBLE[error.name] ?? (error.message || error.name)));
     }
   };
   dialog.onclose = () => stop(video.srcObject);

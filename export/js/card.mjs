@@ -37,7 +37,7 @@ export function card(photo) {
     },
     fail(error) {
       element.classList.add("failed");
-      return finish(sentence(error.message), "");
+      return finish(sentence(error), "");
     },
   };
 }
@@ -74,6 +74,7 @@ function duration(milliseconds) {
   return milliseconds < 1000 ? `${Math.round(milliseconds)} ms` : `${(milliseconds / 1000).toFixed(1)} s`;
 }
 
-export function sentence(text) {
+export function sentence(error) {
+  const text = error.message || String(error);
   return `${text[0].toUpperCase()}${text.slice(1).replace(/\.$/, "")}.`; // browsers' own have their full stop
 }

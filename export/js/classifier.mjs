@@ -50,7 +50,7 @@ export class Classifier {
   /** From the bytes of a model.onnx, a Uint8Array or ArrayBuffer; `options` are those of an InferenceSession. */
   static async load(file, ort, options = {}) {
     const contract = await readContract(file);
-    const session = await ort.InferenceSession.create(bytesOf(file), options).catch(({ message }) => refuse(message));
+    const session = await ort.InferenceSession.create(bytesOf(file), options).catch(refuse);
     const missing = ["probabilities", "familiarity"].filter((name) => !session.outputNames.includes(name));
     if (missing.length) refuse(`it has no output ${missing.join(" and no ")}`);
     return new Classifier(contract, session, ort.Tensor);
@@ -67,7 +67,7 @@ export class Classifier {
     const { classes, input, unknown, sets } = this.contract;
     const square = resized(checked(picture), input.size, input.resize);
     const image = new this.Tensor("uint8", square, [1, input.size, input.size, 3]);
-    const outputs = await inTurn(() => this.session.run({ image })).catch(({ message }) => refuse(message));
+    const outputs = await inTurn(() => this.session.run({ image })).catch(refuse);
     const probabilities = Array.from(outputs.probabilities.data);
     if (probabilities.length !== classes.length) {
       refuse(`its contract names ${classes.length} classes, but it gives ${probabilities.length}`);
@@ -134,8 +134,9 @@ export function rgbOf({ data, width, height }) {
   return { data: rgb, width, height };
 }
 
+/** For a reason, or for what was thrown: C++'s exceptions come as numbers. */
 function refuse(reason) {
-  throw new InputError(`onnxruntime-web cannot run it (${reason})`);
+  throw new InputError(`onnxruntime-web cannot run it (${reason?.message || reason})`);
 }
 
 /** What `work` promises, begun when all before it has ended: the build of onnxruntime-web that can use GPUs fails where

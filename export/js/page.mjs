@@ -64,7 +64,7 @@ async function change({ target }) {
 }
 
 function tell(error) {
-  find("trouble").textContent = sentence(error.message);
+  find("trouble").textContent = sentence(error);
   find("trouble").hidden = false;
 }
 

@@ -7,16 +7,21 @@ const PART = 2 ** 20; // pixels that are read at a time
 const classifier = load();
 classifier.then(
   ({ contract: { golden, ...contract } }) => postMessage({ contract }),
-  (error) => postMessage({ error: error.message }),
+  (error) => postMessage({ error: reason(error) }),
 );
 
 let turn = classifier;
 onmessage = ({ data: { id, photo } }) => {
   turn = turn.then(() => classify(photo)).then(
     (prediction) => postMessage({ id, prediction }),
-    (error) => postMessage({ id, error: error.message }),
+    (error) => postMessage({ id, error: reason(error) }),
   );
 };
+
+/** Of anything that is thrown: Firefox throws strings where memory ends. */
+function reason(error) {
+  return error?.message || String(error);
+}
 
 async function load() {
   const [model, wasmBinary] = await Promise.all(downloads(["model.onnx", "ort/ort-wasm-simd-threaded.wasm"]));

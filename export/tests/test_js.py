@@ -344,6 +344,28 @@ def test_runs_wait_for_each_other(tmp_path: Path) -> None:
     assert evaluated(code, tmp_path / "model.onnx") == ["a", "a", failed, "a", "a"]
 
 
+def test_whatever_onnxruntime_web_throws_is_said(tmp_path: Path) -> None:
+    """C++'s exceptions come as numbers."""
+    (tmp_path / "model.onnx").write_bytes(model_of(INFO))
+    code = """
+        const file = readFileSync(process.argv[2]);
+        const contract = await js.readContract(file);
+        const picture = { data: new Uint8Array(3), width: 1, height: 1 };
+        for (const thrown of [new Error("no memory"), 19451592, "out of memory", new RangeError(), undefined]) {
+          const fail = () => Promise.reject(thrown);
+          for (const work of [
+            () => js.Classifier.load(file, { InferenceSession: { create: fail } }),
+            () => new js.Classifier(contract, { run: fail }, class {}).classify(picture),
+          ]) {
+            await work().catch(({ message }) => console.log(JSON.stringify(message)));
+          }
+        }
+    """
+    reasons = ["no memory", "19451592", "out of memory", "RangeError", "undefined"]
+    said = [f"onnxruntime-web cannot run it ({reason})" for reason in reasons for _ in range(2)]
+    assert evaluated(code, tmp_path / "model.onnx") == said
+
+
 @PACKAGES
 def test_a_released_classifier_has_answered_what_it_was_asked_and_answers_no_more(model: Path) -> None:
     code = f"""

@@ -418,6 +418,27 @@ def test_older_browsers_read_photos_upright_whatever_their_size(
     assert page.workers[0].evaluate("held") == 0
 
 
+def test_whatever_is_thrown_fails_its_photo_alone(
+    page: Any, host: Callable[..., Any], runtime: Path, tmp_path: Path
+) -> None:
+    """Strings, numbers and errors without a message, of more photos than are answered at a time."""
+    (tmp_path / "m.onnx").write_bytes(colours())
+    site.write(tmp_path / "m.onnx", tmp_path / "site", runtime)
+    page.goto(f"{host(tmp_path / 'site').address}/")
+    page.locator("#facts").wait_for()
+    page.workers[0].evaluate("""() => {
+        const thrown = ["out of memory", 7, "", new RangeError(), new Error("it broke")];
+        const context = OffscreenCanvasRenderingContext2D.prototype, read = context.getImageData;
+        context.getImageData = function (...part) {
+            if (thrown.length) throw thrown.shift();
+            return read.apply(this, part);
+        };
+    }""")
+    red = photo("red.png", images.encode_png(np.full((9, 9, 3), (99, 0, 0), np.uint8)))
+    said = ["Out of memory.", "7.", "Error.", "RangeError.", "It broke.", "red"]
+    assert [heading(card) for card in pick(page, *[red] * 6)] == said
+
+
 def test_a_file_that_cannot_be_read_is_no_trouble_of_the_server(
     page: Any, host: Callable[..., Any], tmp_path: Path, troubles: list[str]
 ) -> None:
@@ -434,16 +455,20 @@ def test_a_file_that_cannot_be_read_is_no_trouble_of_the_server(
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
-    [("NotAllowedError", "This page is not allowed to use the camera."), ("AbortError", "It broke.")],
+    ("name", "message", "said"),
+    [
+        ("NotAllowedError", "It broke.", "This page is not allowed to use the camera."),
+        ("AbortError", "It broke.", "It broke."),
+        ("AbortError", "", "AbortError."),
+    ],
 )
 def test_a_camera_that_cannot_be_used_is_said(
-    name: str, said: str, page: Any, host: Callable[..., Any], tmp_path: Path
+    name: str, message: str, said: str, page: Any, host: Callable[..., Any], tmp_path: Path
 ) -> None:
     page.goto(host(served(tmp_path / "served", b""), type("Own", (Stub,), {"runs": "server-only"})).address)
     page.locator("#facts").wait_for()
-    fails = "name => (navigator.mediaDevices.getUserMedia = () => Promise.reject(new DOMException('It broke.', name)))"
-    page.evaluate(fails, name)
+    fails = "words => (navigator.mediaDevices.getUserMedia = () => Promise.reject(new DOMException(...words)))"
+    page.evaluate(fails, [message, name])
     page.get_by_role("button", name="Use the camera").click()
     assert page.get_by_role("alert").text_content() == said
     assert page.locator("#viewfinder").is_hidden()

@@ -83,6 +83,9 @@ export class Classifier {
   release(): Promise<void>;
 }
 
+/** The bytes of a file, be they another frame's; an InputError for all else. */
+export function bytesOf(file: Uint8Array | ArrayBuffer): Uint8Array;
+
 /** Refuse, with an InputError, a picture that is too long for Python and for a canvas. */
 export function checkSides(width: number, height: number): void;
 

@@ -19,7 +19,7 @@ let last = Promise.resolve(); // of what `inTurn` has been given
 /** The contract inside the bytes of an ONNX file, checked; an InputError says what is wrong with it. */
 export async function readContract(file) {
   const bytes = bytesOf(file);
-  if (bytes?.length === 0) throw new InputError("an empty file: was it copied or downloaded to its end?");
+  if (bytes.length === 0) throw new InputError("an empty file: was it copied or downloaded to its end?");
   const { place, text } = contractIn(bytes) ?? {};
   if (text === undefined) {
     throw new InputError(
@@ -115,6 +115,14 @@ export class Classifier {
   }
 }
 
+/** The bytes of a file, of a Uint8Array or an ArrayBuffer, be it another frame's; an InputError for all else. */
+export function bytesOf(file) {
+  const kind = file?.[Symbol.toStringTag];
+  if (kind === "ArrayBuffer") return new Uint8Array(file);
+  if (kind === "Uint8Array") return file; // a Buffer of Node's, too
+  throw new InputError("give a file's bytes, as a Uint8Array or an ArrayBuffer (is an await missing?)");
+}
+
 /** Refuse a picture that is too long for Python, and for a canvas, which would be blank. */
 export function checkSides(width, height) {
   if (Math.max(width, height) <= MAX_SIDE) return;
@@ -160,7 +168,6 @@ function checked(picture) {
 
 const unlessInput = (error) => (error instanceof InputError ? undefined : Promise.reject(error));
 const isWhole = (number) => Number.isInteger(number) && number > 0;
-const bytesOf = (file) => (file instanceof ArrayBuffer ? new Uint8Array(file) : file);
 
 /** Which classes are in the set, the most probable first, as `uncertainty.py` has it. */
 function predictionSet(probabilities, ranked, { method, threshold }) {

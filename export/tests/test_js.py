@@ -167,6 +167,31 @@ def test_an_array_buffer_is_decoded_as_its_bytes_are(pictures: list[Path]) -> No
 
 
 @PACKAGES
+def test_what_is_not_bytes_is_neither_a_model_nor_a_picture(model: Path) -> None:
+    """The promise of a forgotten `await`, and what a path or a request gives; other frames' buffers are bytes."""
+    code = f"""
+        const {{ decode }} = await import("{(site.JS / "decode.mjs").as_uri()}");
+        const {{ runInNewContext }} = await import("node:vm");
+        const readers = [(file) => js.Classifier.load(file, {{}}), js.readContract, decode];
+        const bytes = Uint8Array.from(readFileSync(process.argv[2]));
+        const given = [
+          ...[Promise.resolve(bytes), new Response(bytes), new Blob([bytes]), new DataView(bytes.buffer)],
+          ...[process.argv[2], Array.from(bytes), undefined, null],
+        ];
+        const refused = (error) => (error instanceof js.InputError ? error.message : String(error));
+        for (const read of readers) {{
+          for (const file of given) console.log(JSON.stringify(await read(file).catch(refused)));
+        }}
+        const elsewhere = runInNewContext("new ArrayBuffer(length)", {{ length: bytes.length }});
+        new Uint8Array(elsewhere).set(bytes);
+        console.log(JSON.stringify([elsewhere instanceof ArrayBuffer, (await js.readContract(elsewhere)).digest]));
+    """
+    *said, elsewhere = evaluated(code, model)
+    assert said == ["give a file's bytes, as a Uint8Array or an ArrayBuffer (is an await missing?)"] * 3 * 8
+    assert elsewhere == [False, contract.read(model)[1].digest]
+
+
+@PACKAGES
 def test_node_refuses_the_sides_that_python_refuses(model: Path, tmp_path: Path) -> None:
     paths = [tmp_path / f"{width}x{height}.png" for width, height in ((65_535, 1), (65_536, 1), (1, 65_536))]
     for path in paths:

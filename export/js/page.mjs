@@ -43,6 +43,7 @@ async function use(place) {
 
 async function load() {
   const bar = find("progress");
+  bar.removeAttribute("value"); // of an earlier load: without one it shows that something is going on
   find("loading").hidden = false;
   try {
     return await browser.connect((share) => (bar.value = share), () => delete started.browser);
@@ -58,6 +59,7 @@ function renew() {
 }
 
 async function change({ target }) {
+  find("trouble").hidden = true; // of another choice
   const place = target.checked ? "browser" : "server";
   const ready = await use(place);
   if (ready && place === chosen) find("status").textContent = `Photos are now classified ${ready.place}.`;

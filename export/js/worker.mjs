@@ -38,7 +38,7 @@ function downloads(addresses) {
   return addresses.map(async (address) => {
     const response = await fetch(address).catch(() => ({}));
     if (!response.ok) throw new Error(`${address} cannot be loaded: ${response.status ?? "no connection"}`);
-    sizes.push(Number(response.headers.get("content-length")));
+    sizes.push(Number(response.headers.get("content-length") ?? NaN)); // which what is compressed may lack
     const counted = new TransformStream({
       transform(chunk, controller) {
         received += chunk.length;

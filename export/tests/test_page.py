@@ -289,6 +289,56 @@ def test_a_model_that_does_not_load_is_said_and_its_photos_stay(
     troubles.clear()
 
 
+@pytest.mark.parametrize("lacks", ["", "model.onnx", "ort-wasm-simd-threaded.wasm"])
+def test_how_much_is_loaded_is_told_where_the_host_says_how_much_there_is(
+    lacks: str, page: Any, host: Callable[..., Any], runtime: Path, tmp_path: Path
+) -> None:
+    class Compressing(Host):
+        """Like hosts that compress files on the way."""
+
+        def send_header(self, keyword: str, value: str) -> None:
+            if not (lacks and self.path.endswith(lacks) and keyword == "Content-Length"):
+                super().send_header(keyword, value)
+
+    (tmp_path / "m.onnx").write_bytes(colours())
+    site.write(tmp_path / "m.onnx", tmp_path / "site", runtime)
+    page.goto(f"{host(tmp_path / 'site', Compressing).address}/")
+    page.locator("#facts").wait_for()
+    told = page.evaluate("""async () => {
+        const { connect } = await import("./browser.js");
+        const told = [];
+        await connect((share) => told.push(share), () => {});
+        return told;
+    }""")
+    assert told == sorted(told)
+    assert told[-1:] == ([] if lacks else [1])
+
+
+def test_of_a_load_that_has_failed_nothing_is_left(page: Any, host: Callable[..., Any], tmp_path: Path) -> None:
+    """Neither its error, once the choice is taken back, nor where its bar stood."""
+    loads = """
+        export function connect(progress) {
+          if (window.asked) return new Promise((_, fail) => Object.assign(asked, { progress, fail }));
+          window.asked = {};
+          progress(0.5);
+          return Promise.reject(new Error("no model"));
+        }
+    """
+    page.route("**/browser.mjs", lambda route: route.fulfill(content_type="text/javascript", body=loads))
+    page.goto(host(served(tmp_path / "served", b""), type("Own", (Stub,), {"posts": 1})).address)
+    choice, said, bar = page.get_by_label("Run in this browser"), page.get_by_role("alert"), page.locator("#progress")
+    choice.check()
+    assert said.text_content() == "No model."
+    choice.uncheck()
+    page.get_by_text("Photos are now classified on the server.").wait_for(state="attached")
+    assert said.is_hidden()
+    choice.check()
+    bar.wait_for()
+    assert bar.evaluate("bar => bar.position") == -1  # indeterminate
+    page.evaluate("asked.progress(0.25)")
+    assert bar.evaluate("bar => bar.position") == 0.25
+
+
 @pytest.mark.parametrize("end", ["give({ place: 'in this browser' })", "fail(new Error('no model'))"])
 def test_of_a_choice_that_has_been_changed_nothing_is_said(
     end: str, page: Any, host: Callable[..., Any], tmp_path: Path

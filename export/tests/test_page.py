@@ -554,6 +554,18 @@ def test_forced_colours_leave_switches_and_shares_visible(page: Any, host: Calla
     assert page.locator(".bar").first.evaluate(painted)
 
 
+def test_nothing_moves_where_that_is_not_wanted(page: Any, host: Callable[..., Any], tmp_path: Path) -> None:
+    """The knob of the switch is a pseudo-element."""
+    page.goto(host(served(tmp_path / "served", b""), type("Own", (Stub,), {"posts": 1})).address)
+    page.locator("#facts").wait_for()
+    moves = """() => ["", "::before", "::after"].some((part) =>
+        Array.from(document.querySelectorAll("*")).some((element) =>
+            parseFloat(getComputedStyle(element, part).transitionDuration) > 0))"""
+    assert page.evaluate(moves)
+    page.emulate_media(reduced_motion="reduce")
+    assert not page.evaluate(moves)
+
+
 def test_photos_that_are_cleared_away_are_waited_for_no_more(
     page: Any, host: Callable[..., Any], tmp_path: Path
 ) -> None:

@@ -129,6 +129,11 @@ export function checkSides(width, height) {
   throw new InputError(`${width} x ${height} pixels: no side may be longer than ${MAX_SIDE.toLocaleString("en")}`);
 }
 
+/** The advice on a file that cannot be read, by its letters 4 to 11: phones write HEIC and AVIF. */
+export function advice(brand) {
+  return /^ftyp(hei[cx]|mif1|avif)$/.test(brand) ? ": convert it to JPEG" : "";
+}
+
 /** RGB of RGBA, transparency laid over white by Pillow's arithmetic. */
 export function rgbOf({ data, width, height }) {
   const rgb = new Uint8Array(width * height * 3);

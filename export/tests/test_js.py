@@ -156,6 +156,26 @@ def test_other_formats_are_refused_here_and_left_to_other_users_of_sharp(tmp_pat
 
 
 @PACKAGES
+def test_of_what_phones_write_the_advice_is_that_of_python(tmp_path: Path) -> None:
+    code = f"""
+        const {{ decode }} = await import("{(site.JS / "decode.mjs").as_uri()}");
+        for (const path of process.argv.slice(2)) {{
+          await decode(readFileSync(path)).catch(({{ message }}) => console.log(JSON.stringify(message)));
+        }}
+    """
+    paths = [tmp_path / str(number) for number in range(6)]
+    for path, kind in zip(paths, (*images._PHONES, b"ftypisom", b"heic"), strict=True):
+        path.write_bytes(b"\0\0\0\x18" + kind + bytes(9))
+    advised = []
+    for path, said in zip(paths, evaluated(code, *paths), strict=True):
+        with pytest.raises(ImageError) as refused:
+            images.decode(path)
+        advised.append(said.partition("WEBP")[2])
+        assert advised[-1] == str(refused.value).partition("WEBP")[2]
+    assert advised == [": convert it to JPEG"] * 4 + [""] * 2
+
+
+@PACKAGES
 def test_an_array_buffer_is_decoded_as_its_bytes_are(pictures: list[Path]) -> None:
     code = f"""
         const {{ decode }} = await import("{(site.JS / "decode.mjs").as_uri()}");

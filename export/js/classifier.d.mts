@@ -77,7 +77,8 @@ export class Classifier {
   static load(file: Uint8Array | ArrayBuffer, ort: Runtime, options?: object): Promise<Classifier>;
   /** What the model says of a picture, with the `topK` most probable classes (5). */
   classify(picture: Picture, options?: { topK?: number }): Promise<Prediction>;
-  /** Replay the golden samples; `decode` makes a picture of a file's bytes. */
+  /** Replay the golden samples; `decode` makes a picture of a file's bytes. Where it throws an InputError the sample's
+   * `stage` is "decode"; any other error ends the replay. */
   verify(decode: (file: Uint8Array) => Picture | Promise<Picture>): Promise<Replay[]>;
   /** Free the net's memory, once what has been asked is answered; nothing can be classified afterwards. */
   release(): Promise<void>;

@@ -85,7 +85,8 @@ export class Classifier {
     };
   }
 
-  /** Replay the golden samples; `decode` makes `{data, width, height}` of a file's bytes. */
+  /** Replay the golden samples; `decode` makes `{data, width, height}` of a file's bytes. Where it throws an InputError
+   * the sample's `stage` is "decode"; any other error ends the replay. */
   async verify(decode) {
     const { classes, golden, precision } = this.contract;
     const tolerance = TOLERANCE.get(precision) ?? TOLERANCE.get("fp32");

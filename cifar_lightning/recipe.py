@@ -157,15 +157,36 @@ class Optimized(L.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": config}  # type: ignore[return-value]
 
     def _total_steps(self) -> int:
-        if any(isinstance(each, GradientAccumulationScheduler) for each in self.trainer.callbacks):  # type: ignore[attr-defined]
-            raise InputError(
-                "model.scheduler cannot tell how many steps there will be beside GradientAccumulationScheduler: give "
-                "model.scheduler.total_steps"
-            )
-        steps = self.trainer.estimated_stepping_batches
+        steps = self._last_step()
         if math.isinf(steps) or steps < 1:
             raise InputError("model.scheduler needs an end: set --trainer.max_epochs or --trainer.max_steps")
         return int(steps)
+
+    def _last_step(self) -> float:
+        """The number of steps at which the run will end, counted on from where it stands; infinite without an end.
+
+        Lightning's estimated_stepping_batches counts from step 0, whatever the epochs before were like, and takes one
+        epoch's accumulation for that of all.
+        """
+        trainer, loop = self.trainer, self.trainer.fit_loop
+        if trainer.train_dataloader is None:  # optimizers are made before it
+            loop.setup_data()
+        limit = math.inf if trainer.max_steps == -1 else trainer.max_steps
+        batches, epoch = trainer.num_training_batches, trainer.current_epoch
+        if trainer.max_epochs == -1 or math.isinf(batches):
+            return limit
+        steps = sum(math.ceil(batches / self._accumulated(each)) for each in range(epoch, trainer.max_epochs or 0))
+        if steps and loop.epoch_progress.current.ready > epoch:  # within one, whose last batch makes a step in any case
+            every, done = self._accumulated(epoch), loop.epoch_loop.batch_progress.current.ready
+            steps -= done // every if done < batches else math.ceil(batches / every)
+        return min(trainer.global_step + steps, limit)
+
+    def _accumulated(self, epoch: int) -> int:
+        """Of how many batches a step of this epoch adds up the gradients."""
+        for each in self.trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(each, GradientAccumulationScheduler):
+                return each.get_accumulate_grad_batches(epoch)
+        return self.trainer.accumulate_grad_batches
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
         if not isinstance(scheduler, ReduceLROnPlateau):  # which is stepped before checkpoints are written
@@ -199,14 +220,21 @@ class Optimized(L.LightningModule):
                 group.update({key: value for key, value in settings.items() if key != "params"})
             if begun is not None:
                 schedule.load_state_dict(begun.state_dict())  # type: ignore[union-attr]
-        steps, own = self.trainer.estimated_stepping_batches, getattr(self.recipe.scheduler, "keywords", {})
+        if isinstance(schedule, WHOLE):
+            self._compare_ends(schedule)
+
+    def _compare_ends(self, schedule: OneCycleLR | WarmupLinear) -> None:
+        name, steps, end = type(schedule).__name__, schedule.total_steps, self._last_step()
+        own, done = getattr(self.recipe.scheduler, "keywords", {}), self.trainer.global_step
+        told = any(own.get(each) is not None for each in ("total_steps", "epochs"))
         # One that was told where to end stays at its final rate; OneCycleLR refuses to be stepped further.
-        if isinstance(schedule, WarmupLinear) and own.get("total_steps") is not None:
-            return
-        if isinstance(schedule, WHOLE) and schedule.total_steps < steps:
-            resumed = "the schedule of a resumed run cannot be made longer"
+        if steps < end and not (told and isinstance(schedule, WarmupLinear)):
+            there = f"; --trainer.max_steps {steps} ends the run with it" if done < steps else ""
+            resumed = f"the schedule of a resumed run cannot be made longer{there}"
             new = "leave model.scheduler.total_steps, or epochs, out"
             raise InputError(
-                f"the {type(schedule).__name__} ends after {schedule.total_steps:,} steps, before the {steps:,} that "
-                f"are asked for: {resumed if self.trainer.global_step else new}"
+                f"the {name} ends after {steps:,} steps, before the {end:,} that are asked for: "
+                f"{resumed if done else new}"
             )
+        if done and steps > end and not told and self.trainer.is_global_zero:
+            print(f"the {name} ends after {steps:,} steps, and the run after {end:,}: its rate will not have come down")

@@ -485,16 +485,6 @@ class TestMistakes:
         assert result.code == 2
         assert "error: model.net, on images of 4 pixels (data.image_size): RuntimeError: " in result.err
 
-    def test_a_schedule_whose_end_nobody_knows_is_refused(self, run: Run) -> None:
-        """Lightning counts the steps of a run as if the first epoch's number of batches were that of all."""
-        callback = ("--trainer.callbacks+", "GradientAccumulationScheduler", "--trainer.callbacks.scheduling", "{1: 2}")
-        schedule = ("--model.scheduler", "OneCycleLR", "--model.scheduler.max_lr", 0.1)
-        result = run("fit", *BRIEF, *callback, *schedule)
-        assert result.code == 2
-        assert "model.scheduler cannot tell how many steps there will be beside Gradient" in result.err
-        result = run("fit", *BRIEF, *callback, *schedule, "--model.scheduler.total_steps", 9)
-        assert result.code == 0, result.err
-
     def test_a_net_that_the_weights_do_not_fit_is_named(self, run: Run, checkpoint: Path) -> None:
         result = run("test", "--ckpt_path", checkpoint, "--model.net.init_args.hidden", 9)
         assert result.code == 2

@@ -7,7 +7,7 @@ from pathlib import Path
 import lightning.pytorch as L
 import pytest
 import torch
-from lightning.pytorch.callbacks import LearningRateFinder, ModelCheckpoint
+from lightning.pytorch.callbacks import GradientAccumulationScheduler, LearningRateFinder, ModelCheckpoint
 from sklearn.metrics import precision_recall_fscore_support
 from torch import Tensor
 from torch.optim.lr_scheduler import CosineAnnealingLR, ExponentialLR, OneCycleLR, ReduceLROnPlateau
@@ -55,6 +55,14 @@ def test_onecycle_is_given_the_number_of_steps_and_steps_per_batch() -> None:
         optimizer.step()
         schedule.step()
     assert rates.seen == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("told", [{}, {"total_steps": 6}])
+def test_steps_of_epochs_that_add_up_gradients_otherwise_are_counted_one_by_one(told: dict[str, int]) -> None:
+    model = Classifier(CLASSES, CNN(), scheduler=partial(OneCycleLR, max_lr=0.1, **told))
+    coach = trainer(max_epochs=2, limit_train_batches=4, callbacks=[GradientAccumulationScheduler({1: 2})])
+    coach.fit(model, datamodule=Digits())
+    assert coach.lr_scheduler_configs[0].scheduler.total_steps == coach.global_step == 6  # type: ignore[union-attr]
 
 
 def test_other_schedules_step_per_epoch() -> None:

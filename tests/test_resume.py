@@ -35,6 +35,7 @@ from cifar_lightning.interruption import Interrupted
 from cifar_lightning.module import Classifier
 from cifar_lightning.nets import CNN, SpeedNet
 from cifar_lightning.optim import MuonSGD, WarmupLinear
+from cifar_onnx import InputError
 from tests.conftest import Child, Run, Start, command_line, quiet, write_model
 
 pytestmark = pytest.mark.filterwarnings(
@@ -63,12 +64,13 @@ def fit(folder: Path, ckpt_path: Path | None = None, keep: Path | None = None, *
     L.seed_everything(1, verbose=False)
     ema, scheduler = settings.pop("ema", False), settings.pop("scheduler", None)
     scheduling = settings.pop("scheduling", None)
+    size = settings.pop("batch_size", 5)
     fast, taught = settings.pop("fast", False), settings.pop("taught", False)
     loss = Distillation(write_model(folder.parent / "x.ckpt", Classifier(["a", "b"], CNN(2)))) if taught else None
     net = SpeedNet(2, (4, 4)) if fast else CNN(2, widths=(4, 4), hidden=8)
     optimizer = MuonSGD if fast else partial(torch.optim.Adam, lr=0.01)
     model = Classifier(["a", "b"], net, optimizer, scheduler=scheduler, loss=loss)
-    data = Noise(batch_size=5, augment=[AlternatingMirror() if fast else Mirror(), ShiftedCrop(2)])
+    data = Noise(batch_size=size, augment=[AlternatingMirror() if fast else Mirror(), ShiftedCrop(2)])
     callbacks: list[L.Callback] = [EMA(decay=0.9)] if ema else []
     callbacks += [GradientAccumulationScheduler(scheduling)] if scheduling else []
     callbacks += [Resume(), LastCheckpoint()]
@@ -111,7 +113,7 @@ CASES: dict[str, dict[str, Any]] = {
     "EMA": {"ema": True},
     "OneCycle": {"scheduler": partial(OneCycleLR, max_lr=0.02)},
     "accumulation": {"accumulate_grad_batches": 2},
-    "accumulation from the second epoch on": {"scheduling": {1: 3}},
+    "accumulation from the second epoch on": {"scheduling": {1: 3}, "scheduler": partial(OneCycleLR, max_lr=0.02)},
     "all of them": {"ema": True, "scheduler": partial(OneCycleLR, max_lr=0.02), "accumulate_grad_batches": 4},
     "whitened": {"ema": True, "scheduler": partial(WarmupLinear, warmup=0.2), "fast": True},
     "distilled": {"ema": True, "taught": True},
@@ -244,6 +246,21 @@ def test_data_that_a_run_was_resumed_with_are_whole_for_the_next(tmp_path: Path)
         if path is None:
             trainer.save_checkpoint(tmp_path / "x.ckpt")
     assert seen == [3, 5, 5]
+
+
+def test_a_schedule_must_not_end_before_the_run_that_goes_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """After seven of ten steps the second epoch restarts: batches of six make four more steps, those of twelve two."""
+    schedule = partial(OneCycleLR, max_lr=0.02)
+    fit(tmp_path / "whole", keep=tmp_path / "all", scheduler=schedule)
+    again = partial(fit, tmp_path / "again", tmp_path / "all" / "step=7.ckpt", scheduler=schedule)
+    with pytest.raises(InputError, match=r"after 10 steps, before the 11 .*; --trainer\.max_steps 10 ends the run"):
+        again(batch_size=6)
+    assert again(batch_size=6, max_steps=10)[1] == 10
+    assert "come down" not in capsys.readouterr().out
+    assert again(batch_size=12)[1] == 9
+    assert "the OneCycleLR ends after 10 steps, and the run after 9" in capsys.readouterr().out
 
 
 def test_batches_of_another_size_start_the_epoch_anew(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -115,9 +115,14 @@ def position(checkpoint: dict[str, Any]) -> dict[str, int]:
     return found
 
 
+def validated(checkpoint: dict[str, Any]) -> bool:
+    """Whether its weights have been validated."""
+    return "val/loss" in checkpoint["run"].get("measured", {})
+
+
 def done_in_epoch(checkpoint: dict[str, Any]) -> tuple[int, bool]:
-    """Batches done in the epoch that was going on, and whether the model has been validated after these."""
-    return position(checkpoint)["batch"], checkpoint["callbacks"]["Resume"]["validated"]
+    """Batches done in the epoch that was going on, and whether the weights have been validated since."""
+    return position(checkpoint)["batch"], validated(checkpoint)
 
 
 def ended(checkpoint: dict[str, Any]) -> dict[str, str] | None:

@@ -56,6 +56,7 @@ class Measured(Optimized):
         self.origin: dict[str, Any] = {}
         self.input_rule: dict[str, Any] = {}
         self._validated_step: int | None = None  # the last whose weights were validated
+        self._known: dict[str, float] = {}  # metrics of the run that is resumed
         self._losses: dict[Measurement, tuple[Tensor, int]] = {}  # of this epoch: sum over images, and their number
         self._answers: list[tuple[Tensor, Tensor, Tensor]] = []  # to test images: indices, logits, contrasts
 
@@ -116,9 +117,25 @@ class Measured(Optimized):
         known = self.trainer.callback_metrics.items()
         return {name: float(value) for name, value in known if not (stale and name.startswith("val/"))}
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep with the weights what was measured of them, and the facts of the run."""
+        total, count = self.loss_of_all("train")
+        checkpoint["run"] = {
+            "experiment": str(self.trainer.logger.name) if self.trainer.logger else "",
+            "seed": self.seed,
+            "threads": torch.get_num_threads(),
+            "metrics": {name: float(value) for name, value in self.trainer.callback_metrics.items()},
+            "measured": self.measured(),
+            "validated": self.validated,
+            "train_loss": (total.cpu(), int(count)),
+            "found_lr": self._found_lr,
+            "input": self.input_rule,
+        }
+
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take up what is known of the weights, and an epoch that was interrupted; the first process has its loss."""
         run = checkpoint["run"]
+        self._known = run["metrics"]
         self.validated = run["validated"]
         if self._trainer and self._trainer.is_global_zero:  # there is none in load_from_checkpoint
             total, count = run["train_loss"]
@@ -132,6 +149,7 @@ class Measured(Optimized):
     def on_train_start(self) -> None:
         self.origin = {}  # from here on these are other weights
         self.input_rule = getattr(self.trainer.datamodule, "input_rule", {})  # type: ignore[attr-defined]
+        self.trainer.callback_metrics.update({name: torch.tensor(value) for name, value in self._known.items()})
 
     def on_fit_end(self) -> None:
         provenance = {"seed": self.seed, "step": self.trainer.global_step}

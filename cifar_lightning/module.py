@@ -94,7 +94,6 @@ class Classifier(Measured):
         if isinstance(self.loss, CrossEntropy):
             self.loss.reserve(len(classes))
         self._watch = LossWatch()
-        self._known: dict[str, float] = {}  # metrics of the run that is resumed
         self._init_from = init_from
         self._begun = self.normalised = self.resumed = False
 
@@ -201,7 +200,7 @@ class Classifier(Measured):
         self.validated = False
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep with the weights what was measured of them, and the facts of the run.
+        """Keep the average where the weights alone are kept, and nothing that is not finite.
 
         Raises:
             NotFiniteError: the weights are not worth keeping.
@@ -213,26 +212,14 @@ class Classifier(Measured):
                     checkpoint["state_dict"] = each._average_model.module.state_dict()
         for state in ("state_dict", "current_model_state"):  # averaged weights, and those that they are of
             self._watch.check_weights(self.trainer, checkpoint.get(state, {}))
-        total, count = self.loss_of_all("train")
-        checkpoint["run"] = {
-            "experiment": str(self.trainer.logger.name) if self.trainer.logger else "",
-            "seed": self.seed,
-            "threads": torch.get_num_threads(),
-            "metrics": {name: float(value) for name, value in self.trainer.callback_metrics.items()},
-            "measured": self.measured(),
-            "validated": self.validated,
-            "train_loss": (total.cpu(), int(count)),
-            "found_lr": self._found_lr,
-            "input": self.input_rule,
-        }
+        super().on_save_checkpoint(checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(checkpoint)
         self.begin(resumed=True)
-        self._known = checkpoint["run"]["metrics"]
 
     def on_train_start(self) -> None:
-        """Compute whitening from training images, where no checkpoint has brought it; take up metrics and settings.
+        """Compute whitening from training images, where no checkpoint has brought it, and take up settings.
 
         In on_fit_start it would come after the learning-rate finder, which trains there.
         """
@@ -245,5 +232,4 @@ class Classifier(Measured):
             images = self.pixels(datamodule.excerpt(_EXCERPT))
             for layer in layers:
                 layer.fit(images)
-        self.trainer.callback_metrics.update({name: torch.tensor(value) for name, value in self._known.items()})
         self.settle_optimizer()

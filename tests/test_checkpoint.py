@@ -375,8 +375,7 @@ def trained(
         },
         "datamodule_hyper_parameters": {"_class_path": "data.Own", "image_size": 8},
         "Own": {"batch": batch},
-        "callbacks": {"Resume": {"validated": False}},
-        "run": {"seed": 0},
+        "run": {"seed": 0, "measured": {}},
     }
 
 

@@ -33,15 +33,8 @@ class Resume(L.Callback):
     """
 
     def __init__(self) -> None:
-        self._validated = False  # since the last training step
         self._validating = False  # with averaged weights in the place of the model's
         self._resuming = False
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"validated": self._validated}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._validated = state_dict["validated"]
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Each process has looked for the run to go on with; they must have found the same."""
@@ -65,7 +58,7 @@ class Resume(L.Callback):
             data.load_state_dict({**checkpoints.position(checkpoint), "batches": 0})  # it has other batches
         epoch, batch = data.position
         begun = int(batch > 0)
-        validating = int(begun and not checkpoint["callbacks"][self.state_key]["validated"])
+        validating = int(begun and not checkpoints.validated(checkpoint))
         loops = checkpoint["loops"]["fit_loop"]
         for counts in loops["epoch_progress"].values():
             counts.update(ready=epoch + begun, started=epoch + begun, processed=epoch, completed=epoch)
@@ -89,7 +82,7 @@ class Resume(L.Callback):
                 print(f"EarlyStopping had ended the run: {known['stopping_reason_message']}", flush=True)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Lightning asks this callback at the beginnings of epochs only."""
+        """Lightning asks GradientAccumulationScheduler where epochs begin, which a run within one has passed."""
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, GradientAccumulationScheduler):
                 trainer.accumulate_grad_batches = callback.get_accumulate_grad_batches(trainer.current_epoch)
@@ -104,7 +97,6 @@ class Resume(L.Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         self._count_steps(trainer, trainer.global_step)
-        self._validated = False
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if not trainer.sanity_checking:
@@ -115,9 +107,6 @@ class Resume(L.Callback):
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._validating = False
-
-    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._validated = not trainer.sanity_checking
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._count_steps(trainer, trainer.global_step)

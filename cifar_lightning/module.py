@@ -183,10 +183,10 @@ class Classifier(Measured):
         self._judged(logits, batch, "test")
         self.note_answers(batch.indices, logits, contrasts, batch.labels)
 
-    def predict_step(self, batch: Batch, batch_idx: int) -> tuple[Tensor, Tensor]:
-        """Indices `(B,)` and probabilities `(B, K)`."""
+    def predict_step(self, batch: Batch, batch_idx: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Indices, highest probabilities and their labels, each `(B,)`: those of all images are kept to the end."""
         with self._eager():
-            return batch.indices, self(batch.images).float().softmax(1)
+            return batch.indices, *self(batch.images).float().softmax(1).max(1)
 
     def on_train_epoch_end(self) -> None:
         """Log the loss, and step a schedule that waits for a plateau, before checkpoints are written.

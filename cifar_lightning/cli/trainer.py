@@ -142,9 +142,8 @@ class Trainer(L.Trainer):
         with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(["path", "label", "probability", "error"])
-            for indices, probabilities in batches:
-                best, labels = (tensor.tolist() for tensor in probabilities.max(1))
-                for index, label, probability in zip(indices.tolist(), labels, best, strict=True):
+            for batch in batches:
+                for index, probability, label in zip(*(each.tolist() for each in batch), strict=True):
                     writer.writerow([images.names[index], model.classes[label], f"{probability:.6f}", ""])
             writer.writerows([each.name, "", "", each.reason] for each in images.unreadable)
         print(f"wrote {path}")

@@ -10,6 +10,7 @@ from lightning.pytorch.callbacks import Timer, TQDMProgressBar
 from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
 
 from cifar_lightning.batch import Batch
+from cifar_onnx.shell import duration
 
 
 class EpochLines(L.Callback):
@@ -75,7 +76,7 @@ class EpochLines(L.Callback):
         words += [f"{name} {float(metrics[name]):.4f}" for name in shown if name in metrics]
         words.append(f"{self._speed:,.0f} images/s")
         if left := list(self._left(trainer, done, last)):
-            words.append(f"{_duration(max(min(left), 0))} left")
+            words.append(f"{duration(max(min(left), 0))} left")
         self._print(trainer, "  ".join(words))
         self._speed = None
 
@@ -96,11 +97,6 @@ class EpochLines(L.Callback):
             by_tqdm = isinstance(trainer.progress_bar_callback, TQDMProgressBar)
             (Tqdm.write if by_tqdm else print)(line)  # Rich's bar takes what is printed itself
             sys.stdout.flush()
-
-
-def _duration(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    return f"{minutes} min {seconds:02d} s" if minutes else f"{seconds} s"
 
 
 def _now(module: L.LightningModule) -> float:

@@ -8,6 +8,7 @@ from typing import Any
 
 from cifar_lightning.leaderboard.differences import Differences
 from cifar_lightning.leaderboard.entry import Entry
+from cifar_onnx.shell import duration
 
 NAMES = [each.name for each in fields(Entry) if each.name not in ("curve", "best", "settings", "damaged")]
 _HIGHEST_FIRST = ("epochs", "val_accuracy", "test_accuracy")
@@ -121,14 +122,6 @@ def _form(name: str, form: str = "{}") -> Callable[[Entry], str]:
     return lambda entry: "" if (value := getattr(entry, name)) is None else form.format(value)
 
 
-def _duration(entry: Entry) -> str:
-    if entry.seconds is None:
-        return ""
-    minutes, seconds = divmod(round(entry.seconds), 60)
-    hours, rest = divmod(minutes, 60)
-    return f"{hours} h {rest:02d} min" if hours else f"{minutes} min {seconds:02d} s" if minutes else f"{seconds} s"
-
-
 ACCURACY = Column("val accuracy", _accuracy)
 _COLUMNS = (
     Column("run", _form("run"), number=False),
@@ -137,7 +130,7 @@ _COLUMNS = (
     Column("val loss", _form("val_loss", "{:.4f}"), 8),
     Column("test accuracy", lambda entry: _share(entry, "test_accuracy"), 1),
     Column("epochs", _form("epochs"), 7),
-    Column("time", _duration, 3),
+    Column("time", lambda entry: "" if entry.seconds is None else duration(entry.seconds), 3),
     Column("parameters", _form("parameters", "{:,}"), 4),
     Column("checkpoint", _form("checkpoint_mb", "{:.2f} MB"), 9),
     Column("model.onnx", _form("onnx_mb", "{:.2f} MB"), 5),

@@ -21,6 +21,14 @@ def pipe_closed(error: OSError) -> bool:
     return isinstance(error, BrokenPipeError) or of_windows
 
 
+def duration(seconds: float) -> str:
+    """Seconds in two units at most, such as 2 h 05 min."""
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
 def line(*words: object) -> str:
     """Words of a command, quoted where they need it: for POSIX shells or, on Windows, for cmd.exe and PowerShell.
 

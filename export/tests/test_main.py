@@ -257,6 +257,11 @@ def test_on_windows_a_reader_that_has_gone_is_an_invalid_argument(
             main(["info"])
 
 
+def test_a_duration_has_the_units_that_matter() -> None:
+    seconds = {0.4: "0 s", 59.6: "1 min 00 s", 3599: "59 min 59 s", 3600: "1 h 00 min", 30 * 3600: "30 h 00 min"}
+    assert [shell.duration(each) for each in seconds] == [*seconds.values()]
+
+
 @pytest.mark.skipif(os.name != "posix", reason="a shell of POSIX")
 def test_without_an_output_there_is_still_an_exit_code() -> None:
     words = f"{shlex.quote(sys.executable)} -m cifar_onnx info >&-"

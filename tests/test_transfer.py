@@ -22,7 +22,7 @@ from cifar_lightning.nets.weights import heads, take
 from cifar_lightning.optim import MuonSGD, WarmupLinear
 from cifar_lightning.recipe import Recipe
 from cifar_onnx import InputError
-from tests.conftest import BRIEF, Run, quiet, write_model
+from tests.conftest import BRIEF, Run, lines, quiet, write_model
 
 ONE_CYCLE = "OneCycleLR --model.scheduler.max_lr 0.01 --model.scheduler.total_steps 6"
 SPEED = {"widths": (8, 8, 16)}
@@ -213,9 +213,12 @@ class TestFreeze:
         quiet(max_epochs=1).fit(model, datamodule=data)
         assert not equal(model.state_dict(), before) & set(learnt)
 
-    def test_a_net_is_unfrozen_in_stages(self, photos: Path) -> None:
+    def test_a_net_is_unfrozen_in_stages(self, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
         look = Look()
-        trained(photos, [Freeze(["net.whitening", "net.groups.1"], 1), Freeze(["net.groups.2"], 2), look])
+        stages = [Freeze(["net.whitening", "net.groups.1"], 1), Freeze(["net.groups.2"], 2), Freeze(["net.head"], 3)]
+        trained(photos, [*stages, look])
+        never = "Freeze.until_epoch is 3, and the run ends after 3 epochs: nothing will be unfrozen"
+        assert lines(capsys.readouterr().out, "Freeze") == [never]
         weights = {n: f"net.groups.{n}.0.weight" for n in (1, 2, 3)}
         means = {n: f"net.groups.{n}.2.running_mean" for n in (1, 2, 3)}
         for kind in (weights, means):

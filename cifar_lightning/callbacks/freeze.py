@@ -13,7 +13,8 @@ from cifar_onnx import InputError
 class Freeze(L.Callback):
     """Leaves parts of the model untouched, statistics of batch normalisation too; their dropout is off.
 
-    Several of these callbacks, each with an epoch of its own, unfreeze a net in stages.
+    Several of these callbacks, each with an epoch of its own, unfreeze a net in stages. Lightning's finders search
+    without them: what has an `until_epoch` is trained there.
 
     Args:
         parts: their names, such as `net.blocks` or `net.body.layer1`; by default all of the net but its last layer (or
@@ -45,6 +46,9 @@ class Freeze(L.Callback):
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Batch normalisation that is to be synchronised has been put in the place of the model's by now."""
+        until, end = self.until_epoch or 0, trainer.max_epochs or 0
+        if trainer.is_global_zero and 0 < end <= until:
+            print(f"Freeze.until_epoch is {until}, and the run ends after {end} epochs: nothing will be unfrozen")
         inside = self._inside(pl_module)
         self._modules = [module for name, module in pl_module.named_modules() if inside(name)]
 
@@ -126,7 +130,7 @@ class FreezeBatchNorm(L.Callback):
             layer.training = False
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Let the next training begin with all of the net."""
+        """Let the layers normalise as the model is set again."""
         if stage == "fit":
             for layer in self._layers:
                 layer.training = pl_module.training

@@ -57,7 +57,8 @@ class Classifier(Measured):
             The first steps then take minutes: worth it where training takes hours, or on the same GPU again and again.
 
     Attributes:
-        normalised: whether the normalisation has come with weights; else it is by the training images' statistics.
+        normalised: whether the normalisation has come with weights, or from the images of a training, which the next
+            leaves; else it will be by the training images' statistics.
         resumed: whether `begin` was told to leave the weights as they are: its own run's, or a loaded model's.
     """
 
@@ -130,6 +131,7 @@ class Classifier(Measured):
                     )
             if datamodule is not None and not self.normalised:
                 self.pixels.set_statistics(*datamodule.statistics)
+                self.normalised = True
             self._watch.begin(self.state_dict())  # Lightning's finders save before training starts
 
     def forward(self, images: Tensor) -> Outputs:

@@ -193,6 +193,14 @@ def test_statistics_of_the_training_images_are_in_the_state() -> None:
     assert model.state_dict()["pixels.std"].tolist() == pytest.approx(std)
 
 
+def test_a_second_training_leaves_the_normalisation_that_the_weights_have_learnt_with() -> None:
+    model, seen = Classifier(CLASSES, CNN(10, (4, 4), 8)), []
+    for data in (Digits(), Digits(val_fraction=0.4)):
+        trainer(max_epochs=1, limit_train_batches=1).fit(model, datamodule=data)
+        seen.append(model.pixels.mean.tolist())
+    assert seen[0] == seen[1]
+
+
 def test_whitening_is_computed_from_training_images_before_the_first_step() -> None:
     data, net = Digits(), SpeedNet(10, (8, 8))
     model = Classifier(CLASSES, net)

@@ -441,8 +441,9 @@ class TestFit:
             (("--trainer.max_steps", 12), [1, 2]),
             (EARLY, [0]),
             ((*EARLY, "--trainer.min_epochs", 3), [1, 2]),
+            ((*EARLY[:3], "train/loss", *EARLY[4:], "--trainer.val_check_interval", 0.5), [0]),  # of a whole epoch
         ],
-        ids=["epochs", "steps", "early", "early, but not so early"],
+        ids=["epochs", "steps", "early", "early, but not so early", "early, between validations"],
     )
     def test_the_last_may_be_kept_after_some_epochs_and_is_after_the_last(
         self, run: Run, monkeypatch: pytest.MonkeyPatch, end: tuple[object, ...], epochs: list[int]

@@ -8,7 +8,7 @@ import lightning.pytorch as L
 import torch
 from jsonargparse import Namespace
 from lightning.pytorch import Callback
-from lightning.pytorch.callbacks import GradientAccumulationScheduler, WeightAveraging
+from lightning.pytorch.callbacks import EarlyStopping, GradientAccumulationScheduler, WeightAveraging
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -179,6 +179,8 @@ def check_compilation(mode: str | None, trainer: L.Trainer) -> None:
 def check_callbacks(callbacks: Sequence[Callback], model: Classifier) -> None:
     """Look for callbacks that would do harm without a word, or fail at the end of the first epoch only.
 
+    EarlyStopping by train/loss, which is known at the ends of epochs, is told to look at it there.
+
     Raises:
         InputError: two average the weights, one takes the worst of a metric for its best, or one monitors a metric that
             nobody logs, where there is no callback of the user's own that may log it.
@@ -196,6 +198,8 @@ def check_callbacks(callbacks: Sequence[Callback], model: Classifier) -> None:
             raise InputError(f"{kind} takes the {mode}imum of {monitor} for the best: {remedy} {best}")
         if monitor not in (None, *names) and not own:
             raise InputError(f"{kind} monitors {monitor!r}, which is not a metric: there are {', '.join(names)}")
+        if isinstance(callback, EarlyStopping) and monitor == "train/loss":  # else in a validation, unless one an epoch
+            callback._check_on_train_epoch_end = True
 
 
 @contextmanager

@@ -420,6 +420,10 @@ class TestMistakes:
             ),
             (["--data.augment+", "ownnets.Loud"], "data.augment makes images torch.float32 (2, 3, 32, 32): they must"),
             (["--data.mix", "ownnets.Unmixed"], "data.augment or data.mix: cannot be mixed ("),
+            (
+                ["--model.loss.class_weights", "inverse", "--data.sampling", "balanced"],
+                "class_weights inverse and data.sampling balanced each make up for rare classes",
+            ),
             (["--model.optimizer", "null"], "model.optimizer is null: name one, or leave it out for Adam"),
             (["--checkpoint.save_last", "true"], "checkpoint.save_last: last.ckpt is kept anyway (see --last.every"),
             (["--checkpoint.save_on_exception", "true"], "save_on_exception: it would put the weights of"),

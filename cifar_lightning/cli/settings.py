@@ -107,7 +107,7 @@ def check_trainer(config: Namespace, command: str) -> None:
 
 
 def check_training(config: Namespace, keys: Iterable[str]) -> None:
-    """Refuse a training without optimizer, step or seed, and a learning rate that a schedule would silently overrule.
+    """Refuse a training without optimizer, step or seed, and settings of which one would silently undo another.
 
     Args:
         config: of `fit`.
@@ -128,6 +128,12 @@ def check_training(config: Namespace, keys: Iterable[str]) -> None:
     for each in asked_callbacks(config):
         if schedule == "CyclicLR" and each.class_path.endswith(".LearningRateFinder"):
             raise InputError("LearningRateFinder does nothing beside CyclicLR: leave it out")
+    weights = (config.model.loss or {}).get("init_args", {}).get("class_weights")
+    if isinstance(weights, str) and config.data.get("init_args", {}).get("sampling") == "balanced":
+        raise InputError(
+            f"model.loss.class_weights {weights} and data.sampling balanced each make up for rare classes, together "
+            "twice: leave one of them out"
+        )
     for key in keys:
         if schedule in rates and key.replace(".init_args", "") == "model.optimizer.lr":
             raise InputError(f"{key} does nothing beside {schedule}: give model.scheduler.{rates[schedule]}")

@@ -7,17 +7,46 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torchmetrics import MetricCollection
-from torchmetrics.classification import (
-    MulticlassAccuracy,
-    MulticlassF1Score,
-    MulticlassPrecision,
-    MulticlassRecall,
-)
+from torchmetrics import Metric, MetricCollection
+from torchmetrics.classification import MulticlassAccuracy
 
 from cifar_lightning.recipe import Optimized, Recipe
 
 Measurement = Literal["train", "val", "test"]
+
+
+class MacroMean(Metric):
+    """Precision, recall or F1 of each class that is shown or answered, and their mean, as torchmetrics has it.
+
+    That is `hits / (share * answered + (1 - share) * shown)`. torchmetrics counts it by a table `(K, K)` of each batch,
+    and on MPS or under `deterministic` by one `(B, K^2)`. Whole numbers add up to the same in whatever order.
+
+    Args:
+        classes: `K`.
+        share: 1 for precision, 0 for recall, 0.5 for F1.
+    """
+
+    hits: Tensor
+    answered: Tensor
+    shown: Tensor
+
+    def __init__(self, classes: int, share: float) -> None:
+        super().__init__()
+        self.share = share
+        for name in ("hits", "answered", "shown"):
+            self.add_state(name, torch.zeros(classes, dtype=torch.long), dist_reduce_fx="sum")
+
+    def update(self, logits: Tensor, labels: Tensor) -> None:
+        """Count the answers of logits `(B, K)` to labels `(B,)`."""
+        answers, one = logits.argmax(1), torch.ones_like(labels)
+        self.hits = self.hits.index_add(0, labels, (answers == labels).long())
+        self.answered = self.answered.index_add(0, answers, one)
+        self.shown = self.shown.index_add(0, labels, one)
+
+    def compute(self) -> Tensor:
+        """A scalar, 0 to 1."""
+        scores = self.hits / (self.share * self.answered + (1 - self.share) * self.shown).clamp(min=0.5)  # (K,)
+        return scores.sum() / (self.answered + self.shown).count_nonzero()
 
 
 class Measured(Optimized):
@@ -44,9 +73,9 @@ class Measured(Optimized):
         metrics = MetricCollection(
             {
                 "accuracy": MulticlassAccuracy(len(classes), average="micro", validate_args=False),
-                "precision": MulticlassPrecision(len(classes), average="macro", validate_args=False),
-                "recall": MulticlassRecall(len(classes), average="macro", validate_args=False),
-                "f1": MulticlassF1Score(len(classes), average="macro", validate_args=False),
+                "precision": MacroMean(len(classes), share=1.0),
+                "recall": MacroMean(len(classes), share=0.0),
+                "f1": MacroMean(len(classes), share=0.5),
             }
         )
         self.val_metrics = metrics.clone(prefix="val/")

@@ -12,6 +12,8 @@ from sklearn.metrics import precision_recall_fscore_support
 from torch import Tensor
 from torch.optim.lr_scheduler import CosineAnnealingLR, ExponentialLR, OneCycleLR, ReduceLROnPlateau
 from torch.utils._python_dispatch import TorchDispatchMode
+from torchmetrics import MetricCollection
+from torchmetrics.classification import MulticlassF1Score, MulticlassPrecision, MulticlassRecall
 
 from cifar_lightning import checkpoint as checkpoints
 from cifar_lightning import trained
@@ -280,6 +282,44 @@ def test_metrics_equal_scikit_learns() -> None:
     assert metrics["test/accuracy"] == pytest.approx((predicted == images.labels).mean())
     for name, value in zip(("precision", "recall", "f1"), expected, strict=False):
         assert metrics[f"test/{name}"] == pytest.approx(value, abs=1e-6)
+
+
+class Largest(TorchDispatchMode):
+    """The most numbers of any tensor that is computed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.numbers = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        out = func(*args, **(kwargs or {}))
+        self.numbers = max(self.numbers, out.numel() if isinstance(out, Tensor) else 0)
+        return out
+
+
+def test_means_over_classes_are_torchmetrics_own_without_a_table_of_classes() -> None:
+    """Of 40 classes, some are never shown, some never answered, and some neither."""
+    generator = torch.Generator().manual_seed(0)
+    kinds = {"precision": MulticlassPrecision, "recall": MulticlassRecall, "f1": MulticlassF1Score}
+    reference = MetricCollection({name: kind(40, average="macro") for name, kind in kinds.items()}, prefix="val/")
+    metrics, largest = Classifier([str(k) for k in range(40)], CNN(40)).val_metrics, Largest()
+    for epoch in range(2):  # torchmetrics finds in the first batch what has its counts in common
+        for size in (9, 16, 7):
+            labels = torch.randint(30, (size,), generator=generator)
+            logits = torch.randn(size, 40, generator=generator)
+            logits[range(size), labels] += 2
+            logits[:, epoch::3] -= 9
+            reference.update(logits, labels)
+            with largest:
+                metrics.update(logits, labels)
+        found, expected = metrics.compute(), reference.compute()
+        assert {name: float(found[name]) for name in expected} == pytest.approx(
+            {name: float(value) for name, value in expected.items()}
+        )
+        assert min(expected.values()) > 0.1
+        metrics.reset()
+        reference.reset()
+    assert largest.numbers <= 16 * 40
 
 
 def test_class_weights_must_be_one_for_each_class() -> None:

@@ -64,7 +64,7 @@ def _naming(option: str, words: Sequence[str]) -> int | None:
 
 
 def without_others(words: Sequence[str], checkpoint: Any, configs: Sequence[Any]) -> list[str]:
-    """The words, with none before a class that takes the place of another one, or before a list that is given whole.
+    """The words, with `--option=null` before a class that takes another one's place, or before a list given whole.
 
     The parser would hand the settings of the other class on, as far as the new one has settings of these names.
 

@@ -187,7 +187,7 @@ def _monitored(base: Namespace, settings: Namespace) -> tuple[str, Literal["min"
 
 
 def _as_parsed(key: str, part: Range | Choice, configs: Sequence[Namespace]) -> Range | Choice:
-    """A range of whole numbers is one of all numbers where the parser takes them for these."""
+    """A range given in whole numbers becomes one of floats where the parser takes the key for a float."""
     if isinstance(part, Range) and any(isinstance(spaces.value(config, key), float) for config in configs):
         return Range(float(part.low), float(part.high), part.step and float(part.step), part.log)
     return part

@@ -13,7 +13,7 @@ import yaml
 from lightning.pytorch.cli import LightningCLI
 from PIL import Image
 
-from cifar_lightning.cli.command import read
+from cifar_lightning.cli.command import beginning, read
 from cifar_lightning.cli.lightning_cli import CLI
 from cifar_lightning.data import Digits
 from cifar_lightning.files import target
@@ -347,6 +347,16 @@ def test_the_file_to_verify_may_stand_anywhere(words: list[str]) -> None:
     assert rest[rest.index("--file") + 1] == "m.onnx"
     assert rest.count("--file") == 1
     assert ("9" in rest) == ("9" in words)
+
+
+def test_typed_keys_are_those_of_the_options_however_they_are_written() -> None:
+    words = ["fit", "--model.optimizer.init_args.lr=1", "--data.batch_size", "3"]
+    assert read(words).typed_keys == ["model.optimizer.lr", "data.batch_size"]
+
+
+def test_what_is_below_a_class_in_a_config_may_be_joined_by_dots_and_stand_in_itself() -> None:
+    Path("c.yaml").write_text("data: &data {class_path: Digits, init_args.augment: [*data], dict_kwargs: {}}")
+    assert "data" in beginning([], ["c.yaml"])
 
 
 def test_of_the_commands_only_the_one_that_is_asked_for_gets_a_parser() -> None:

@@ -228,9 +228,10 @@ class TestListing:
         assert run("predict", "--ckpt_path", path).code == 0
         rows = Path("runs/cnn/version_0/predictions.csv").read_text().splitlines()
         assert len(rows) == 1 + 3
-        new = ("--data.root", photos / "test" / "red")  # whose photos are not in the list
-        for config in ((), ("--config", "runs/cnn/version_0/config.yaml")):  # in which the classes are null
-            assert run("predict", "--ckpt_path", path, *config, *new, "--output", "new.csv").code == 0
+        new = photos / "test" / "red"  # whose photos are not in the list
+        kept = ("--config", "runs/cnn/version_0/config.yaml")  # in which the classes are null
+        for words in (("--data.root", new), ("--data.init_args.root", new), (*kept, "--data.root", new)):
+            assert run("predict", "--ckpt_path", path, *words, "--output", "new.csv").code == 0
             assert len(Path("new.csv").read_text().splitlines()) == 1 + 3
         others = ("--data.root", photos / "train", "--data.labels", "null", "--output", "others.csv")
         assert run("predict", "--ckpt_path", path, *others).code == 0

@@ -135,12 +135,12 @@ def keep_found(
         model: is given the learning rate, unless another one than that of the checkpoint's recipe is asked for.
         data: is given the size of batches.
         checkpoint: that the run goes on from.
-        asked: keys that were typed: what they say beats what was found.
+        asked: keys that were typed, without `init_args`: what they say beats what was found.
 
     Raises:
         InputError: a learning rate is typed, and the schedule that is restored began with the one that was found.
     """
-    typed = {key.replace(".init_args", "") for key in asked}
+    typed = {*asked}
     size = None if "data.batch_size" in typed else checkpoint["datamodule_hyper_parameters"].get("batch_size")
     rate = checkpoint["run"].get("found_lr")
     if rate and "model.optimizer.lr" in typed and model.recipe.scheduler:  # type: ignore[union-attr]

@@ -55,8 +55,8 @@ class Command:
 
     @property
     def typed_keys(self) -> list[str]:
-        """The keys that were typed."""
-        return [word[2:].partition("=")[0] for word in self.words if word.startswith("--")]
+        """The keys that were typed, without `init_args`."""
+        return [word[2:].partition("=")[0].replace(".init_args", "") for word in self.words if word.startswith("--")]
 
 
 def read(words: Sequence[str]) -> Command:

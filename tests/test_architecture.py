@@ -44,7 +44,8 @@ LAW = {
     },
     "cifar_lightning/cli/metrics_file.py": {"lightning"},
     "cifar_lightning/cli/parser.py": {
-        "torch", "lightning", "jsonargparse", OURS + "augment", OURS + "mix", OURS + "data", OURS + "suggestion",
+        "torch", "lightning", "jsonargparse", OURS + "augment", OURS + "cli.choices", OURS + "mix", OURS + "data",
+        OURS + "suggestion",
     },
     "cifar_lightning/cli/settings.py": {
         "torch", "lightning", "jsonargparse", "cifar_onnx", OURS + "callbacks", OURS + "module",

@@ -201,3 +201,9 @@ def test_of_classes_of_one_name_that_of_this_project_is_meant(run: Run) -> None:
     others = [type("CutMix", (nn.Module,), {}) for _ in range(50)]
     result = run("fit", "--data.augment+", others[0].__name__)
     assert result.err.splitlines()[-1] == "error: data.augment: CutMix is a class of another kind, Mixing"
+
+
+def test_for_a_sweep_no_option_of_a_run_is_suggested_whatever_was_parsed_before(run: Run) -> None:
+    assert "did you mean 'model.net.dropout'?" in run("fit", "--dropout", 0.1).err
+    Path("s.yaml").write_text("dropout: 0.1\nspace: {data.batch_size: [8, 16]}\n")
+    assert run("sweep", "--config", "s.yaml").err == "error: there is no option 'dropout'\n"

@@ -22,7 +22,6 @@ from cifar_lightning.cli.command import Command, rank
 from cifar_lightning.cli.dry_run import dry_run
 from cifar_lightning.cli.from_checkpoint import check_resumable, choose_photos, parser_defaults
 from cifar_lightning.cli.metrics_file import MetricsFile
-from cifar_lightning.cli.parser import Parser
 from cifar_lightning.cli.run_config import RunConfig
 from cifar_lightning.cli.trainer import Trainer
 from cifar_lightning.data import ImageData, ImageFolder
@@ -93,7 +92,6 @@ class CLI(LightningCLI):
         # The settings of a default class would be handed on to the one that is chosen: Adam's weight decay to AdamW.
         defaults = {k: x for k, x in DEFAULTS.items() if not names_class(k, self.command.words, self.command.contents)}
         parser.set_defaults({**defaults, **self.defaults})
-        Parser.usual = {key: value for key, value in DEFAULTS.items() if isinstance(value, dict)}
 
     def _parse_ckpt_path(self) -> None:
         """Lightning lets the checkpoint win over what was typed (PR #21455); here it only changes the defaults."""

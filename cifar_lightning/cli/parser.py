@@ -18,6 +18,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from cifar_lightning.augment import Augmentation
+from cifar_lightning.cli.choices import DEFAULTS
 from cifar_lightning.data import ImageData
 from cifar_lightning.mix import Mixing
 from cifar_lightning.suggestion import hint, nearest
@@ -44,7 +45,9 @@ class Parser(LightningArgumentParser):
 
     bases: ClassVar[Sequence[type]] = _BASES  # of the classes that can be named without their module
     typed: ClassVar[Sequence[str]] = ()  # the command line: parsers of classes know only the ends of its options
-    usual: ClassVar[Mapping[str, Any]] = {}  # classes by their keys, for hints where others are chosen
+    usual: ClassVar[Mapping[str, Any]] = {  # classes by their keys, for hints where others are chosen
+        key: value for key, value in DEFAULTS.items() if isinstance(value, dict)
+    }
 
     def parse_args(self, args: Any = None, *others: Any, **settings: Any) -> Any:
         Parser.typed = list(map(str, args or ()))
@@ -63,7 +66,7 @@ class Parser(LightningArgumentParser):
         # The parser of a class does not know that its options may be given as init_args.
         keys = [*defaults, *(f"init_args.{key}" for key in defaults if "." not in key)]
         chosen = {key: default for key, default in defaults.items() if isinstance(default, dict | Namespace)}
-        known = {**Parser.usual, **chosen}.items()
+        known = {**self.usual, **chosen}.items()
         classes = {key: class_of(default["class_path"]) for key, default in known if "class_path" in default}
         for key, cls in {**classes, **_typed_classes(self.bases, self.typed)}.items():
             keys += [f"{key}.{name}" for name in _names(cls)]

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -80,6 +80,7 @@ class _Settings(Parser):
     """A parser of the sweep's own options."""
 
     bases: ClassVar[Sequence[type]] = (BaseSampler, BasePruner)
+    usual: ClassVar[Mapping[str, Any]] = {}
 
 
 def read(words: Sequence[str]) -> Plan:

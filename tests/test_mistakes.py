@@ -147,6 +147,10 @@ class TestMistakes:
             (["predict"], "predict needs a checkpoint: name its file with --ckpt_path"),
             (["fit", "--data", "Digits", "--trainer.accumulate_grad_batches", "0"], "must be at least 1"),
             (["fit", "--model.net.widths", "32"], "model.net.widths: expected tuple, got '32': write [32]"),
+            (
+                ["fit", "--model.net.widths", "[64,", "128]"],
+                "model.net.widths: '[64,' is a part: put the whole of it in quotes, as in \"[1, 2]\"",
+            ),
             (["fit", "--model.scheduler", "ReduceLROnPlateau"], "such as torch.optim.lr_scheduler.ReduceLROnPlateau"),
             (["fit", "--model.scheduler", "CosineAnnealingLR"], "model.scheduler.T_max is missing: give it as --model"),
             (["fit", "--data", "Digits", "--checkpoint.save_top_k", "3"], "--checkpoint.filename best-{step}"),
@@ -264,6 +268,28 @@ class TestMistakes:
             ("data: {class_path: Digits, init_args: {augment: [Miror]}}", "did you mean 'Mirror'?"),
             ("model: {loss: {class_path: CrossEntropy, init_args: {label_smothing: 1}}}", "'label_smoothing'?"),
             ("fit: {trainer: {max_epochs: 3}}", "'fit.trainer.max_epochs': leave 'fit' out"),
+            (
+                "model: {net: {class_path: CNN, dropout: 0.3}}",
+                "c.yaml: model.net has dropout beside class_path: put that below init_args",
+            ),
+            (
+                "data: {class_path: ImageFolder, root: photos, init_args: {batch_size: 8}}",
+                "c.yaml: data has root beside class_path",
+            ),
+            ("model: {optimizer: {class_path: SGD, lr: 1, momentum: 0}}", "model.optimizer has lr, momentum beside"),
+            (
+                "data: {class_path: Digits, init_args: {augment: [{class_path: Cutout, size: 8}]}}",
+                "c.yaml: data.init_args.augment has size beside class_path",
+            ),
+            (
+                "data: {class_path: Digits, init_args: {augment: [Cutout: {size: 8}]}}",
+                "augment: Cutout is a class: write {class_path: Cutout, init_args: {...}}",
+            ),
+            (
+                "data: {class_path: Digits, init_args: {mix: {MixUp: {alpha: 1}}}}",
+                "mix: MixUp is a class: write {class_path: MixUp, init_args: {...}}",
+            ),
+            ("model: {optimizer: {AdamW: {lr: 1}}}", "error: AdamW is a class: write {class_path: AdamW, init_args"),
             ("config: base.yaml", "c.yaml: config is no key of a config file: name each file with --config"),
             ("trainer: [", "c.yaml: not a YAML file"),
             ("[" * 3000, "c.yaml: not a YAML file"),
@@ -278,6 +304,15 @@ class TestMistakes:
         (line,) = lines(result.err, "error: ")
         assert sentence in line
         assert not Path("runs").exists()
+
+    @pytest.mark.parametrize("settings", ["{batch_size: 8}", "{init_args: {batch_size: 8}}"])
+    def test_settings_of_a_class_that_only_a_later_config_file_names(self, run: Run, settings: str) -> None:
+        Path("c.yaml").write_text(f"data: {settings}")
+        Path("d.yaml").write_text("data: Digits")
+        result = run("fit", "--config", "c.yaml", "--config", "d.yaml")
+        assert result.code == 2
+        advice = "give class_path, and its settings below init_args"
+        assert result.err == f"error: data: no class is named there: {advice}\n"
 
     def test_a_file_that_is_no_checkpoint_is_named(self, run: Run) -> None:
         sentence = "error: x.ckpt: damaged, or not a checkpoint written by this project's fit"

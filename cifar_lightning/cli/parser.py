@@ -85,6 +85,14 @@ def explain(message: str, keys: Iterable[str], bases: Sequence[type] = _BASES, t
     """
     key = _whole(".".join(re.findall(r'Parser key "([^"]+)"', message)), typed)
     where = f"{key}: " if key else ""
+    value = re.search(r"(?:Given|Got) value: (.*)", message)
+    if value and re.fullmatch(r"[\[{](.*[^\]}])?", value[1]):  # the shell has parted it
+        return f'{where}{value[1]!r} is a part: put the whole of it in quotes, as in "[1, 2]"'
+    match = re.search(r"Option '(\w+)\.|value: \[*{'(\w+)':", message)
+    if match and (name := match[1] or match[2]) in _classes(bases):
+        return f"{where}{name} is a class: write {{class_path: {name}, init_args: {{...}}}}"
+    if value and value[1].startswith(("{", "[{")) and re.search("is abstract|Not a valid subclass", message):
+        return f"{where}no class is named there: give class_path, and its settings below init_args"
     not_known = r"unrecognized arguments: -*([^\s=]+)|option '([^']+)'$|Option '([^']+)' is not accepted"
     if match := re.search(not_known, message):
         name = next(group for group in match.groups() if group)
@@ -125,7 +133,6 @@ def explain(message: str, keys: Iterable[str], bases: Sequence[type] = _BASES, t
     if match := re.search(r"the following arguments are required: ([\w.]+)", message):
         place = _owner(match[1], bases, typed)
         return f"{place}{match[1]} is missing: give it as --{place}{match[1]}"
-    value = re.search(r"(?:Given|Got) value: (.*)", message)
     types = re.findall(r"Expected an? <class '([^']+)'>", message)
     if (match := re.search(r"Expected a typing.Literal\[([^\]]*)\]", message)) and value:
         choices = re.findall(r"'([^']+)'", match[1])

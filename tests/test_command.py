@@ -106,6 +106,22 @@ class TestPrecedence:
             config = config_of(run, "fit", "--ckpt_path", last, *chosen)
             assert config["data"]["init_args"]["mix"]["init_args"]["alpha"] == 1.0
             assert config["model"]["loss"]["init_args"]["class_weights"] is None
+        Path("d.yaml").write_text("model: {loss: {init_args: {gamma: 3}}}\n")
+        config = config_of(run, "fit", "--ckpt_path", last, "--config", "d.yaml", "--model.loss", "Focal")
+        loss = config["model"]["loss"]["init_args"]
+        assert (loss["gamma"], loss["class_weights"]) == (3, None)
+
+    def test_a_class_that_is_typed_is_given_the_settings_of_a_config_file_that_names_none(self, run: Run) -> None:
+        Path("c.yaml").write_text(
+            "data: {batch_size: 7}\nmodel: {net: {init_args: {dropout: 0.2}}, optimizer: {weight_decay: 0.3}}\n"
+        )
+        words = ("--config", "c.yaml", "--data=Digits", "--model.net", "CNN", "--model.optimizer.class_path", "SGD")
+        config = config_of(run, "fit", *words, "--model.optimizer.lr", 0.1)
+        assert config["data"]["class_path"].endswith(".Digits")
+        assert config["data"]["init_args"]["batch_size"] == 7
+        assert config["model"]["net"]["init_args"]["dropout"] == 0.2
+        assert config["model"]["optimizer"]["class_path"].endswith(".SGD")
+        assert [config["model"]["optimizer"]["init_args"][key] for key in ("lr", "weight_decay")] == [0.1, 0.3]
 
     def test_a_list_that_is_appended_to_is_the_config_files_or_else_begins_anew_and_says_so(self, run: Run) -> None:
         assert run("fit", *BRIEF, "--data.augment", "[Mirror, ShiftedCrop]").code == 0

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Sequence
+from operator import itemgetter
 from typing import Any
 
 # The tutorial's experiment, and what keeps its best epoch.
@@ -66,30 +67,36 @@ def _naming(option: str, words: Sequence[str]) -> int | None:
 def without_others(words: Sequence[str], checkpoint: Any, configs: Sequence[Any]) -> list[str]:
     """The words, with `--option=null` before a class that takes another one's place, or before a list given whole.
 
-    The parser would hand the settings of the other class on, as far as the new one has settings of these names.
+    The parser would hand the settings of the other class on, as far as the new one has settings of these names. And a
+    class that is typed stands before the config files too, where these have settings for it and name none.
 
     Args:
         words: the command line; its config files come before all other options.
         checkpoint: what the checkpoint says.
         configs: what its config files say.
     """
-    nones = []
-    for option in (*_CLASSES[1:], *_LISTS):  # what sources of photos have in common is meant for all of them
+    more = []
+    for option in (*_CLASSES, *_LISTS):
         given = [(2 * file + 1, _class(config, option)) for file, config in enumerate(configs)]
         if (at := _naming(option, words)) is not None:
-            given.append((at, words[at].partition("=")[2] or "".join(words[at + 1 : at + 2])))
+            typed = words[at].partition("=")[2] or "".join(words[at + 1 : at + 2])
+            unnamed = all(chosen is None for _, chosen in given) and any(_setting(each, option) for each in configs)
+            if unnamed and option != "data.mix":  # which is a setting of a class itself
+                more.append((1, f"--{option}={typed}"))
+                given.append((1, typed))
+            given.append((at, typed))
         before = _class(checkpoint, option)
         for at, chosen in given:
-            if chosen is None:
+            if chosen is None or option == "data":  # what sources of photos have in common is meant for all of them
                 continue
             whole = isinstance(chosen, list) or str(chosen).startswith("[")
             if before is not None and (whole or _name(before) != _name(chosen)):
                 none = "torch.nn.Identity" if option == "model.net" else "null"  # a net there must be
-                nones.append((at, f"--{option}={none}"))
+                more.append((at, f"--{option}={none}"))
             before = chosen
     words = [*words]
-    for at, none in sorted(nones, reverse=True):
-        words.insert(at, none)
+    for at, word in sorted(more, key=itemgetter(0), reverse=True):
+        words.insert(at, word)
     return words
 
 

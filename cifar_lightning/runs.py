@@ -160,9 +160,13 @@ def unfinished(root: Path, experiment: str, rank: int = 0) -> Path | None:
 
 
 def ended(parent: Path) -> Path | None:
-    """The newest run in the folder of an experiment, if it has come to its end."""
-    newest = next(reversed(folders(parent)), None)
-    return newest if newest and facts(newest).get("finished") and (newest / LAST).exists() else None
+    """The newest run in the folder of an experiment, if it has come to its end; but for those without a checkpoint."""
+    for run in reversed(folders(parent)):
+        if not facts(run).get("finished"):
+            return None
+        if (run / LAST).exists():
+            return run
+    return None
 
 
 def held(run: Path, lock: str = ".lock") -> bool:

@@ -141,9 +141,9 @@ class TestTwoProcesses:
     def test_they_go_on_with_the_same_checkpoint_or_not_at_all(self, start: Start, alone: Path, tmp_path: Path) -> None:
         folder = place(tmp_path, "apart")
         path = alone / "runs/cnn/version_0/checkpoints"
-        port = free_port()
+        port, words = free_port(), (*WORDS, *TWO, "--trainer.max_epochs", 3)
         children = [
-            start(*WORDS, *TWO, "--ckpt_path", path / name, function=Rank(rank, port), folder=folder)
+            start(*words, "--ckpt_path", path / name, function=Rank(rank, port), folder=folder)
             for rank, name in enumerate(("last.ckpt", "best.ckpt"))
         ]
         result = children[1].wait()

@@ -134,8 +134,8 @@ class TestGoingOn:
         assert "nothing to resume in runs/cnn: a new run" in result.err
         again = run("fit", *BRIEF, "--ckpt_path", "last")
         assert (  # the first has come to its end
-            "nothing to resume in runs/cnn: a new run; to train the newest run for longer: "
-            "--ckpt_path runs/cnn/version_0/checkpoints/last.ckpt"
+            "nothing to resume in runs/cnn: a new run; to train the newest run for longer: --ckpt_path "
+            "runs/cnn/version_0/checkpoints/last.ckpt --trainer.max_epochs N, N above what it has done\n"
         ) in again.err
         assert sorted(path.name for path in Path("runs/cnn").iterdir()) == ["version_0", "version_1"]
 
@@ -150,8 +150,8 @@ class TestGoingOn:
         result = run("fit", "--ckpt_path", "last", "--experiment", "digits")
         assert result.code == 2
         assert result.err.endswith(
-            "nothing to resume in runs/digits: runs/digits/version_0 has finished; to train the newest run "
-            "for longer: --ckpt_path runs/digits/version_0/checkpoints/last.ckpt\n"
+            "nothing to resume in runs/digits: runs/digits/version_0 has finished; to train the newest run for longer: "
+            "--ckpt_path runs/digits/version_0/checkpoints/last.ckpt --trainer.max_epochs N, N above what it has done\n"
         )
         assert len([*Path("runs/digits").iterdir()]) == 1
         held = runs.Run(Path("runs/digits/version_0"))
@@ -421,7 +421,16 @@ class TestGoingOn:
                 ["--trainer.max_epochs", 2],
                 "the OneCycleLR ends after 4 steps, before the 8 that are asked for: the schedule of a resumed run",
             ),
-            (["--trainer.max_epochs", 2], ["--trainer.max_epochs", 1], "max_epochs=1"),
+            (
+                ["--trainer.max_epochs", 2],
+                ["--trainer.max_epochs", 2],
+                "last.ckpt has been trained for 2 epochs, and trainer.max_epochs is 2: give more to train for longer",
+            ),
+            (
+                [],
+                ["--trainer.max_epochs", 9, "--trainer.max_steps", 3],
+                "last.ckpt has been trained for 4 steps, and trainer.max_steps is 3: give more to train for longer",
+            ),
             (
                 ["--model.scheduler", "ExponentialLR", "--model.scheduler.gamma", 0.9],
                 ["--model.scheduler.gamma", 0.1, "--trainer.max_epochs", 2],

@@ -128,7 +128,8 @@ def _unfinished(settings: dict[str, Any], bare: str | None) -> Path | None:
         return found
     nothing, longer = f"nothing to resume in {root / experiment}", ""
     if ended := runs.ended(root / experiment):
-        longer = f"; to train the newest run for longer: --ckpt_path {ended / runs.LAST}"
+        more = "--trainer.max_epochs N, N above what it has done"
+        longer = f"; to train the newest run for longer: --ckpt_path {ended / runs.LAST} {more}"
         if bare:
             raise InputError(f"{nothing}: {ended} has finished{longer}")
     if bare and rank() == 0:  # whose run the others may find, without a checkpoint

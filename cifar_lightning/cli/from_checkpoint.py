@@ -6,7 +6,7 @@ from typing import Any
 
 from jsonargparse import Namespace
 
-from cifar_lightning.checkpoint import PARTS, done_in_epoch
+from cifar_lightning.checkpoint import PARTS, position
 from cifar_lightning.cli.command import say
 from cifar_onnx import InputError
 
@@ -59,15 +59,17 @@ def choose_photos(checkpoint: dict[str, Any], data: Namespace, command: str, ask
         data.labels = None  # it names no photos in this folder
 
 
-def check_resumable(checkpoint: dict[str, Any], config: Namespace) -> None:
+def check_resumable(checkpoint: dict[str, Any], config: Namespace, longer: bool) -> None:
     """Refuse to go on from a checkpoint with settings that it cannot go on with.
 
     Args:
         checkpoint: what `load` has read.
         config: of `fit`.
+        longer: whether there must be something left to train. A run that goes on may have died after its last step.
 
     Raises:
-        InputError: it holds weights only, or another optimizer, schedule, seed or grouping of weights was asked for.
+        InputError: it holds weights only, or another optimizer, schedule, seed or grouping of weights was asked for, or
+            nothing is left.
     """
     if not checkpoint.get("optimizer_states"):
         raise InputError(f"{config.ckpt_path} holds weights only: fit cannot resume from it")
@@ -88,10 +90,15 @@ def check_resumable(checkpoint: dict[str, Any], config: Namespace) -> None:
         raise InputError(
             f"{config.ckpt_path} was trained with model.lr_factors {factors}: it cannot be resumed with {asked}"
         )
-    batch, _ = done_in_epoch(checkpoint)
-    seed = checkpoint["run"]["seed"]
-    if batch and config.seed_everything != seed:
+    place, seed = position(checkpoint), checkpoint["run"]["seed"]
+    if place["batch"] and config.seed_everything != seed:
         raise InputError(f"{config.ckpt_path} was saved within an epoch: it can be resumed with seed {seed} only")
+    for unit, done in (("epochs", place["epoch"]), ("steps", checkpoint["global_step"])):
+        if longer and 0 < (most := config.trainer[f"max_{unit}"] or 0) <= done:  # Lightning would end in silence
+            raise InputError(
+                f"{config.ckpt_path} has been trained for {done} {unit}, and trainer.max_{unit} is {most}: "
+                "give more to train for longer"
+            )
 
 
 def _grouping(factors: Mapping[str, float]) -> list[tuple[str, int]]:

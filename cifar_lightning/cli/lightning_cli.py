@@ -113,7 +113,7 @@ class CLI(LightningCLI):
                 option = "--against" if self.subcommand == "verify" else "--ckpt_path"
                 raise InputError(f"{self.subcommand} needs a checkpoint: name its file with {option}")
         elif self.checkpoint:
-            check_resumable(self.checkpoint, self.config.fit)
+            check_resumable(self.checkpoint, self.config.fit, longer=self.going_on is None)
         runs.check_name(config.experiment)
         data = config.data.get("init_args", {})
         if self.checkpoint and "classes" in data:

@@ -161,6 +161,29 @@ class TestGoingOn:
         assert result.code == 2
         assert "nothing to resume in runs/digits: another process is training in runs/digits/version_0" in result.err
 
+    def test_runs_that_have_ended_without_a_checkpoint_do_not_hide_the_one_before(self) -> None:
+        for _ in range(3):
+            held = runs.start(Path("runs"), "pets")
+            runs.record(held.folder, finished=True)
+            held.release()
+        last = Path("runs/pets/version_1", runs.LAST)
+        last.parent.mkdir()
+        last.touch()
+        with pytest.raises(InputError, match=f"version_1 has finished; to train the newest run for longer: .* {last} "):
+            read(["fit", "--ckpt_path", "last", "--experiment", "pets"])
+
+    @pytest.mark.parametrize("content", [None, ""])
+    def test_where_its_config_is_lost_it_goes_on_elsewhere(self, content: str | None) -> None:
+        runs.start(Path("runs"), "cnn").release()
+        last, config = Path("runs/cnn/version_0", runs.LAST), Path("runs/cnn/version_0/config.yaml")
+        last.parent.mkdir()
+        last.touch()
+        if content is not None:
+            config.write_text(content)
+        new = f"the run goes on in a new folder only, with --ckpt_path {last} and --config of the file that began it$"
+        with pytest.raises(InputError, match=rf"^{config}: .*; without it {new}"):
+            read(["fit", "--ckpt_path", "last"])
+
     def test_nor_does_it_where_the_run_died_before_its_first_checkpoint(self) -> None:
         """But for the command that began it, which a job script repeats."""
         runs.start(Path("runs"), "pets").release()

@@ -81,7 +81,11 @@ def read(words: Sequence[str]) -> Command:
         ckpt_path = going_on / runs.LAST if going_on else None
     if going_on:
         own = going_on / "config.yaml"
-        mapping(own)
+        try:
+            mapping(own)
+        except InputError as error:
+            how = f"--ckpt_path {ckpt_path} and --config of the file that began it"
+            raise InputError(f"{error}; without it the run goes on in a new folder only, with {how}") from None
         sources, made = [*configs, str(own)], commands(own)
         if made.get(line) == digest:  # has been done: lists must not be appended to once more
             configs, rest = [str(own)], [*rest[:1], *shown]

@@ -191,6 +191,18 @@ class TestFit:
         kept = sorted(path.name for path in Path("runs/cnn/version_0/checkpoints").iterdir())
         assert kept == ["epoch=0-step=4.ckpt", "last.ckpt"]
 
+    def test_each_process_reads_the_images_before_it_joins_the_others(
+        self, run: Run, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Which wait for it half an hour at the most: to decode photos may take longer."""
+        done, load = list[str](), Digits.load
+        monkeypatch.setattr(L.Trainer, "is_global_zero", False)
+        monkeypatch.setattr(Digits, "load", lambda self, part: (done.append("reads"), load(self, part))[1])
+        monkeypatch.setattr(L.Trainer, "fit", lambda *_, **__: done.append("joins"))
+        result = run("fit", *BRIEF)
+        assert done == ["reads", "joins"], result.err
+        assert "10 classes" not in result.out  # which the first process says
+
     def test_batches_that_are_too_large_for_few_images_are_named(self, run: Run, photos: Path) -> None:
         few = ("--data.root", photos, "--data.batch_size", 99, "--trainer.limit_train_batches", 0.5)
         result = run("fit", "--data", "ImageFolder", *few)

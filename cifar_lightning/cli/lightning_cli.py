@@ -187,8 +187,9 @@ class CLI(LightningCLI):
         if self.checkpoint:
             keep_found(self.trainer, self.model, self.datamodule, self.checkpoint, self.command.typed_keys)
         dry_run(self.model, self.datamodule, device, self.checkpoint)
+        described = str(self.datamodule)  # by each: who joins the others later than 30 minutes finds them gone
         if self.trainer.is_global_zero:
-            print(self.datamodule, flush=True)
+            print(described, flush=True)
         for callback in self.trainer.checkpoint_callbacks:
             if folder := getattr(callback, "dirpath", None):
                 check_writable(Path(folder))

@@ -176,6 +176,18 @@ class TestFit:
         assert "nothing was validated; the last weights are in" in result.out
         assert not [each for each in seen if "monitored key" in str(each.message)]
 
+    def test_that_the_last_weights_are_not_validated_is_said(self, run: Run) -> None:
+        """Before the training and after it; but where they may be the best by another metric, not that they cannot."""
+        words = (*BRIEF, "--trainer.max_epochs", 3, "--trainer.check_val_every_n_epoch", 2)
+        result, last = run("fit", *words), "runs/cnn/version_0/checkpoints/last.ckpt"
+        why = "(trainer.check_val_every_n_epoch is 2, max_epochs 3)"
+        early, late = f"the last epoch will not be validated {why}\n", f"the last weights were not validated {why} and"
+        assert early in result.out.partition("\nepoch 1/3")[0]
+        assert f"{late} cannot be the best: they are in {last}\n" in result.out
+        result = run("fit", *words, "--checkpoint.monitor", "train/loss", "--checkpoint.mode", "min")
+        assert early in result.out
+        assert "cannot be the best" not in result.out
+
     def test_weights_that_were_not_validated_are_not_the_best_by_the_metrics_of_others(self, run: Run) -> None:
         assert run("fit", *BRIEF).code == 0
         last = "runs/cnn/version_0/checkpoints/last.ckpt"
@@ -187,7 +199,11 @@ class TestFit:
 
     def test_an_epoch_that_ends_before_its_validation_is_not_among_the_best(self, run: Run) -> None:
         several = ("--checkpoint.save_top_k", 3, "--checkpoint.filename", "{epoch}-{step}")
-        assert run("fit", *BRIEF, *several, "--trainer.max_epochs", 2, "--trainer.max_steps", 6).code == 0
+        result = run("fit", *BRIEF, *several, "--trainer.max_epochs", 2, "--trainer.max_steps", 6)
+        assert result.code == 0, result.err
+        assert (
+            "the last weights were not validated and cannot be the best: they are in runs/cnn/version_0" in result.out
+        )
         kept = sorted(path.name for path in Path("runs/cnn/version_0/checkpoints").iterdir())
         assert kept == ["epoch=0-step=4.ckpt", "last.ckpt"]
 

@@ -22,6 +22,7 @@ from cifar_lightning.cli.command import Command, rank
 from cifar_lightning.cli.dry_run import dry_run
 from cifar_lightning.cli.from_checkpoint import check_resumable, choose_photos, parser_defaults
 from cifar_lightning.cli.metrics_file import MetricsFile
+from cifar_lightning.cli.next_command import say_next, short
 from cifar_lightning.cli.run_config import RunConfig
 from cifar_lightning.cli.trainer import Trainer
 from cifar_lightning.data import ImageData, ImageFolder
@@ -31,7 +32,7 @@ from cifar_lightning.files import check_writable
 from cifar_lightning.interruption import Interrupted
 from cifar_lightning.module import Classifier
 from cifar_lightning.trusted_classes import is_custom
-from cifar_onnx import InputError, shell
+from cifar_onnx import InputError
 from cifar_onnx.errors import one_line
 
 
@@ -190,6 +191,8 @@ class CLI(LightningCLI):
         described = str(self.datamodule)  # by each: who joins the others later than 30 minutes finds them gone
         if self.trainer.is_global_zero:
             print(described, flush=True)
+            if why := _left_out(self.trainer):
+                print(f"the last epoch will not be validated{why}", flush=True)
         for callback in self.trainer.checkpoint_callbacks:
             if folder := getattr(callback, "dirpath", None):
                 check_writable(Path(folder))
@@ -206,44 +209,41 @@ class CLI(LightningCLI):
         out_of_time = longer and any(seconds is not None and seconds <= 0 for seconds in left)
         if self.run:
             runs.record(self.run.folder, finished=not out_of_time)
-        best = next(each for each in callbacks if isinstance(each, BestCheckpoint))
+        why, best = _left_out(self.trainer), next(each for each in callbacks if isinstance(each, BestCheckpoint))
         if self.trainer.is_global_zero and best.best_model_score is not None:
-            path = _short(best.best_model_path)
+            path = short(best.best_model_path)
             print(f"best {best.monitor} {float(best.best_model_score):.4f}, kept in {path}")
-            _next("test", "--ckpt_path", path, *self._custom())
+            if self.run and best.monitor in self.trainer.callback_metrics.keys() - self.model.measured().keys():
+                print(f"the last weights were not validated{why} and cannot be the best: they are in {self.run.last}")
+            say_next("test", "--ckpt_path", path, *self._custom())
         elif self.run and self.run.last.exists():
-            every, of = self.trainer.check_val_every_n_epoch, self.trainer.max_epochs or -1
-            why = f" (trainer.check_val_every_n_epoch is {every}, max_epochs {of})" if every and every > of > 0 else ""
             validated = "val/loss" in self.trainer.callback_metrics
             none = "no epoch was chosen as the best" if validated else f"nothing was validated{why}"
             print(f"{none}; the last weights are in {self.run.last}")
-            _next("test", "--ckpt_path", self.run.last, *self._custom())
+            say_next("test", "--ckpt_path", self.run.last, *self._custom())
         if out_of_time:
             self._next_is_to_go_on()
 
     def _next_is_to_go_on(self) -> None:
         if self.run and self.run.last.exists():
-            experiment, place = self.run.folder.parent.name, _short(self.run.folder.parents[2])
+            experiment, place = self.run.folder.parent.name, short(self.run.folder.parents[2])
             where = [] if place == Path() else ["--trainer.default_root_dir", place]
-            _next("fit", "--ckpt_path", "last", "--experiment", experiment, *where, *self._custom()[:1])
+            say_next("fit", "--ckpt_path", "last", "--experiment", experiment, *where, *self._custom()[:1])
 
     def after_test(self) -> None:
         if self.trainer.is_global_zero:
             allowed = ["--allow_custom_classes"] if self.command.allow_custom else []
-            _next("export", "--ckpt_path", self.config.test.ckpt_path, *allowed, *self.command.configs)
+            say_next("export", "--ckpt_path", self.config.test.ckpt_path, *allowed, *self.command.configs)
 
     def _custom(self) -> list[str]:
         """Further options that a command with a checkpoint of this run needs, whose classes may be the user's own."""
         if not self.run or not is_custom([dict(each.hparams) for each in (self.model, self.datamodule)]):
             return []
-        return ["--allow_custom_classes", "--config", str(_short(self.run.folder / "config.yaml"))]
+        return ["--allow_custom_classes", "--config", str(short(self.run.folder / "config.yaml"))]
 
 
-def _next(*words: object) -> None:
-    print("next:", shell.line("python", "-m", "cifar_lightning", *words))
-
-
-def _short(path: str | Path) -> Path:
-    """A path as people type it."""
-    path = Path(path)
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+def _left_out(trainer: L.Trainer) -> str:
+    """Why the last epoch is not validated, as far as the trainer's settings say so."""
+    every, of = trainer.check_val_every_n_epoch, trainer.max_epochs or -1
+    left_out = trainer.limit_val_batches and every and of > 0 and of % every
+    return f" (trainer.check_val_every_n_epoch is {every}, max_epochs {of})" if left_out else ""

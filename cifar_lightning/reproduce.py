@@ -10,9 +10,12 @@ import torch
 from cifar_lightning import checkpoint as checkpoints
 from cifar_lightning import runs
 from cifar_lightning.cli.command import commands
+from cifar_lightning.leaderboard.differences import flat
 from cifar_onnx import InputError
 
 USAGE = "reproduce takes the folder of a run: python -m cifar_lightning reproduce runs/<experiment>/version_N"
+
+_PLACES = ("data.root", "data.cache_dir", "data.memory", "data.url")  # of images, which are compared themselves
 
 
 def reproduce(words: Sequence[str], fit: Callable[[Sequence[str]], runs.Run | None]) -> int:
@@ -54,6 +57,8 @@ def reproduce(words: Sequence[str], fit: Callable[[Sequence[str]], runs.Run | No
         print("the same, bit for bit")
         return 0
     differing = _differences(facts, runs.facts(again))
+    was, now = map(_settings, (before, after))  # which differ where the config was edited
+    differing += [f"{key} was {value} and is {now[key]}" for key, value in was.items() if now.get(key, value) != value]
     if len(commands(config)) > 1:
         differing += [f"it was made by several commands, and is repeated by what {config} says in the end"]
     why = f": {', '.join(differing)}" if differing else ", although seed, threads, images and versions are"
@@ -69,6 +74,12 @@ def digest(state: dict[str, Any]) -> str:
         found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         found.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
     return found.hexdigest()
+
+
+def _settings(checkpoint: dict[str, Any]) -> dict[str, str]:
+    """What a checkpoint says of its model and data, but for what does not decide the bits."""
+    found = flat({"model": checkpoint["hyper_parameters"], "data": checkpoint["datamodule_hyper_parameters"]})
+    return {key: value for key, value in found.items() if key not in _PLACES}
 
 
 def _differences(before: dict[str, Any], after: dict[str, Any]) -> list[str]:

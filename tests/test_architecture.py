@@ -131,7 +131,10 @@ LAW = {
     "cifar_lightning/checkpoint.py": {
         "torch", "lightning.fabric", "cifar_onnx", OURS + "files", OURS + "runs",
     },
-    "cifar_lightning/reproduce.py": {"torch", "cifar_onnx", OURS + "checkpoint", OURS + "cli.command", OURS + "runs"},
+    "cifar_lightning/reproduce.py": {
+        "torch", "cifar_onnx", OURS + "checkpoint", OURS + "cli.command", OURS + "leaderboard.differences",
+        OURS + "runs",
+    },
     "cifar_lightning/familiarity.py": {"torch", "numpy", "cifar_onnx"},
     "cifar_lightning/calibration.py": {
         "torch", "numpy", "scipy", "cifar_onnx", OURS + "data.images", OURS + "familiarity", OURS + "temperature",

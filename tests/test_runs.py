@@ -557,6 +557,14 @@ class TestReproduce:
         assert old[-64:] == new[-64:]
         assert verdict == "the same, bit for bit"
 
+    def test_a_config_that_was_edited_is_said(self, run: Run) -> None:
+        assert run("fit", *BRIEF).code == 0
+        config = Path("runs/cnn/version_0/config.yaml")
+        config.write_text(config.read_text().replace("dropout: 0.5", "dropout: 0.25"))
+        result = run("reproduce", "runs/cnn/version_0")
+        assert result.code == 1, result.err
+        assert result.out.splitlines()[-1] == "not the same: model.net.dropout was 0.5 and is 0.25"
+
     def test_a_run_elsewhere_is_not_compared_with_itself(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         assert run("fit", *BRIEF).code == 0
         Path("runs/cnn/version_0").rename("kept")

@@ -5,7 +5,7 @@ import hashlib
 import json
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
@@ -41,11 +41,11 @@ class Golden:
     """
 
     name: str
-    encoded: bytes
+    encoded: bytes = field(repr=False)
     fingerprint: str
     label: str
-    logits: tuple[float, ...]
-    probabilities: tuple[float, ...]
+    logits: tuple[float, ...] = field(repr=False)
+    probabilities: tuple[float, ...] = field(repr=False)
     familiarity: float | None = None
 
 
@@ -65,15 +65,15 @@ class Contract:
         info: the whole JSON, with whatever else the exporter wrote.
     """
 
-    classes: tuple[str, ...]
+    classes: tuple[str, ...] = field(repr=False)
     size: int
     resize: ResizeMode
     temperature: float
     sets: PredictionSets
     unknown: Unknown
     digest: str
-    golden: tuple[Golden, ...]
-    info: dict[str, Any]
+    golden: tuple[Golden, ...] = field(repr=False)
+    info: dict[str, Any] = field(repr=False)
 
 
 def read(path: str | PathLike[str]) -> tuple[bytes, Contract]:

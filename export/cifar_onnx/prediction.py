@@ -1,7 +1,7 @@
 """Prediction: what a model says of a picture."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -27,8 +27,8 @@ class Prediction:
 
     label: str
     probability: float
-    classes: tuple[str, ...]
-    probabilities: tuple[float, ...]
+    classes: tuple[str, ...] = field(repr=False)  # of ImageNet a thousand
+    probabilities: tuple[float, ...] = field(repr=False)
     labels: tuple[str, ...]
     unknown: bool
 

@@ -46,8 +46,16 @@ def test_a_picture_gives_a_frozen_prediction(classifier: Classifier, digits: Pat
             prediction.label = "0"  # type: ignore[misc]
 
 
-def test_it_says_in_short_what_it_tells_apart(classifier: Classifier) -> None:
+def test_what_a_notebook_shows_is_short(classifier: Classifier, digits: Path) -> None:
+    """Of a thousand classes, too."""
     assert repr(classifier) == "<Classifier of 10 classes: 0, 1, 2, ...>"
+    prediction = classifier(next(digits.iterdir()))
+    for shown in (prediction, classifier.contract, classifier.contract.golden[0], classifier.verify()[0]):
+        text = repr(shown)
+        assert len(text) < 400
+        assert "'1', '2', '3'" not in text
+    assert f"Prediction(label={prediction.label!r}, probability={prediction.probability}, labels=" in repr(prediction)
+    assert f"digest={classifier.contract.digest!r}" in repr(classifier.contract)
 
 
 def test_top_is_ranked(classifier: Classifier, digits: Path) -> None:

@@ -36,6 +36,9 @@ def _classifier(options: argparse.Namespace) -> Classifier:
 
 def classify(options: argparse.Namespace) -> int:
     """Classify files, folders and globs."""
+    for path in options.paths:
+        if path.lower().endswith(".onnx"):  # which other commands take first
+            raise InputError(f"{path} is a model, not a picture: name it by --model")
     classifier = _classifier(options)
     names: list[tuple[str, str]] = []  # path, and why there is nothing to open
     for pattern in options.paths:

@@ -200,6 +200,7 @@ def test_verify_refuses_a_changed_byte(changed, capsys: pytest.CaptureFixture[st
         (["fit", "--data", "x"], "fit is a command of the package that trains: python -m cifar_lightning"),
         (["classify", "x.png", "--model", "nowhere.onnx"], "error: nowhere.onnx: cannot be read"),
         (["classify", "x.png", "--provider", "warp"], "error: unknown execution provider 'warp'"),
+        (["classify", "b.ONNX", "x.png"], "error: b.ONNX is a model, not a picture: name it by --model"),
         (["classify", "x.png", "--threads", "0"], "'0' is not a whole number from 1 up"),
         (["evaluate", "m.onnx", "x", "--resamples", "9999999999"], "is not a whole number from 1 to 100000"),
         (["evaluate", "m.onnx", "x", "--size", "100000"], "'100000' is not a whole number from 1 to 2048"),

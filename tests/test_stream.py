@@ -202,7 +202,7 @@ class TestStore:
 
         def refused(path: Path) -> Pixels:
             if path.parent.name in forbidden:
-                raise ReadError(f"{path}: cannot be read (Permission denied)")
+                raise ReadError("cannot be read (Permission denied)", str(path))
             return decode(path)
 
         with monkeypatch.context() as patch:

@@ -211,8 +211,8 @@ class ImageFolder(ImageData):
             try:
                 picture = decode(path)
             except ImageError as error:
-                why, unread = str(error).removeprefix(f"{path}: "), isinstance(error, ReadError)
-                return Picture(np.zeros((size, size, 3), np.uint8), 0, "", why, unread)
+                unread = isinstance(error, ReadError)
+                return Picture(np.zeros((size, size, 3), np.uint8), 0, "", error.reason, unread)
             return Picture(resize(picture, size, mode), picture.shape[0] * picture.shape[1], fingerprint(picture), "")
 
         threads = usable_cpus()

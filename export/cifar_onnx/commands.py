@@ -12,7 +12,7 @@ from pathlib import Path
 
 import onnxruntime
 
-from cifar_onnx import Classifier, Prediction, contract, shell, site
+from cifar_onnx import Classifier, ImageError, Prediction, contract, shell, site
 from cifar_onnx import benchmark as speed
 from cifar_onnx.errors import InputError
 from cifar_onnx.folders import find, others
@@ -72,7 +72,7 @@ def _answers(classifier: Classifier, names: Sequence[tuple[str, str]]) -> Iterat
     answers = classifier.stream((name for name, error in names if not error), _BATCH)
     for name, error in names:
         answer = error or next(answers)
-        yield name, answer if isinstance(answer, Prediction) else str(answer).removeprefix(f"{name}: ")
+        yield name, answer.reason if isinstance(answer, ImageError) else answer
 
 
 def _words(answer: Prediction | str, top_k: int) -> str:

@@ -11,7 +11,19 @@ class InputError(ValueError):
 
 
 class ImageError(InputError):
-    """A picture cannot be decoded, or is of a kind that is not accepted."""
+    """A picture cannot be decoded, or is of a kind that is not accepted.
+
+    Attributes:
+        reason: why.
+        name: of its file, before the reason in the message; maybe empty.
+    """
+
+    def __init__(self, reason: str, name: str = "") -> None:
+        super().__init__(reason, name)
+        self.reason, self.name = reason, name
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.reason}" if self.name else self.reason
 
 
 class ReadError(ImageError):

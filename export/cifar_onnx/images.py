@@ -45,6 +45,7 @@ _SLOW = {  # what Pillow decodes in Python, pixel by pixel
 _SLOWER = 256  # times as many other pixels take as long
 _PART = 60_000  # pixels that are copied at once
 _CHUNK = 256  # pictures, or lines of one, that are hashed at once
+_UNNAMED = "the picture"
 
 
 class File(Protocol):
@@ -91,7 +92,7 @@ def decode(source: Source, limit: int = MAX_PIXELS) -> Pixels:
         source = contents(source)
     if not isinstance(source, str | PathLike | bytes | Image.Image):
         raise _no_picture(source)
-    name = "the picture" if isinstance(source, bytes | Image.Image) else os.fsdecode(source)
+    name = _UNNAMED if isinstance(source, bytes | Image.Image) else os.fsdecode(source)
     try:
         if isinstance(source, Image.Image):
             if isinstance(source, JpegImageFile) and source.fp:
@@ -100,19 +101,19 @@ def decode(source: Source, limit: int = MAX_PIXELS) -> Pixels:
         with _file(source) as file, opened(file) as image:
             return _upright_rgb(image, limit)
     except FileNotFoundError:
-        raise ReadError(f"{name}: no such file") from None
+        raise ReadError("no such file", name) from None
     except IsADirectoryError:
-        raise ImageError(f"{name}: is a folder, not a picture") from None
+        raise ImageError("is a folder, not a picture", name) from None
     except Image.DecompressionBombError:  # of Pillow's own limit, which is higher
-        raise ImageError(f"{name}: it has more pixels than the limit of {limit:,}") from None
+        raise ImageError(f"it has more pixels than the limit of {limit:,}", name) from None
     except ImageError as error:
-        raise ImageError(f"{name}: {error}") from None
+        raise ImageError(error.reason, name) from None
     except MemoryError:
-        raise ReadError(f"{name}: there is not enough memory to decode it") from None
+        raise ReadError("there is not enough memory to decode it", name) from None
     except Exception as error:  # Pillow raises nearly anything for cut or rotten files
         if isinstance(error, OSError) and error.strerror:  # permission denied, for one
-            raise ReadError(f"{name}: cannot be read ({error.strerror})") from None
-        raise ImageError(f"{name}: cannot be decoded ({error})") from None
+            raise ReadError(f"cannot be read ({error.strerror})", name) from None
+        raise ImageError(f"cannot be decoded ({error})", name) from None
 
 
 def is_file(source: object) -> TypeGuard[File]:
@@ -130,14 +131,14 @@ def contents(file: File) -> bytes:
     try:
         data = file.read()
     except Exception as error:  # of many kinds: it is closed, or a connection is
-        raise ReadError(f"the picture: its file cannot be read ({error})") from None
+        raise ReadError(f"its file cannot be read ({error})", _UNNAMED) from None
     if isinstance(data, Coroutine):
         data.close()
         raise ImageError(f"{type(file).__name__} is read by await: give the bytes, await file.read()")
     if not isinstance(data, bytes):
         raise _no_picture(file)
     if not data:
-        raise ImageError("the picture: its file is empty, or has been read to its end: seek(0) goes back")
+        raise ImageError("its file is empty, or has been read to its end: seek(0) goes back", _UNNAMED)
     return data
 
 

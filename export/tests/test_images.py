@@ -1,5 +1,7 @@
 import io
 import os
+import pickle
+import re
 import tracemalloc
 import warnings
 import zlib
@@ -157,7 +159,10 @@ def test_what_cannot_be_decoded_is_named_with_its_reason(tmp_path: Path, content
     for source in (tmp_path / "a.jpg", *os.scandir(tmp_path)):
         with pytest.raises(ImageError, match=reason) as error:
             images.decode(source)
-        assert str(error.value).startswith(f"{tmp_path / 'a.jpg'}: ")
+        assert str(error.value) == f"{tmp_path / 'a.jpg'}: {error.value.reason}"
+        assert re.search(reason, error.value.reason)
+        copy = pickle.loads(pickle.dumps(error.value))  # as from another process
+        assert (type(copy), str(copy), copy.reason) == (ImageError, str(error.value), error.value.reason)
 
 
 def test_photos_of_phones_are_refused_with_what_to_do(tmp_path: Path) -> None:

@@ -145,7 +145,7 @@ def _read(
         try:
             picture = decode(path)
         except ImageError as error:
-            return str(error).removeprefix(f"{path}: ")
+            return error.reason
         return picture.shape[0] * picture.shape[1], {form: resize(picture, *form) for form in forms}
 
     results = ahead(read, paths, threads, 2 * max(batch, threads * chunk), chunk)

@@ -172,7 +172,7 @@ async def _row(served: Served, name: str, encoded: bytes, top_k: int, with_map: 
     try:
         square = await served.square(encoded)
     except ImageError as error:
-        return {"name": name, "error": str(error).removeprefix("the picture: ")}
+        return {"name": name, "error": error.reason}
     prediction = (await served.answer(square)).prediction
     row = {"name": name, **prediction.as_dict(top_k)}
     if with_map and (heat := await served.map_of(square, prediction.label)):

@@ -22,7 +22,6 @@ BATCH = 32  # pictures that run together by default
 
 _OUTPUTS = ["logits", "probabilities", "familiarity"]
 _AXES = {"logits": 2, "probabilities": 2, "familiarity": 1, "cam": 4}  # of (B, K, h, w)
-# What is one picture or none, whatever else it could be taken apart into: letters, bytes, rows of pixels.
 _ONE = (str, PathLike, bytes, bytearray, memoryview, Image.Image, np.ndarray)
 
 
@@ -97,10 +96,10 @@ class Classifier:
         Raises:
             ImageError: a picture cannot be decoded.
         """
-        if isinstance(image, _ONE) or is_file(image) or not isinstance(image, Iterable):
+        if _is_one(image) or not isinstance(image, Iterable):
             return self._predict([self.square(image)])[0]  # type: ignore[arg-type]  # which it says
         predictions = []
-        for answer in self.stream(image, batch_size):
+        for answer in self.stream(image, batch_size):  # type: ignore[arg-type]  # no bytes, which are one
             if isinstance(answer, ImageError):
                 raise answer
             predictions.append(answer)
@@ -117,7 +116,7 @@ class Classifier:
         Raises:
             InputError: `batch_size` is below 1, or `images` is a single picture.
         """
-        if isinstance(images, _ONE) or is_file(images):
+        if _is_one(images):
             single = "put a single one into a list, and give iter(source) of what can be read like a file, too"
             raise InputError(f"a stream takes several pictures: {single}")
         if batch_size < 1:
@@ -245,3 +244,8 @@ class Classifier:
     def verify(self) -> list[Replay]:
         """Replay the golden samples, from their encoded bytes, on this machine."""
         return [replay(self.contract, self.run, golden) for golden in self.contract.golden]
+
+
+def _is_one(source: object) -> bool:
+    """Whether it is one picture or none, whatever else it could be taken apart into: letters, bytes, rows of pixels."""
+    return isinstance(source, _ONE) or is_file(source) or hasattr(source, "iter_content")  # the last of requests

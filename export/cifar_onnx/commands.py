@@ -45,7 +45,7 @@ def classify(options: argparse.Namespace) -> int:
         try:
             names += [(str(path), "") for path in find(pattern)]
         except InputError as error:
-            names.append((pattern, str(error)))
+            names.append((pattern, str(error).removeprefix(f"{pattern}: ")))
             continue
         if os.path.isdir(pattern) and (left := others(Path(pattern))):
             words = f"skipped {len(left):,} files whose names do not end like a picture's, such as {left[0]}"

@@ -11,7 +11,7 @@ from typing import TypeVar
 from uuid import uuid4
 
 from cifar_onnx import sheet
-from cifar_onnx.errors import InputError, some
+from cifar_onnx.errors import ImageError, InputError, some
 
 _SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".webp"})
 _JUNK = frozenset(  # of Windows, macOS' archives, Synology's servers (small copies of each picture) and Linux
@@ -32,6 +32,7 @@ _OURS = {  # folders that commands make where they are started, and what tells t
     "runs": ("*/version_*", "*/journal.log"),
 }
 _PARTS = ("test", "val", "train")
+_TEXT = re.compile(r"data:image/.*|[\w+/=\s-]{256,}", re.ASCII | re.DOTALL)  # of a picture: a data URL, or base64
 
 AnyPath = TypeVar("AnyPath", bound=PurePath)
 
@@ -76,6 +77,18 @@ def in_order(paths: Iterable[AnyPath]) -> list[AnyPath]:
 def is_address(text: object) -> bool:
     """Whether it is one such as https://... or s3://..., and no path of Windows such as C://photos."""
     return re.match(r"[A-Za-z][\w+.-]+://", str(text)) is not None
+
+
+def check_path(path: str | PathLike[str]) -> None:
+    """Refuse what apps may take for the path of a picture: an address, or all of the picture as text.
+
+    Raises:
+        ImageError: it is one of these.
+    """
+    if is_address(path):
+        raise ImageError("nothing is fetched from elsewhere: download the picture first", str(path))
+    if _TEXT.fullmatch(str(path)) and not os.path.exists(path):
+        raise ImageError("the picture is given as text: give its bytes, as base64.b64decode makes them of base64")
 
 
 def try_writing(folder: Path) -> None:
@@ -190,8 +203,7 @@ def find(pattern: str | PathLike[str]) -> list[Path]:
     """
     if not str(pattern):  # a variable of a shell that is not set
         raise InputError("an empty argument names no picture")
-    if is_address(pattern):
-        raise InputError(f"{pattern}: nothing is fetched from elsewhere: download the picture first")
+    check_path(pattern)
     path = Path(pattern)
     if os.path.isdir(path):  # Path's own raises where it may not look
         found = _pictures(path)

@@ -20,6 +20,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 
 from cifar_onnx import picture_parts
 from cifar_onnx.errors import ImageError, ReadError
+from cifar_onnx.folders import check_path
 
 Pixels = NDArray[np.uint8]
 
@@ -92,6 +93,8 @@ def decode(source: Source, limit: int = MAX_PIXELS) -> Pixels:
         source = contents(source)
     if not isinstance(source, str | PathLike | bytes | Image.Image):
         raise _no_picture(source)
+    if isinstance(source, str):
+        check_path(source)
     name = _UNNAMED if isinstance(source, bytes | Image.Image) else os.fsdecode(source)
     try:
         if isinstance(source, Image.Image):

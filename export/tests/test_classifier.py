@@ -201,7 +201,33 @@ def test_what_is_no_picture_is_said(classifier: Classifier, source: object) -> N
     assert "is not a picture: give a path" in str(answer)
 
 
-@pytest.mark.parametrize("source", ["a.jpg", Path("a.jpg"), b"abc", np.zeros((2, 8, 3), np.uint8)], ids=type)
+class Response:
+    """As that of requests."""
+
+    def iter_content(self, size: int) -> Iterator[bytes]:
+        yield from [b"ab"] * size
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self.iter_content(128)
+
+
+@pytest.mark.parametrize(
+    ("source", "sentence"),
+    [
+        ("https://a.b/c.png", "https://a.b/c.png: nothing is fetched from elsewhere: download the picture first"),
+        (Response(), "Response is not a picture: give a path, encoded bytes, a binary file"),
+        *((text, "the picture is given as text: give its bytes, as base64.b64decode makes them of base64$")
+          for text in ("data:image/png;base64,iVBORw0KGgo=", "/9j/4AAQSkZ+" * 99, "iVBORw0KGgo\n" * 99)),
+    ],
+)  # fmt: skip
+def test_what_an_app_has_in_the_place_of_a_picture_is_said(classifier: Classifier, source: Any, sentence: str) -> None:
+    with pytest.raises(ImageError, match=f"^{sentence}"):
+        classifier(source)
+
+
+@pytest.mark.parametrize(
+    "source", ["a.jpg", Path("a.jpg"), b"abc", np.zeros((2, 8, 3), np.uint8), Response()], ids=type
+)
 def test_a_stream_of_one_picture_is_refused_and_not_taken_apart(classifier: Classifier, source: object) -> None:
     """Letters would be names of files, and rows of pixels grey pictures."""
     with pytest.raises(InputError, match="put a single one into a list"):

@@ -181,6 +181,14 @@ def test_missing_files_and_folders_are_named(tmp_path: Path) -> None:
         images.decode(tmp_path)
 
 
+def test_a_long_path_is_none_of_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = Path("a" * 99, "b" * 99, "c" * 99)
+    path.parent.mkdir(parents=True)
+    Image.fromarray(HALVES).save(path, "PNG")
+    assert np.array_equal(images.decode(str(path)), HALVES)
+
+
 @pytest.mark.skipif(os.name != "posix", reason="links to themselves")
 def test_what_the_system_says_of_a_file_is_said_without_its_number(tmp_path: Path) -> None:
     (tmp_path / "a.png").symlink_to("a.png")

@@ -7,16 +7,15 @@ from os import PathLike
 from typing import Any, overload
 
 import numpy as np
-import onnxruntime as ort
 from PIL import Image
 
 from cifar_onnx import contract, images, probe, resizing
 from cifar_onnx.ahead import batches_ahead
-from cifar_onnx.errors import ContractError, ImageError, InputError, one_line, some
+from cifar_onnx.errors import ContractError, ImageError, InputError, some
 from cifar_onnx.images import Pixels, Source, is_file
 from cifar_onnx.prediction import Prediction, Scores
 from cifar_onnx.replay import Replay, replay
-from cifar_onnx.session import Providers, session, usable_cpus
+from cifar_onnx.session import Providers, run, session, usable_cpus
 
 BATCH = 32  # pictures that run together by default
 
@@ -193,11 +192,7 @@ class Classifier:
         return logits, probabilities, familiarity
 
     def _run(self, outputs: Sequence[str], batch: Pixels) -> Any:
-        try:
-            found = self._session.run(outputs, {"image": batch})
-        except Exception as error:  # of many kinds: inputs or outputs are not those of a contract, memory is short
-            reason = one_line(error)
-            raise InputError(f"{self._name}: onnxruntime {ort.__version__} cannot run it ({reason})") from error
+        found = run(self._session, self._name, outputs, {"image": batch})
         expected = len(batch), len(self.classes)
         for name, array in zip(outputs, found, strict=True):
             if array.ndim != _AXES[name] or array.shape[:2] != expected[: array.ndim]:

@@ -3,7 +3,7 @@
 import math
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from os import PathLike
 from pathlib import Path
@@ -60,6 +60,19 @@ def session(
     made.disable_fallback()  # for versions that pass the setting over
     _require(wanted, made.get_providers())
     return made
+
+
+def run(made: ort.InferenceSession, name: str, outputs: Sequence[str] | None, inputs: Mapping[str, Any]) -> Any:
+    """What a session gives, of all outputs by default.
+
+    Raises:
+        InputError: onnxruntime cannot run the model.
+    """
+    try:
+        return made.run(outputs, inputs)
+    except Exception as error:  # of many kinds: inputs or outputs are not those of the model, memory is short
+        reason = one_line(error)
+        raise InputError(f"{name}: onnxruntime {ort.__version__} cannot run it ({reason})") from error
 
 
 def usable_cpus() -> int:

@@ -8,13 +8,12 @@ from os import PathLike
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 
-from cifar_onnx.errors import InputError, one_line
+from cifar_onnx.errors import InputError
 from cifar_onnx.images import Pixels
 from cifar_onnx.prediction import Scores
-from cifar_onnx.session import Providers, session
+from cifar_onnx.session import Providers, run, session
 
 _TYPES: dict[str, type[np.generic]] = {
     "tensor(float)": np.float32,
@@ -117,11 +116,7 @@ class ForeignClassifier:
     def _run(self, x: NDArray[Any], count: int) -> Scores:
         if len(x) < count:  # a file made for a fixed batch
             x = np.concatenate([x, np.repeat(x[:1], count - len(x), axis=0)])
-        try:
-            outputs = self._session.run(None, {self._input.name: x})
-        except Exception as error:
-            reason = one_line(error)
-            raise InputError(f"{self.name}: onnxruntime {ort.__version__} cannot run it ({reason})") from error
+        outputs = run(self._session, self.name, None, {self._input.name: x})
         shapes = [each.shape if isinstance(each, np.ndarray) else "no tensor" for each in outputs]
         wanted = (len(x), len(self.classes))
         if shapes[0] != wanted and shapes.count(wanted) != 1:

@@ -133,7 +133,7 @@ def _beside(small: bytes, large: bytes, size: int) -> str:
     """Sizes and latencies of two model files, in words."""
 
     def timed(file: bytes) -> tuple[Callable[[images.Pixels], object], int]:
-        run = session(file, "the file", ["cpu"], None).run
+        run = session(file, "the file").run
         return lambda pictures: run(["probabilities"], {"image": pictures}), size
 
     ours, theirs = latency([timed(small), timed(large)])

@@ -92,7 +92,7 @@ def compare(data: bytes, samples: Sequence[Sample], answers: tuple[Scores, Score
             labels.
     """
     classifier = Classifier(data)
-    showing = session(graph.showing_pixels(onnx.load_from_string(data)), "the model", ["cpu"], None)
+    showing = session(graph.showing_pixels(onnx.load_from_string(data)), "the model")
     labels, differing, largest, worst = [], 0.0, 0.0, ""
     for sample in samples:  # one by one: a photo may take 300 MB once decoded
         picture = images.decode(sample.encoded)

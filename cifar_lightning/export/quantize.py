@@ -177,7 +177,7 @@ def runner(net: ModelProto) -> Run:
     Raises:
         InputError: it cannot load the net.
     """
-    loaded = session(net.SerializeToString(), "the net", ["cpu"], None)
+    loaded = session(net.SerializeToString(), "the net")
 
     def run(pixels: Pictures) -> tuple[Scores, Scores]:
         names = ["logits", "familiarity"]

@@ -17,7 +17,7 @@ from cifar_onnx.classifier import BATCH, Classifier
 from cifar_onnx.errors import InputError
 from cifar_onnx.folders import find
 from cifar_onnx.images import decode
-from cifar_onnx.session import usable_cpus
+from cifar_onnx.session import Providers, usable_cpus
 
 BATCHES = (1, 8, 32, 256)
 PICTURES = 32  # different ones at most; larger batches hold them several times
@@ -80,7 +80,7 @@ def encoded(path: str, paths: Sequence[str]) -> list[bytes]:
     return [file.read_bytes() for file in files]
 
 
-def benchmark(path: str, pictures: Sequence[bytes], seconds: float, providers: Sequence[str]) -> Iterator[Timing]:
+def benchmark(path: str, pictures: Sequence[bytes], seconds: float, providers: Providers = None) -> Iterator[Timing]:
     """Time every setting, one after the other, but for batches that would take too long, or more memory than there is.
 
     Args:

@@ -44,7 +44,7 @@ class Classifier:
         self,
         model: str | PathLike[str] | bytes | bytearray | memoryview = "model.onnx",
         *,
-        providers: Providers = ("cpu",),
+        providers: Providers = None,
         threads: int | None = None,
         untrusted: bool = False,
     ) -> None:

@@ -26,12 +26,7 @@ Answer = tuple[str, Prediction | str]  # path, and an error where there is no pr
 
 
 def _classifier(options: argparse.Namespace) -> Classifier:
-    return Classifier(
-        options.model,
-        providers=options.provider or ("cpu",),
-        threads=options.threads,
-        untrusted=options.untrusted,
-    )
+    return Classifier(options.model, providers=options.provider, threads=options.threads, untrusted=options.untrusted)
 
 
 def classify(options: argparse.Namespace) -> int:
@@ -153,7 +148,7 @@ def benchmark(options: argparse.Namespace) -> int:
     """Time a model, and say which settings to take."""
     pictures = speed.encoded(options.model, options.photos)
     timings, top = [], speed.ceiling()
-    for timing in speed.benchmark(options.model, pictures, options.seconds, options.provider or ("cpu",)):
+    for timing in speed.benchmark(options.model, pictures, options.seconds, options.provider):
         timings.append(timing)
         if sys.stderr.isatty():
             print(f"\r{len(timings)} settings timed", end="", file=sys.stderr, flush=True)

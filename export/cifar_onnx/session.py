@@ -29,7 +29,7 @@ Providers = Sequence[_Provider] | _Provider | None  # in order of preference; No
 
 
 def session(
-    model: bytes | str | PathLike[str], name: str, providers: Providers, threads: int | None
+    model: bytes | str | PathLike[str], name: str, providers: Providers = None, threads: int | None = None
 ) -> ort.InferenceSession:
     """A session of onnxruntime on the providers that were asked for; where one fails, no other takes its place.
 

@@ -21,7 +21,7 @@ def timing(threads: int, batch: int, rate: float, work: str = "pixels") -> Timin
 
 def test_every_setting_is_timed(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(benchmark, "usable_cpus", lambda: 3)
-    timings = list(benchmark.benchmark(str(model), benchmark.encoded(str(model), []), 0, ("cpu",)))
+    timings = list(benchmark.benchmark(str(model), benchmark.encoded(str(model), []), 0))
     settings = {(each.work, each.threads, each.batch) for each in timings}
     assert settings == {
         (work, threads, batch) for work in ("pixels", "files") for threads in (1, 2, 3) for batch in (1, 8, 32, 256)
@@ -39,7 +39,7 @@ def test_batches_that_would_take_minutes_are_left_out(model: Path, monkeypatch: 
         return [0.1 * batch] if batch else [0.02 * len(call.args[0])]
 
     monkeypatch.setattr(benchmark, "laps", laps)
-    timings = list(benchmark.benchmark(str(model), benchmark.encoded(str(model), []), 0, ("cpu",)))
+    timings = list(benchmark.benchmark(str(model), benchmark.encoded(str(model), []), 0))
     settings = {(each.work, each.batch) for each in timings}
     assert settings == {("pixels", 1), ("pixels", 8), ("pixels", 32), ("files", 1), ("files", 8)}
     assert {(each.work, round(each.images_per_second)) for each in timings} == {("pixels", 50), ("files", 10)}
@@ -61,7 +61,7 @@ def test_batches_that_do_not_fit_into_memory_are_left_out(
 
     monkeypatch.setattr(benchmark, "usable_cpus", lambda: 1)
     monkeypatch.setattr(Classifier, "run", short)
-    settings = str(model), benchmark.encoded(str(model), []), 0, ("cpu",)
+    settings = str(model), benchmark.encoded(str(model), []), 0
     timings = list(benchmark.benchmark(*settings))
     assert {(each.work, each.batch) for each in timings} == {(work, n) for work in ("pixels", "files") for n in (1, 8)}
     assert tried == [32, 32]  # and no larger ones
@@ -92,7 +92,7 @@ def test_files_are_taken_in_turns_and_a_single_one_without_threads(
     monkeypatch.setattr(Classifier, "stream", streamed)
     monkeypatch.setattr(benchmark, "usable_cpus", lambda: 1)
     monkeypatch.setattr(benchmark, "BATCHES", (1, 2))
-    assert len(list(benchmark.benchmark(str(model), pictures, 0, ("cpu",)))) == 4
+    assert len(list(benchmark.benchmark(str(model), pictures, 0))) == 4
     assert taken[:5] == [0, 1, 2, 0, 1]  # of two calls that do not count, and three
     assert Counter(taken[5:]) == {0: 4, 1: 3, 2: 3}
     assert sizes == [2] * 5
@@ -171,7 +171,7 @@ def test_a_cost_that_is_no_number_is_not_told(cost: object, model: Path, monkeyp
     classifier.contract.info["cost"] = cost
     monkeypatch.setattr(benchmark, "BATCHES", (1,))
     monkeypatch.setattr(benchmark, "Classifier", lambda *_, **__: classifier)
-    timings = list(benchmark.benchmark(str(model), benchmark.encoded(str(model), []), 0, ("cpu",)))
+    timings = list(benchmark.benchmark(str(model), benchmark.encoded(str(model), []), 0))
     assert {each.gflops for each in timings} == {None}
 
 

@@ -1,5 +1,6 @@
 """ONNX classifiers that carry no contract."""
 
+from argparse import Namespace
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -18,6 +19,17 @@ def test_it_gives_the_same_logits(foreign: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
     expected, *_ = Classifier(MODEL).run(pixels)
     assert np.array_equal(ForeignClassifier(foreign, DIGITS, size=32).logits(pixels), expected)
+
+
+@pytest.mark.parametrize("provider", [None, ["cpu"]])
+def test_what_it_runs_on_is_told_as_verify_tells_it(foreign: Path, provider: list[str] | None) -> None:
+    pytest.importorskip("sklearn")
+    from cifar_onnx.evaluation.subject import subjects
+
+    own = Namespace(classes=",".join(DIGITS), mean=None, std=None, size=32, resize=None)
+    options = Namespace(**vars(own), provider=provider, threads=None)
+    for found in subjects([str(foreign), str(MODEL)], options):
+        assert found.facts["run_by"] == f"onnxruntime {onnxruntime.__version__} on CPUExecutionProvider"
 
 
 def test_probabilities_are_told_once_from_logits(foreign: Path, monkeypatch: pytest.MonkeyPatch) -> None:

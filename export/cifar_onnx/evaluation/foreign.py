@@ -41,6 +41,9 @@ class ForeignClassifier:
         providers: as Classifier's.
         threads: as Classifier's.
 
+    Attributes:
+        providers: as Classifier's.
+
     Raises:
         InputError: the file is no such classifier, or does not fit what was said of it.
     """
@@ -53,7 +56,7 @@ class ForeignClassifier:
         std: Sequence[float] | None = None,
         size: int | None = None,
         *,
-        providers: Providers = ("cpu",),
+        providers: Providers = None,
         threads: int | None = None,
     ) -> None:
         self.name = str(model)
@@ -68,6 +71,7 @@ class ForeignClassifier:
             raise InputError(f"--classes names one class twice: {', '.join(self.classes)}")
         self._mean, self._std = (255 * np.array(numbers, np.float32) for numbers in (mean, std))
         self._session = session(model, str(model), providers, threads)
+        self.providers: list[str] = self._session.get_providers()
         inputs = self._session.get_inputs()
         shape = inputs[0].shape if len(inputs) == 1 else []
         if len(shape) != 4 or 3 not in (shape[1], shape[3]):

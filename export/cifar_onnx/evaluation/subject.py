@@ -19,6 +19,7 @@ from cifar_onnx.evaluation.foreign import ForeignClassifier
 from cifar_onnx.evaluation.report import Maps
 from cifar_onnx.explain import occlusion
 from cifar_onnx.images import Pixels
+from cifar_onnx.session import Providers
 
 
 @dataclass(frozen=True)
@@ -27,14 +28,14 @@ class Subject(Model):
 
     Attributes:
         path: its file.
-        provider: what onnxruntime runs it on.
+        providers: what onnxruntime runs it on.
         explain: what in a picture spoke for a class.
         by_occlusion: how it does that; else by class activation maps.
         contract: what the file says of itself; None of one that does not.
     """
 
     path: Path
-    provider: str
+    providers: Sequence[str]
     explain: Maps
     by_occlusion: bool
     contract: Contract | None = None
@@ -54,7 +55,7 @@ class Subject(Model):
             **({"digest": self.contract.digest} if self.contract else {}),
             "input": f"{self.size} x {self.size} pixels ({self.mode})",
             "maps_by": "occlusion" if self.by_occlusion else "class activation",
-            "run_by": f"onnxruntime {onnxruntime.__version__} on {self.provider}",
+            "run_by": f"onnxruntime {onnxruntime.__version__} on {', '.join(self.providers)}",
         }
 
 
@@ -76,14 +77,14 @@ def subjects(paths: Sequence[str], options: argparse.Namespace) -> list[Subject]
 
 
 def _subject(path: str, options: argparse.Namespace) -> Subject:
-    settings: dict[str, Any] = {"providers": options.provider or ("cpu",), "threads": options.threads}
+    settings: dict[str, Any] = {"providers": options.provider, "threads": options.threads}
     try:
         return exported(path, **settings)
     except NoContractError:
         return _foreign(path, options, settings)
 
 
-def exported(path: str, providers: Sequence[str] = ("cpu",), threads: int | None = None) -> Subject:
+def exported(path: str, providers: Providers = None, threads: int | None = None) -> Subject:
     """The model in a file that has a contract; arguments as of `Classifier`.
 
     Raises:
@@ -102,7 +103,7 @@ def exported(path: str, providers: Sequence[str] = ("cpu",), threads: int | None
 
     return Subject(
         path=Path(path),
-        provider=providers[0],
+        providers=classifier.providers,
         classes=contract.classes,
         size=contract.size,
         mode=contract.resize,
@@ -121,7 +122,7 @@ def _foreign(path: str, options: argparse.Namespace, settings: dict[str, Any]) -
     net = ForeignClassifier(path, _names(options.classes), options.mean, options.std, options.size, **settings)
     return Subject(
         path=Path(path),
-        provider=settings["providers"][0],
+        providers=net.providers,
         classes=net.classes,
         size=net.size,
         mode=options.resize or "stretch",

@@ -56,9 +56,7 @@ def serve(options: argparse.Namespace) -> int:
         ContractError: the model cannot be served.
         InputError: the address cannot be listened at.
     """
-    providers = tuple(options.provider or ("cpu",))
-    pixels = int(options.max_pixels * 1e6)
-    settings = Settings(options.max_batch, pixels, options.threads, providers)
+    settings = Settings(options.max_batch, int(options.max_pixels * 1e6), options.threads, options.provider)
     hosts = {options.host, socket.gethostname(), *options.allow_host}
     gate = build(options.model, settings, hosts, int(options.max_body * 1e6), options.max_requests, options.runtime)
     listener = _listen(options.host, options.port)

@@ -24,7 +24,7 @@ from cifar_onnx.serving.batches import Batches
 from cifar_onnx.serving.gate import RequestError
 from cifar_onnx.serving.metrics import Metrics
 from cifar_onnx.serving.room import Room
-from cifar_onnx.session import usable_cpus
+from cifar_onnx.session import Providers, usable_cpus
 
 TOGETHER = 10  # pictures of the largest size: a request's pictures have as many pixels at most
 _DECODED = 8  # pictures by one thread before it gives them on,
@@ -43,13 +43,13 @@ class Settings:
         batch: pictures that run together at most.
         pixels: of a picture at most.
         threads: of the net; None is one for each CPU.
-        providers: of onnxruntime, the first of them that can run an operation does.
+        providers: as of `Classifier`.
     """
 
     batch: int
     pixels: int
     threads: int | None
-    providers: Sequence[str] = ("cpu",)
+    providers: Providers = None
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,16 @@ from cifar_onnx.classifier import Classifier
 from cifar_onnx.contract import Contract
 from cifar_onnx.errors import ContractError, ImageError, InputError, ProviderError
 from cifar_onnx.prediction import Prediction
+from cifar_onnx.replay import Replay
 
 __version__ = "0.1.0"
-__all__ = ["Classifier", "Contract", "ContractError", "ImageError", "InputError", "Prediction", "ProviderError"]
+__all__ = [
+    "Classifier",
+    "Contract",
+    "ContractError",
+    "ImageError",
+    "InputError",
+    "Prediction",
+    "ProviderError",
+    "Replay",
+]

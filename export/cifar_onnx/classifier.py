@@ -12,16 +12,16 @@ from PIL import Image
 from cifar_onnx import contract, images, probe, resizing
 from cifar_onnx.ahead import batches_ahead
 from cifar_onnx.errors import ContractError, ImageError, InputError, some
-from cifar_onnx.images import Pixels, Source, is_file
+from cifar_onnx.images import Pixels
 from cifar_onnx.prediction import Prediction, Scores
 from cifar_onnx.replay import Replay, replay
 from cifar_onnx.session import Providers, run, session, usable_cpus
+from cifar_onnx.sources import Source, contents, is_file, is_one
 
 BATCH = 32  # pictures that run together by default
 
 _OUTPUTS = ["logits", "probabilities", "familiarity"]
 _AXES = {"logits": 2, "probabilities": 2, "familiarity": 1, "cam": 4}  # of (B, K, h, w)
-_ONE = (str, PathLike, bytes, bytearray, memoryview, Image.Image, np.ndarray)
 
 
 class Classifier:
@@ -33,6 +33,11 @@ class Classifier:
             `"CUDAExecutionProvider"`, or with options `("cuda", {"device_id": 1})`; by default the CPU.
         threads: of the net; by default one for each CPU that this process or its container may use.
         untrusted: try the file first in a process of its own that may take little memory and time.
+
+    Attributes:
+        contract: what the file says of itself.
+        classes: names, in the order of the outputs.
+        providers: what onnxruntime runs it on, in order of preference.
 
     Raises:
         ContractError: the file holds no contract, one of an unknown format, or is damaged; or its trial fails.
@@ -94,8 +99,9 @@ class Classifier:
 
         Raises:
             ImageError: a picture cannot be decoded.
+            InputError: `batch_size` is below 1, or onnxruntime cannot run the file.
         """
-        if _is_one(image) or not isinstance(image, Iterable):
+        if is_one(image) or not isinstance(image, Iterable):
             return self._predict([self.square(image)])[0]  # type: ignore[arg-type]  # which it says
         predictions = []
         for answer in self.stream(image, batch_size):  # type: ignore[arg-type]  # no bytes, which are one
@@ -113,13 +119,16 @@ class Classifier:
                 it asks for the next, as a camera needs it.
 
         Raises:
-            InputError: `batch_size` is below 1, or `images` is a single picture.
+            InputError: `batch_size` is below 1, or `images` is a single picture; or, later, as `run`.
         """
-        if _is_one(images):
+        if is_one(images):
             single = "put a single one into a list, and give iter(source) of what can be read like a file, too"
             raise InputError(f"a stream takes several pictures: {single}")
         if batch_size < 1:
             raise InputError(f"batch_size is {batch_size}: it must be at least 1")
+        return self._answers(images, batch_size)
+
+    def _answers(self, images: Iterable[Source], batch_size: int) -> Iterator[Prediction | ImageError]:
         for pictures in batches_ahead(self._tried, map(self._taken, images), usable_cpus(), batch_size):
             predictions = iter(self._predict([each for each in pictures if not isinstance(each, ImageError)]))
             for picture in pictures:
@@ -153,7 +162,7 @@ class Classifier:
             return source.copy()
         if is_file(source):
             try:
-                return images.contents(source)
+                return contents(source)
             except ImageError as error:
                 return error
         return self._tried(source) if isinstance(source, Image.Image) else source
@@ -162,7 +171,7 @@ class Classifier:
         return self.predictions(*self.run(np.stack(squares))[1:]) if squares else []
 
     def predictions(self, probabilities: Scores, familiarity: Scores) -> list[Prediction]:
-        """What the outputs of `run` say."""
+        """What outputs of `run` say: probabilities `(B, K)` and familiarity `(B,)`."""
         order = np.argsort(-probabilities, axis=1, kind="stable")
         inside = self.contract.sets.of(probabilities)
         unknown = self.contract.unknown.of(familiarity)
@@ -208,7 +217,7 @@ class Classifier:
         return any(output.name == "cam" for output in self._session.get_outputs())
 
     def maps(self, pixels: Pixels) -> Scores:
-        """Class activation maps `(K, h, w)` of a square `(S, S, 3)`, from a file that gives them."""
+        """Class activation maps `(K, h, w)` of a square `(S, S, 3)`; raises InputError where the file gives none."""
         maps: Scores = self._run(["cam"], pixels[None])[0][0]
         return maps
 
@@ -223,7 +232,7 @@ class Classifier:
 
         Raises:
             ImageError: the picture cannot be decoded.
-            InputError: the model knows no such class.
+            InputError: the model knows no such class, or cannot be run.
         """
         from cifar_onnx.explain import cam, occlusion
 
@@ -237,10 +246,5 @@ class Classifier:
         return occlusion(lambda batch: self.run(batch)[0], pixels, k)
 
     def verify(self) -> list[Replay]:
-        """Replay the golden samples, from their encoded bytes, on this machine."""
+        """Replay the golden samples, from their encoded bytes, on this machine; raises as `run`."""
         return [replay(self.contract, self.run, golden) for golden in self.contract.golden]
-
-
-def _is_one(source: object) -> bool:
-    """Whether it is one picture or none, whatever else it could be taken apart into: letters, bytes, rows of pixels."""
-    return isinstance(source, _ONE) or is_file(source) or hasattr(source, "iter_content")  # the last of requests

@@ -7,10 +7,9 @@ import hashlib
 import io
 import os
 import struct
-from collections.abc import Coroutine
 from contextlib import suppress
 from os import PathLike
-from typing import IO, Any, Protocol, TypeGuard
+from typing import IO, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +20,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from cifar_onnx import picture_parts
 from cifar_onnx.errors import ImageError, ReadError
 from cifar_onnx.folders import check_path
+from cifar_onnx.sources import UNNAMED, Source, contents, is_file, no_picture
 
 Pixels = NDArray[np.uint8]
 
@@ -46,16 +46,6 @@ _SLOW = {  # what Pillow decodes in Python, pixel by pixel
 _SLOWER = 256  # times as many other pixels take as long
 _PART = 60_000  # pixels that are copied at once
 _CHUNK = 256  # pictures, or lines of one, that are hashed at once
-_UNNAMED = "the picture"
-
-
-class File(Protocol):
-    """What is open for reading bytes, or is an upload."""
-
-    def read(self) -> bytes: ...
-
-
-Source = str | PathLike[str] | bytes | File | Image.Image | NDArray[np.uint8]
 
 
 class Pictures(Protocol):
@@ -78,7 +68,7 @@ def decode(source: Source, limit: int = MAX_PIXELS) -> Pixels:
     Args:
         source: path, encoded bytes, a binary file, which is read from where it stands to its end, Pillow image, or an
             array: uint8 `(H, W, 3)` in RGB order, or `(H, W)` grey.
-        limit: pixels that a picture may have.
+        limit: pixels that a picture may have, but for an array.
 
     Returns:
         uint8 `(H, W, 3)`.
@@ -92,10 +82,10 @@ def decode(source: Source, limit: int = MAX_PIXELS) -> Pixels:
     if is_file(source):
         source = contents(source)
     if not isinstance(source, str | PathLike | bytes | Image.Image):
-        raise _no_picture(source)
+        raise no_picture(source)
     if isinstance(source, str):
         check_path(source)
-    name = _UNNAMED if isinstance(source, bytes | Image.Image) else os.fsdecode(source)
+    name = UNNAMED if isinstance(source, bytes | Image.Image) else os.fsdecode(source)
     try:
         if isinstance(source, Image.Image):
             if isinstance(source, JpegImageFile) and source.fp:
@@ -117,39 +107,6 @@ def decode(source: Source, limit: int = MAX_PIXELS) -> Pixels:
         if isinstance(error, OSError) and error.strerror:  # permission denied, for one
             raise ReadError(f"cannot be read ({error.strerror})", name) from None
         raise ImageError(f"cannot be decoded ({error})", name) from None
-
-
-def is_file(source: object) -> TypeGuard[File]:
-    """Whether it can be read, and is not to be taken apart into lines: files and uploads have no class in common."""
-    return hasattr(source, "read") and not isinstance(source, PathLike)
-
-
-def contents(file: File) -> bytes:
-    """The rest of a file.
-
-    Raises:
-        ImageError: there is none, or it is text.
-        ReadError: it cannot be read.
-    """
-    try:
-        data = file.read()
-    except Exception as error:  # of many kinds: it is closed, or a connection is
-        raise ReadError(f"its file cannot be read ({error})", _UNNAMED) from None
-    if isinstance(data, Coroutine):
-        data.close()
-        raise ImageError(f"{type(file).__name__} is read by await: give the bytes, await file.read()")
-    if not isinstance(data, bytes):
-        raise _no_picture(file)
-    if not data:
-        raise ImageError("its file is empty, or has been read to its end: seek(0) goes back", _UNNAMED)
-    return data
-
-
-def _no_picture(source: object) -> ImageError:
-    return ImageError(
-        f"{type(source).__name__} is not a picture: give a path, encoded bytes, a binary file, a Pillow image or a "
-        "uint8 array (H, W, 3), or several of these"
-    )
 
 
 def opened(file: IO[bytes]) -> ImageFile:

@@ -231,7 +231,7 @@ def test_what_an_app_has_in_the_place_of_a_picture_is_said(classifier: Classifie
 def test_a_stream_of_one_picture_is_refused_and_not_taken_apart(classifier: Classifier, source: object) -> None:
     """Letters would be names of files, and rows of pixels grey pictures."""
     with pytest.raises(InputError, match="put a single one into a list"):
-        next(classifier.stream(source))  # type: ignore[arg-type]
+        classifier.stream(source)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -535,3 +535,5 @@ def test_the_next_pictures_are_decoded_while_some_run(
 def test_a_batch_of_none_is_refused(classifier: Classifier, digits: Path) -> None:
     with pytest.raises(InputError, match="batch_size is 0"):
         classifier(list(digits.iterdir()), batch_size=0)
+    with pytest.raises(InputError, match="batch_size is 0"):  # before it is gone through
+        classifier.stream([], batch_size=0)

@@ -1,0 +1,62 @@
+"""What may be given for a picture, told from several, and from what is none."""
+
+from collections.abc import Coroutine
+from os import PathLike
+from typing import Protocol, TypeGuard
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from cifar_onnx.errors import ImageError, ReadError
+
+UNNAMED = "the picture"  # in messages, where it has no file
+
+
+class File(Protocol):
+    """What is open for reading bytes, or is an upload."""
+
+    def read(self) -> bytes: ...
+
+
+Source = str | PathLike[str] | bytes | File | Image.Image | NDArray[np.uint8]
+_ONE = (str, PathLike, bytes, bytearray, memoryview, Image.Image, np.ndarray)
+
+
+def is_one(source: object) -> bool:
+    """Whether it is one picture or none, whatever else it could be taken apart into: letters, bytes, rows of pixels."""
+    return isinstance(source, _ONE) or is_file(source) or hasattr(source, "iter_content")  # as a response of requests
+
+
+def is_file(source: object) -> TypeGuard[File]:
+    """Whether it can be read, and is not to be taken apart into lines: files and uploads have no class in common."""
+    return hasattr(source, "read") and not isinstance(source, PathLike)
+
+
+def contents(file: File) -> bytes:
+    """The rest of a file.
+
+    Raises:
+        ImageError: there is none, or it is text.
+        ReadError: it cannot be read.
+    """
+    try:
+        data = file.read()
+    except Exception as error:  # of many kinds: it is closed, or a connection is
+        raise ReadError(f"its file cannot be read ({error})", UNNAMED) from None
+    if isinstance(data, Coroutine):
+        data.close()
+        raise ImageError(f"{type(file).__name__} is read by await: give the bytes, await file.read()")
+    if not isinstance(data, bytes):
+        raise no_picture(file)
+    if not data:
+        raise ImageError("its file is empty, or has been read to its end: seek(0) goes back", UNNAMED)
+    return data
+
+
+def no_picture(source: object) -> ImageError:
+    """What to raise of something else."""
+    return ImageError(
+        f"{type(source).__name__} is not a picture: give a path, encoded bytes, a binary file, a Pillow image or a "
+        "uint8 array (H, W, 3), or several of these"
+    )

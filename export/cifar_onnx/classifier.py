@@ -177,12 +177,12 @@ class Classifier:
         unknown = self.contract.unknown.of(familiarity)
         return [
             Prediction(
-                self.classes[ranked[0]],
-                float(row[ranked[0]]),
-                self.classes,
-                tuple(map(float, row)),
-                tuple(self.classes[k] for k in ranked if members[k]),
-                bool(strange),
+                label=self.classes[ranked[0]],
+                probability=float(row[ranked[0]]),
+                classes=self.classes,
+                probabilities=tuple(row.tolist()),
+                labels=tuple(self.classes[k] for k in ranked[members[ranked]]),
+                unknown=bool(strange),
             )
             for row, ranked, members, strange in zip(probabilities, order, inside, unknown, strict=True)
         ]

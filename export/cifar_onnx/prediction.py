@@ -1,5 +1,6 @@
 """Prediction: what a model says of a picture."""
 
+import heapq
 import math
 from dataclasses import dataclass, field
 from typing import Any
@@ -34,8 +35,8 @@ class Prediction:
 
     def top(self, k: int = 5) -> list[tuple[str, float]]:
         """The `k` most probable classes as (label, probability), best first."""
-        ranked = sorted(zip(self.classes, self.probabilities, strict=True), key=lambda pair: -pair[1])
-        return ranked[:k]
+        best = heapq.nlargest(k, range(len(self.classes)), key=self.probabilities.__getitem__)
+        return [(self.classes[j], self.probabilities[j]) for j in best]
 
     def as_dict(self, k: int = 5) -> dict[str, Any]:
         """What commands and servers answer, in JSON's types: the `k` most probable classes with the rest."""

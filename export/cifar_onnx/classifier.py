@@ -173,18 +173,18 @@ class Classifier:
     def predictions(self, probabilities: Scores, familiarity: Scores) -> list[Prediction]:
         """What outputs of `run` say: probabilities `(B, K)` and familiarity `(B,)`."""
         order = np.argsort(-probabilities, axis=1, kind="stable")
-        inside = self.contract.sets.of(probabilities)
-        unknown = self.contract.unknown.of(familiarity)
+        inside, unknown = self.contract.sets.of(probabilities), self.contract.unknown.of(familiarity)
         return [
             Prediction(
                 label=self.classes[ranked[0]],
-                probability=float(row[ranked[0]]),
+                probability=float(p[ranked[0]]),
                 classes=self.classes,
-                probabilities=tuple(row.tolist()),
+                probabilities=tuple(p.tolist()),
                 labels=tuple(self.classes[k] for k in ranked[members[ranked]]),
-                unknown=bool(strange),
+                unknown=bool(odd),
+                familiarity=float(score),
             )
-            for row, ranked, members, strange in zip(probabilities, order, inside, unknown, strict=True)
+            for p, ranked, members, odd, score in zip(probabilities, order, inside, unknown, familiarity, strict=True)
         ]
 
     def run(self, batch: Pixels) -> tuple[Scores, Scores, Scores]:

@@ -24,6 +24,8 @@ class Prediction:
             label in it as the exporter chose (90 % by default), or more. The first is `label`.
         unknown: whether the picture is of another kind than those the model has learnt from (noise, say), so that no
             answer should be believed. New objects in pictures of the same kind are mostly not noticed.
+        familiarity: the score that says so where it is below `contract.unknown.threshold`; an app may be stricter.
+            It is left out of ==, since its rounding depends on what other pictures run with this one.
     """
 
     label: str
@@ -32,6 +34,7 @@ class Prediction:
     probabilities: tuple[float, ...] = field(repr=False)
     labels: tuple[str, ...]
     unknown: bool
+    familiarity: float = field(compare=False)
 
     def top(self, k: int = 5) -> list[tuple[str, float]]:
         """The `k` most probable classes as (label, probability), best first."""

@@ -42,6 +42,8 @@ def test_a_picture_gives_a_frozen_prediction(classifier: Classifier, digits: Pat
         assert prediction.label == path.stem[-1]
         assert prediction.probability == max(prediction.probabilities)
         assert sum(prediction.probabilities) == pytest.approx(1, abs=1e-6)
+        assert prediction.familiarity == float(classifier.run(classifier.square(path)[None])[2][0])
+        assert prediction.unknown == (prediction.familiarity < classifier.contract.unknown.threshold)
         with pytest.raises(FrozenInstanceError):
             prediction.label = "0"  # type: ignore[misc]
 
@@ -440,7 +442,7 @@ def test_threads_change_no_answer(model: Path, digits: Path) -> None:
 
 
 def test_prediction_can_be_made_by_hand() -> None:
-    prediction = Prediction("b", 0.75, ("a", "b"), (0.25, 0.75), ("b", "a"), False)
+    prediction = Prediction("b", 0.75, ("a", "b"), (0.25, 0.75), ("b", "a"), False, 1.0)
     assert prediction.top(2) == [("b", 0.75), ("a", 0.25)]
 
 

@@ -63,7 +63,7 @@ def test_doubts_are_said_behind_the_label(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    answer = Prediction("0", 0.5, ("0", "1"), (0.5, 0.5), labels, unknown)
+    answer = Prediction("0", 0.5, ("0", "1"), (0.5, 0.5), labels, unknown, 1.0)
     monkeypatch.setattr("cifar_onnx.Classifier.stream", lambda *_: iter([answer] * 8))
     assert main(["classify", "digits"]) == 0
     assert all(line.endswith(said) for line in capsys.readouterr().out.splitlines())

@@ -57,7 +57,7 @@ def test_unknown_is_what_lies_below_the_threshold() -> None:
 def test_a_net_that_overflows_does_not_know() -> None:
     """Half precision can give NaN: never a known picture, and `null` in JSON, which has no NaN."""
     assert Unknown("energy", 2.0).of(np.array([np.nan, -np.inf])).all()
-    answer = Prediction("a", np.nan, ("a", "b"), (np.nan, np.nan), (), True).as_dict()
+    answer = Prediction("a", np.nan, ("a", "b"), (np.nan, np.nan), (), True, np.nan).as_dict()
     assert json.loads(json.dumps(answer, allow_nan=False))["probability"] is None
     assert [each["probability"] for each in answer["top"]] == [None, None]
 

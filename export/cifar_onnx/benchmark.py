@@ -91,8 +91,7 @@ def benchmark(path: str, pictures: Sequence[bytes], seconds: float, providers: P
     """
     for threads in _threads():
         classifier = Classifier(path, providers=providers, threads=threads)
-        cost = classifier.contract.info.get("cost")
-        flops = cost.get("flops") if isinstance(cost, dict) else None
+        flops = classifier.contract.info.get("cost", {}).get("flops")
         pace = {"pixels": 0.0, "files": 0.0}  # seconds for each picture, as far as it is known
         for batch in BATCHES:
             for work in pace:

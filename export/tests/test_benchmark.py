@@ -165,7 +165,7 @@ def test_work_is_held_against_what_the_file_says_it_costs() -> None:
     assert benchmark.ceiling(seconds=0.01) > 0
 
 
-@pytest.mark.parametrize("cost", [7, {"flops": "many"}, None])
+@pytest.mark.parametrize("cost", [{}, {"flops": "many"}])
 def test_a_cost_that_is_no_number_is_not_told(cost: object, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     classifier = Classifier(model)
     classifier.contract.info["cost"] = cost

@@ -59,32 +59,21 @@ def fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
         ContractError: there are more than `MAX_FIELDS`.
     """
     at, end, count = 0, len(message), 0
-
-    def varint() -> int:
-        nonlocal at
-        value = 0
-        for shift in range(0, 70, 7):
-            byte = message[at]
-            at += 1
-            value |= (byte & 0x7F) << shift
-            if byte < 0x80:
-                return value
-        raise IndexError("varint")
-
     while at < end:
         count += 1
         _check_fields(count)
-        key = varint()
+        key, at = _varint(message, at)
         if not 8 <= key < 2**32:  # readers would take its lower half for another field
             raise IndexError("field number")
         match key & 7:
             case 0:
-                yield key >> 3, varint()
+                value, at = _varint(message, at)
+                yield key >> 3, value
                 continue
             case 1:
                 length = 8
             case 2:
-                length = varint()
+                length, at = _varint(message, at)
             case 5:
                 length = 4
             case _:
@@ -93,6 +82,17 @@ def fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
             raise IndexError("length")
         yield key >> 3, message[at : at + length]
         at += length
+
+
+def _varint(message: memoryview, at: int) -> tuple[int, int]:
+    """The number that begins at a place, and where it ends; raises IndexError where it does not."""
+    value = 0
+    for place, shift in enumerate(range(0, 70, 7), at):
+        byte = message[place]
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, place + 1
+    raise IndexError("varint")
 
 
 def check(data: bytes) -> None:
@@ -172,12 +172,7 @@ def _check_tensor(found: Fields) -> None:
 
 def _packed(message: memoryview) -> Iterator[int]:
     """Numbers written one after the other."""
-    value, shift = 0, 0
-    for byte in message:
-        value |= (byte & 0x7F) << shift
-        shift += 7
-        if byte < 0x80:
-            yield value
-            value, shift = 0, 0
-        elif shift > 63:
-            raise IndexError("varint")
+    at = 0
+    while at < len(message):
+        value, at = _varint(message, at)
+        yield value

@@ -62,6 +62,7 @@ HOSTILE = {
     # Putting it together would take time that grows with the square of its length.
     "a side without an end": (field(5, field(1, b"\x80" * 100_000)), "not an ONNX file, or a damaged one"),
     "a side of eleven bytes": (field(5, b"\x08" + b"\x80" * 10 + b"\x00"), "not an ONNX file, or a damaged one"),
+    "a side that is cut off": (field(5, field(1, b"\x02\x80")), "not an ONNX file, or a damaged one"),
     "too few bytes": (field(5, tensor(3, raw=bytes(8))), "bytes do not fit its size"),
     "too many bytes": (field(5, tensor(3, raw=bytes(16))), "bytes do not fit its size"),
     "a huge input": (field(11, shaped(2**40)), "is too large"),

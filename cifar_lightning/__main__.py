@@ -11,22 +11,37 @@ from cifar_lightning.cli import usage
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code: see `cifar_lightning.main.main`."""
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115  # they may be closed from the beginning
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
     chosen = "PYTHONIOENCODING" in os.environ
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             # Names of folders need not be text, and on Windows a pipe or a file has few letters.
             stream.reconfigure(encoding=None if chosen or stream.isatty() else "utf-8", errors="backslashreplace")
     words = sys.argv[1:] if args is None else args
+    text = _help(words)
+    code = _run(words) if text is None else 0 if words else 2
+    try:
+        print(text or "", end="", flush=True)
+    except OSError as error:  # the disk is full, for one
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python would still write at its end
+        if code < 2:  # else it has been said
+            print(f"error: standard output cannot be written: {error.strerror}", file=sys.stderr)
+            code = 2
+    return code
+
+
+def _help(words: Sequence[str]) -> str | None:
+    """The text that is asked for, if any."""
     if not words or words[0] in ("-h", "--help"):
-        print(usage.COMMANDS, end="")
-        return 0 if words else 2
+        return usage.COMMANDS
     asking = {"-h", "--help", *(["--help_all"] if words[0] in ("sweep", "reproduce") else [])}
     if words[0] in usage.OPTIONS and not asking.isdisjoint(words[1:]):
-        print(usage.OPTIONS[words[0]], end="")
-        return 0
-    if words[0] == "--version":
-        print(f"cifar-lightning {__version__}")
-        return 0
+        return usage.OPTIONS[words[0]]
+    return f"cifar-lightning {__version__}\n" if words[0] == "--version" else None
+
+
+def _run(words: Sequence[str]) -> int:
     try:
         if words[0] == "runs":
             from cifar_lightning.leaderboard.command import main as runs

@@ -5,6 +5,7 @@ import logging
 import os
 import re
 import shlex
+import subprocess
 import sys
 import sysconfig
 from pathlib import Path
@@ -212,6 +213,23 @@ class TestMistakes:
             monkeypatch.setattr("cifar_lightning.main.run", lambda _: print("epoch 1", flush=True))
             assert main(["fit"]) == 2
         assert capsys.readouterr().err == "error: standard output was closed before the end\n"
+
+    @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
+    @pytest.mark.parametrize("unbuffered", ["", "1"])
+    def test_an_output_that_cannot_be_written(self, unbuffered: str) -> None:
+        words = [sys.executable, "-m", "cifar_lightning", "--version"]
+        with open("/dev/full", "w") as full:
+            env = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+            done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True, env=env)
+        said = "error: standard output cannot be written: No space left on device\n"
+        assert (done.returncode, done.stderr) == (2, said)
+
+    @pytest.mark.skipif(os.name != "posix", reason="a shell of POSIX")
+    def test_without_any_output_there_is_still_an_exit_code(self) -> None:
+        """As of a daemon."""
+        words = [sys.executable, "-m", "cifar_lightning", "fit", *map(str, BRIEF)]
+        assert subprocess.run(f"{shlex.join(words)} >&- 2>&-", shell=True).returncode == 0
+        assert subprocess.run(f"{shlex.join(words)} --nonsense >&- 2>&-", shell=True).returncode == 2
 
     def test_on_windows_it_leaves_an_invalid_argument(
         self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

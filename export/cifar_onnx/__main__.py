@@ -225,20 +225,24 @@ def _extra(module: str, command: str, extra: str) -> Callable[[argparse.Namespac
 
 if __name__ == "__main__":
     warnings.filterwarnings("ignore", module=r"PIL\.")  # of much that `images` has sentences for, or that is harmless
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115  # they may be closed from the beginning
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
     chosen = "PYTHONIOENCODING" in os.environ
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # File names need not be text, and on Windows a pipe or a file has few letters.
             stream.reconfigure(encoding=None if chosen or stream.isatty() else "utf-8", errors="backslashreplace")
+    code = 0
     try:
         code = main()
-        if sys.stdout:  # which may be closed from the beginning
-            sys.stdout.flush()
+        sys.stdout.flush()
     except OSError as error:
-        if not shell.pipe_closed(error):
-            raise
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0  # the reader, `head` for one, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python would still write at its end
+        if shell.pipe_closed(error):
+            code = 0  # the reader, `head` for one, has seen enough
+        elif code < 2:  # else it has been said
+            shell.say(f"error: standard output cannot be written: {error.strerror}", sys.stderr)
+            code = 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         code = 130

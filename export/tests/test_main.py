@@ -263,9 +263,22 @@ def test_a_duration_has_the_units_that_matter() -> None:
     assert [shell.duration(each) for each in seconds] == [*seconds.values()]
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
+@pytest.mark.parametrize("words", [["digits"], ["digits", "--csv"], ["digits", "nowhere.png", "--csv"]])
+def test_an_output_that_cannot_be_written_is_one_sentence(words: list[str], digits: Path) -> None:
+    """Exit code 1 would mean that a picture failed."""
+    with open("/dev/full", "w") as full:
+        words = [sys.executable, "-m", "cifar_onnx", "classify", *words]
+        env = {**os.environ, "PYTHONUNBUFFERED": ""}
+        done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True, env=env)
+    assert done.returncode == 2
+    assert re.fullmatch("error: .*: No space left on device\n", done.stderr)
+
+
 @pytest.mark.skipif(os.name != "posix", reason="a shell of POSIX")
-def test_without_an_output_there_is_still_an_exit_code() -> None:
-    words = f"{shlex.quote(sys.executable)} -m cifar_onnx info >&-"
+@pytest.mark.parametrize("words", ["info", "classify digits --csv"])
+def test_without_an_output_there_is_still_an_exit_code(words: str, digits: Path) -> None:
+    words = f"{shlex.quote(sys.executable)} -m cifar_onnx {words} >&-"
     done = subprocess.run(words, shell=True, stderr=subprocess.PIPE, text=True)
     assert (done.returncode, done.stderr) == (0, "")
 

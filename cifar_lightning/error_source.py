@@ -1,4 +1,4 @@
-"""Where an error comes from: which setting, and which line of the user's own code."""
+"""Where an error comes from: which setting, which line of the user's own code, or too little memory."""
 
 import sysconfig
 from collections.abc import Iterator
@@ -8,20 +8,28 @@ from traceback import extract_tb
 
 from cifar_onnx import InputError, errors
 
+# What torch and the libraries of CUDA say where there is not enough memory.
+_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "Invalid buffer size", "STATUS_ALLOC_FAILED")
+
 
 @contextmanager
 def named(key: str) -> Iterator[None]:
     """Let an error say of which setting it is, and of which line.
 
     Raises:
-        InputError: whatever is raised within.
+        InputError: whatever is raised within, but where there is not enough memory: no setting alone is to blame.
     """
     try:
         yield
-    except InputError:
-        raise
     except Exception as error:
+        if isinstance(error, InputError) or out_of_memory(error):
+            raise
         raise InputError(f"{key}: {said(error)}") from error
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether there was not enough memory, of a GPU or of the machine."""
+    return isinstance(error, MemoryError) or any(words in str(error) for words in _MEMORY)
 
 
 def said(error: BaseException) -> str:

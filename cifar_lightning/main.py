@@ -23,6 +23,7 @@ from cifar_lightning.cli.command import read
 from cifar_lightning.cli.config_file import dump_yaml, load_yaml
 from cifar_lightning.cli.lightning_cli import CLI
 from cifar_lightning.cli.parser import Parser
+from cifar_lightning.error_source import out_of_memory
 from cifar_lightning.export import ParityError
 from cifar_lightning.finite import NotFiniteError
 from cifar_lightning.interruption import Interrupted
@@ -60,9 +61,6 @@ _MISTAKES = (
     "Failed to find C compiler",  # likewise, on a GPU
     "Compiler: ",  # likewise, on Windows
 )
-
-# What torch says, on GPUs and CPUs, where there is not enough memory.
-_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "Invalid buffer size")
 
 # What the machine refuses, and no code can mend: a trial of a sweep is then no failure of its values.
 REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO)
@@ -138,15 +136,13 @@ def main(args: Sequence[str] | None = None) -> int:
             pictures = "smaller pictures (--data.image_size of ImageFolder and ImageNet)"
             less = f"take smaller batches (--data.batch_size), {pictures} or a smaller net"
             return _fail(f"not enough memory ({'. '.join(sentences).rstrip('.')}): {less}", 2)
+        if "no kernel image is available" in str(error):  # and torch.cuda.is_available() all the same
+            remedy = "install one that has (https://pytorch.org/get-started/locally), or add --trainer.accelerator cpu"
+            return _fail(f"this PyTorch has no code for this GPU: {remedy}", 2)
         if not mistake(error):
             raise
         return _fail(one_line(error), 2)
     return 0
-
-
-def out_of_memory(error: Exception) -> bool:
-    """Whether there was not enough memory, of a GPU or of the machine."""
-    return isinstance(error, MemoryError) or any(words in str(error) for words in _MEMORY)
 
 
 def mistake(error: Exception) -> bool:

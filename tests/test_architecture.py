@@ -58,7 +58,7 @@ LAW = {
     "cifar_lightning/cli/usage.py": set(),
     "cifar_lightning/main.py": {
         "torch", "lightning", "jsonargparse", "yaml", "filelock", "cifar_onnx", OURS + "callbacks", OURS + "checkpoint",
-        OURS + "cli", OURS + "export", OURS + "finite", OURS + "interruption",
+        OURS + "cli", OURS + "error_source", OURS + "export", OURS + "finite", OURS + "interruption",
         OURS + "malloc", OURS + "reproduce", OURS + "sweep", OURS + "trusted_classes",
     },
     "cifar_lightning/suggestion.py": set(),

@@ -563,6 +563,19 @@ class TestMistakes:
         assert result.code == 2
         assert result.err.splitlines()[-1] == f"error: {sentence}"
 
+    def test_a_gpu_that_this_pytorch_has_no_code_for_is_one_sentence(
+        self, run: Run, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def no_kernel(*_: object) -> None:
+            raise RuntimeError("CUDA error: no kernel image is available for execution on the device\nSearch for")
+
+        monkeypatch.setattr("cifar_lightning.cli.lightning_cli.dry_run", no_kernel)
+        result = run("fit", *BRIEF)
+        assert result.code == 2
+        (line,) = lines(result.err, "error: ")
+        assert line.startswith("error: this PyTorch has no code for this GPU: ")
+        assert line.endswith("--trainer.accelerator cpu")
+
     @pytest.mark.parametrize(
         ("error", "said"),
         [
@@ -577,15 +590,20 @@ class TestMistakes:
             (RuntimeError("Invalid buffer size: 20.00 GiB"), "(Invalid buffer size: 20.00 GiB)"),  # on MPS
             (MemoryError("Unable to allocate 7.5 GiB for an array"), "(Unable to allocate 7.5 GiB for an array)"),
             (MemoryError(), "(MemoryError)"),
+            (
+                RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+                "(CUDA error: CUBLAS_STATUS_ALLOC_FAILED",
+            ),
         ],
     )
+    @pytest.mark.parametrize("where", ["module.Classifier.training_step", "nets.CNN.forward"])  # the latter: dry run
     def test_too_little_memory_is_one_sentence_with_a_remedy(
-        self, run: Run, monkeypatch: pytest.MonkeyPatch, error: Exception, said: str
+        self, run: Run, monkeypatch: pytest.MonkeyPatch, where: str, error: Exception, said: str
     ) -> None:
         def full(*_: object) -> None:
             raise error
 
-        monkeypatch.setattr("cifar_lightning.module.Classifier.training_step", full)
+        monkeypatch.setattr(f"cifar_lightning.{where}", full)
         result = run("fit", *BRIEF)
         assert result.code == 2
         (line,) = lines(result.err, "error: ")

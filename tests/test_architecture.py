@@ -66,7 +66,8 @@ LAW = {
         "torch", "cifar_onnx", OURS + "augment", OURS + "mix", OURS + "data", OURS + "checkpoint", OURS + "suggestion",
     },
     "cifar_lightning/nets": {
-        "torch", "torchvision", "timm", "safetensors", "cifar_onnx.errors", OURS + "nets", OURS + "suggestion",
+        "torch", "torchvision", "timm", "safetensors", "cifar_onnx.errors", OURS + "error_source", OURS + "nets",
+        OURS + "suggestion",
     },
     "cifar_lightning/augment.py": {"torch", "torchvision", "cifar_onnx.errors"},
     "cifar_lightning/mix.py": {"torch", "torchvision", "cifar_onnx.errors", OURS + "augment"},

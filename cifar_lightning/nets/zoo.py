@@ -3,19 +3,19 @@
 import re
 import sys
 import urllib.error
-from abc import abstractmethod
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from abc import ABC, abstractmethod
+from collections.abc import Collection
 from copy import deepcopy
 from types import MethodType
 from typing import Any
 
 from torch import Tensor, nn
 
+from cifar_lightning.error_source import named
 from cifar_lightning.nets import weights as weight_files
 from cifar_lightning.nets.stem import make_small
 from cifar_lightning.suggestion import hint
-from cifar_onnx.errors import InputError
+from cifar_onnx.errors import InputError, one_line
 
 _DECIDED = {"num_classes", "weights", "weights_backbone", "progress", "pretrained", "checkpoint_path", "cache_dir"}
 _DECIDED |= {"pretrained_cfg", "pretrained_cfg_overlay"}  # by other arguments than `settings`
@@ -23,7 +23,7 @@ _OLD_DENSE_LAYER = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)")
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 
 
-class Named(nn.Module):
+class Named(nn.Module, ABC):
     """A net by its name, with a head for `K` classes.
 
     The head begins by torch's rule: EfficientNet's own, made for 1,000 classes, has logits of tens for a few, from
@@ -117,7 +117,7 @@ class Torchvision(Named):
         if name in ("inception_v3", "googlenet"):
             # torch's own initialisation: torchvision's begins with logits of hundreds.
             settings = {"init_weights": False, "transform_input": weights is not None} | (settings or {})
-        with _settings():
+        with named("model.net.settings"):
             body = models.get_model(name, num_classes=num_classes, **_allowed(settings))
         if name.startswith("mnasnet"):  # its own asks of weights how old they are, which averaged ones do not say
             body._load_from_state_dict = MethodType(nn.Module._load_from_state_dict, body)
@@ -190,7 +190,7 @@ class Timm(Named):
 
         _check(name.partition(".")[0], timm.list_models(), "timm.list_models()")
         self._settings = _allowed(settings)
-        with _settings():
+        with named("model.net.settings"):
             body = timm.create_model(name, num_classes=num_classes, **self._settings)
         super().__init__(name, body, num_classes, weights, sha256, small_stem)
         known: Any = body.pretrained_cfg
@@ -218,7 +218,7 @@ class Timm(Named):
         try:
             found: dict[str, Tensor] = adapt(state, self.body)
         except Exception as error:  # whatever the names in it lead to
-            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            reason = f"{type(error).__name__}: {one_line(error)}"
             raise InputError(f"weights {self.weights}: timm does not accept them for {self.name} ({reason})") from None
         return found
 
@@ -233,15 +233,6 @@ class Timm(Named):
 def _check(name: str, known: Collection[str], where: str, setting: str = "name") -> None:
     if name not in known:
         raise InputError(f"model.net.{setting} {name!r} is not among {where}{hint(name, known)}")
-
-
-@contextmanager
-def _settings() -> Iterator[None]:
-    """Name the setting in what a library's constructor says of its arguments."""
-    try:
-        yield
-    except (TypeError, ValueError, AssertionError) as error:
-        raise InputError(f"model.net.settings: {error}") from None
 
 
 def _allowed(settings: dict[str, Any] | None) -> dict[str, Any]:

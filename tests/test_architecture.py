@@ -124,7 +124,7 @@ LAW = {
     "cifar_lightning/export/graph.py": {"torch", "onnx", "onnx_ir", "cifar_onnx", OURS + "export"},
     "cifar_lightning/export/nodes.py": {"numpy", "onnx"},
     "cifar_lightning/export/quantize.py": {
-        "numpy", "onnx", "onnx_ir", "onnxruntime", "cifar_onnx", OURS + "export.silence",
+        "numpy", "onnx", "onnx_ir", "onnxruntime", "cifar_onnx", OURS + "export.errors", OURS + "export.silence",
     },
     "cifar_lightning/export/silence.py": set(),
     "cifar_lightning/export/model_card.py": {"yaml", "cifar_onnx"},

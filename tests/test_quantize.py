@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn.functional import conv2d
 
 from cifar_lightning.data import Digits
-from cifar_lightning.export import export, quantize
+from cifar_lightning.export import ParityError, export, quantize
 from cifar_lightning.export.graph import core
 from cifar_lightning.familiarity import Contrasts, Energy, Familiarity, MaxLogit, Scored, Watched
 from cifar_lightning.trained import load
@@ -128,7 +128,7 @@ def test_the_layer_that_is_left_alone_is_the_first(monkeypatch: pytest.MonkeyPat
 def test_a_net_that_rounding_breaks_is_refused_with_figures() -> None:
     net, pixels, labels = drowned()
     sentence = r"int8 .*accuracy on validation goes from 100\.00% to .*, a fall of more than 0\.3"
-    with pytest.raises(quantize.WorseError, match=sentence):
+    with pytest.raises(ParityError, match=sentence):
         quantize.smaller(net, "int8", pixels, pixels, labels, ["a", "b"])
 
 
@@ -243,7 +243,7 @@ def test_one_that_overflows_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(quantize, "variants", lambda *_: iter([("", half)]))
     monkeypatch.setattr(quantize, "runner", lambda net: lambda _: (logits[net.producer_name], None))
     nothing = np.empty(0, np.uint8)
-    with pytest.raises(quantize.WorseError, match=r"^fp16: its answers to 1 of 1,000 validation images are not fin"):
+    with pytest.raises(ParityError, match=r"^fp16: its answers to 1 of 1,000 validation images are not fin"):
         quantize.smaller(net, "fp16", nothing, nothing, labels, ["a", "b"])
 
 

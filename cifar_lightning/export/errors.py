@@ -2,4 +2,4 @@
 
 
 class ParityError(Exception):
-    """The exported file does not answer as the model does; the message names the stage that differs."""
+    """The file does not answer as the model does, or the smaller net is not as good; the message says where."""

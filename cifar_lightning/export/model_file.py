@@ -24,7 +24,6 @@ from torch.utils.flop_counter import FlopCounterMode
 from cifar_lightning.calibration import Calibration
 from cifar_lightning.data.images import Images, Sample
 from cifar_lightning.export import graph, quantize
-from cifar_lightning.export.errors import ParityError
 from cifar_lightning.export.parity import Report, compare
 from cifar_lightning.export.quantize import Run
 from cifar_lightning.familiarity import Scored, outputs_of
@@ -82,10 +81,7 @@ def write_model(
     if precision != "fp32":
         assert training is not None
         assert known is not None
-        try:
-            net_alone, variant = quantize.smaller(whole, precision, training, known.pixels, known.labels, classes)
-        except quantize.WorseError as error:
-            raise ParityError(str(error)) from None
+        net_alone, variant = quantize.smaller(whole, precision, training, known.pixels, known.labels, classes)
         run = quantize.runner(net_alone)
         calibration = calibration.again(run, known, classes)
     answers = run(np.stack([sample.pixels for sample in samples]))

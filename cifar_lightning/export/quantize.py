@@ -18,6 +18,7 @@ from onnxruntime import quantization
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
+from cifar_lightning.export.errors import ParityError
 from cifar_lightning.export.silence import silent
 from cifar_onnx import InputError
 from cifar_onnx.contract import Precision
@@ -48,10 +49,6 @@ _GRID: dict[str, dict[str, Any]] = {
     "per layer, 7-bit weights": {**_LAYER, **_SEVEN},
     "per layer, unsigned": {**_LAYER, **_UNSIGNED},
 }
-
-
-class WorseError(Exception):
-    """The smaller net is not as good; the message has the figures."""
 
 
 class _Reader(quantization.CalibrationDataReader):  # type: ignore[misc]
@@ -206,7 +203,7 @@ def smaller(
         classes: their names.
 
     Raises:
-        WorseError: it is less accurate than may be, misses too many pictures of a class, or overflows.
+        ParityError: it is less accurate than may be, misses too many pictures of a class, or overflows.
     """
     before = runner(net)(known)[0].argmax(1) == labels
     tried, count = variants(net, precision, pictures), len(_GRID) if precision == "int8" else 1
@@ -219,7 +216,7 @@ def smaller(
     accuracy, name, variant, loss = max(found, key=lambda each: (each[3] is None, each[0]))
     what = f"{precision}{f' ({name})' if name else ''}"
     if loss:
-        raise WorseError(f"{what}: {loss}")
+        raise ParityError(f"{what}: {loss}")
     return variant, f"{what}: accuracy on validation {before.mean():.2%} before, {accuracy:.2%} after"
 
 

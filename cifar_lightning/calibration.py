@@ -14,13 +14,14 @@ from scipy.special import log_softmax
 from torch import nn
 
 from cifar_lightning.data.images import Images
-from cifar_lightning.familiarity import Familiarity, Scores, Watched, candidates, held_out, outputs_of, values
+from cifar_lightning.familiarity import Familiarity, Watched, candidates, held_out, outputs_of, values
 from cifar_lightning.temperature import Quality, by_rows, fit_temperature, quality
 from cifar_onnx import InputError
 from cifar_onnx.evaluation import outliers
 from cifar_onnx.evaluation.outcome import Integers
 from cifar_onnx.evaluation.reliability import Rejection, rejections
 from cifar_onnx.images import Pictures
+from cifar_onnx.prediction import Scores
 from cifar_onnx.uncertainty import Method, PredictionSets, Unknown, nonconformity
 
 REFUSED = 0.05  # share of pictures like the validation images that may be taken for unknown

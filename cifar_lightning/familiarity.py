@@ -3,16 +3,17 @@
 Notation: `B` batch, `N` pictures, `K` classes, `D` channels that are looked at, `S` side of the pictures.
 """
 
+from abc import ABC, abstractmethod
 from functools import partial
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from cifar_onnx.evaluation.outcome import parts
 from cifar_onnx.images import Pictures
+from cifar_onnx.prediction import Scores
 from cifar_onnx.progress import track
 
 LAYERS, CHANNELS = 8, 64  # of a net are looked at, at most: convolutions, and channels of each
@@ -24,16 +25,15 @@ _LEAST = 0.05  # of that contrast, and of its logarithm: how far such a channel 
 _STEADY = 0.01  # of the logarithm: a channel that varies less from picture to picture would show rounding, too
 _FEWEST = 40  # pictures that a distribution of features can be learnt from
 
-Scores = NDArray[np.float32]
 
-
-class Familiarity(nn.Module):
-    """A score `(B,)` of logits `(B, K)` and the contrasts `(B, D)` that `Watched` sees."""
+class Familiarity(nn.Module, ABC):
+    """A score, by its name."""
 
     name: str
 
+    @abstractmethod
     def forward(self, logits: Tensor, contrasts: Tensor) -> Tensor:
-        raise NotImplementedError
+        """That `(B,)` of logits `(B, K)` and the contrasts `(B, D)` that `Watched` sees."""
 
 
 class Energy(Familiarity):

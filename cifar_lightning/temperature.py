@@ -11,9 +11,9 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
-from cifar_lightning.familiarity import Scores
 from cifar_onnx.evaluation.metrics import expected_calibration_error
 from cifar_onnx.evaluation.outcome import Floats, Integers
+from cifar_onnx.prediction import Scores
 
 _TEMPERATURES = (0.05, 20.0)
 _MASKED = 1000  # below the highest logit no temperature makes a class likely

@@ -140,7 +140,7 @@ LAW = {
     "cifar_lightning/calibration.py": {
         "torch", "numpy", "scipy", "cifar_onnx", OURS + "data.images", OURS + "familiarity", OURS + "temperature",
     },
-    "cifar_lightning/temperature.py": {"numpy", "scipy", "cifar_onnx", OURS + "familiarity"},
+    "cifar_lightning/temperature.py": {"numpy", "scipy", "cifar_onnx"},
     "cifar_lightning/evaluation.py": {
         "torch", "lightning", "numpy", "cifar_onnx", OURS + "attacks", OURS + "calibration", OURS + "data",
         OURS + "familiarity", OURS + "module", OURS + "checkpoint", OURS + "runs",

@@ -47,7 +47,8 @@ class ImageNet(ImageFolder):
         super().__init__(root=root, image_size=image_size, resize_mode=resize_mode, **kwargs)
 
     def _folders(self) -> Catalogue:
-        return Synsets(self.root, expanded(self.hparams["lists"] or self.root, "data.lists"))
+        lists = self.hparams["lists"]  # save_hyperparameters has kept it
+        return Synsets(self.root, expanded(lists or self.root, "data.lists"))
 
 
 class Synsets(Catalogue):

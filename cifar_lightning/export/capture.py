@@ -63,8 +63,7 @@ def capture(model: nn.Module, size: int, opset: int, name: str) -> ONNXProgram:
 
 def _reason(error: BaseException) -> str:
     """The first telling line of what torch says, the user's own line that it is of, and what would be right."""
-    while error.__cause__ is not None:
-        error = error.__cause__
+    error = error_source.innermost(error)
     said = str(error)
     first, *rest = [line.strip() for line in said.splitlines() if line.strip()] or [type(error).__name__]
     if first.endswith(":") and rest:

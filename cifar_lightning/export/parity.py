@@ -30,8 +30,8 @@ _LARGE = 3  # beyond this, logits may differ by as much more: float32 has no mor
 class Report:
     """What the gate measured, over `count` pictures: largest differences between the file and its net.
 
-    The net is torch's, or of a smaller variant that net by itself, run by onnxruntime: `variant` says what was lost and
-    won.
+    It is compared with torch or, for a smaller variant, with that net alone, run by onnxruntime; `variant` then says
+    what was lost and won.
     """
 
     count: int

@@ -4,8 +4,6 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -78,11 +76,14 @@ class TestBatches:
     IMAGES = torch.arange(50, dtype=torch.uint8).view(50, 1, 1, 1).expand(50, 2, 4, 3).contiguous()
     LABELS = torch.arange(50)
 
+    def shuffled(self, seed: int = 0, epoch: int = 0) -> Batches:
+        return Batches(self.IMAGES, self.LABELS, 16, seed, lambda: (epoch, 0), shuffled=True)
+
     def epoch(self, number: int, seed: int = 0) -> list[torch.Tensor]:
-        return [batch.labels for batch in Batches(self.IMAGES, self.LABELS, 16, seed, lambda: (number, 0))]
+        return [batch.labels for batch in self.shuffled(seed, number)]
 
     def test_an_epoch_is_every_image_once_with_its_label(self) -> None:
-        batches = list(Batches(self.IMAGES, self.LABELS, 16, 0, lambda: (0, 0)))
+        batches = list(self.shuffled())
         assert [len(batch.labels) for batch in batches] == [16, 16, 16, 2]
         assert sorted(torch.cat([batch.labels for batch in batches]).tolist()) == list(range(50))
         for images, labels, indices, *_ in batches:
@@ -90,11 +91,9 @@ class TestBatches:
             assert torch.equal(images[:, 0, 0, 0].long(), labels)
             assert torch.equal(indices, labels)
 
-    @pytest.mark.parametrize(("place", "sizes"), [(lambda: (0, 0), [16, 16, 17]), (None, [16, 16, 16, 1])])
-    def test_a_rest_of_one_image_trains_with_the_batch_before(
-        self, place: Callable[[], tuple[int, int]] | None, sizes: list[int]
-    ) -> None:
-        batches = Batches(self.IMAGES[:49], self.LABELS[:49], 16, 0, place)
+    @pytest.mark.parametrize(("shuffled", "sizes"), [(True, [16, 16, 17]), (False, [16, 16, 16, 1])])
+    def test_a_rest_of_one_image_trains_with_the_batch_before(self, shuffled: bool, sizes: list[int]) -> None:
+        batches = Batches(self.IMAGES[:49], self.LABELS[:49], 16, shuffled=shuffled)
         assert [len(batch.labels) for batch in batches] == sizes
         assert len(batches) == len(sizes)
 
@@ -115,18 +114,19 @@ class TestBatches:
         assert all(a.seed != b.seed for a, b in zip(first, second, strict=True))  # of dropout and augmentation
 
     def test_every_batch_has_a_seed_of_its_own(self) -> None:
-        passes = [Batches(self.IMAGES, self.LABELS, 16, 0, partial(tuple, (epoch, 0))) for epoch in range(3)]
+        passes = [self.shuffled(0, epoch) for epoch in range(3)]
         seeds = [batch.seed for batches in passes for batch in batches]
         assert len(set(seeds)) == 12
 
     def test_batches_are_slices_of_one_permuted_tensor_in_channels_last_memory(self) -> None:
-        first, second, *_ = Batches(self.IMAGES, self.LABELS, 16, 0, lambda: (0, 0))
+        first, second, *_ = self.shuffled()
         assert first.images.untyped_storage().data_ptr() == second.images.untyped_storage().data_ptr()
         assert first.images.is_contiguous(memory_format=torch.channels_last)
 
-    def test_without_an_epoch_the_order_stays(self) -> None:
-        labels = [batch.labels for batch in Batches(self.IMAGES, self.LABELS, 16)]
-        assert torch.cat(labels).tolist() == list(range(50))
+    @pytest.mark.parametrize("first", [0, 2])
+    def test_unless_they_are_shuffled_the_order_stays_from_wherever_it_begins(self, first: int) -> None:
+        labels = [batch.labels for batch in Batches(self.IMAGES, self.LABELS, 16, 0, lambda: (3, first))]
+        assert torch.cat(labels).tolist() == list(range(16 * first, 50))
 
 
 class TestSplit:

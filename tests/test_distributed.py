@@ -189,17 +189,16 @@ class TestShares:
             return 5, 0
 
         shares = [
-            list(Batches(images, labels, 4, 1, place if training else None, rank, processes))
-            for rank in range(processes)
+            list(Batches(images, labels, 4, 1, place, rank, processes, shuffled=training)) for rank in range(processes)
         ]
         assert len({len(batches) for batches in shares}) == 1
         every = torch.cat([batch.indices for batches in shares for batch in batches])
         assert sorted(every.tolist()) == list(range(count))
-        whole = list(Batches(images, labels, 4 * processes, 1, place if training else None))
+        whole = list(Batches(images, labels, 4 * processes, 1, place, shuffled=training))
         order = torch.cat([batch.indices for batch in whole]).tolist()
         together = [[i for batch in step for i in batch.indices.tolist()] for step in zip(*shares, strict=True)]
         assert [i for step in together for i in step] == order
-        rank = Batches(images, labels, 4, 1, place if training else None, processes - 1, processes)
+        rank = Batches(images, labels, 4, 1, place, processes - 1, processes, shuffled=training)
         assert [rank.images_in(number) for number in range(1, len(rank) + 1)] == [*accumulate(map(len, together))]
         for step in zip(*shares, strict=True):
             sizes = [len(batch.indices) for batch in step]

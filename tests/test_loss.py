@@ -119,7 +119,7 @@ def test_a_negative_gamma_is_refused() -> None:
 
 def balanced(labels: Tensor, epoch: int = 0, rank: int = 0, processes: int = 1) -> list[int]:
     images = torch.zeros(len(labels), 1, 1, 3, dtype=torch.uint8)
-    batches = Batches(images, labels, 8, 5, lambda: (epoch, 0), rank, processes, balanced=True)
+    batches = Batches(images, labels, 8, 5, lambda: (epoch, 0), rank, processes, shuffled=True, balanced=True)
     return torch.cat([batch.indices for batch in batches]).tolist()
 
 

@@ -7,7 +7,7 @@ import time
 from collections import namedtuple
 from pathlib import Path
 from types import SimpleNamespace
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import lightning.pytorch as L
 import numpy as np
@@ -114,16 +114,16 @@ class TestBatches:
     PIXELS = np.random.default_rng(0).integers(0, 256, (60, 4, 4, 3), dtype=np.uint8)
     PLACES = np.random.default_rng(1).permutation(60)[:50]
 
-    def both(self, *settings: object) -> tuple[Batches, Batches]:
+    def both(self, *settings: Any, shuffled: bool) -> tuple[Batches, Batches]:
         labels = torch.arange(50)
         whole = torch.from_numpy(self.PIXELS[self.PLACES])
         rows = Rows(self.PIXELS, self.PLACES)
-        return Batches(rows, labels, *settings), Batches(whole, labels, *settings)  # type: ignore[arg-type]
+        return Batches(rows, labels, *settings, shuffled=shuffled), Batches(whole, labels, *settings, shuffled=shuffled)
 
     @pytest.mark.parametrize("place", [None, (0, 0), (3, 2), (3, 13), (1, 99)])
     @pytest.mark.parametrize(("rank", "processes"), [(0, 1), (1, 3)])
     def test_they_are_the_same(self, place: tuple[int, int] | None, rank: int, processes: int) -> None:
-        streamed, whole = self.both(4, 7, (lambda: place) if place else None, rank, processes)
+        streamed, whole = self.both(4, 7, (lambda: place) if place else None, rank, processes, shuffled=bool(place))
         assert len(streamed) == len(whole)
         for mine, other in zip(streamed, whole, strict=True):
             assert mine[3:] == other[3:]
@@ -135,7 +135,7 @@ class TestBatches:
         asked: list[int] = []
         take = Rows.__getitem__
         monkeypatch.setattr(Rows, "__getitem__", lambda rows, index: asked.append(len(index)) or take(rows, index))
-        streamed = iter(self.both(4, 7, lambda: (0, 0))[0])
+        streamed = iter(self.both(4, 7, shuffled=True)[0])
         next(streamed)
         assert 1 <= len(asked) <= 5
         streamed.close()  # type: ignore[attr-defined]

@@ -1,7 +1,7 @@
 """The LightningDataModule under every source: split, statistics, batches on the device, augmentation."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -196,7 +196,7 @@ class ImageData(L.LightningDataModule, ABC):
         return self.trainer.current_epoch, batch if self.trainer.current_epoch == epoch else 0
 
     def train_dataloader(self) -> Batches:
-        return self._batches("train", self._place)
+        return self._batches("train")
 
     def val_dataloader(self) -> Batches:
         return self._batches("val")
@@ -207,23 +207,23 @@ class ImageData(L.LightningDataModule, ABC):
     def predict_dataloader(self) -> Batches:
         return self._batches(self._to_predict)
 
-    def _batches(self, part: Part, place: Callable[[], tuple[int, int]] | None = None) -> Batches:
+    def _batches(self, part: Part) -> Batches:
         assert self.trainer is not None
         pixels, labels = self._tensors[part]
-        limit = getattr(self.trainer, f"limit_{part}_batches", 1.0)
-        if part in ("val", "test") and (isinstance(limit, int) or limit < 1):
-            place = lambda: (0, 0)  # noqa: E731  shuffled: the first batches in order would be of the first classes
+        training, limit = part == "train", getattr(self.trainer, f"limit_{part}_batches", 1.0)
+        few = part in ("val", "test") and (isinstance(limit, int) or limit < 1)  # in order, of the first classes
         # Without gradients four times as many fit into memory; into the caches of a CPU they do not.
-        times = 1 if part == "train" or labels.device.type == "cpu" else 4
+        times = 1 if training or labels.device.type == "cpu" else 4
         return Batches(
             pixels,
             labels,
             times * self.batch_size,
-            seed=self._seed if part == "train" else self.split_seed,
-            place=place,
+            seed=self._seed if training else self.split_seed,
+            place=self._place if training else None,
             rank=self.trainer.global_rank,
             processes=self.trainer.world_size,
-            balanced=part == "train" and self.sampling == "balanced",
+            shuffled=training or few,
+            balanced=training and self.sampling == "balanced",
             fixed=self.trainer.overfit_batches > 0,  # type: ignore[attr-defined]
         )
 

@@ -28,12 +28,13 @@ class Batches:
         images: uint8 `(N, H, W, 3)`.
         labels: int64 `(N,)`, on the device where batches are to be.
         batch_size: `B` of each process; the last batch may be smaller. Where it would have fewer than two images for
-            each process (without `place`, than one), it joins the batch before.
+            each process (unless `shuffled`, than one), it joins the batch before.
         seed: of order and augmentation.
-        place: asked at the start of each pass for the epoch and its first batch; None keeps the images in their order.
+        place: asked at the start of each pass for the epoch and its first batch; None is (0, 0).
         rank: number of this process.
         processes: how many there are.
-        balanced: draw from the classes evenly, with replacement.
+        shuffled: order the images anew in each epoch, not as they are.
+        balanced: where they are, draw from the classes evenly, with replacement.
         fixed: let the order be that of the first epoch in all of them.
     """
 
@@ -46,6 +47,7 @@ class Batches:
         place: Callable[[], tuple[int, int]] | None = None,
         rank: int = 0,
         processes: int = 1,
+        shuffled: bool = False,
         balanced: bool = False,
         fixed: bool = False,
     ) -> None:
@@ -54,11 +56,12 @@ class Batches:
         self.seed = seed
         self.place = place
         self.rank = rank
+        self.shuffled = shuffled
         self.balanced = balanced
         self.fixed = fixed
         count, size = len(images), batch_size * processes
         # Batch normalisation cannot train on one image.
-        least = processes * (2 if place else 1)
+        least = processes * (2 if shuffled else 1)
         number = max(count // size + (count % size >= least), 1)
         spans = [*pairwise([*range(0, size * number, size), count])]  # of all processes together
         self._ends: list[int] = [end for _, end in spans]
@@ -87,7 +90,7 @@ class Batches:
 
     def __iter__(self) -> Iterator[Batch]:
         epoch, first = self.place() if self.place else (0, 0)
-        if self.place:
+        if self.shuffled:
             # Drawn on the CPU, so that every device sees the same order.
             generator = torch.Generator().manual_seed(_seed(self.seed, 0 if self.fixed else epoch))
             order = self._drawn(generator) if self.balanced else torch.randperm(len(self.images), generator=generator)
@@ -107,7 +110,7 @@ class Batches:
         if not shares:
             return
         order = torch.cat([order[share] for share in shares]).to(labels.device)
-        if self.place or len(order) < len(images):
+        if self.shuffled or len(order) < len(images):
             images, labels = images[order], labels[order]
         images = images.permute(0, 3, 1, 2)  # (N, 3, H, W)
         start = 0

@@ -158,11 +158,13 @@ class TestRows:
         assert channel_statistics(rows) == channel_statistics(array)
 
     def test_statistics_of_many_are_over_some(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(images, "_ENOUGH", 5)
-        pixels = np.random.default_rng(0).integers(0, 256, (41, 4, 4, 3), dtype=np.uint8)
-        mean, std = channel_statistics(pixels)
-        assert np.allclose(mean, (pixels[::10] / 255).mean((0, 1, 2)))
-        assert np.allclose(std, (pixels[::10] / 255).std((0, 1, 2)))
+        monkeypatch.setattr(images, "_FEWEST", 5)
+        monkeypatch.setattr(images, "_ENOUGH", 9 * 4 * 4)
+        for side, step in ((4, 5), (8, 10)):  # nine images, and of larger ones the fewest
+            pixels = np.random.default_rng(0).integers(0, 256, (41, side, side, 3), dtype=np.uint8)
+            mean, std = channel_statistics(pixels)
+            assert np.allclose(mean, (pixels[::step] / 255).mean((0, 1, 2)))
+            assert np.allclose(std, (pixels[::step] / 255).std((0, 1, 2)))
 
 
 class TestStore:

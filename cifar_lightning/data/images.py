@@ -21,7 +21,7 @@ from cifar_onnx.images import Pictures, Pixels
 Part = Literal["train", "val", "test", "predict"]
 Sampling = Literal["once", "balanced"]
 Fingerprints = NDArray[np.bytes_]
-_ENOUGH = 50_000  # images for statistics
+_ENOUGH, _FEWEST = 50_000 * 32**2, 5_000  # pixels for statistics, and images if these are large
 
 
 class Rows:
@@ -185,12 +185,18 @@ def stratify(
     return {part: np.sort(np.concatenate(lists)) for part, lists in chosen.items()}
 
 
+def spread(count: int, most: int) -> Integers:
+    """Places of at most so many of `count` images, as far apart as can be."""
+    return np.linspace(0, count - 1, min(count, most)).round().astype(np.int64)
+
+
 def channel_statistics(pixels: Pictures) -> tuple[list[float], list[float]]:
     """Channel means and standard deviations over uint8 `(N, H, W, 3)`, scaled to 0..1; exact, in integers.
 
-    Of more than 50,000 images, over so many that are spread among them.
+    Of more pixels than 50,000 images of 32 x 32 have, and more than 5,000 images, over so many that are spread among
+    them.
     """
-    chosen = np.unique(np.linspace(0, len(pixels) - 1, min(len(pixels), _ENOUGH)).round().astype(np.int64))
+    chosen = spread(len(pixels), max(_FEWEST, _ENOUGH // math.prod(pixels.shape[1:3])))
     counts = np.zeros((3, 256), np.int64)  # of each value
     for start in range(0, len(chosen), 256):
         rows = pixels[chosen[start : start + 256]].reshape(-1, pixels.shape[2], 3)

@@ -14,7 +14,7 @@ from torch import nn
 from cifar_lightning import checkpoint as checkpoints
 from cifar_lightning import runs
 from cifar_lightning.attacks import under_attacks
-from cifar_lightning.calibration import calibrate
+from cifar_lightning.calibration import calibrate, calibrating
 from cifar_lightning.data import ImageData
 from cifar_lightning.data.images import Images
 from cifar_lightning.familiarity import Watched, outputs_of, values
@@ -62,7 +62,8 @@ def evaluate(
     known, score, watched = None, None, Watched(net)
     if validation := _validation(datamodule, ckpt_path):
         with trainer.precision_plugin.forward_context():
-            known = calibrate(net, validation, model.classes)  # as export does, which may fuse branches first
+            # As export does, which may fuse branches first.
+            known = calibrate(net, calibrating(validation), model.classes)
         score = values(known.score, answers, contrasts)
     temperature = np.float32(known.temperature if known else 1)
 

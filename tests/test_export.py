@@ -34,7 +34,7 @@ import cifar_lightning
 from cifar_lightning import calibration
 from cifar_lightning import checkpoint as checkpoints
 from cifar_lightning.data import Digits, ImageFolder
-from cifar_lightning.data.images import Sample
+from cifar_lightning.data.images import Images, Sample
 from cifar_lightning.export import export, graph, parity, pipeline, verify
 from cifar_lightning.export.model_card import write_card
 from cifar_lightning.export.model_file import _cost, write_model
@@ -619,7 +619,8 @@ class TestPython:
             return "1"
 
         monkeypatch.setattr(pipeline, "version", installed)
-        versions = pipeline._facts(Model(data.classes, CNN(3, widths=(8,))), data)["provenance"]["versions"]
+        facts = pipeline._facts(Model(data.classes, CNN(3, widths=(8,))), data, data.images("val"))
+        versions = facts["provenance"]["versions"]
         assert (versions["torch"], versions["onnxruntime"]) == ("1", ort.__version__)
 
     def test_weights_in_half_precision_are_exported_in_float32(self, data: ImageFolder, tmp_path: Path) -> None:
@@ -737,6 +738,35 @@ class TestPython:
 
 
 class TestVerify:
+    def test_of_many_validation_images_all_commands_calibrate_by_the_same_few(
+        self, run: Run, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(calibration, "_MOST", 60)  # of 179
+        result = run("export", "--ckpt_path", checkpoint, "--output", "m.onnx")
+        assert "calibrated on 60 validation images" in result.out, result.err
+        known, pixels = contract.read("m.onnx")[1], Digits().images("val").pixels
+        assert known.info["calibration"]["images"] == 60
+        few = pixels[np.linspace(0, 178, 60).round().astype(int)]
+        assert known.info["provenance"]["data"]["validation"] == images.fingerprint(few)
+        assert run("verify", "m.onnx", "--against", checkpoint, "--images", 20).code == 0
+        seen = []
+
+        def judged(net: nn.Module, known: Images, classes: list[str]) -> calibration.Calibration:
+            seen.append(len(known))
+            return calibration.calibrate(net, known, classes)
+
+        def smaller(net: onnx.ModelProto, _precision: str, _ranges: Pixels, *known: Any) -> tuple[onnx.ModelProto, str]:
+            seen.extend(map(len, known[:2]))
+            return net, "smaller"
+
+        monkeypatch.setattr("cifar_lightning.evaluation.calibrate", judged)
+        assert run("test", "--ckpt_path", checkpoint, "--output", "report", "--resamples", 10).code == 0
+        monkeypatch.setattr("cifar_lightning.export.quantize.smaller", smaller)
+        result = run("export", "--ckpt_path", checkpoint, "--output", "s.onnx", "--precision", "fp16")
+        assert result.code == 0, result.err
+        assert seen == [60, 60, 60]
+        assert result.err.count("calibrating (1)") == 2  # of the net, and of the smaller one
+
     def test_a_file_is_compared_with_its_checkpoint(self, run: Run, checkpoint: Path, model: Path) -> None:
         result = run("verify", model, "--against", checkpoint, "--images", 20)
         assert result.code == 0, result.err

@@ -228,7 +228,7 @@ def test_one_that_holds_is_taken_before_one_that_is_right_more_often(monkeypatch
     answers["unfair"][900:902] = 0  # two of a hundred
     net, fair, unfair = (onnx.ModelProto(producer_name=name) for name in answers)
     monkeypatch.setattr(quantize, "variants", lambda *_: iter([("fair", fair), ("unfair", unfair)]))
-    monkeypatch.setattr(quantize, "runner", lambda net: lambda _: (np.eye(2)[answers[net.producer_name]], None))
+    monkeypatch.setattr(quantize, "runner", lambda net: lambda *_: (np.eye(2)[answers[net.producer_name]], None))
     nothing = np.empty(0, np.uint8)
     variant, _ = quantize.smaller(net, "int8", nothing, nothing, labels, ["a", "b"])
     assert variant is fair
@@ -241,7 +241,7 @@ def test_one_that_overflows_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> Non
     logits["half"][7] = np.nan
     net, half = (onnx.ModelProto(producer_name=name) for name in logits)
     monkeypatch.setattr(quantize, "variants", lambda *_: iter([("", half)]))
-    monkeypatch.setattr(quantize, "runner", lambda net: lambda _: (logits[net.producer_name], None))
+    monkeypatch.setattr(quantize, "runner", lambda net: lambda *_: (logits[net.producer_name], None))
     nothing = np.empty(0, np.uint8)
     with pytest.raises(ParityError, match=r"^fp16: its answers to 1 of 1,000 validation images are not fin"):
         quantize.smaller(net, "fp16", nothing, nothing, labels, ["a", "b"])
@@ -251,7 +251,7 @@ def test_one_that_overflows_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_progress_begins_with_the_first_variant(
     precision: Precision, total: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made, progress, nothing = [], [], np.empty(0, np.uint8)
+    made, progress, titles, nothing = [], [], list[str](), np.empty(0, np.uint8)
 
     def making(*_: object) -> Iterator[tuple[str, onnx.ModelProto]]:
         for name in "abc":
@@ -265,9 +265,10 @@ def test_progress_begins_with_the_first_variant(
 
     monkeypatch.setattr(quantize, "variants", making)
     monkeypatch.setattr(quantize, "track", tracked)
-    monkeypatch.setattr(quantize, "runner", lambda _: lambda _: (np.eye(2), None))
+    monkeypatch.setattr(quantize, "runner", lambda _: lambda _, *title: titles.extend(title) or (np.eye(2), None))
     quantize.smaller(onnx.ModelProto(), precision, nothing, nothing, np.arange(2), ["a", "b"])
     assert progress == [(total, 1), (total, 2), (total, 3)]
+    assert titles == ["trying fp32"]
 
 
 def test_a_class_that_loses_more_than_a_point_is_named() -> None:

@@ -65,7 +65,7 @@ def write_model(
         calibration: what the model's logits have shown on the validation set.
         precision: of the net in the file.
         training: for another precision than fp32, uint8 `(N, S, S, 3)` to find ranges by.
-        known: likewise, the validation set, which decides whether the variant holds.
+        known: likewise, the validation images that calibrate, which decide whether the variant holds.
 
     Returns:
         The calibration in the file, which for another precision than fp32 is that of the smaller net; and the report.

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from cifar_lightning.data import ImageData
-from cifar_lightning.data.images import Part, Sample
+from cifar_lightning.data.images import Images, Part, Sample, spread
 from cifar_lightning.data.match import check_match
 from cifar_lightning.error_source import named
 from cifar_lightning.export.errors import ParityError
@@ -69,7 +69,7 @@ def export(
 
     Args:
         model: the model.
-        data: what it was trained on; the validation images calibrate the file.
+        data: what it was trained on; of the validation images, 10,000 at most calibrate the file.
         output: the file, or a folder for it.
         alpha: share of pictures whose right label may be missing from their prediction set.
         sets: how labels get into these sets, by probability (lac) or by sums of them (aps).
@@ -81,7 +81,7 @@ def export(
             than the model has learnt them, the net gives something else than logits, torch cannot export it, or the
             file cannot be written.
     """
-    from cifar_lightning.calibration import calibrate
+    from cifar_lightning.calibration import calibrate, calibrating
     from cifar_lightning.export.model_file import write_model
 
     check_choice("sets", sets, Method)
@@ -91,7 +91,7 @@ def export(
     check_writable(path.parent)  # before the work: a large net takes minutes
     pictures = list(samples(data, _SAMPLES))
     net = as_exported(model, pictures)
-    known, training = data.images("val"), None
+    known, training = calibrating(data.images("val")), None
     calibration = calibrate(net, known, model.classes, alpha, sets)
     if precision != "fp32":
         pixels = data.images("train").pixels
@@ -104,7 +104,7 @@ def export(
             classes=model.classes,
             size=data.image_size,
             resize=data.resize_mode,
-            facts=_facts(model, data),
+            facts=_facts(model, data, known),
             calibration=calibration,
             precision=precision,
             training=training,
@@ -128,7 +128,7 @@ def verify(model: Classifier, data: ImageData, file: str | Path = "model.onnx", 
         ParityError: naming the first stage that differs.
         InputError: the file is damaged, or of another precision than fp32, or the net gives something else than logits.
     """
-    from cifar_lightning.calibration import calibrate
+    from cifar_lightning.calibration import calibrate, calibrating
     from cifar_lightning.export.parity import compare
     from cifar_lightning.familiarity import Scored, outputs_of
 
@@ -147,7 +147,7 @@ def verify(model: Classifier, data: ImageData, file: str | Path = "model.onnx", 
             raise ParityError(f"resize: {file} was exported with data.{key} {seen[key]}, and the data has {value}")
     pictures = list(samples(data, images))
     net = as_exported(model, pictures)
-    now = calibrate(net, data.images("val"), model.classes, known.sets.alpha, known.sets.method)
+    now = calibrate(net, calibrating(data.images("val")), model.classes, known.sets.alpha, known.sets.method)
     answers = outputs_of(Scored(net, now.score), np.stack([sample.pixels for sample in pictures]))
     report = compare(content, pictures, answers, model.classes)
     pairs = (
@@ -166,7 +166,7 @@ def samples(data: ImageData, count: int) -> Iterator[Sample]:
     parts: tuple[Part, Part] = ("val", "train")
     for part in parts:
         images = data.images(part)
-        chosen = np.unique(np.linspace(0, len(images) - 1, min(count, len(images))).round().astype(np.int64))
+        chosen = spread(len(images), count)
         for index in chosen:
             name = f"{part} image {images.names[index]}"
             yield Sample(name, *data.original(part, index), images.pixels[index])
@@ -195,7 +195,7 @@ def as_exported(model: Classifier, pictures: Sequence[Sample]) -> nn.Sequential:
     return fused(net, pictures)
 
 
-def _facts(model: Classifier, data: ImageData) -> dict[str, Any]:
+def _facts(model: Classifier, data: ImageData, known: Images) -> dict[str, Any]:
     """What a contract tells of how its weights came to be; no dates and no paths, so that bytes repeat."""
     versions = {name: version(name) for name in ("cifar-lightning", "cifar-onnx", "torch", "lightning", "onnx")}
     measured = model.origin.get("metrics", {}).items()  # and what callbacks have logged besides
@@ -203,7 +203,7 @@ def _facts(model: Classifier, data: ImageData) -> dict[str, Any]:
         "metrics": {name: x for name, x in measured if name.startswith(("train/", "val/")) and math.isfinite(x)},
         "provenance": {
             **model.origin.get("provenance", {}),
-            "data": {"source": type(data).__name__, "validation": fingerprint(data.images("val").pixels)},
+            "data": {"source": type(data).__name__, "validation": fingerprint(known.pixels)},
             # Which may be installed as onnxruntime-gpu or -openvino.
             "versions": {**versions, "onnxruntime": onnxruntime.__version__},
         },

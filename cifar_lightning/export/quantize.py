@@ -4,9 +4,9 @@ Notation: `N` pictures, `K` classes, `S` side of the square that the net sees.
 """
 
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import onnx
@@ -22,13 +22,11 @@ from cifar_lightning.export.errors import ParityError
 from cifar_lightning.export.silence import silent
 from cifar_onnx import InputError
 from cifar_onnx.contract import Precision
-from cifar_onnx.evaluation.outcome import in_parts
+from cifar_onnx.evaluation.outcome import parts
 from cifar_onnx.images import Pictures, Pixels
 from cifar_onnx.prediction import Scores
 from cifar_onnx.progress import track
 from cifar_onnx.session import session
-
-Run = Callable[[Pictures], tuple[Scores, Scores]]  # logits (N, K) and familiarity (N,) of uint8 (N, S, S, 3)
 
 DROP, CLASS_DROP = 0.003, 0.01  # of accuracy, and of the recall of any class
 _QUANTIZED = ["Conv", "Gemm", "MatMul"]
@@ -49,6 +47,12 @@ _GRID: dict[str, dict[str, Any]] = {
     "per layer, 7-bit weights": {**_LAYER, **_SEVEN},
     "per layer, unsigned": {**_LAYER, **_UNSIGNED},
 }
+
+
+class Run(Protocol):
+    """A net that gives logits `(N, K)` and familiarity `(N,)` of uint8 `(N, S, S, 3)`; a title shows its progress."""
+
+    def __call__(self, pictures: Pictures, title: str | None = None) -> tuple[Scores, Scores]: ...
 
 
 class _Reader(quantization.CalibrationDataReader):  # type: ignore[misc]
@@ -176,9 +180,11 @@ def runner(net: ModelProto) -> Run:
     """
     loaded = session(net.SerializeToString(), "the net")
 
-    def run(pixels: Pictures) -> tuple[Scores, Scores]:
-        names = ["logits", "familiarity"]
-        logits, familiarity = in_parts(lambda part: loaded.run(names, {"pixels": _planes(part)}), pixels)
+    def run(pictures: Pictures, title: str | None = None) -> tuple[Scores, Scores]:
+        work = parts(pictures)
+        steps = track(work, title, len(work)) if title else work
+        found = [loaded.run(["logits", "familiarity"], {"pixels": _planes(pictures[part])}) for part in steps]
+        logits, familiarity = map(np.concatenate, zip(*found, strict=True))
         return logits, familiarity
 
     return run
@@ -192,20 +198,20 @@ def smaller(
     labels: NDArray[np.int64],
     classes: Sequence[str],
 ) -> tuple[ModelProto, str]:
-    """The variant that is right most often on the validation set, and what it is.
+    """The variant that is right most often on the validation images, and what it is.
 
     Args:
         net: as `variants`'.
         precision: likewise.
         pictures: likewise.
-        known: the validation set, uint8 `(N, S, S, 3)`.
+        known: the validation images that calibrate, uint8 `(N, S, S, 3)`.
         labels: `(N,)`.
         classes: their names.
 
     Raises:
         ParityError: it is less accurate than may be, misses too many pictures of a class, or overflows.
     """
-    before = runner(net)(known)[0].argmax(1) == labels
+    before = runner(net)(known, "trying fp32")[0].argmax(1) == labels
     tried, count = variants(net, precision, pictures), len(_GRID) if precision == "int8" else 1
     found = []
     for name, variant in track(tried, f"trying {precision}", count):

@@ -160,9 +160,13 @@ def _long(words: Sequence[str]) -> Sequence[str]:
 
 
 def commands(config: Path) -> dict[str, str]:
-    """The command lines that made the config of a run, which stand at its top, with digests of their config files."""
-    lines = config.read_text(encoding="utf-8").splitlines() if config.exists() else []
-    made = (line.removeprefix(_HEADER).partition(_DIGEST) for line in lines if line.startswith(_HEADER))
+    """The command lines that made the config of a run, with digests of their config files."""
+    return stated(config.read_text(encoding="utf-8")) if config.exists() else {}
+
+
+def stated(config: str) -> dict[str, str]:
+    """Those that stand at the top of its text."""
+    made = (line.removeprefix(_HEADER).partition(_DIGEST) for line in config.splitlines() if line.startswith(_HEADER))
     return {command: digest for command, _, digest in made}
 
 
@@ -180,7 +184,7 @@ def _import_folders(configs: Iterable[str]) -> list[Path]:
 
 
 def header(made: Mapping[str, str]) -> str:
-    """What `commands` reads."""
+    """What `stated` reads."""
     return "".join(f"{_HEADER}{command}{digest and _DIGEST + digest}\n" for command, digest in made.items())
 
 

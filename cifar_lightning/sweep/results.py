@@ -9,6 +9,7 @@ from filelock import FileLock
 from optuna import Study
 from optuna.trial import FrozenTrial, TrialState
 
+from cifar_lightning.cli.command import header, stated
 from cifar_lightning.cli.config_file import dump_yaml, load_yaml
 from cifar_lightning.files import write_whole
 from cifar_lightning.sweep.charts import draw
@@ -108,12 +109,11 @@ def _config(best: FrozenTrial, count: int, plan: Plan) -> str:
     config = load_yaml(text)
     config |= {"experiment": f"{plan.folder.name}-best", "ckpt_path": best.user_attrs.get("started_from")}
     # From the folders of the config files that it was made from, classes may be imported.
-    made = "".join(f"{line}\n" for line in text.splitlines() if line.startswith("# python -m cifar_lightning "))
-    header = (
+    top = (
         f"# Trial {best.number} of {plan.folder}: {plan.monitor} {best.value:.6g}, the best of {count}.\n"
-        f"{made}# To train it again:\n# {_again(plan)}\n"
+        f"{header(stated(text))}# To train it again:\n# {_again(plan)}\n"
     )
-    return header + dump_yaml(config)
+    return top + dump_yaml(config)
 
 
 def _again(plan: Plan) -> str:

@@ -796,6 +796,16 @@ class TestVerify:
             assert result.code == 1
             assert stage in result.err
 
+    @pytest.mark.parametrize(
+        ("classes", "said"), [(["bee", "ant", "cow"], "ant, not bee"), (["ant", "bee"], "cow, not none")]
+    )
+    def test_of_other_classes_the_first_that_differs_is_said(
+        self, models: dict[str, Path], photos: Path, classes: list[str], said: str
+    ) -> None:
+        model, data = Model(classes, CNN(len(classes), widths=(8,))), ImageFolder(str(photos))
+        with pytest.raises(ParityError, match=f"^labels: .* knows ant, bee, cow, not .*: the first .* is {said}$"):
+            verify(model, data, models["stretch"])
+
     def test_images_of_another_size_or_mode_are_found(self, models: dict[str, Path], photos: Path) -> None:
         model = Model(CLASSES, CNN(3, widths=(8,)))
         for mode, size, said in (

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from importlib.metadata import version
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,7 @@ from cifar_lightning.module import Classifier
 from cifar_lightning.outputs import check
 from cifar_onnx import InputError, contract, shell
 from cifar_onnx.contract import Precision
-from cifar_onnx.errors import check_choice
+from cifar_onnx.errors import check_choice, some
 from cifar_onnx.images import fingerprint
 from cifar_onnx.uncertainty import Method
 
@@ -138,8 +139,10 @@ def verify(model: Classifier, data: ImageData, file: str | Path = "model.onnx", 
     if (precision := known.info.get("precision")) != "fp32":
         replay = shell.line("python", "-m", "cifar_onnx", "verify", file)
         raise InputError(f"{file} is {precision}, not an exact copy of the checkpoint: use {replay}")
-    if known.classes != tuple(model.classes):
-        raise ParityError(f"labels: {file} knows {', '.join(known.classes)}, not {', '.join(model.classes)}")
+    for own, other in zip_longest(known.classes, model.classes, fillvalue="none"):
+        if own != other:
+            names = f"{some(known.classes)}, not {some(model.classes)}"
+            raise ParityError(f"labels: {file} knows {names}: the first that differs is {own}, not {other}")
     # The mode is a setting only of data whose pictures are not all square already.
     seen = {"image_size": known.size, "resize_mode": known.resize}
     for key, value in data.input_rule.items():

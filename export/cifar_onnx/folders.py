@@ -51,7 +51,9 @@ def expanded(path: str | Path, option: str) -> Path:
 
 def subfolders(folder: Path) -> list[str]:
     """Names of the class folders, sorted."""
-    return sorted(path.name for path in folder.iterdir() if path.is_dir() and not _no_class(path))
+    with os.scandir(folder) as inside:  # which tells folders from files without another call, but for links
+        found = [Path(entry) for entry in inside if entry.is_symlink() or entry.is_dir()]
+    return sorted(path.name for path in found if path.is_dir() and not _no_class(path))
 
 
 def _no_class(folder: Path) -> bool:
@@ -110,23 +112,34 @@ def files(folder: Path) -> list[Path]:
     Raises:
         InputError: a folder in it cannot be read.
     """
-    found = list[Path]()
-    for place, inside, names in os.walk(folder, onerror=_refuse, followlinks=True):
-        here = Path(place)
-        inside[:] = [name for name in inside if not _no_class(here / name) and not _leads_back(here / name)]
-        found += [here / name for name in names if not _left_behind(name)]
-    return in_order(filter(_may_be_file, found))
+    found, waiting = list[Path](), [folder]
+    while waiting:
+        try:
+            with os.scandir(waiting.pop()) as inside:
+                for entry in inside:
+                    path = Path(entry)
+                    if _is_folder(entry):
+                        if not _no_class(path) and not _leads_back(path):
+                            waiting.append(path)
+                    elif not _left_behind(entry.name) and _may_be_file(entry):
+                        found.append(path)
+        except OSError as error:
+            raise InputError(f"{error.filename} cannot be read ({error.strerror})") from None
+    return in_order(found)
 
 
-def _may_be_file(path: Path) -> bool:
+def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
-        return path.is_file() or (path.is_symlink() and not path.exists())  # the latter of links that lead nowhere
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
+def _may_be_file(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_file() or (entry.is_symlink() and not os.path.exists(entry))  # of links that lead nowhere
     except OSError:  # the decoder says why it cannot be read
         return True
-
-
-def _refuse(error: OSError) -> None:
-    raise InputError(f"{error.filename} cannot be read ({error.strerror})") from None
 
 
 def _leads_back(folder: Path) -> bool:

@@ -488,6 +488,27 @@ def test_links_that_lead_nowhere_are_not_left_out(tmp_path: Path) -> None:
     assert folders.files(tmp_path) == [tmp_path / "gone.png"]
 
 
+@pytest.mark.skipif(os.name != "posix", reason="on Windows few people may make links")
+def test_only_links_are_asked_what_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a network drive each question takes up to a millisecond, and there may be a million photos."""
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "1.png").touch()
+    (tmp_path / "2.png").touch()
+    for link, target in (("b", "a"), ("3.png", "2.png"), ("4.png", "4.png")):
+        (tmp_path / link).symlink_to(target)
+    asked, look = [], os.stat
+
+    def noted(path: str, **settings: bool) -> object:
+        asked.append(os.path.basename(path))
+        return look(path, **settings)
+
+    monkeypatch.setattr(os, "stat", noted)
+    assert folders.subfolders(tmp_path) == ["a", "b"]
+    found = [str(path.relative_to(tmp_path)) for path in folders.files(tmp_path)]
+    assert found == ["2.png", "3.png", "4.png", "a/1.png", "b/1.png"]
+    assert {"1.png", "2.png"}.isdisjoint(asked)
+
+
 def test_what_macos_keeps_in_folders_is_left_out(tmp_path: Path) -> None:
     for name in ("Icon\r", ".DS_Store", "a.png"):
         (tmp_path / name).touch()

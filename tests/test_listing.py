@@ -1,13 +1,16 @@
 """Pictures that a CSV file labels, in place of folders."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path, PurePath
+from threading import Barrier
 
 import numpy as np
 import pytest
 
 from cifar_lightning.data import ImageFolder
 from cifar_lightning.data.listing import Listing
+from cifar_lightning.data.store import file_keys
 from cifar_onnx import InputError
 from cifar_onnx.images import decode
 from tests.conftest import BRIEF, Run
@@ -30,6 +33,27 @@ def write(photos: Path) -> Write:
 def split_of(data: ImageFolder) -> dict[str, dict[str, int]]:
     parts = ("train", "val", "test")
     return {part: dict(zip(data.images(part).names, data.images(part).labels.tolist(), strict=True)) for part in parts}
+
+
+@pytest.mark.parametrize("listed", [True, False])
+def test_a_disk_is_asked_for_many_files_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, listed: bool) -> None:
+    """One after the other, 300,000 on a network drive would take minutes."""
+    paths = [tmp_path / f"{number:03}.png" for number in range(200)]
+    for path in paths:
+        path.touch()
+    (tmp_path / "labels.csv").write_text("path,label\n" + "".join(f"{path.name},a\n" for path in paths))
+    listing, met, look = Listing(tmp_path / "labels.csv", tmp_path), Barrier(2), os.stat
+
+    def late(path: str, **settings: bool) -> object:
+        if os.path.basename(path) in ("000.png", "199.png"):
+            met.wait(10)  # for the other one
+        return look(path, **settings)
+
+    monkeypatch.setattr(os, "stat", late)
+    if listed:
+        assert listing.pairs("train", ["a"]) == [(path, 0) for path in paths]
+    else:
+        assert len(set(file_keys(tmp_path, paths))) == 200
 
 
 class TestListing:

@@ -7,6 +7,7 @@ from typing import NamedTuple, cast
 
 from cifar_lightning.data.catalogue import Catalogue
 from cifar_lightning.data.images import Part
+from cifar_lightning.data.store import asked
 from cifar_onnx import InputError, sheet
 from cifar_onnx.errors import some
 from cifar_onnx.folders import composed
@@ -97,12 +98,11 @@ class Listing(Catalogue):
 
     def pairs(self, part: Part, classes: Sequence[str]) -> list[tuple[Path, int]]:
         places = {composed(name): place for place, name in enumerate(classes)}
+        rows = [row for row in self._rows.values() if part in (row.part, "predict")]
         found = []
-        for row in self._rows.values():
-            if part not in (row.part, "predict"):
-                continue
+        for row, there in zip(rows, asked(Path.is_file, [row.file for row in rows]), strict=True):
             where = f"{self.file}, line {row.line}"
-            if not row.file.is_file():
+            if not there:
                 raise InputError(
                     f"{where}: there is no file {row.file}: paths are relative to data.root, here {str(self.root)!r}"
                 )

@@ -26,9 +26,9 @@ from cifar_onnx.__main__ import main
 from cifar_onnx.evaluation import answers, commands, compare, outliers, subject, tables
 from cifar_onnx.evaluation import outcome as outcomes
 from cifar_onnx.evaluation.answers import Model, answer, familiarity
-from cifar_onnx.evaluation.bootstrap import Bootstrap, draw, shares
+from cifar_onnx.evaluation.bootstrap import Bootstrap, Estimate, draw, shares
 from cifar_onnx.evaluation.compare import Comparison, bounds, latency, same_classes
-from cifar_onnx.evaluation.outcome import Outcome, familiarities
+from cifar_onnx.evaluation.outcome import Outcome, in_parts
 from cifar_onnx.evaluation.reliability import Coverage, reliability
 from cifar_onnx.evaluation.report import _findings
 from cifar_onnx.evaluation.robustness import Robustness, under_corruptions
@@ -151,7 +151,7 @@ def test_all_pictures_that_can_be_read_are_asked_whether_they_are_known(
     assert f"skipped 1 of the 201 files of {photos}, such as {broken}: not a picture in" in capsys.readouterr().err
     pixels = np.stack([resize(decode(path), 8) for path in find(photos) if path != broken])
     assert np.allclose(found, pixels.mean(axis=(1, 2, 3)))
-    assert np.allclose(familiarities(model.run, pixels), found)
+    assert np.allclose(in_parts(model.run, pixels)[1], found)
     with pytest.raises(InputError, match="nowhere is not a folder: name one with pictures"):
         familiarity(photos / "nowhere", model)
 
@@ -878,6 +878,26 @@ def test_a_score_is_judged_by_other_pictures_than_those_that_chose_it() -> None:
     assert len(seen) == 400
     chose = dict(outliers.make(16, whole.classes))
     assert not {*seen} & {each.tobytes() for kind in ("noise", "plain colours", "textures") for each in chose[kind]}
+
+
+def test_coverage_has_the_interval_of_other_shares() -> None:
+    generator = np.random.default_rng(0)
+    whole = Outcome(
+        ("a", "b", "c"),
+        list(map(str, range(60))),
+        np.arange(60) % 2,
+        generator.normal(0, 2, (60, 3)).astype(np.float32),
+        np.zeros((60, 16, 16, 3), np.uint8),
+        familiarity=np.ones(60, np.float32),
+    )
+    sets, strange = PredictionSets("aps", 0.1, 0.8), (np.zeros((100, 3), np.float32), np.zeros(100, np.float32))
+    hits = sets.of(whole.probabilities)[np.arange(60), whole.labels]
+    found = reliability(whole, 1.5, sets, Unknown("energy", 0.5), lambda _: strange)
+    own = binomtest(int(hits.sum()), 60).proportion_ci(method="wilson")
+    assert found.coverage.covered == Estimate(hits.mean(), own.low, own.high)
+    assert found.coverage.by_class == pytest.approx(
+        {"a": hits[::2].mean(), "b": hits[1::2].mean(), "c": np.nan}, nan_ok=True
+    )
 
 
 def test_an_answer_that_is_not_finite_is_refused() -> None:

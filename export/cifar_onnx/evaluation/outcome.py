@@ -6,6 +6,7 @@ Notation: `N` pictures, `K` classes, `S` side in pixels of the square that the n
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -114,13 +115,7 @@ def parts(pictures: Pictures) -> list[slice]:
     return [slice(start, start + step) for start in range(0, len(pictures), step)]
 
 
-def in_parts(run: Callable[[Pixels], Sequence[NDArray[np.float32]]], pictures: Pictures) -> list[NDArray[np.float32]]:
+def in_parts(run: Callable[[Pixels], Sequence[Any]], pictures: Pictures) -> list[NDArray[np.float32]]:
     """What a net gives, run on one part of the pictures after the other."""
     found = [run(pictures[part]) for part in parts(pictures)]
     return [np.concatenate(each) for each in zip(*found, strict=True)]
-
-
-def familiarities(run: Answers, pixels: Pixels) -> NDArray[np.float32]:
-    """How familiar pictures `(N, S, S, 3)` are, `(N,)`, to a model that says so."""
-    found = [run(pixels[part])[1] for part in parts(pixels)]
-    return np.concatenate([each for each in found if each is not None])

@@ -7,12 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.stats import binomtest
 from sklearn.metrics import roc_auc_score
 
-from cifar_onnx.evaluation.bootstrap import Estimate
+from cifar_onnx.evaluation.bootstrap import Estimate, shares
 from cifar_onnx.evaluation.metrics import expected_calibration_error
-from cifar_onnx.evaluation.outcome import Answers, Outcome, familiarities
+from cifar_onnx.evaluation.outcome import Answers, Outcome, in_parts
 from cifar_onnx.evaluation.outliers import COUNT, make
 from cifar_onnx.prediction import Scores
 from cifar_onnx.uncertainty import PredictionSets, Unknown
@@ -52,7 +51,7 @@ class Coverage:
 
     Attributes:
         sets: the rule.
-        covered: share of the pictures, with an exact 95 % binomial interval (Clopper and Pearson 1934).
+        covered: share of the pictures, with Wilson's interval.
         mean_size: labels in a set, on average.
         single: share of sets with one.
         by_class: share of the pictures of each, NaN where there is none.
@@ -114,23 +113,19 @@ def reliability(
     """
     assert outcome.familiarity is not None
     strange = make(outcome.pixels.shape[1], outcome.classes, first=COUNT)  # those before chose the model's score
-    familiar = {kind: familiarities(run, pixels) for kind, pixels in strange}
+    familiar = {kind: in_parts(run, pixels)[1] for kind, pixels in strange}
     if others is not None:
         familiar["others"] = others
     inside = sets.of(outcome.probabilities)
-    hits = inside[np.arange(len(outcome.labels)), outcome.labels]
-    interval = binomtest(int(hits.sum()), len(hits)).proportion_ci()
-    sizes = inside.sum(axis=1)
-    by_class = {}
-    for k, name in enumerate(outcome.classes):
-        own = hits[outcome.labels == k]
-        by_class[name] = float(own.mean()) if len(own) else float("nan")
+    hits, sizes = inside[np.arange(len(inside)), outcome.labels], inside.sum(axis=1)
+    (covered,) = shares(hits, np.ones((len(hits), 1), bool))
+    of_classes = shares(hits, outcome.labels[:, None] == np.arange(len(outcome.classes)))
     coverage = Coverage(
         sets=sets,
-        covered=Estimate(float(hits.mean()), float(interval.low), float(interval.high)),
+        covered=covered,
         mean_size=float(sizes.mean()),
         single=float((sizes == 1).mean()),
-        by_class=by_class,
+        by_class={name: each.value for name, each in zip(outcome.classes, of_classes, strict=True)},
     )
     uncalibrated = replace(outcome, logits=outcome.logits * np.float32(temperature))
     return Reliability(

@@ -135,8 +135,8 @@ def _summary(evaluation: Evaluation) -> dict[str, Any]:
         "classes": list(outcome.classes),
         "interval": {
             "level": 0.95,
-            "method": "bootstrap, percentiles corrected for bias and skewness; of classes, slices and figures of 0 or 1"
-            " Wilson's; of the expected calibration error by inverting a test",
+            "method": "bootstrap, percentiles corrected for bias and skewness; of classes, slices, coverage and figures"
+            " of 0 or 1 Wilson's; of the expected calibration error by inverting a test",
             "resamples": len(evaluation.bootstrap.draws),
         },
         "metrics": {name: asdict(each) for name, each in evaluation.estimates.items()},

@@ -28,6 +28,7 @@ from cifar_onnx.evaluation import outcome as outcomes
 from cifar_onnx.evaluation.answers import Model, answer, familiarity
 from cifar_onnx.evaluation.bootstrap import Bootstrap, Estimate, draw, shares
 from cifar_onnx.evaluation.compare import Comparison, bounds, latency, same_classes
+from cifar_onnx.evaluation.metrics import expected_calibration_error
 from cifar_onnx.evaluation.outcome import Outcome, in_parts
 from cifar_onnx.evaluation.reliability import Coverage, reliability
 from cifar_onnx.evaluation.report import _findings
@@ -880,7 +881,8 @@ def test_a_score_is_judged_by_other_pictures_than_those_that_chose_it() -> None:
     assert not {*seen} & {each.tobytes() for kind in ("noise", "plain colours", "textures") for each in chose[kind]}
 
 
-def test_coverage_has_the_interval_of_other_shares() -> None:
+def test_coverage_has_the_interval_of_other_shares(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And is the same wherever the answers are taken apart, because there are too many for one copy more."""
     generator = np.random.default_rng(0)
     whole = Outcome(
         ("a", "b", "c"),
@@ -892,12 +894,15 @@ def test_coverage_has_the_interval_of_other_shares() -> None:
     )
     sets, strange = PredictionSets("aps", 0.1, 0.8), (np.zeros((100, 3), np.float32), np.zeros(100, np.float32))
     hits = sets.of(whole.probabilities)[np.arange(60), whole.labels]
+    uncalibrated = replace(whole, logits=whole.logits * np.float32(1.5))
+    monkeypatch.setattr(outcomes, "_CELLS", 21)
     found = reliability(whole, 1.5, sets, Unknown("energy", 0.5), lambda _: strange)
     own = binomtest(int(hits.sum()), 60).proportion_ci(method="wilson")
     assert found.coverage.covered == Estimate(hits.mean(), own.low, own.high)
     assert found.coverage.by_class == pytest.approx(
         {"a": hits[::2].mean(), "b": hits[1::2].mean(), "c": np.nan}, nan_ok=True
     )
+    assert found.uncalibrated == expected_calibration_error(uncalibrated.confidences, whole.correct)
 
 
 def test_an_answer_that_is_not_finite_is_refused() -> None:

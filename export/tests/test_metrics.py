@@ -2,6 +2,7 @@
 
 import threading
 import time
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -10,13 +11,15 @@ import numpy as np
 import pytest
 
 pytest.importorskip("sklearn")
-from sklearn.metrics import average_precision_score, roc_auc_score
+from sklearn.metrics import average_precision_score, brier_score_loss, log_loss, roc_auc_score, top_k_accuracy_score
 
-from cifar_onnx.evaluation import bootstrap
-from cifar_onnx.evaluation.bootstrap import Bootstrap, draw, estimate, ranking, shares
+from cifar_onnx.evaluation import outcome as outcomes
+from cifar_onnx.evaluation import ranking as rankings
+from cifar_onnx.evaluation.bootstrap import Bootstrap, draw, estimate, shares
 from cifar_onnx.evaluation.evaluation import by_class
 from cifar_onnx.evaluation.metrics import (
     BINS,
+    TOP,
     bins,
     calibration,
     calibration_interval,
@@ -25,6 +28,9 @@ from cifar_onnx.evaluation.metrics import (
     scores,
 )
 from cifar_onnx.evaluation.outcome import Floats, Outcome
+from cifar_onnx.evaluation.ranking import ranking
+from cifar_onnx.evaluation.reliability import reliability
+from cifar_onnx.uncertainty import PredictionSets, Unknown
 
 
 def outcome(count: int = 200, classes: int = 7, seed: int = 0, skill: float = 2.0) -> Outcome:
@@ -93,6 +99,65 @@ CASES: dict[str, Callable[[], Outcome]] = {
 }
 
 
+def judged(whole: Outcome) -> dict[str, float]:
+    """All metrics by scikit-learn, also those that cost it much time or memory."""
+    classes, present = np.arange(len(whole.classes)), np.unique(whole.labels)
+    answers = whole.labels, whole.probabilities
+    found = {
+        "negative_log_likelihood": log_loss(*answers, labels=classes),
+        "brier_score": brier_score_loss(*answers, labels=classes, scale_by_half=False),
+    }
+    for name, score in (("roc_auc", roc_auc_score), ("average_precision", average_precision_score)):
+        of_classes = [score(whole.labels == k, whole.probabilities[:, k]) for k in present if len(present) > 1]
+        found[name] = np.mean(of_classes or [np.nan])
+    if len(classes) > TOP:
+        found["top5_accuracy"] = top_k_accuracy_score(*answers, k=TOP, labels=classes)
+    return scores(whole) | found
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_what_takes_little_memory_equals_scikit_learn(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether a part of it are several pictures, the last of them fewer, or less than one."""
+    whole = CASES[case]()
+    margins = np.diff(np.sort(whole.probabilities, axis=1)[:, -2:])[:, 0]
+    for cells in (1, 70, 1 << 18):
+        monkeypatch.setattr(outcomes, "_CELLS", cells)
+        found = replace(whole)
+        assert scores(found) == pytest.approx(judged(found), rel=1e-12, abs=1e-15, nan_ok=True)
+        assert np.array_equal(found.margins, margins)
+
+
+def test_judging_takes_little_memory_beside_the_probabilities() -> None:
+    """Of 5,000 classes and many pictures they are gigabytes."""
+    pixels, strange = np.zeros((8000, 8, 8, 3), np.uint8), np.zeros((100, 250), np.float32)
+    whole = replace(outcome(8000, 250), pixels=pixels, familiarity=np.ones(8000, np.float32))
+    rules = PredictionSets("aps", 0.1, 0.8), Unknown("energy", 0.5)
+    tracemalloc.start()
+    try:
+        size = whole.probabilities.nbytes
+        _, softmax = tracemalloc.get_traced_memory()
+        tracemalloc.reset_peak()
+        assert min(scores(whole)["brier_score"], whole.margins.max()) > 0
+        assert len(Bootstrap(whole, draw(8000, 2)).resampled["brier_score"]) == 2
+        assert reliability(whole, 2.0, *rules, lambda _: (strange, strange[:, 0])).coverage.mean_size > 0
+        _, all_of_it = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert softmax < 1.1 * size
+    assert all_of_it < 2 * size
+
+
+def test_resamples_are_ranked_in_parts_and_say_how_far_they_are(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    draws = draw(200, 5)
+    expected = rankings.rankings(outcome(), draws, "all at once")
+    monkeypatch.setattr(rankings, "_CHUNK", 400)  # the draws of two resamples
+    found = rankings.rankings(outcome(), draws, "two at once")
+    assert np.allclose(found, expected, rtol=0, atol=1e-12)
+    assert capsys.readouterr().err == "all at once (7)\ntwo at once (21)\n"
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_what_is_vectorised_equals_scikit_learn_on_every_resample(case: str) -> None:
     whole = CASES[case]()
@@ -100,7 +165,7 @@ def test_what_is_vectorised_equals_scikit_learn_on_every_resample(case: str) -> 
     draws[0] = 1
     resampled = Bootstrap(whole, draws).resampled
     for number, row in enumerate(draws):
-        expected = scores(take(whole, np.repeat(np.arange(len(row)), row)))
+        expected = judged(take(whole, np.repeat(np.arange(len(row)), row)))
         del expected["expected_calibration_error"]  # whose interval comes from a test, not from resamples
         assert resampled.keys() == expected.keys()
         for name, value in expected.items():
@@ -126,8 +191,8 @@ def test_rankings_take_no_more_cpus_than_there_are(monkeypatch: pytest.MonkeyPat
         time.sleep(0.001)
         return ranking(*words)
 
-    monkeypatch.setattr(bootstrap, "usable_cpus", lambda: 1)
-    monkeypatch.setattr(bootstrap, "ranking", slow)
+    monkeypatch.setattr(rankings, "usable_cpus", lambda: 1)
+    monkeypatch.setattr(rankings, "ranking", slow)
     assert len(Bootstrap(outcome(), draw(200, 2)).resampled["roc_auc"]) == 2
     assert len(threads) == 1
 

@@ -5,30 +5,24 @@ All resamples are computed at once, from how often each picture was drawn; tests
 Notation: `N` pictures, `K` classes, `R` resamples, `G` groups.
 """
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.sparse import csr_array, hstack
 from scipy.stats import binomtest, norm
 
-from cifar_onnx.evaluation.metrics import TOP, calibration_interval, in_top, scores
+from cifar_onnx.evaluation.metrics import TOP, calibration_interval, in_top, losses, scores
 from cifar_onnx.evaluation.outcome import Booleans, Floats, Integers, Outcome
-from cifar_onnx.session import usable_cpus
+from cifar_onnx.evaluation.ranking import Draws, mean, rankings
 
-_SMALLEST = np.finfo(np.float64).eps  # probabilities below it count as it: scikit-learn's log_loss
 _CHUNK = 4_000_000  # draws in double precision at once
+_LEAST = np.finfo(np.float64).eps  # that is divided by
 Z = float(norm.ppf(0.975))  # of 95 % intervals
 # Metrics with another uncertainty than accuracy: means over classes, as "macro", beyond chance, and losses.
 _OF_CLASSES = ("balanced_accuracy", "roc_auc", "average_precision")
 _BEYOND_CHANCE = ("matthews_correlation", "cohen_kappa")
 _LOSSES = ("negative_log_likelihood", "brier_score", "expected_calibration_error")
-
-Draws = NDArray[np.uint8]
-Counts = NDArray[np.int32]
 
 
 @dataclass(frozen=True)
@@ -78,35 +72,16 @@ class Bootstrap:
         outcome = self.outcome
         count, classes = outcome.probabilities.shape
         truth, guess = (_one_hot(which, classes) for which in (outcome.labels, outcome.predictions))
-        of_label = outcome.probabilities[np.arange(count), outcome.labels]
-        loss = -np.log(np.clip(of_label, _SMALLEST, 1 - _SMALLEST))
-        brier = np.maximum(np.square(outcome.probabilities).sum(axis=1) - 2 * of_label + 1, 0)
-        top = in_top(outcome) if classes > TOP else np.zeros(count)
-        columns = hstack([csr_array(np.column_stack([loss, brier, top])), truth, guess, truth * guess], "csr")
+        means = {**losses(outcome), **({"top5_accuracy": in_top(outcome)} if classes > TOP else {})}
+        columns = hstack([csr_array(np.column_stack([*means.values()])), truth, guess, truth * guess], "csr")
         step = max(1, _CHUNK // count)
         parts = (self.draws[start : start + step].astype(float) for start in range(0, len(self.draws), step))
         sums = np.concatenate([part @ columns for part in parts])
-        loss, brier, top = sums[:, :3].T / count
-        found = _of_counts(*np.split(sums[:, 3:], 3, axis=1))
-        if classes > TOP:
-            found["top5_accuracy"] = top
-        found |= {"negative_log_likelihood": loss, "brier_score": brier}
-        found["roc_auc"], found["average_precision"] = self._rankings()
+        found = _of_counts(*np.split(sums[:, len(means) :], 3, axis=1))
+        found |= dict(zip(means, sums[:, : len(means)].T / count, strict=True))
+        ranked = rankings(outcome, self.draws, "intervals, class by class")
+        found["roc_auc"], found["average_precision"] = ranked
         return found
-
-    def _rankings(self) -> tuple[Floats, Floats]:
-        """Mean ROC-AUC and average precision, one class against the rest, of the classes in each resample."""
-        outcome = self.outcome
-        present = np.unique(outcome.labels).tolist()
-        found = []
-        step = max(1, 5 * _CHUNK // len(outcome.labels))
-        with ThreadPoolExecutor(usable_cpus()) as pool:
-            for start in range(0, len(self.draws), step):
-                drawn = np.ascontiguousarray(self.draws[start : start + step].T).astype(np.int32)
-                jobs = [pool.submit(ranking, outcome.probabilities[:, k], outcome.labels == k, drawn) for k in present]
-                found.append(np.array([job.result() for job in jobs]))  # (K, 2, step)
-        areas, precisions = np.concatenate(found, axis=2).transpose(1, 0, 2)
-        return _mean(areas), _mean(precisions)
 
     @cached_property
     def estimates(self) -> dict[str, Estimate]:
@@ -141,7 +116,7 @@ def estimate(value: float, resampled: Floats) -> Estimate:
     if np.isnan(value) or not len(known):
         return Estimate(float(value), np.nan, np.nan)
     apart = known - known.mean()
-    constant = np.clip(((apart / max(known.std(), _SMALLEST)) ** 3).mean() / 6, -0.25, 0.25)  # beyond, it is unstable
+    constant = np.clip(((apart / max(known.std(), _LEAST)) ** 3).mean() / 6, -0.25, 0.25)  # beyond, it is unstable
     ends = constant + np.array([-Z, Z])
     found = np.quantile(2 * value - known.mean() + apart, norm.cdf(constant + ends / (1 - constant * ends)))
     low, high = np.clip(found, min(0, known.min()), max(1, known.max()))
@@ -171,14 +146,6 @@ def _widened(share: Estimate, count: float) -> Estimate:
     return Estimate(share.value, low, high)
 
 
-def _mean(rows: Floats) -> Floats:
-    """Mean over the first axis of what is defined."""
-    known = ~np.isnan(rows)
-    with np.errstate(invalid="ignore"):
-        mean: Floats = np.where(known, rows, 0).sum(axis=0) / known.sum(axis=0)
-    return mean
-
-
 def _of_counts(support: Floats, predicted: Floats, hits: Floats) -> dict[str, Floats]:
     """What follows from how often each class `(R, K)` is there, is predicted, and both."""
     total, right = support.sum(axis=1), hits.sum(axis=1)
@@ -190,7 +157,7 @@ def _of_counts(support: Floats, predicted: Floats, hits: Floats) -> dict[str, Fl
         present = support > 0
         found = {"accuracy": right / total}
         for name, values in (("precision", precision), ("recall", recall), ("f1", f1)):
-            found[f"{name}_macro"] = _mean(np.where(present, values, np.nan).T)
+            found[f"{name}_macro"] = mean(np.where(present, values, np.nan).T)
             found[f"{name}_micro"] = right / total
             found[f"{name}_weighted"] = (support * values).sum(axis=1) / total
         found["balanced_accuracy"] = found["recall_macro"]
@@ -199,51 +166,3 @@ def _of_counts(support: Floats, predicted: Floats, hits: Floats) -> dict[str, Fl
         found["matthews_correlation"] = (right * total - together) / np.sqrt(np.maximum(spread, 1))
         found["cohen_kappa"] = 1 - (total - right) / (total - together / total)
     return found
-
-
-def ranking(values: Floats, positive: Booleans, drawn: Counts) -> tuple[Floats, Floats]:
-    """ROC-AUC and average precision of each resample, from cumulated draws along one sorting of the pictures.
-
-    Args:
-        values: `(N,)`, higher where the picture should be positive; equal ones share their place.
-        positive: `(N,)`.
-        drawn: `(N, R)`, how often each picture is in each resample.
-
-    Returns:
-        Two of `(R,)`; NaN where a resample has no positive, or nothing else.
-    """
-    count = len(values)
-    order = np.argsort(-values, kind="stable")
-    values, hits = values[order], positive[order]
-    starts = np.flatnonzero(np.diff(values, prepend=np.inf))  # of groups of equal values
-    ends = np.append(starts[1:], count)
-    before = np.append(0, np.cumsum(hits))  # positives before each place
-    useful = before[ends] > before[starts]
-    starts, ends = starts[useful], ends[useful]  # of the G groups that hold a positive
-    edges = np.column_stack([starts, ends]).ravel()
-
-    def summed(places: Integers, edges: Integers) -> Counts:
-        """Draws of consecutive places of the sorting, summed from each edge to the next."""
-        ones = np.ones(len(places), np.int32)
-        sums: Counts = csr_array((ones, places, edges), shape=(len(edges) - 1, count)) @ drawn
-        return sums
-
-    upto = _cumulated(summed(order[: edges[-1]], np.append(0, edges)))  # (2 G, R): at starts and ends
-    gained = summed(order[hits], before[np.append(starts, count)])  # (G, R): positives of each group
-    above = _cumulated(gained.copy())
-    false = upto[::2] + upto[1::2] - 2 * above + gained  # negatives so far, twice their mean over the group
-    positives = above[-1].astype(np.float64)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        pairs = np.einsum("gr,gr->r", gained, false, dtype=np.float64)
-        shares = above / np.maximum(upto[1::2], 1)
-        return (
-            1 - pairs / (2 * positives * (count - positives)),
-            np.where(positives < count, np.einsum("gr,gr->r", gained, shares) / positives, np.nan),
-        )
-
-
-def _cumulated(rows: Counts) -> Counts:
-    """Running sums down the rows, in place; ten times as fast as numpy.cumsum, which walks down each column."""
-    for above, row in pairwise(rows):
-        row += above
-    return rows

@@ -1,4 +1,4 @@
-"""Metrics of a classifier on labelled pictures: scikit-learn's, where it has them.
+"""Metrics of a classifier on labelled pictures: scikit-learn's, but for those that cost it much time or memory.
 
 Notation: `N` pictures, `K` classes.
 """
@@ -9,10 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn import metrics
 
-from cifar_onnx.evaluation.outcome import Booleans, Floats, Integers, Outcome
+from cifar_onnx.evaluation.outcome import Booleans, Floats, Integers, Outcome, bands
+from cifar_onnx.evaluation.ranking import rankings
 
 BINS = 15  # of the confidence, for the expected calibration error
 TOP = 5
+_SMALLEST = np.finfo(np.float64).eps  # probabilities below it count as it: scikit-learn's log_loss
 _DRAWS = 400  # of pictures, for the interval of that error
 # Metrics that are no share of anything; the others are shown as percentages.
 SCALES = frozenset({"negative_log_likelihood", "brier_score", "matthews_correlation", "cohen_kappa"})
@@ -86,18 +88,31 @@ def calibration_interval(confidences: Floats, correct: Booleans) -> tuple[float,
 
 def in_top(outcome: Outcome) -> Booleans:
     """`(N,)`: whether the label is among the five most probable; ties as scikit-learn's top_k_accuracy_score."""
-    best = np.argsort(outcome.probabilities, axis=1, kind="mergesort")[:, : -TOP - 1 : -1]
-    hits: Booleans = (best == outcome.labels[:, None]).any(axis=1)
+    classes, hits = np.arange(len(outcome.classes)), np.empty(len(outcome.labels), bool)
+    for band in bands(outcome.probabilities):
+        values, labels = outcome.probabilities[band], outcome.labels[band, None]
+        own = np.take_along_axis(values, labels, axis=1)
+        hits[band] = ((values > own) | ((values == own) & (classes > labels))).sum(axis=1) < TOP
     return hits
+
+
+def losses(outcome: Outcome) -> dict[str, Floats]:
+    """The losses of each picture, `(N,)`, of which metrics are means; scikit-learn's take five copies of `(N, K)`."""
+    probabilities = outcome.probabilities
+    own = probabilities[np.arange(len(outcome.labels)), outcome.labels]
+    squares = np.einsum("nk,nk->n", probabilities, probabilities)
+    return {
+        "negative_log_likelihood": -np.log(np.clip(own, _SMALLEST, 1 - _SMALLEST)),
+        "brier_score": np.maximum(squares - 2 * own + 1, 0),
+    }
 
 
 def scores(outcome: Outcome) -> dict[str, float]:
     """Every metric of the pictures as they are; those of classes are means over the classes that have pictures."""
-    labels, predictions, probabilities = outcome.labels, outcome.predictions, outcome.probabilities
-    classes = np.arange(len(outcome.classes))
+    labels, predictions = outcome.labels, outcome.predictions
     found = {"accuracy": metrics.accuracy_score(labels, predictions)}
-    if len(classes) > TOP:
-        found["top5_accuracy"] = metrics.top_k_accuracy_score(labels, probabilities, k=TOP, labels=classes)
+    if len(outcome.classes) > TOP:
+        found["top5_accuracy"] = in_top(outcome).mean()
     present = np.unique(labels)
     for average in ("macro", "micro", "weighted"):
         precision, recall, f1, _ = metrics.precision_recall_fscore_support(
@@ -110,11 +125,9 @@ def scores(outcome: Outcome) -> dict[str, float]:
         found["matthews_correlation"] = metrics.matthews_corrcoef(labels, predictions)
     several = len(np.union1d(labels, predictions)) > 1
     found["cohen_kappa"] = metrics.cohen_kappa_score(labels, predictions) if several else np.nan
-    one_against_rest = [(labels == k, probabilities[:, k]) for k in present]
-    for name, score in (("roc_auc", metrics.roc_auc_score), ("average_precision", metrics.average_precision_score)):
-        found[name] = np.mean([score(*pair) for pair in one_against_rest]) if len(present) > 1 else np.nan
-    found["negative_log_likelihood"] = metrics.log_loss(labels, probabilities, labels=classes)
-    found["brier_score"] = metrics.brier_score_loss(labels, probabilities, labels=classes, scale_by_half=False)
+    areas, precisions = rankings(outcome, np.ones((1, len(labels)), np.uint8), "metrics, class by class")
+    found |= {"roc_auc": areas[0], "average_precision": precisions[0]}
+    found |= {name: values.mean() for name, values in losses(outcome).items()}
     found["expected_calibration_error"] = expected_calibration_error(outcome.confidences, outcome.correct)
     return {name: float(value) for name, value in found.items()}
 

@@ -16,6 +16,7 @@ from cifar_onnx.images import Pictures, Pixels
 
 # A net runs 256 pictures of 128 x 128 pixels at once, and of larger ones as many as have no more pixels together.
 _BATCH, _SIDE = 256, 128
+_CELLS = 1 << 18  # of a table that are copied at once
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -73,10 +74,7 @@ class Outcome:
     @cached_property
     def probabilities(self) -> Floats:
         """`(N, K)`; each row sums to 1."""
-        logits = self.logits.astype(np.float64)
-        powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-        probabilities: Floats = powers / powers.sum(axis=1, keepdims=True)
-        return probabilities
+        return softmax(self.logits)
 
     @cached_property
     def predictions(self) -> Integers:
@@ -93,15 +91,29 @@ class Outcome:
     @cached_property
     def margins(self) -> Floats:
         """`(N,)`: how far it is above the second."""
-        ranked = np.sort(self.probabilities, axis=1)
-        margins: Floats = ranked[:, -1] - ranked[:, -2]
-        return margins
+        best = (np.partition(self.probabilities[band], -2, axis=1)[:, -2:] for band in bands(self.probabilities))
+        return np.concatenate([np.diff(each)[:, 0] for each in best])
 
     @cached_property
     def correct(self) -> Booleans:
         """`(N,)`."""
         hits: Booleans = self.predictions == self.labels
         return hits
+
+
+def softmax(logits: NDArray[np.float32]) -> Floats:
+    """Probabilities `(N, K)` of logits `(N, K)`, in place of their only copy: there may be gigabytes."""
+    powers = logits.astype(np.float64)
+    powers -= powers.max(axis=1, keepdims=True)
+    np.exp(powers, out=powers)
+    powers /= powers.sum(axis=1, keepdims=True)
+    return powers
+
+
+def bands(table: NDArray[np.floating]) -> list[slice]:
+    """Rows of a table `(N, K)` in parts so small that copies of one take no memory beside the table."""
+    step = max(1, _CELLS // table.shape[1])
+    return [slice(start, start + step) for start in range(0, len(table), step)]
 
 
 def at_once(size: int) -> int:

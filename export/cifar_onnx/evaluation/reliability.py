@@ -4,14 +4,14 @@ Notation: `N` pictures, `K` classes.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
 from cifar_onnx.evaluation.bootstrap import Estimate, shares
 from cifar_onnx.evaluation.metrics import expected_calibration_error
-from cifar_onnx.evaluation.outcome import Answers, Outcome, in_parts
+from cifar_onnx.evaluation.outcome import Answers, Outcome, bands, in_parts, softmax
 from cifar_onnx.evaluation.outliers import COUNT, make
 from cifar_onnx.prediction import Scores
 from cifar_onnx.uncertainty import PredictionSets, Unknown
@@ -116,7 +116,8 @@ def reliability(
     familiar = {kind: in_parts(run, pixels)[1] for kind, pixels in strange}
     if others is not None:
         familiar["others"] = others
-    inside = sets.of(outcome.probabilities)
+    rows = bands(outcome.logits)
+    inside = np.concatenate([sets.of(outcome.probabilities[band]) for band in rows])
     hits, sizes = inside[np.arange(len(inside)), outcome.labels], inside.sum(axis=1)
     (covered,) = shares(hits, np.ones((len(hits), 1), bool))
     of_classes = shares(hits, outcome.labels[:, None] == np.arange(len(outcome.classes)))
@@ -127,10 +128,10 @@ def reliability(
         single=float((sizes == 1).mean()),
         by_class={name: each.value for name, each in zip(outcome.classes, of_classes, strict=True)},
     )
-    uncalibrated = replace(outcome, logits=outcome.logits * np.float32(temperature))
+    uncalibrated = [softmax(outcome.logits[band] * np.float32(temperature)).max(axis=1) for band in rows]
     return Reliability(
         temperature=temperature,
-        uncalibrated=expected_calibration_error(uncalibrated.confidences, outcome.correct),
+        uncalibrated=expected_calibration_error(np.concatenate(uncalibrated), outcome.correct),
         calibrated=expected_calibration_error(outcome.confidences, outcome.correct),
         coverage=coverage,
         unknown=unknown,

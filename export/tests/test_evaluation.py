@@ -794,6 +794,29 @@ class TestCompare:
         assert main([*words, "--no-class-below", "0"]) == 1
         assert r"there are no pictures of \x1b[2J: " in capsys.readouterr().out
 
+    def test_of_many_classes_only_those_are_printed_that_say_most(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        labels, places = np.arange(1000) % 10, np.arange(1000) // 10  # within the class
+        hits = np.where(labels == 2, places >= 42, True), places >= np.where(labels == 2, 0, 5 * labels)
+        names, pixels = list(map(str, range(1000))), np.zeros((0, 8, 8, 3), np.uint8)
+        both = [
+            Outcome(tuple("0123456789"), names, labels, np.eye(10, dtype=np.float32)[(labels + ~right) % 10], pixels)
+            for right in hits
+        ]
+        monkeypatch.setattr(commands, "answer", lambda *_: both)
+        monkeypatch.setattr(commands, "_LINES", 3)
+        words = ["compare", str(MODEL), str(MODEL), "photos", "--output", str(tmp_path), "--no-class-below", "0.9"]
+        assert main(words) == 1
+        out = capsys.readouterr().out.splitlines()
+        found, place = tmp_path / "comparison.json", next(i for i, line in enumerate(out) if " recall " in line)
+        assert [line.split()[0] for line in out[place : place + 3]] == ["9", "8", "2"]
+        assert out[place + 3] == f"  and 7 more classes, whose recall changed no more: see {found}"
+        assert [line.partition(" is ")[0] for line in out[-4:-1]] == [f"broken: recall of {k}" for k in (9, 8, 7)]
+        assert out[-1] == f"broken: and 4 more classes: see {found}"
+        summary = json.loads(found.read_text())
+        assert (len(summary["recall"]), len(summary["broken"])) == (10, 7)
+
     def test_in_a_pipeline(self, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         words = ["compare", str(MODEL), str(MODEL), str(scans), "--output", str(tmp_path / "out")]
         assert main([*words, "--max-drop", "0.3", "--no-class-below", "0.5"]) == 0

@@ -19,6 +19,7 @@ from cifar_onnx.folders import labelled
 from cifar_onnx.shell import say
 
 _SHOWN = ("accuracy", "f1_macro", "negative_log_likelihood", "expected_calibration_error")
+_LINES = 20  # for classes, and for bounds, so that the verdict stays on the screen
 
 
 def evaluate(options: argparse.Namespace) -> int:
@@ -65,13 +66,18 @@ def compare(options: argparse.Namespace) -> int:
     print(f"{'latency':<10} {milliseconds[0]:>9.2f} ms {milliseconds[1]:>9.2f} ms, one picture at a time")
     print("accuracy changes by {} points ({} to {})".format(*points) + f": {comparison.verdict}")
     print(f"{len(comparison.newly_right):,} pictures newly right, {len(comparison.newly_wrong):,} newly wrong")
-    for each in sorted(comparison.classes, key=lambda each: each.change.value):
+    changed = sorted(comparison.classes, key=lambda each: -abs(each.change.value))
+    for each in sorted(changed[:_LINES], key=lambda each: each.change.value):
         say(f"  {each.name:<20} recall {each.before:.1%} to {each.after:.1%} ({100 * each.change.value:+.1f} points)")
+    if rest := changed[_LINES:]:
+        print(f"  and {len(rest):,} more classes, whose recall changed no more: see {output / 'comparison.json'}")
     if a.unreadable:
         say(f"files that could not be read: {len(a.unreadable)}, {a.unreadable[0].name} is the first")
     print(f"wrote {output / 'comparison.json'} and newly_wrong.csv")
-    for sentence in broken:
+    for sentence in broken[:_LINES]:
         say(f"broken: {sentence}")
+    if hidden := broken[_LINES:]:
+        print(f"broken: and {len(hidden):,} more classes: see {output / 'comparison.json'}")
     return 1 if broken else 0
 
 

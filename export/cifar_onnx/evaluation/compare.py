@@ -114,7 +114,7 @@ def same_classes(a: Sequence[str], b: Sequence[str]) -> None:
 
 
 def bounds(comparison: Comparison, max_drop: float | None, no_class_below: float | None) -> list[str]:
-    """Sentences that say which bound is broken.
+    """Sentences that say which bound is broken, at the end those of classes, the lowest recall first.
 
     Args:
         comparison: of A and B.
@@ -126,13 +126,13 @@ def bounds(comparison: Comparison, max_drop: float | None, no_class_below: float
     if max_drop is not None and drop > max_drop + 1e-9:
         broken.append(f"accuracy falls by {drop:.2f} points, --max-drop allows {max_drop:g}")
     if no_class_below is not None:
-        broken += [
-            f"recall of {each.name} is {each.after:.3f}, --no-class-below asks for {no_class_below:g}"
-            for each in comparison.classes
-            if each.after < no_class_below
-        ]
         if absent := comparison.a.absent:
             broken.append(f"there are no pictures of {absent}: --no-class-below cannot be judged")
+        broken += [
+            f"recall of {each.name} is {each.after:.3f}, --no-class-below asks for {no_class_below:g}"
+            for each in sorted(comparison.classes, key=lambda each: each.after)
+            if each.after < no_class_below
+        ]
     return broken
 
 

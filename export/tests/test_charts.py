@@ -46,9 +46,25 @@ def test_many_classes_are_shown_as_a_picture() -> None:
     outcome, found = drawn(25)
     assert found.cells is None
     assert found.shades is not None
-    assert found.shades.shape == (25, 25, 4)
+    assert (found.shades.shape, found.block) == ((25, 25, 4), 1)
     hits = np.array([outcome.correct[outcome.labels == k].mean() for k in range(25)])
     assert np.allclose(found.shades[..., 3].diagonal(), 255 * np.sqrt(hits), atol=0.5)
+
+
+def test_of_very_many_classes_a_pixel_is_the_darkest_of_a_block_of_cells(tmp_path: Path) -> None:
+    """The last blocks may hold fewer: 1,103 = 367 x 3 + 2."""
+    classes, labels = 1103, np.arange(1103)
+    predictions = np.where(labels == 1102, 0, np.where(labels % 5, labels, (labels + 1) % classes))
+    outcome, found = drawn_of(labels, 9.0 * np.eye(classes)[predictions])
+    expected = np.zeros((368, 368), np.uint8)
+    expected[labels // 3, predictions // 3] = 255
+    assert found.block == 3
+    assert found.shades is not None
+    assert np.array_equal(found.shades[..., 3], expected)
+    page = tmp_path / "page.html"
+    evaluation = Evaluation("model", {}, Bootstrap(outcome, draw(classes, 2)))
+    report.write(evaluation, page, lambda pixels, k: np.zeros((4, 4), np.float32), True)
+    assert "of 1103 classes, each pixel the darkest of 3 x 3 cells: confusion.csv has" in page.read_text()
 
 
 def test_classes_are_those_of_lowest_recall_the_worst_first() -> None:

@@ -18,6 +18,7 @@ from cifar_onnx.images import Pixels
 
 _ACCENT = (59, 130, 246)  # the page's, a blue that can be told from black and from white
 _CELLS = 20  # classes up to which each cell of the confusion matrix has its number
+_PIXELS = 500  # a side of its picture: of more, browsers would leave most out
 _BARS = 40  # classes that have a bar
 _POINTS = 300  # of a curve
 
@@ -57,7 +58,8 @@ class Charts:
     Attributes:
         cells: of the confusion matrix, row by row: pictures, and how dark they are shown, from 0 to 1; None where there
             are too many classes for numbers.
-        shades: the same as a picture `(K, K, 4)`, where `cells` is None.
+        shades: the same as a picture `(K / block, K / block, 4)`, rounded up, where `cells` is None.
+        block: each of its pixels is the darkest of `block` x `block` cells.
         classes: the lowest recall first.
         hidden: classes that have no place there.
         bins: by confidence.
@@ -67,6 +69,7 @@ class Charts:
 
     cells: list[list[tuple[int, float]]] | None
     shades: Pixels | None
+    block: int
     classes: list[ClassMetrics]
     hidden: int
     bins: list[Bin]
@@ -78,7 +81,7 @@ def charts(outcome: Outcome, classes: Sequence[ClassMetrics]) -> Charts:
     """The charts of an outcome, with how each class fares."""
     table = confusion(outcome)
     shades = np.sqrt(table / np.maximum(table.sum(axis=1, keepdims=True), 1))  # the root shows the few mistakes, too
-    few = len(outcome.classes) <= _CELLS
+    few, block = len(outcome.classes) <= _CELLS, -(-len(outcome.classes) // _PIXELS)
     known = calibration(outcome.confidences, outcome.correct)
     shares = known.counts / known.counts.sum()
     edges = np.linspace(0, 1, BINS + 1).tolist()
@@ -86,7 +89,8 @@ def charts(outcome: Outcome, classes: Sequence[ClassMetrics]) -> Charts:
     columns = (column.tolist() for column in (shares, known.confidences, known.accuracies))
     return Charts(
         cells=_cells(table, shades) if few else None,
-        shades=None if few else _picture(shades),
+        shades=None if few else _picture(shades, block),
+        block=block,
         classes=present[:_BARS],
         hidden=len(present[_BARS:]),
         bins=[Bin(*each) for each in zip(edges[:-1], edges[1:], *columns, strict=True)],
@@ -99,9 +103,11 @@ def _cells(table: Integers, shades: Floats) -> list[list[tuple[int, float]]]:
     return [list(zip(*rows, strict=True)) for rows in zip(table.tolist(), shades.tolist(), strict=True)]
 
 
-def _picture(shades: Floats) -> Pixels:
-    alpha = np.rint(255 * shades).astype(np.uint8)[..., None]
-    return np.concatenate([np.broadcast_to(np.array(_ACCENT, np.uint8), (*shades.shape, 3)), alpha], axis=2)
+def _picture(shades: Floats, block: int) -> Pixels:
+    edges = np.arange(0, len(shades), block)
+    darkest = np.maximum.reduceat(np.maximum.reduceat(shades, edges, axis=0), edges, axis=1)
+    alpha = np.rint(255 * darkest).astype(np.uint8)[..., None]
+    return np.concatenate([np.broadcast_to(np.array(_ACCENT, np.uint8), (*darkest.shape, 3)), alpha], axis=2)
 
 
 def _coverage(outcome: Outcome) -> Curve:

@@ -48,7 +48,7 @@ def evaluate(
         datamodule: with the test set.
         ckpt_path: where its weights come from.
         groups: of the pictures, by the user.
-        corruptions: also with noise, blur, fog and the like.
+        corruptions: also with noise, blur, fog and the like, of 10,000 images at most, evenly spread.
         attacks: radii of adversarial attacks, in grey levels of 255.
         resamples: of the bootstrap.
 

@@ -62,7 +62,7 @@ class Trainer(L.Trainer):
                 report-part where not all pictures are judged, report-seen where the run may have learnt from some, or
                 report-resized where they become square otherwise than those that it has learnt from.
             groups: CSV file with groups of the pictures: the column path, and another for each kind of group.
-            corruptions: also with noise, blur, fog and the like.
+            corruptions: also with noise, blur, fog and the like, of 10,000 images at most, evenly spread.
             attacks: also under adversarial attacks (FGSM, PGD) of these radii, in grey levels of 255.
             resamples: of the bootstrap.
         """

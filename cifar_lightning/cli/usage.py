@@ -64,7 +64,7 @@ Judge a checkpoint on the test set: metrics with intervals, tables, and report.h
 {_CHECKPOINT}\
   --output DIR                              for the files; by default report in the run's folder
   --groups groups.csv                       results for groups of pictures: columns path, and one for each kind of group
-  --corruptions                             results under noise, blur, fog and the like
+  --corruptions                             results under noise, blur, fog and the like, of 10,000 photos at most
   --attacks "[1, 2, 4, 8]"                  results under FGSM and PGD attacks of up to so many grey levels of 255
   --resamples 1000                          of the bootstrap, for the intervals
 

@@ -83,7 +83,11 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("photos", metavar="PHOTOS", help=_LABELLED)
     evaluate.add_argument("--output", default="report", metavar="DIR", help="where files go (default: %(default)s)")
     evaluate.add_argument("--groups", metavar="CSV", help="groups of pictures: the column path, and one for each kind")
-    evaluate.add_argument("--corruptions", action="store_true", help="also with noise, blur, fog and the like")
+    evaluate.add_argument(
+        "--corruptions",
+        action="store_true",
+        help="also with noise, blur, fog and the like, of 10,000 pictures at most, evenly spread",
+    )
     evaluate.add_argument(
         "--others", metavar="DIR", help="pictures of none of its classes: how many are called unknown?"
     )

@@ -23,7 +23,7 @@ from sklearn.datasets import load_digits
 
 from cifar_onnx import Classifier, InputError, contract
 from cifar_onnx.__main__ import main
-from cifar_onnx.evaluation import answers, commands, compare, outliers, subject, tables
+from cifar_onnx.evaluation import answers, commands, compare, outliers, robustness, subject, tables
 from cifar_onnx.evaluation import outcome as outcomes
 from cifar_onnx.evaluation.answers import Model, answer, familiarity
 from cifar_onnx.evaluation.bootstrap import Bootstrap, Estimate, draw, shares
@@ -956,6 +956,35 @@ class TestRobustness:
         assert found.rows["brightness"][4] < 0.9
         assert found.mean == pytest.approx(np.mean([*found.rows.values()]))
         assert under_corruptions(whole, run).rows == found.rows
+
+    def test_of_many_pictures_some_are_corrupted_evenly_spread(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """With the noise that they would have among all of them; of no more, all are."""
+        numbers, seen = np.arange(25, dtype=np.uint8), list[Pixels]()
+
+        def run(batch: Pixels) -> "tuple[np.ndarray[tuple[int, ...], np.dtype[np.float32]], None]":
+            seen.append(batch)
+            return np.eye(2, dtype=np.float32)[np.zeros(len(batch), int)], None
+
+        pixels = np.broadcast_to(numbers[:, None, None, None], (25, 8, 8, 3))
+        whole = replace(outcome(numbers.astype(np.int64) % 2, 1.0), pixels=pixels)
+        assert (under_corruptions(whole, run).images, len(seen[0])) == (None, 25)
+        monkeypatch.setattr(robustness, "_MOST", 10)
+        monkeypatch.setattr(outcomes, "_BATCH", 4)
+        monkeypatch.setattr(outcomes, "_SIDE", 8)
+        everything = seen.copy()
+        seen.clear()
+        found = under_corruptions(whole, run)
+        chosen = [0, 2, 5, 7, 10, 12, 15, 17, 20, 22]
+        assert [len(batch) for batch in seen[:4]] == [4, 4, 2, 4]
+        assert np.array_equal(np.concatenate(seen), np.concatenate([batch[chosen] for batch in everything]))
+        assert (found.images, found.mean) == (10, pytest.approx(0.6))  # those of even numbers are right
+        evaluation = commands.Evaluation("model", {}, Bootstrap(whole, draw(25, 5)), robustness=[found])
+        commands.publish(evaluation, tmp_path, lambda pixels, k: np.zeros(pixels.shape[:2], np.float32))
+        assert "mean accuracy 60.0% of 10 pictures, evenly spread\n" in capsys.readouterr().out
+        assert json.loads((tmp_path / "metrics.json").read_text())["corruptions"]["images"] == 10
+        assert "10 of them were made harder, evenly spread." in (tmp_path / "report.html").read_text(encoding="utf-8")
 
     def test_steps_that_the_user_chose_have_no_mean(self, tmp_path: Path) -> None:
         whole = outcome(np.arange(20) % 2, 0.8)

@@ -99,7 +99,8 @@ def publish(evaluation: Evaluation, folder: Path, explain: Maps, by_occlusion: b
         print(f"{words(name):<27} {value} ({low} to {high})")
     for harder in evaluation.robustness:
         if harder.mean is not None:
-            print(f"{harder.title:<27} mean accuracy {harder.mean:.1%}")
+            few = f" of {harder.images:,} pictures, evenly spread" if harder.images else ""
+            print(f"{harder.title:<27} mean accuracy {harder.mean:.1%}{few}")
             continue
         lowest = [min(values) for values in zip(*harder.rows.values(), strict=True)]
         steps = ", ".join(f"{value:.1%} at {step}" for step, value in zip(harder.columns, lowest, strict=True))

@@ -172,6 +172,7 @@ def _summary(evaluation: Evaluation) -> dict[str, Any]:
         summary[each.title.replace(" ", "_")] = {
             "accuracy": rows,
             **({} if each.mean is None else {"mean_accuracy": each.mean}),
+            **({} if each.images is None else {"images": each.images}),
         }
     return summary
 

@@ -12,12 +12,13 @@ from statistics import median
 from typing import TypeVar
 
 import numpy as np
+from sklearn import metrics
 
 from cifar_onnx.evaluation import report, tables
 from cifar_onnx.evaluation.answers import answer
 from cifar_onnx.evaluation.bootstrap import Bootstrap, draw
 from cifar_onnx.evaluation.evaluation import Evaluation
-from cifar_onnx.evaluation.metrics import scores
+from cifar_onnx.evaluation.metrics import TOP
 from cifar_onnx.evaluation.outcome import Outcome
 from cifar_onnx.evaluation.slices import slicings
 from cifar_onnx.evaluation.subject import exported
@@ -35,6 +36,23 @@ def timed(rows: dict[str, list[float]], name: str, work: Callable[[], T]) -> T:
     result = work()
     rows.setdefault(name, []).append(time.perf_counter() - start)
     return result
+
+
+def peer(outcome: Outcome) -> None:
+    """All metrics by scikit-learn alone."""
+    labels, predictions, probabilities = outcome.labels, outcome.predictions, outcome.probabilities
+    classes = np.arange(len(outcome.classes))
+    for score in (metrics.accuracy_score, metrics.matthews_corrcoef, metrics.cohen_kappa_score):
+        score(labels, predictions)
+    for average in ("macro", "micro", "weighted"):
+        metrics.precision_recall_fscore_support(labels, predictions, average=average, zero_division=0)
+    for score in (metrics.roc_auc_score, metrics.average_precision_score):
+        for k in np.unique(labels):
+            score(labels == k, probabilities[:, k])
+    if len(classes) > TOP:
+        metrics.top_k_accuracy_score(labels, probabilities, k=TOP, labels=classes)
+    metrics.log_loss(labels, probabilities, labels=classes)
+    metrics.brier_score_loss(labels, probabilities, labels=classes)
 
 
 def main() -> None:
@@ -69,7 +87,7 @@ def main() -> None:
         outcome.classes, outcome.names, outcome.labels[chosen], outcome.logits[chosen], outcome.pixels[chosen]
     )
     for _ in range(ROUNDS):
-        timed(rows, PEER, lambda: scores(again))
+        timed(rows, PEER, lambda: peer(again))
     rows[PEER] = [RESAMPLES * each for each in rows[PEER]]
     print(f"{len(outcome.labels):,} pictures of {len(outcome.classes)} classes, {RESAMPLES:,} resamples")
     whole = median(rows["decode and run the net"])

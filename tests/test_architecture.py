@@ -42,7 +42,7 @@ LAW = {
         "torch", "cifar_onnx", OURS + "batch", OURS + "error_source", OURS + "data", OURS + "module",
         OURS + "outputs",
     },
-    "cifar_lightning/cli/metrics_file.py": {"lightning"},
+    "cifar_lightning/cli/metrics_file.py": {"lightning", OURS + "checkpoint", OURS + "runs"},
     "cifar_lightning/cli/parser.py": {
         "torch", "lightning", "jsonargparse", OURS + "augment", OURS + "cli.choices", OURS + "mix", OURS + "data",
         OURS + "suggestion",

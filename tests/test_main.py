@@ -19,6 +19,7 @@ import lightning.pytorch as L
 import pytest
 import torch
 import yaml
+from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.strategies import SingleDeviceStrategy
 
 from cifar_lightning.callbacks import BestCheckpoint, EpochLines, LastCheckpoint
@@ -314,9 +315,27 @@ class TestFit:
 
     def test_on_a_terminal_there_is_a_bar_beneath_the_lines(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("sys.stdout.isatty", lambda: True)
-        result = run("fit", *BRIEF)
-        assert "epoch 1/1  train/loss" in result.out
+        result = run("fit", *BRIEF, "--trainer.max_epochs", 2)
+        assert "epoch 2/2  train/loss" in result.out
         assert "4/4" in result.out
+        assert {*re.findall(r"Epoch \d/\d", result.out)} == {"Epoch 1/2", "Epoch 2/2"}
+        assert "v_num" not in result.out
+
+    def test_the_bar_is_drawn_as_often_as_an_eye_sees(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Drawing takes the lock of Python, which training waits for."""
+        bars: list[ProgressBar | None] = []
+        begin = EpochLines.on_train_start
+
+        def spy(self: EpochLines, trainer: L.Trainer, module: L.LightningModule) -> None:
+            bars.append(trainer.progress_bar_callback)
+            begin(self, trainer, module)
+
+        monkeypatch.setattr(EpochLines, "on_train_start", spy)
+        monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+        assert run("fit", *BRIEF).code == 0
+        assert run("fit", *BRIEF, "--trainer.enable_progress_bar", "false").code == 0
+        assert run("fit", *BRIEF, "--trainer.callbacks+", "TQDMProgressBar").code == 0
+        assert [each and each.refresh_rate for each in bars] == [10, None, 1]  # the last one: of steps
 
     def test_a_bar_of_tqdm_stands_in_no_line_of_an_epoch(self, run: Run) -> None:
         result = run("fit", *BRIEF, "--trainer.max_epochs", 2, "--trainer.callbacks+", "TQDMProgressBar")

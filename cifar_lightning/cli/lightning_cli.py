@@ -9,13 +9,13 @@ import lightning.pytorch as L
 import torch
 from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import Timer
+from lightning.pytorch.callbacks import ProgressBar, Timer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 
 from cifar_lightning import augment, distill, loss, mix, nets, runs  # noqa: F401  so that a config may name their classes without a module
 from cifar_lightning import checkpoint as checkpoints
-from cifar_lightning.callbacks import BestCheckpoint, LastCheckpoint, keep_found
+from cifar_lightning.callbacks import BestCheckpoint, EpochBar, LastCheckpoint, keep_found
 from cifar_lightning.cli import devices, settings
 from cifar_lightning.cli.choices import DEFAULTS, names_class, without_others
 from cifar_lightning.cli.command import Command, rank
@@ -150,6 +150,9 @@ class CLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         """A run of `fit` gets a folder of its own, with metrics.csv, beside whatever other loggers were asked for."""
         config = self.config_init[self.subcommand]
+        asked = settings.asked_callbacks(config)
+        if config.trainer.enable_progress_bar and not any(isinstance(each, ProgressBar) for each in asked):
+            kwargs["callbacks"] = [*asked, EpochBar()]
         plugins = config.trainer.plugins or []
         kwargs["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), checkpoints.CheckpointFiles()]
         if self.subcommand in ("predict", "export", "verify"):
@@ -169,11 +172,7 @@ class CLI(LightningCLI):
                 each._name, each._version = name if each._name == "lightning_logs" else each._name, version
         metrics = MetricsFile(root, name=name, version=version or 0, flush_logs_every_n_steps=1)
         if self.run and self.going_on and self.checkpoint:
-            batch, validated = checkpoints.done_in_epoch(self.checkpoint)
-            ended = checkpoints.ended(self.checkpoint)  # before the logger removes the file
-            rows = self.run.metrics(self.checkpoint["global_step"], validated or not batch, ended)
-            metrics.experiment.metrics.extend(rows)
-            metrics.save()
+            metrics.go_on(self.run, self.checkpoint)
         return super().instantiate_trainer(logger=[metrics, *loggers], **kwargs)
 
     def before_fit(self) -> None:

@@ -1,13 +1,24 @@
 """metrics.csv of a run."""
 
 import sys
+from typing import Any
 
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 
+from cifar_lightning import checkpoint as checkpoints
+from cifar_lightning.runs import Run
+
 
 class MetricsFile(CSVLogger):
     """Lightning's metrics.csv, whose rows wait where another program holds it on Windows, as Excel does."""
+
+    def go_on(self, run: Run, checkpoint: dict[str, Any]) -> None:
+        """Begin with what a run had measured when it wrote a checkpoint."""
+        batch, validated = checkpoints.done_in_epoch(checkpoint)
+        rows = run.metrics(checkpoint["global_step"], validated or not batch, checkpoints.ended(checkpoint))
+        self.experiment.metrics.extend(rows)  # which removes the file that they are read from
+        self.save()
 
     @rank_zero_only
     def save(self) -> None:

@@ -238,8 +238,10 @@ if __name__ == "__main__":
             stream.reconfigure(encoding=None if chosen or stream.isatty() else "utf-8", errors="backslashreplace")
     code = 0
     try:
-        code = main()
-        sys.stdout.flush()
+        try:
+            code = main()
+        finally:  # also of --help, which ends by SystemExit
+            sys.stdout.flush()
     except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python would still write at its end
         if shell.pipe_closed(error):

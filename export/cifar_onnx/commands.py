@@ -32,7 +32,7 @@ def _classifier(options: argparse.Namespace) -> Classifier:
 def classify(options: argparse.Namespace) -> int:
     """Classify files, folders and globs."""
     for path in options.paths:
-        if path.lower().endswith(".onnx"):  # which other commands take first
+        if path.lower().endswith(".onnx") and not os.path.isdir(path):  # which other commands take first
             raise InputError(f"{path} is a model, not a picture: name it by --model")
     classifier = _classifier(options)
     names: list[tuple[str, str]] = []  # path, and why there is nothing to open

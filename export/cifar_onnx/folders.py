@@ -32,7 +32,8 @@ _OURS = {  # folders that commands make where they are started, and what tells t
     "runs": ("*/version_*", "*/journal.log"),
 }
 _PARTS = ("test", "val", "train")
-_TEXT = re.compile(r"data:image/.*|[\w+/=\s-]{256,}", re.ASCII | re.DOTALL)  # of a picture: a data URL, or base64
+# A picture as text: a data URL, or base64 of the first bytes of JPEG, PNG, GIF, WebP or BMP, and much more.
+_TEXT = re.compile(r"data:image/.*|(/9j/|iVBORw0KGgo|R0lGOD|UklGR|Qk)[\w+/=\s-]{240,}", re.ASCII | re.DOTALL)
 
 AnyPath = TypeVar("AnyPath", bound=PurePath)
 

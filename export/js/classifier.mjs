@@ -120,7 +120,7 @@ export class Classifier {
 export function bytesOf(file) {
   const kind = file?.[Symbol.toStringTag];
   if (kind === "ArrayBuffer") return new Uint8Array(file);
-  if (kind === "Uint8Array") return file; // a Buffer of Node's, too
+  if (kind === "Uint8Array") return new Uint8Array(file.buffer, file.byteOffset, file.length); // a Buffer of Node's, too
   throw new InputError("give a file's bytes, as a Uint8Array or an ArrayBuffer (is an await missing?)");
 }
 

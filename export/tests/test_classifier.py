@@ -220,6 +220,7 @@ class Response:
         (Response(), "Response is not a picture: give a path, encoded bytes, a binary file"),
         *((text, "the picture is given as text: give its bytes, as base64.b64decode makes them of base64$")
           for text in ("data:image/png;base64,iVBORw0KGgo=", "/9j/4AAQSkZ+" * 99, "iVBORw0KGgo\n" * 99)),
+        *((path, f"{path}: no such file") for path in ("/data/" + "b" * 200 + "/" + "c" * 200 + "/img000001",)),
     ],
 )  # fmt: skip
 def test_what_an_app_has_in_the_place_of_a_picture_is_said(classifier: Classifier, source: Any, sentence: str) -> None:

@@ -1,5 +1,6 @@
 """JavaScript answers as Python does: the contract, the pixels and the predictions, under Node."""
 
+import base64
 import hashlib
 import json
 import os
@@ -205,10 +206,15 @@ def test_what_is_not_bytes_is_neither_a_model_nor_a_picture(model: Path) -> None
         const elsewhere = runInNewContext("new ArrayBuffer(length)", {{ length: bytes.length }});
         new Uint8Array(elsewhere).set(bytes);
         console.log(JSON.stringify([elsewhere instanceof ArrayBuffer, (await js.readContract(elsewhere)).digest]));
+        const picture = Buffer.from(process.argv[3], "base64");
+        const array = runInNewContext("Uint8Array.from(list)", {{ list: Array.from(picture) }});
+        console.log(JSON.stringify([array instanceof Uint8Array, (await decode(array)).width > 0]));
     """
-    *said, elsewhere = evaluated(code, model)
+    first = contract.read(model)[1].golden[0].encoded
+    *said, elsewhere, array = evaluated(code, model, base64.b64encode(first).decode())
     assert said == ["give a file's bytes, as a Uint8Array or an ArrayBuffer (is an await missing?)"] * 3 * 8
     assert elsewhere == [False, contract.read(model)[1].digest]
+    assert array == [False, True]
 
 
 @PACKAGES

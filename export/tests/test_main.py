@@ -194,6 +194,12 @@ def test_verify_refuses_a_changed_byte(changed, capsys: pytest.CaptureFixture[st
     assert "changed.onnx: damaged or changed since it was exported" in capsys.readouterr().err
 
 
+def test_a_folder_may_be_called_as_a_model_is(digits: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    named = digits.rename(digits.with_name("digits.onnx"))
+    assert main(["classify", str(named)]) == 0
+    assert "digits.onnx" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
@@ -264,13 +270,15 @@ def test_a_duration_has_the_units_that_matter() -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
-@pytest.mark.parametrize("words", [["digits"], ["digits", "--csv"], ["digits", "nowhere.png", "--csv"]])
-def test_an_output_that_cannot_be_written_is_one_sentence(words: list[str], digits: Path) -> None:
+@pytest.mark.parametrize(
+    "words", ["classify digits", "classify digits --csv", "classify digits nowhere.png --csv", "--help"]
+)
+def test_an_output_that_cannot_be_written_is_one_sentence(words: str, digits: Path) -> None:
     """Exit code 1 would mean that a picture failed."""
     with open("/dev/full", "w") as full:
-        words = [sys.executable, "-m", "cifar_onnx", "classify", *words]
+        command = [sys.executable, "-m", "cifar_onnx", *words.split()]
         env = {**os.environ, "PYTHONUNBUFFERED": ""}
-        done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True, env=env)
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, env=env)
     assert done.returncode == 2
     assert re.fullmatch("error: .*: No space left on device\n", done.stderr)
 

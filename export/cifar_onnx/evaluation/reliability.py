@@ -120,13 +120,14 @@ def reliability(
     inside = np.concatenate([sets.of(outcome.probabilities[band]) for band in rows])
     hits, sizes = inside[np.arange(len(inside)), outcome.labels], inside.sum(axis=1)
     (covered,) = shares(hits, np.ones((len(hits), 1), bool))
-    of_classes = shares(hits, outcome.labels[:, None] == np.arange(len(outcome.classes)))
+    with np.errstate(invalid="ignore"):  # where a class has no pictures
+        of_classes = np.divide(*(np.bincount(outcome.labels, each, len(outcome.classes)) for each in (hits, None)))
     coverage = Coverage(
         sets=sets,
         covered=covered,
         mean_size=float(sizes.mean()),
         single=float((sizes == 1).mean()),
-        by_class={name: each.value for name, each in zip(outcome.classes, of_classes, strict=True)},
+        by_class=dict(zip(outcome.classes, of_classes.tolist(), strict=True)),
     )
     uncalibrated = [softmax(outcome.logits[band] * np.float32(temperature)).max(axis=1) for band in rows]
     return Reliability(

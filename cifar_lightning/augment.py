@@ -209,7 +209,7 @@ class TrivialAugment(_Policy):
     """One change of colours or geometry, of any strength (Mueller and Hutter 2021, https://arxiv.org/abs/2103.10158).
 
     Args:
-        groups: parts of a batch, each with a change of its own; as many as images is each on its own, and slow.
+        groups: parts of a batch, each with a change of its own, for which a GPU waits; as many as images is slow.
     """
 
     groups: int = 16
@@ -228,7 +228,7 @@ class RandAugment(_Policy):
     Args:
         changes: how many, one after the other.
         magnitude: of each, 0 to 30.
-        groups: parts of a batch, each with changes of its own; as many as images is each on its own, and slow.
+        groups: parts of a batch, each with changes of its own, for which a GPU waits; as many as images is slow.
     """
 
     changes: int = 2

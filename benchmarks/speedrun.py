@@ -6,7 +6,7 @@ github.com/hiverge/cifar10-speedrun. Their clock and this one go from the first 
 accuracy; what is compiled is warmed up before. The last column is what people wait for: from the shell to the first
 accuracy, everything included: here from two commands that write checkpoints and a report, of the peers from their first
 run. This project's configs hold 2 % of the images back for validation. Where DIR is no folder of pictures, all fetch
-CIFAR-10 itself. --configs names others than both speedruns (they run on a CPU, too), or none; --deadline ends a program
+CIFAR-10 itself. --configs names others than both speedruns (they run on a CPU, too), or none; --deadline ends a process
 after so many seconds, and what it has done by then counts.
 """
 
@@ -27,7 +27,7 @@ from typing import Any
 import lightning.pytorch as L
 import numpy as np
 import torch
-from bench import DATA, ROOT, answers, lines, machine, now, pictures, show, source, spread
+from bench import DATA, ROOT, lines, machine, now, pictures, show, source, spread
 from torch import Tensor
 
 from cifar_lightning.data import ImageData
@@ -157,9 +157,10 @@ def ours(config: str, words: list[str], count: int, deadline: float) -> Result:
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = folder  # nothing is compiled yet
         place = ["--trainer.default_root_dir", folder]
         start = time.perf_counter()
-        answers([sys.executable, "-m", "cifar_lightning", "fit", "--config", config, *words, *place])
+        command = [sys.executable, "-m", "cifar_lightning"]
+        list(lines([*command, "fit", "--config", config, *words, *place], ROOT, deadline))
         (best,) = Path(folder).rglob("best.ckpt")
-        answers([sys.executable, "-m", "cifar_lightning", "test", "--ckpt_path", best, "--resamples", "10"])
+        list(lines([*command, "test", "--ckpt_path", str(best), "--resamples", "10"], ROOT, deadline))
         shell = time.perf_counter() - start
         worker = ["-u", __file__, "--worker", config, "--seeds", str(count + 1), "--words", json.dumps(words)]
         said = lines([sys.executable, *worker], ROOT, deadline)
@@ -201,14 +202,8 @@ def store(data: Path, folder: Path) -> None:
     folder.mkdir()
     for name, images, labels in (("train", "images", "labels"), ("test", "test", "answers")):
         order = np.random.default_rng(0).permutation(len(found[labels]))
-        torch.save(
-            {
-                "images": torch.from_numpy(found[images][order]),
-                "labels": torch.from_numpy(found[labels][order]),
-                "classes": list("0123456789"),
-            },
-            folder / f"{name}.pt",
-        )
+        kept = {"images": torch.from_numpy(found[images][order]), "labels": torch.from_numpy(found[labels][order])}
+        torch.save(kept | {"classes": list("0123456789")}, folder / f"{name}.pt")
 
 
 def main() -> None:

@@ -59,9 +59,12 @@ def reproduce(words: Sequence[str], fit: Callable[[Sequence[str]], runs.Run | No
     differing = _differences(facts, runs.facts(again))
     was, now = map(_settings, (before, after))  # which differ where the config was edited
     differing += [f"{key} was {value} and is {now[key]}" for key, value in was.items() if now.get(key, value) != value]
+    if (steps := before["global_step"]) != (steps_now := after["global_step"]):
+        differing.append(f"it had {steps:,} steps, and has {steps_now:,}")
     if len(commands(config)) > 1:
         differing += [f"it was made by several commands, and is repeated by what {config} says in the end"]
-    why = f": {', '.join(differing)}" if differing else ", although seed, threads, images and versions are"
+    same = ", although seed, threads, images, versions and the settings of model and data are"
+    why = f": {', '.join(differing)}" if differing else same
     print(f"not the same{why}")
     return 1
 

@@ -26,7 +26,9 @@ OURS = "cifar_lightning."
 
 # Module or folder -> what it may import, of third parties and of this package.
 LAW = {
-    "cifar_lightning/__main__.py": {OURS + "__version__", OURS + "cli.usage", OURS + "main", OURS + "leaderboard"},
+    "cifar_lightning/__main__.py": {
+        "cifar_onnx", OURS + "__version__", OURS + "cli.usage", OURS + "main", OURS + "leaderboard",
+    },
     "cifar_lightning/cli": {
         "torch", "lightning", "jsonargparse", "cifar_onnx", OURS + "augment", OURS + "callbacks", OURS + "checkpoint",
         OURS + "cli", OURS + "data", OURS + "distill", OURS + "error_source", OURS + "files", OURS + "interruption",

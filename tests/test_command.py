@@ -111,10 +111,17 @@ class TestPrecedence:
         loss = config["model"]["loss"]["init_args"]
         assert (loss["gamma"], loss["class_weights"]) == (3, None)
 
-    def test_a_class_that_is_typed_is_given_the_settings_of_a_config_file_that_names_none(self, run: Run) -> None:
-        Path("c.yaml").write_text(
-            "data: {batch_size: 7}\nmodel: {net: {init_args: {dropout: 0.2}}, optimizer: {weight_decay: 0.3}}\n"
-        )
+    @pytest.mark.parametrize(
+        "content",
+        [
+            "data: {batch_size: 7}\nmodel: {net: {init_args: {dropout: 0.2}}, optimizer: {weight_decay: 0.3}}\n",
+            "data.batch_size: 7\nmodel: {net.dropout: 0.2, optimizer.weight_decay: 0.3}\n",
+        ],
+    )
+    def test_a_class_that_is_typed_is_given_the_settings_of_a_config_file_that_names_none(
+        self, run: Run, content: str
+    ) -> None:
+        Path("c.yaml").write_text(content)
         words = ("--config", "c.yaml", "--data=Digits", "--model.net", "CNN", "--model.optimizer.class_path", "SGD")
         config = config_of(run, "fit", *words, "--model.optimizer.lr", 0.1)
         assert config["data"]["class_path"].endswith(".Digits")

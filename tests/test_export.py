@@ -797,7 +797,12 @@ class TestVerify:
             assert stage in result.err
 
     @pytest.mark.parametrize(
-        ("classes", "said"), [(["bee", "ant", "cow"], "ant, not bee"), (["ant", "bee"], "cow, not none")]
+        ("classes", "said"),
+        [
+            (["bee", "ant", "cow"], "ant, not bee"),
+            (["ant", "bee"], "cow, not no class"),
+            ([*CLASSES, "none"], "no class, not none"),
+        ],
     )
     def test_of_other_classes_the_first_that_differs_is_said(
         self, models: dict[str, Path], photos: Path, classes: list[str], said: str

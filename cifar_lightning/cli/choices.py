@@ -32,6 +32,8 @@ def _setting(config: Any, key: str) -> Any:
             return value
         if key.startswith(f"{start}."):
             found = _setting(value, key.removeprefix(f"{start}.")) if found is None else found
+        elif start.startswith(f"{key}."):
+            found = {start.removeprefix(f"{key}."): value} if found is None else found
     return found
 
 

@@ -21,7 +21,6 @@ from cifar_onnx import InputError
 
 _HEADER, _DIGEST = "# python -m cifar_lightning ", "  # sha256 "
 _APPENDING = re.compile(r"--([\w.]+)\+(=|$)")
-_OF_CLASSES = {"class_path", "init_args", "dict_kwargs"}  # keys of what names a class
 _SWITCHES = {"--allow_custom_classes", "--print_config"}  # of `verify`, which need no value behind them
 
 
@@ -85,7 +84,8 @@ def read(words: Sequence[str]) -> Command:
             mapping(own)
         except InputError as error:
             how = f"--ckpt_path {ckpt_path} and --config of the file that began it"
-            raise InputError(f"{error}; without it the run goes on in a new folder only, with {how}") from None
+            why = str(error).removesuffix(": name a config file")
+            raise InputError(f"{why}; without it the run goes on in a new folder only, with {how}") from None
         sources, made = [*configs, str(own)], commands(own)
         if made.get(line) == digest:  # has been done: lists must not be appended to once more
             configs, rest = [str(own)], [*rest[:1], *shown]
@@ -212,7 +212,6 @@ def beginning(words: Sequence[str], configs: Iterable[str]) -> dict[str, Any]:
         for group in ("trainer", "model", "data"):
             if group in config and config[group] is None:
                 raise InputError(f"{path}: {group} is empty: give its settings, or leave it out")
-        _check_classes(path, config)
         trainer = config.get("trainer")
         nested = {f"trainer.{key}": value for key, value in trainer.items()} if isinstance(trainer, dict) else {}
         settings |= {**config, **nested}
@@ -223,23 +222,6 @@ def beginning(words: Sequence[str], configs: Iterable[str]) -> dict[str, Any]:
     if "--allow_custom_classes" in words:
         settings["allow_custom_classes"] = True
     return settings
-
-
-def _check_classes(path: str, config: dict[str, Any]) -> None:
-    """Refuse settings beside a class_path: the parser would take all of these for settings of a nameless class."""
-    todo, seen = list[tuple[str, Any]]([("", config)]), set[int]()
-    while todo:
-        key, value = todo.pop()
-        if id(value) in seen:  # by another alias of YAML, which may stand in itself
-            continue
-        seen.add(id(value))
-        if isinstance(value, list):
-            todo += [(key, each) for each in value]
-        elif isinstance(value, dict):
-            beside = [str(name) for name in value if str(name).partition(".")[0] not in _OF_CLASSES]
-            if beside and "class_path" in value:
-                raise InputError(f"{path}: {key} has {', '.join(beside)} beside class_path: put that below init_args")
-            todo += [(f"{key}.{name}".removeprefix("."), each) for name, each in value.items()]
 
 
 def rank() -> int:

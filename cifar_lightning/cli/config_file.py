@@ -11,13 +11,14 @@ from cifar_onnx import InputError
 from cifar_onnx.errors import one_line
 
 _load = get_loader("yaml")
+_OF_CLASSES = {"class_path", "init_args", "dict_kwargs"}  # keys of what names a class
 
 
 def mapping(path: Path) -> dict[str, Any]:
     """What a config file says.
 
     Raises:
-        InputError: it cannot be read, or is no mapping of options.
+        InputError: it cannot be read, is no mapping of options, or has settings beside a class_path.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -29,7 +30,25 @@ def mapping(path: Path) -> dict[str, Any]:
         raise InputError(f"{path}: not a YAML file ({one_line(error)})") from None
     if not isinstance(found, dict):
         raise InputError(f"{path}: not a mapping of options, such as 'trainer: {{max_epochs: 3}}'")
+    _check_classes(path, found)
     return found
+
+
+def _check_classes(path: Path, config: dict[str, Any]) -> None:
+    """Refuse settings beside a class_path: the parser would take all of these for settings of a nameless class."""
+    todo, seen = list[tuple[str, Any]]([("", config)]), set[int]()
+    while todo:
+        key, value = todo.pop()
+        if id(value) in seen:  # by another alias of YAML, which may stand in itself
+            continue
+        seen.add(id(value))
+        if isinstance(value, list):
+            todo += [(key, each) for each in value]
+        elif isinstance(value, dict):
+            beside = [str(name) for name in value if str(name).partition(".")[0] not in _OF_CLASSES]
+            if beside and "class_path" in value:
+                raise InputError(f"{path}: {key} has {', '.join(beside)} beside class_path: put that below init_args")
+            todo += [(f"{key}.{name}".removeprefix("."), each) for name, each in value.items()]
 
 
 def load_yaml(text: str) -> Any:

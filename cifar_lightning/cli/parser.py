@@ -86,7 +86,7 @@ def explain(message: str, keys: Iterable[str], bases: Sequence[type] = _BASES, t
     key = _whole(".".join(re.findall(r'Parser key "([^"]+)"', message)), typed)
     where = f"{key}: " if key else ""
     value = re.search(r"(?:Given|Got) value: (.*)", message)
-    if value and re.fullmatch(r"[\[{](.*[^\]}])?", value[1]):  # the shell has parted it
+    if value and re.fullmatch(r"[\[{][^\]}]*", value[1]):  # the shell has parted it
         return f'{where}{value[1]!r} is a part: put the whole of it in quotes, as in "[1, 2]"'
     match = re.search(r"Option '(\w+)\.|value: \[*{'(\w+)':", message)
     if match and (name := match[1] or match[2]) in _classes(bases):

@@ -139,10 +139,11 @@ def verify(model: Classifier, data: ImageData, file: str | Path = "model.onnx", 
     if (precision := known.info.get("precision")) != "fp32":
         replay = shell.line("python", "-m", "cifar_onnx", "verify", file)
         raise InputError(f"{file} is {precision}, not an exact copy of the checkpoint: use {replay}")
-    for own, other in zip_longest(known.classes, model.classes, fillvalue="none"):
+    for own, other in zip_longest(known.classes, model.classes):
         if own != other:
             names = f"{some(known.classes)}, not {some(model.classes)}"
-            raise ParityError(f"labels: {file} knows {names}: the first that differs is {own}, not {other}")
+            first = f"{own or 'no class'}, not {other or 'no class'}"
+            raise ParityError(f"labels: {file} knows {names}: the first that differs is {first}")
     # The mode is a setting only of data whose pictures are not all square already.
     seen = {"image_size": known.size, "resize_mode": known.resize}
     for key, value in data.input_rule.items():

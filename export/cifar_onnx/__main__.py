@@ -2,7 +2,6 @@
 
 import argparse
 import importlib
-import io
 import math
 import os
 import re
@@ -229,13 +228,7 @@ def _extra(module: str, command: str, extra: str) -> Callable[[argparse.Namespac
 
 if __name__ == "__main__":
     warnings.filterwarnings("ignore", module=r"PIL\.")  # of much that `images` has sentences for, or that is harmless
-    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115  # they may be closed from the beginning
-    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
-    chosen = "PYTHONIOENCODING" in os.environ
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            # File names need not be text, and on Windows a pipe or a file has few letters.
-            stream.reconfigure(encoding=None if chosen or stream.isatty() else "utf-8", errors="backslashreplace")
+    shell.open_streams()
     code = 0
     try:
         try:

@@ -1,6 +1,8 @@
-"""Lines for people's terminals, and commands in them, quoted so that they can be pasted."""
+"""What is printed: streams that take it, lines for terminals, and commands, quoted so that they can be pasted."""
 
 import errno
+import io
+import os
 import shlex
 import subprocess
 import sys
@@ -8,6 +10,17 @@ from pathlib import PurePath
 from typing import TextIO
 
 _CONTROLS = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0))}
+
+
+def open_streams() -> None:
+    """Let standard output and error take all letters, and be there even where they were closed from the beginning."""
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
+    chosen = "PYTHONIOENCODING" in os.environ
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # File names need not be text, and on Windows a pipe or a file has few letters.
+            stream.reconfigure(encoding=None if chosen or stream.isatty() else "utf-8", errors="backslashreplace")
 
 
 def say(line: str, file: TextIO | None = None) -> None:

@@ -6,7 +6,7 @@ from cifar_lightning.callbacks.curves import Curves
 from cifar_lightning.callbacks.first_batch import FirstBatch
 from cifar_lightning.callbacks.freeze import Freeze, FreezeBatchNorm
 from cifar_lightning.callbacks.last import LastCheckpoint
-from cifar_lightning.callbacks.progress import EpochBar, EpochLines
+from cifar_lightning.callbacks.progress import EpochLines, EpochProgressBar
 from cifar_lightning.callbacks.prune import Pruned
 from cifar_lightning.callbacks.record import Record
 from cifar_lightning.callbacks.resume import Resume, keep_found
@@ -16,8 +16,8 @@ __all__ = [
     "SWA",
     "BestCheckpoint",
     "Curves",
-    "EpochBar",
     "EpochLines",
+    "EpochProgressBar",
     "FirstBatch",
     "Freeze",
     "FreezeBatchNorm",

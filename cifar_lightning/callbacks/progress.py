@@ -99,10 +99,10 @@ class EpochLines(L.Callback):
             sys.stdout.flush()
 
 
-class EpochBar(RichProgressBar):
+class EpochProgressBar(RichProgressBar):
     """Lightning's bar, with epochs counted from 1, as the lines above it have them, and without the run's number.
 
-    It is drawn 10 times a second: 100 times, as Lightning has it, take a tenth of two CPUs.
+    It is drawn 10 times a second: 100 times, as Lightning has it, take some 8 % more of two CPUs with steps of 10 ms.
     """
 
     def __init__(self) -> None:

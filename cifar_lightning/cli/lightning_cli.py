@@ -15,7 +15,7 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger
 
 from cifar_lightning import augment, distill, loss, mix, nets, runs  # noqa: F401  so that a config may name their classes without a module
 from cifar_lightning import checkpoint as checkpoints
-from cifar_lightning.callbacks import BestCheckpoint, EpochBar, LastCheckpoint, keep_found
+from cifar_lightning.callbacks import BestCheckpoint, EpochProgressBar, LastCheckpoint, keep_found
 from cifar_lightning.cli import devices, settings
 from cifar_lightning.cli.choices import DEFAULTS, names_class, without_others
 from cifar_lightning.cli.command import Command, rank
@@ -152,7 +152,7 @@ class CLI(LightningCLI):
         config = self.config_init[self.subcommand]
         asked = settings.asked_callbacks(config)
         if config.trainer.enable_progress_bar and not any(isinstance(each, ProgressBar) for each in asked):
-            kwargs["callbacks"] = [*asked, EpochBar()]
+            kwargs["callbacks"] = [*asked, EpochProgressBar()]
         plugins = config.trainer.plugins or []
         kwargs["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), checkpoints.CheckpointFiles()]
         if self.subcommand in ("predict", "export", "verify"):

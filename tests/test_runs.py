@@ -447,12 +447,12 @@ class TestGoingOn:
             (
                 ["--trainer.max_epochs", 2],
                 ["--trainer.max_epochs", 2],
-                "last.ckpt has been trained for 2 epochs, and trainer.max_epochs is 2: give more to train for longer",
+                "last.ckpt has been trained for 2 of 2 epochs: give a higher trainer.max_epochs to train for longer",
             ),
             (
                 [],
                 ["--trainer.max_epochs", 9, "--trainer.max_steps", 3],
-                "last.ckpt has been trained for 4 steps, and trainer.max_steps is 3: give more to train for longer",
+                "last.ckpt has been trained for 4 of 3 steps: give a higher trainer.max_steps to train for longer",
             ),
             (
                 ["--model.scheduler", "ExponentialLR", "--model.scheduler.gamma", 0.9],

@@ -96,8 +96,8 @@ def check_resumable(checkpoint: dict[str, Any], config: Namespace, longer: bool)
     for unit, done in (("epochs", place["epoch"]), ("steps", checkpoint["global_step"])):
         if longer and 0 < (most := config.trainer[f"max_{unit}"] or 0) <= done:  # Lightning would end in silence
             raise InputError(
-                f"{config.ckpt_path} has been trained for {done} {unit}, and trainer.max_{unit} is {most}: "
-                "give more to train for longer"
+                f"{config.ckpt_path} has been trained for {done} of {most} {unit}: "
+                f"give a higher trainer.max_{unit} to train for longer"
             )
 
 

@@ -151,6 +151,8 @@ def test_resamples_are_ranked_in_parts_and_say_how_far_they_are(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     draws = draw(200, 5)
+    assert rankings.rankings(outcome(), draws, "of few classes")
+    monkeypatch.setattr(rankings, "_MANY", 6)
     expected = rankings.rankings(outcome(), draws, "all at once")
     monkeypatch.setattr(rankings, "_CHUNK", 400)  # the draws of two resamples
     found = rankings.rankings(outcome(), draws, "two at once")

@@ -17,6 +17,7 @@ from cifar_onnx.progress import track
 from cifar_onnx.session import usable_cpus
 
 _CHUNK = 20_000_000  # draws at once
+_MANY = 100  # classes: with fewer there is nothing to wait for
 
 Draws = NDArray[np.uint8]
 Counts = NDArray[np.int32]
@@ -43,7 +44,8 @@ def rankings(outcome: Outcome, draws: Draws, title: str) -> tuple[Floats, Floats
             yield from pool.map(partial(one, drawn=drawn), present)
 
     with ThreadPoolExecutor(usable_cpus()) as pool:
-        found = [*track(every(), title, len(starts) * len(present))]
+        total = len(starts) * len(present)
+        found = [*(track(every(), title, total) if len(present) > _MANY else every())]
     chunks = [found[first : first + len(present)] for first in range(0, len(found), len(present))]
     areas, precisions = np.concatenate(chunks, axis=2).transpose(1, 0, 2)  # of (K, 2, R)
     return mean(areas), mean(precisions)

@@ -11,10 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from cifar_onnx.evaluation.outcome import parts
-from cifar_onnx.images import Pictures
+from cifar_onnx.evaluation.outcome import in_parts
+from cifar_onnx.images import Pictures, Pixels
 from cifar_onnx.prediction import Scores
-from cifar_onnx.progress import track
 
 LAYERS, CHANNELS = 8, 64  # of a net are looked at, at most: convolutions, and channels of each
 _PARTS = 32  # principal directions of the features
@@ -183,12 +182,13 @@ def outputs_of(net: nn.Module, pictures: Pictures, title: str | None = None) -> 
         float32 logits `(N, K)`, and contrasts `(N, D)` or familiarity `(N,)`.
     """
     device = next(net.parameters()).device
-    work, found = parts(pictures), []
-    with torch.inference_mode():
-        for part in track(work, title, len(work)) if title else work:
-            batch = torch.from_numpy(np.ascontiguousarray(pictures[part])).to(device).permute(0, 3, 1, 2)
-            found.append([each.float().cpu() for each in net(batch)])
-    logits, others = (torch.cat(each).numpy() for each in zip(*found, strict=True))
+
+    @torch.inference_mode()
+    def run(part: Pixels) -> list[Scores]:
+        batch = torch.from_numpy(np.ascontiguousarray(part)).to(device).permute(0, 3, 1, 2)
+        return [each.float().cpu().numpy() for each in net(batch)]
+
+    logits, others = in_parts(run, pictures, title)
     return logits, others
 
 

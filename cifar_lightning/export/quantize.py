@@ -22,7 +22,7 @@ from cifar_lightning.export.errors import ParityError
 from cifar_lightning.export.silence import silent
 from cifar_onnx import InputError
 from cifar_onnx.contract import Precision
-from cifar_onnx.evaluation.outcome import parts
+from cifar_onnx.evaluation.outcome import in_parts
 from cifar_onnx.images import Pictures, Pixels
 from cifar_onnx.prediction import Scores
 from cifar_onnx.progress import track
@@ -181,10 +181,8 @@ def runner(net: ModelProto) -> Run:
     loaded = session(net.SerializeToString(), "the net")
 
     def run(pictures: Pictures, title: str | None = None) -> tuple[Scores, Scores]:
-        work = parts(pictures)
-        steps = track(work, title, len(work)) if title else work
-        found = [loaded.run(["logits", "familiarity"], {"pixels": _planes(pictures[part])}) for part in steps]
-        logits, familiarity = map(np.concatenate, zip(*found, strict=True))
+        names = ["logits", "familiarity"]
+        logits, familiarity = in_parts(lambda part: loaded.run(names, {"pixels": _planes(part)}), pictures, title)
         return logits, familiarity
 
     return run

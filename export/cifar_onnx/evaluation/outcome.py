@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from cifar_onnx.errors import InputError, some
 from cifar_onnx.images import Pictures, Pixels
+from cifar_onnx.progress import track
 
 # A net runs 256 pictures of 128 x 128 pixels at once, and of larger ones as many as have no more pixels together.
 _BATCH, _SIDE = 256, 128
@@ -127,7 +128,10 @@ def parts(pictures: Pictures) -> list[slice]:
     return [slice(start, start + step) for start in range(0, len(pictures), step)]
 
 
-def in_parts(run: Callable[[Pixels], Sequence[Any]], pictures: Pictures) -> list[NDArray[np.float32]]:
-    """What a net gives, run on one part of the pictures after the other."""
-    found = [run(pictures[part]) for part in parts(pictures)]
+def in_parts(
+    run: Callable[[Pixels], Sequence[Any]], pictures: Pictures, title: str | None = None
+) -> list[NDArray[np.float32]]:
+    """What a net gives, run on one part of the pictures after the other; a title shows progress under it."""
+    work = parts(pictures)
+    found = [run(pictures[part]) for part in (track(work, title, len(work)) if title else work)]
     return [np.concatenate(each) for each in zip(*found, strict=True)]

@@ -116,18 +116,13 @@ def position(checkpoint: dict[str, Any]) -> dict[str, int]:
 
 
 def validated(checkpoint: dict[str, Any]) -> bool:
-    """Whether its weights have been validated."""
+    """Whether these very weights have been validated; `run.validated` says whether any of the epoch's have."""
     return "val/loss" in checkpoint["run"].get("measured", {})
-
-
-def done_in_epoch(checkpoint: dict[str, Any]) -> tuple[int, bool]:
-    """Batches done in the epoch that was going on, and whether the weights have been validated since."""
-    return position(checkpoint)["batch"], validated(checkpoint)
 
 
 def ended(checkpoint: dict[str, Any]) -> dict[str, str] | None:
     """The last row of metrics.csv of the epoch at whose end a checkpoint was written; None of one within an epoch."""
-    if done_in_epoch(checkpoint)[0]:
+    if position(checkpoint)["batch"]:
         return None
     loss = checkpoint["run"]["metrics"]["train/loss"]
     return {"epoch": str(checkpoint["epoch"]), "step": str(checkpoint["global_step"] - 1), "train/loss": str(loss)}

@@ -15,8 +15,8 @@ class MetricsFile(CSVLogger):
 
     def go_on(self, run: Run, checkpoint: dict[str, Any]) -> None:
         """Begin with what a run had measured when it wrote a checkpoint."""
-        batch, validated = checkpoints.done_in_epoch(checkpoint)
-        rows = run.metrics(checkpoint["global_step"], validated or not batch, checkpoints.ended(checkpoint))
+        done = checkpoints.validated(checkpoint) or not checkpoints.position(checkpoint)["batch"]
+        rows = run.metrics(checkpoint["global_step"], done, checkpoints.ended(checkpoint))
         self.experiment.metrics.extend(rows)  # which removes the file that they are read from
         self.save()
 

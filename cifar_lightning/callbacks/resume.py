@@ -1,7 +1,7 @@
 """Resuming from a checkpoint, bit for bit as if the run had never stopped."""
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -126,7 +126,7 @@ def keep_found(
     model: L.LightningModule,
     data: L.LightningDataModule,
     checkpoint: dict[str, Any],
-    asked: Iterable[str],
+    asked: Collection[str],
 ) -> None:
     """Let a run that goes on keep what Lightning's finders have found, which would begin it anew.
 
@@ -140,15 +140,14 @@ def keep_found(
     Raises:
         InputError: a learning rate is typed, and the schedule that is restored began with the one that was found.
     """
-    typed = {*asked}
-    size = None if "data.batch_size" in typed else checkpoint["datamodule_hyper_parameters"].get("batch_size")
+    size = None if "data.batch_size" in asked else checkpoint["datamodule_hyper_parameters"].get("batch_size")
     rate = checkpoint["run"].get("found_lr")
-    if rate and "model.optimizer.lr" in typed and model.recipe.scheduler:  # type: ignore[union-attr]
+    if rate and "model.optimizer.lr" in asked and model.recipe.scheduler:  # type: ignore[union-attr]
         raise InputError(
             f"the schedule of the resumed run began with the learning rate {rate:g}, which LearningRateFinder found: "
             "leave model.optimizer.lr out"
         )
-    if "model.optimizer.lr" in typed or _rate(checkpoint["hyper_parameters"]) != _rate(model.hparams):
+    if "model.optimizer.lr" in asked or _rate(checkpoint["hyper_parameters"]) != _rate(model.hparams):
         rate = None
     callbacks: list[L.Callback] = trainer.callbacks  # type: ignore[attr-defined]
     for finder in [each for each in callbacks if type(each) in (LearningRateFinder, BatchSizeFinder)]:

@@ -14,7 +14,7 @@ from lightning.fabric.plugins import CheckpointIO
 from cifar_lightning import runs
 from cifar_lightning.files import write_whole
 from cifar_onnx import InputError
-from cifar_onnx.folders import is_address
+from cifar_onnx.sources import is_address
 
 _NEEDED: dict[str, dict[str, type]] = {
     "state_dict": {},

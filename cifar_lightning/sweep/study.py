@@ -25,7 +25,7 @@ from cifar_lightning.sweep.plan import Plan
 from cifar_lightning.sweep.sampler import made, sampler_of
 from cifar_onnx import InputError
 from cifar_onnx.errors import one_line
-from cifar_onnx.folders import is_address
+from cifar_onnx.sources import is_address
 
 _BEAT = 30  # seconds between signs of life in a database; after two that are missing a process is gone
 _BEGINNING = timedelta(seconds=60)  # after which a trial must have said whose it is

@@ -1,7 +1,6 @@
-"""Pictures on disk: those that a word of the command line means, and labelled ones, by their folders or by a table."""
+"""Folders on disk: pictures that a word of the command line means, labelled pictures, and where to write."""
 
 import os
-import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from glob import glob, has_magic
@@ -11,7 +10,8 @@ from typing import TypeVar
 from uuid import uuid4
 
 from cifar_onnx import sheet
-from cifar_onnx.errors import ImageError, InputError, some
+from cifar_onnx.errors import InputError, some
+from cifar_onnx.sources import check_path
 
 _SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".webp"})
 _JUNK = frozenset(  # of Windows, macOS' archives, Synology's servers (small copies of each picture) and Linux
@@ -32,8 +32,6 @@ _OURS = {  # folders that commands make where they are started, and what tells t
     "runs": ("*/version_*", "*/journal.log"),
 }
 _PARTS = ("test", "val", "train")
-# A picture as text: a data URL, or base64 of the first bytes of JPEG, PNG, GIF, WebP or BMP, and much more.
-_TEXT = re.compile(r"data:image/.*|(/9j/|iVBORw0KGgo|R0lGOD|UklGR|Qk)[\w+/=\s-]{240,}", re.ASCII | re.DOTALL)
 
 AnyPath = TypeVar("AnyPath", bound=PurePath)
 
@@ -75,23 +73,6 @@ def composed(name: str) -> str:
 def in_order(paths: Iterable[AnyPath]) -> list[AnyPath]:
     """Paths in one order on all systems: Windows' own passes over whether letters are capital."""
     return sorted(paths, key=lambda path: path.parts)
-
-
-def is_address(text: object) -> bool:
-    """Whether it is one such as https://... or s3://..., and no path of Windows such as C://photos."""
-    return re.match(r"[A-Za-z][\w+.-]+://", str(text)) is not None
-
-
-def check_path(path: str | PathLike[str]) -> None:
-    """Refuse what apps may take for the path of a picture: an address, or all of the picture as text.
-
-    Raises:
-        ImageError: it is one of these.
-    """
-    if is_address(path):
-        raise ImageError("nothing is fetched from elsewhere: download the picture first", str(path))
-    if _TEXT.fullmatch(str(path)) and not os.path.exists(path):
-        raise ImageError("the picture is given as text: give its bytes, as base64.b64decode makes them of base64")
 
 
 def try_writing(folder: Path) -> None:

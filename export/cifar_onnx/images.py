@@ -19,8 +19,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 
 from cifar_onnx import picture_parts
 from cifar_onnx.errors import ImageError, ReadError
-from cifar_onnx.folders import check_path
-from cifar_onnx.sources import UNNAMED, Source, contents, is_file, no_picture
+from cifar_onnx.sources import UNNAMED, Source, check_path, contents, is_file, no_picture
 
 Pixels = NDArray[np.uint8]
 

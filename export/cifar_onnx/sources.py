@@ -1,5 +1,7 @@
 """What may be given for a picture, told from several, and from what is none."""
 
+import os
+import re
 from collections.abc import Coroutine
 from os import PathLike
 from typing import Protocol, TypeGuard
@@ -11,6 +13,8 @@ from PIL import Image
 from cifar_onnx.errors import ImageError, ReadError
 
 UNNAMED = "the picture"  # in messages, where it has no file
+# A picture as text: a data URL, or base64 of the first bytes of JPEG, PNG, GIF, WebP or BMP, and much more.
+_TEXT = re.compile(r"data:image/.*|(/9j/|iVBORw0KGgo|R0lGOD|UklGR|Qk)[\w+/=\s-]{240,}", re.ASCII | re.DOTALL)
 
 
 class File(Protocol):
@@ -60,3 +64,20 @@ def no_picture(source: object) -> ImageError:
         f"{type(source).__name__} is not a picture: give a path, encoded bytes, a binary file, a Pillow image or a "
         "uint8 array (H, W, 3), or several of these"
     )
+
+
+def is_address(text: object) -> bool:
+    """Whether it is one such as https://... or s3://..., and no path of Windows such as C://photos."""
+    return re.match(r"[A-Za-z][\w+.-]+://", str(text)) is not None
+
+
+def check_path(path: str | PathLike[str]) -> None:
+    """Refuse what apps may take for the path of a picture: an address, or all of the picture as text.
+
+    Raises:
+        ImageError: it is one of these.
+    """
+    if is_address(path):
+        raise ImageError("nothing is fetched from elsewhere: download the picture first", str(path))
+    if _TEXT.fullmatch(str(path)) and not os.path.exists(path):
+        raise ImageError("the picture is given as text: give its bytes, as base64.b64decode makes them of base64")

@@ -13,7 +13,7 @@ from handmade import run_length_encoded
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from cifar_onnx import ImageError, InputError, folders, images
+from cifar_onnx import ImageError, InputError, folders, images, sources
 from cifar_onnx.errors import ReadError
 from cifar_onnx.folders import find, labelled
 
@@ -445,9 +445,9 @@ def test_what_is_found_is_in_that_order(tmp_path: Path, monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize("text", ["https://a.b/c.png", "s3://bucket/c.png", "postgresql+psycopg2://me@host/name"])
 def test_an_address_is_told_from_a_path(text: str) -> None:
-    assert folders.is_address(text)
+    assert sources.is_address(text)
     for path in (f"photos/{text}", "C://photos/c.png", "C:/photos/c.png", "photos//c.png"):
-        assert not folders.is_address(path)
+        assert not sources.is_address(path)
         assert find(path) == [Path(path)]  # of which the decoder says that it is not there
 
 

@@ -723,8 +723,8 @@ class TestPython:
             verify(Model(CLASSES, Pair(3, widths=(8,))), ImageFolder(data.root), models["stretch"])
 
     @pytest.mark.filterwarnings("ignore:The number of training batches", "ignore:`isinstance")
-    def test_the_lines_of_the_readme_work(self, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        text = (Path(__file__).parent.parent / "README.md").read_text().partition("## In Python\n")[2]
+    def test_the_lines_of_the_documentation_work(self, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        text = (Path(__file__).parent.parent / "docs/experiments.md").read_text().partition("## In Python\n")[2]
         block = textwrap.dedent(re.search(r"\n\n((?:    .*\n|\n)+)", text)[1])  # type: ignore[index]
         assert photos == Path("photos").resolve()
         exec(block.replace("max_epochs=10", "max_epochs=1, accelerator='cpu'"), {})

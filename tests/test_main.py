@@ -113,8 +113,8 @@ class TestFit:
         assert refused.code == 2
         assert "or that of the run, with --config" in refused.err
 
-    def test_the_classes_of_the_readme_work(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-        text = (Path(__file__).parent.parent / "README.md").read_text().partition("### Classes of your own\n")[2]
+    def test_the_classes_of_the_documentation_work(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        text = (Path(__file__).parent.parent / "docs/experiments.md").read_text().partition("## Classes of your own\n")[2]
         words = re.search(r"`(--model\.net mynet[^`]*)`", text)[1].split()  # type: ignore[index]
         block = re.search(r"\n\n((?:      .*\n|\n)+)", text)[1]  # type: ignore[index]
         Path("mynet.py").write_text(textwrap.dedent(block))

@@ -30,8 +30,8 @@ import torch
 from bench import DATA, ROOT, lines, machine, now, pictures, show, source, spread
 from torch import Tensor
 
+from cifar_lightning.cli.run import run
 from cifar_lightning.data import ImageData
-from cifar_lightning.main import run
 from cifar_lightning.module import Classifier
 
 CONFIGS = ("configs/speedrun.yaml", "configs/speedrun_compiled.yaml")

@@ -1,5 +1,6 @@
-"""Where an error comes from: which setting, which line of the user's own code, or too little memory."""
+"""Where an error comes from: a setting, a line of the user's own code, the machine, or a mistake that torch noticed."""
 
+import errno
 import sysconfig
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +11,22 @@ from cifar_onnx import InputError, errors
 
 # What torch and the libraries of CUDA say where there is not enough memory.
 _MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "Invalid buffer size", "STATUS_ALLOC_FAILED")
+
+# What torch and Lightning raise as RuntimeError or ValueError although the user can mend it: weights that do not fit
+# the net that was asked for, a metric that is not there, numbers that cannot be.
+_MISTAKES = (
+    "Error(s) in loading state_dict",
+    "loaded state dict",  # of an optimizer with other groups
+    "Early stopping conditioned on metric",
+    "val_check_interval",
+    "is not in bounds",  # a seed
+    "No working C++ compiler",  # for model.compile
+    "Failed to find C compiler",  # likewise, on a GPU
+    "Compiler: ",  # likewise, on Windows
+)
+
+# What the machine refuses, and no code can mend: a trial of a sweep is then no failure of its values.
+REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO)
 
 
 @contextmanager
@@ -30,6 +47,11 @@ def named(key: str) -> Iterator[None]:
 def out_of_memory(error: BaseException) -> bool:
     """Whether there was not enough memory, of a GPU or of the machine."""
     return isinstance(error, MemoryError) or any(words in str(error) for words in _MEMORY)
+
+
+def mistake(error: Exception) -> bool:
+    """Whether torch or Lightning say with this error that the user can mend it."""
+    return any(words in str(error) for words in _MISTAKES)
 
 
 def said(error: BaseException) -> str:

@@ -5,34 +5,26 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 import yaml
 from filelock import Timeout
 from jsonargparse import Path as ConfigFile  # type: ignore[attr-defined]
 from jsonargparse import set_dumper, set_loader
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import Callback
 
-from cifar_lightning import checkpoint as checkpoints
-from cifar_lightning import interruption, malloc
-from cifar_lightning.callbacks import Curves, EpochLines, FirstBatch, Record, Resume
-from cifar_lightning.cli.command import read
+from cifar_lightning import interruption
 from cifar_lightning.cli.config_file import dump_yaml, load_yaml
-from cifar_lightning.cli.lightning_cli import CLI
-from cifar_lightning.cli.parser import Parser
-from cifar_lightning.error_source import out_of_memory
+from cifar_lightning.cli.run import run
+from cifar_lightning.error_source import REFUSED, mistake, out_of_memory
 from cifar_lightning.export import ParityError
 from cifar_lightning.finite import NotFiniteError
 from cifar_lightning.interruption import Interrupted
 from cifar_lightning.reproduce import reproduce
 from cifar_lightning.sweep import sweep
-from cifar_lightning.trusted_classes import check_classes
 from cifar_onnx import InputError
 from cifar_onnx.errors import one_line
-from cifar_onnx.session import usable_cpus
 from cifar_onnx.shell import pipe_closed
 
 # What Lightning warns of although all is well.
@@ -48,22 +40,7 @@ _NOISE = (
     "Image size .* exceeds limit",  # Pillow's; pictures have a limit of their own here, and it says so
 )
 
-
-# What torch and Lightning raise as RuntimeError or ValueError although the user can mend it: weights that do not fit
-# the net that was asked for, a metric that is not there, numbers that cannot be.
-_MISTAKES = (
-    "Error(s) in loading state_dict",
-    "loaded state dict",  # of an optimizer with other groups
-    "Early stopping conditioned on metric",
-    "val_check_interval",
-    "is not in bounds",  # a seed
-    "No working C++ compiler",  # for model.compile
-    "Failed to find C compiler",  # likewise, on a GPU
-    "Compiler: ",  # likewise, on Windows
-)
-
-# What the machine refuses, and no code can mend: a trial of a sweep is then no failure of its values.
-REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO)
+# What the machine refuses, or what is not there.
 _OUTSIDE = (
     *REFUSED,
     errno.ENOLCK,
@@ -143,54 +120,6 @@ def main(args: Sequence[str] | None = None) -> int:
             raise
         return _fail(one_line(error), 2)
     return 0
-
-
-def mistake(error: Exception) -> bool:
-    """Whether torch or Lightning say with this error that the user can mend it."""
-    return any(words in str(error) for words in _MISTAKES)
-
-
-def run(args: Sequence[str], callbacks: Sequence[Callback] | None = None, cli: Callable[..., CLI] = CLI) -> CLI:
-    """Run a command of the LightningCLI.
-
-    Args:
-        args: the command and its options.
-        callbacks: what `fit` has in the place of progress for people.
-        cli: takes what CLI takes.
-    """
-    malloc.keep()
-    if (cpus := usable_cpus()) < torch.get_num_threads():  # torch looks at no limit of a container
-        torch.set_num_threads(cpus)
-    for word in args:
-        if word.encode(errors="replace").decode() != word:
-            raise InputError(f"{word!r} is not valid UTF-8: rename the file or folder")
-    command = read(args)
-    for place in command.import_folders:  # nets of the user's own may lie there
-        if (folder := str(place.resolve())) not in sys.path:
-            sys.path.append(folder)
-    checkpoint = None
-    if command.ckpt_path:
-        checkpoint = checkpoints.load(command.ckpt_path)
-        check_classes(checkpoint, command.ckpt_path, command.allow_custom)
-    terminal = sys.stdout.isatty() and callbacks is None
-    if callbacks is None:
-        callbacks = [EpochLines()]
-    return cli(
-        command,
-        checkpoint,
-        args=command.words,
-        parser_class=Parser,
-        parser_kwargs={"prog": "python -m cifar_lightning", "allow_abbrev": False},
-        seed_everything_default=0,
-        auto_configure_optimizers=False,
-        trainer_defaults={
-            "max_epochs": 50,
-            "devices": 1,
-            "enable_progress_bar": terminal,
-            "enable_model_summary": terminal,
-            "callbacks": [Resume(), Record(), FirstBatch(), Curves(), *callbacks],
-        },
-    )
 
 
 def _fail(message: str, code: int) -> int:

@@ -52,6 +52,10 @@ LAW = {
     "cifar_lightning/cli/settings.py": {
         "torch", "lightning", "jsonargparse", "cifar_onnx", OURS + "callbacks", OURS + "module",
     },
+    "cifar_lightning/cli/run.py": {
+        "torch", "lightning", "cifar_onnx", OURS + "callbacks", OURS + "checkpoint", OURS + "cli", OURS + "malloc",
+        OURS + "trusted_classes",
+    },
     "cifar_lightning/cli/run_config.py": {"lightning", OURS + "cli.command", OURS + "files"},
     "cifar_lightning/cli/trainer.py": {
         "lightning", "cifar_onnx", OURS + "checkpoint", OURS + "data", OURS + "evaluation",
@@ -59,9 +63,8 @@ LAW = {
     },
     "cifar_lightning/cli/usage.py": set(),
     "cifar_lightning/main.py": {
-        "torch", "lightning", "jsonargparse", "yaml", "filelock", "cifar_onnx", OURS + "callbacks", OURS + "checkpoint",
-        OURS + "cli", OURS + "error_source", OURS + "export", OURS + "finite", OURS + "interruption",
-        OURS + "malloc", OURS + "reproduce", OURS + "sweep", OURS + "trusted_classes",
+        "lightning", "jsonargparse", "yaml", "filelock", "cifar_onnx", OURS + "cli", OURS + "error_source",
+        OURS + "export", OURS + "finite", OURS + "interruption", OURS + "reproduce", OURS + "sweep",
     },
     "cifar_lightning/suggestion.py": set(),
     "cifar_lightning/trusted_classes.py": {
@@ -103,7 +106,7 @@ LAW = {
     },
     "cifar_lightning/sweep": {
         "optuna", "sqlalchemy", "lightning", "torch", "jsonargparse", "filelock", "rich", "numpy", "matplotlib",
-        "cifar_onnx", OURS + "main", OURS + "cli", OURS + "module", OURS + "finite", OURS + "interruption",
+        "cifar_onnx", OURS + "cli", OURS + "module", OURS + "finite", OURS + "interruption",
         OURS + "files", OURS + "sweep", OURS + "leaderboard.differences", OURS + "runs", OURS + "suggestion",
         OURS + "callbacks", OURS + "error_source", OURS + "trusted_classes",
     },

@@ -114,7 +114,8 @@ class TestFit:
         assert "or that of the run, with --config" in refused.err
 
     def test_the_classes_of_the_documentation_work(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-        text = (Path(__file__).parent.parent / "docs/experiments.md").read_text().partition("## Classes of your own\n")[2]
+        page = (Path(__file__).parent.parent / "docs/experiments.md").read_text()
+        text = page.partition("## Classes of your own\n")[2]
         words = re.search(r"`(--model\.net mynet[^`]*)`", text)[1].split()  # type: ignore[index]
         block = re.search(r"\n\n((?:      .*\n|\n)+)", text)[1]  # type: ignore[index]
         Path("mynet.py").write_text(textwrap.dedent(block))
@@ -675,7 +676,7 @@ def test_letters_that_the_output_has_not_end_nothing(monkeypatch: pytest.MonkeyP
 
 def test_torch_takes_no_more_threads_than_a_container_has_cpus(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     taken: list[int] = []
-    monkeypatch.setattr("cifar_lightning.main.usable_cpus", lambda: 2)
+    monkeypatch.setattr("cifar_lightning.cli.run.usable_cpus", lambda: 2)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 64)
     monkeypatch.setattr(torch, "set_num_threads", taken.append)
     assert run("test").code == 2

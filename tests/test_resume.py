@@ -334,7 +334,7 @@ class TestSameBytes:
     ) -> None:
         assert start("fit", *SMALL, folder=tmp_path, function=stop_at(14)).wait().code == 143
         assert '"threads": 1' in (tmp_path / "runs/cnn/version_0/run.json").read_text()
-        monkeypatch.setattr("cifar_lightning.main.usable_cpus", lambda: 7)
+        monkeypatch.setattr("cifar_lightning.cli.run.usable_cpus", lambda: 7)
         monkeypatch.setattr(torch, "get_num_threads", lambda: 7)
         result = run("fit", *SMALL, "--ckpt_path", "last")
         assert "the run used 1 CPU threads and is resumed with 7" in result.out

@@ -11,10 +11,10 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 from cifar_lightning.cli.choices import in_order
 from cifar_lightning.cli.lightning_cli import CLI
+from cifar_lightning.cli.run import run
 from cifar_lightning.cli.settings import check_trainer, check_training
 from cifar_lightning.error_source import said
 from cifar_lightning.leaderboard.differences import Differences, flat
-from cifar_lightning.main import run
 from cifar_lightning.sweep import space as spaces
 from cifar_lightning.sweep.space import Space
 from cifar_onnx import InputError

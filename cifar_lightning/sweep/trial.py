@@ -13,11 +13,11 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from cifar_lightning import interruption, runs
 from cifar_lightning.callbacks import BestCheckpoint
+from cifar_lightning.cli.run import run
 from cifar_lightning.cli.settings import quiet
-from cifar_lightning.error_source import out_of_memory
+from cifar_lightning.error_source import REFUSED, mistake, out_of_memory
 from cifar_lightning.finite import NotFiniteError
 from cifar_lightning.interruption import Interrupted
-from cifar_lightning.main import REFUSED, mistake, run
 from cifar_lightning.sweep import space as spaces
 from cifar_lightning.sweep.plan import Plan
 from cifar_lightning.sweep.study import again

@@ -83,8 +83,8 @@ class ImageFolder(ImageData):
         self.hparams["classes"] = self._classes
         if len(self._classes) < 2:
             raise InputError(
-                f"{self.catalogue} holds {len(self._classes)} classes to train on, at least two are needed: "
-                "put the photos of each class into a folder with its name, or list them with --data.labels"
+                f"{self.catalogue} holds {'one class' if self._classes else 'no classes'} to train on, at least two "
+                "are needed: put the photos of each class into a folder with its name, or list them with --data.labels"
             )
         for name in self._classes:
             if name.encode(errors="replace").decode() != name:

@@ -82,7 +82,7 @@ class Calibration:
                 f"pictures unknown (at least {needed} images are needed)"
             )
         if (mean := float(np.mean([each.auroc for each in self.rejections]))) < _TELLING:
-            found.append(f"what it calls unknown is hardly better than chance (mean AUROC {mean:.2f})")
+            found.append(f"its unknown score is hardly better than chance (mean AUROC {mean:.2f})")
         return found
 
     def again(

@@ -116,5 +116,5 @@ def _validation(datamodule: ImageData, ckpt_path: str) -> Images | None:
         known = "known to be " if noted is None else ""
         advice = "python -m cifar_onnx evaluate judges an exported file as it is"
         reason = f"these are not {known}the run's pictures ({advice})"
-    print(f"without calibration, prediction sets and unknown pictures: {reason}")
+    print(f"skipping calibration, prediction sets and unknown pictures: {reason}")
     return None

@@ -371,7 +371,7 @@ class TestCommand:
         assert not any("for prediction sets" in each for each in calibrate(net, known, ["a", "b"], alpha=0.2).warnings)
         assert "calls at most 5% of such pictures unknown (at least 19 images are needed)" in str(few)
         blind = replace(few, rejections=tuple(replace(each, auroc=0.5) for each in few.rejections))
-        assert "what it calls unknown is hardly better than chance (mean AUROC 0.50)" in str(blind)
+        assert "its unknown score is hardly better than chance (mean AUROC 0.50)" in str(blind)
         assert not replace(few, images=19, rejections=(replace(few.rejections[0], auroc=0.9),)).warnings
 
     def test_pictures_of_the_users_are_asked_about(

@@ -332,7 +332,7 @@ class TestFromACheckpoint:
         assert torch.load(ckpt, weights_only=True)["hyper_parameters"]["classes"] == ["blue", "green", "red"]
         result = run("test", "--ckpt_path", ckpt, "--data.root", "other")
         assert result.code == 0
-        assert "without calibration, prediction sets and unknown pictures: other has test/ but no train/" in result.out
+        assert "skipping calibration, prediction sets and unknown pictures: other has test/ but no train/" in result.out
 
     def test_a_checkpoint_is_calibrated_by_its_own_photos_only(self, run: Run, photos: Path) -> None:
         assert run("fit", *BRIEF, "--data", "ImageFolder", "--data.root", photos).code == 0

@@ -905,7 +905,7 @@ class TestHandover:
         text = card.read_text().partition("## Calibration")[2]
         assert f"the test pictures: {100 * error['before']:.1f} % before, {100 * error['after']:.1f} % after" in text
         covered, low, high = (f"{100 * coverage[key]:.1f} %" for key in ("value", "low", "high"))
-        assert f"They do of {covered} of the test pictures (95 % interval: {low} to {high})" in text
+        assert f"They do for {covered} of the test pictures (95 % interval: {low} to {high})" in text
         kinds = [f"{100 * each['rejected']:.1f} % of {kind}" for kind, each in unknown["kinds"].items()]
         assert ", ".join([f": {100 * unknown['rejected']:.1f} % of the test pictures", *kinds]) + ".\n" in text
         assert "validation pictures" not in text

@@ -378,11 +378,11 @@ class TestTable:
         assert "356,810" in rows[0]
         assert "1.50 MB" in rows[0]
         assert "best validation accuracy: b/version_1, 80.0% (73.6 to 85.2)\n" in result.out
-        assert "where nothing else is said: max_epochs=3" in result.out
+        assert "unless stated otherwise: max_epochs=3" in result.out
 
     def test_rivals_within_the_interval_are_counted(self, make: Make) -> None:
         found = board(*(entry(make(f"a/version_{i}", (0.8 - 0.04 * i,))) for i in range(3)))
-        assert found.findings[0].endswith("(73.6 to 85.2); 1 more within its interval, so that it may be chance")
+        assert found.findings[0].endswith("(73.6 to 85.2); 1 more within its interval, so it may be chance")
 
     @pytest.mark.parametrize("key", ["split_seed", "val_fraction", "test_fraction", "root", "labels"])
     def test_runs_validated_on_different_images_are_not_compared_in_silence(
@@ -410,7 +410,7 @@ class TestTable:
             loss = {"class_path": f"cifar_lightning.loss.{settings.pop('name')}", "init_args": settings}
             make(f"a/version_{version}", config=changed(model__loss=loss))
         out = run("runs").out
-        assert f"by val loss: not all have the same one ({keys})\n" in out if keys else "by val loss" not in out
+        assert f"by val loss: not all use the same loss ({keys})\n" in out if keys else "by val loss" not in out
 
     def test_columns_that_say_nothing_are_left_out(self, run: Run, make: Make) -> None:
         make(finished=False)

@@ -127,7 +127,7 @@ def test_the_layer_that_is_left_alone_is_the_first(monkeypatch: pytest.MonkeyPat
 
 def test_a_net_that_rounding_breaks_is_refused_with_figures() -> None:
     net, pixels, labels = drowned()
-    sentence = r"int8 .*accuracy on validation goes from 100\.00% to .*, a fall of more than 0\.3"
+    sentence = r"int8 .*validation accuracy goes from 100\.00% to .*, a fall of more than 0\.3"
     with pytest.raises(ParityError, match=sentence):
         quantize.smaller(net, "int8", pixels, pixels, labels, ["a", "b"])
 
@@ -210,7 +210,7 @@ def test_of_several_variants_one_that_holds_is_taken(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(quantize, "variants", lambda *_: iter(found))
     variant, what = quantize.smaller(net, "int8", pixels, pixels, labels, ["a", "b"])
     assert variant is net
-    assert what == "int8 (rescued): accuracy on validation 100.00% before, 100.00% after"
+    assert what == "int8 (rescued): validation accuracy 100.00% before, 100.00% after"
 
 
 def test_of_variants_that_are_as_good_the_first_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -315,5 +315,5 @@ def test_the_command_refuses_with_exit_code_1(run: Run, checkpoint: Path, monkey
     monkeypatch.setattr(quantize, "DROP", -1.0)
     result = run("export", "--ckpt_path", checkpoint, "--precision", "fp16", "--output", "small.onnx")
     assert result.code == 1
-    assert "error: no file was written: fp16: accuracy on validation goes from" in result.err
+    assert "error: no file was written: fp16: validation accuracy goes from" in result.err
     assert not Path("small.onnx").exists()

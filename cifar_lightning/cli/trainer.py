@@ -63,7 +63,7 @@ class Trainer(L.Trainer):
                 report-resized where they become square otherwise than those that it has learnt from.
             groups: CSV file with groups of the pictures: the column path, and another for each kind of group.
             corruptions: also with noise, blur, fog and the like, of 10,000 images at most, evenly spread.
-            attacks: also under adversarial attacks (FGSM, PGD) of these radii, in grey levels of 255.
+            attacks: also under adversarial attacks (FGSM, PGD) of these L-inf radii, in grey levels.
             resamples: of the bootstrap.
         """
         # These take seconds to import, and no other command needs them.
@@ -166,7 +166,7 @@ class Trainer(L.Trainer):
             ckpt_path: the checkpoint.
             output: the file, or a folder for it; by default model.onnx in the run's folder.
             alpha: share of pictures whose right label may be missing from their prediction set.
-            sets: how labels get into these sets, by probability (lac) or by sums of them (aps).
+            sets: how labels get into these sets, by probability (lac) or cumulatively (aps).
             precision: of the net: fp32, fp16 or int8. The smaller ones are written only if they are as good.
             license: for the model card, such as apache-2.0.
             triton: folder for a Triton model repository with the file.

@@ -17,13 +17,13 @@ Train image classifiers and export them as one ONNX file that anybody can run.
   python -m cifar_lightning --version
 
 First time? fit --config configs/quickstart.yaml takes a minute and needs no network.
-What receives model.onnx needs no PyTorch: python -m cifar_onnx --help
+To run model.onnx without PyTorch: python -m cifar_onnx --help
 """
 
 _FIT = """\
 python -m cifar_lightning fit [--config C.yaml] [--KEY VALUE ...]
 
-Train; without options the tutorial's CNN on CIFAR-10. Each key of a config file is an option, which beats the file.
+Train; without options the tutorial's CNN on CIFAR-10. Each key of a config file is also an option, which overrides it.
 
   --data ImageFolder --data.root photos     photos in a folder for each class (--data.labels labels.csv: in a list)
   --data.image_size 64                      side of the square, in pixels, that they are resized to (32)
@@ -42,13 +42,13 @@ Train; without options the tutorial's CNN on CIFAR-10. Each key of a config file
 
   --trainer.max_epochs 50
   --trainer.accelerator gpu                 or cpu; by default what there is (--trainer.devices: how many)
-  --trainer.precision bf16-mixed            faster on GPUs since 2020, and on some CPUs
+  --trainer.precision bf16-mixed            faster on GPUs from 2020 on, and some CPUs
   --trainer.callbacks+ EMA                  or SWA, Freeze, EarlyStopping, LearningRateFinder, ...
   --experiment NAME                         the run goes into runs/NAME/version_N
-  --trainer.default_root_dir DIR            and that into DIR
+  --trainer.default_root_dir DIR            puts runs/ into DIR
   --seed_everything 0                       equal seeds give equal weights, on a CPU bit for bit
   --ckpt_path last                          resume the newest unfinished run of the experiment, or start one:
-                                            repeat its config
+                                            give its --config again
 
 """
 _CHECKPOINT = """\
@@ -65,14 +65,14 @@ Judge a checkpoint on the test set: metrics with intervals, tables, and report.h
   --output DIR                              for the files; by default report in the run's folder
   --groups groups.csv                       results for groups of pictures: columns path, and one for each kind of group
   --corruptions                             results under noise, blur, fog and the like, of 10,000 photos at most
-  --attacks "[1, 2, 4, 8]"                  results under FGSM and PGD attacks of up to so many grey levels of 255
+  --attacks "[1, 2, 4, 8]"                  results under FGSM and PGD attacks of these radii (L-inf, grey levels)
   --resamples 1000                          of the bootstrap, for the intervals
 
 """
 _PREDICT = f"""\
 python -m cifar_lightning predict --ckpt_path P [--KEY VALUE ...]
 
-Write the predictions of a checkpoint to a CSV file: for the test photos; of another --data.root that has no test/, for
+Write the predictions of a checkpoint to a CSV file: for the test photos; if another --data.root has no test/, for
 all of its photos. The probabilities are the net's own. Those of an exported file are calibrated, with prediction sets
 and unknown pictures: python -m cifar_onnx classify
 
@@ -89,7 +89,7 @@ Write a checkpoint as one ONNX file, calibrated, and proven on real pictures to 
   --output model.onnx                       or a folder for it; by default model.onnx in the run's folder
   --precision int8                          or fp16: smaller, and written only if it is as accurate
   --alpha 0.1                               share of pictures whose prediction set may miss the right label
-  --sets aps                                how labels get into these sets: lac (by probability) or aps (by sums of it)
+  --sets aps                                how labels get into these sets: lac (by probability) or aps (cumulative)
   --license apache-2.0                      for the model card
   --triton DIR                              also write a model repository for NVIDIA Triton
 
@@ -127,19 +127,19 @@ The file, and every key of it but config as an option:
   config       the experiment: a config of fit, or a list of them, as seen from this file
   space        for each key that is searched {low: ..., high: ..., step: ..., log: true} or a list of values
   trials       how many in total, over all processes (20)
-  monitor      the metric that is to be the best (what the checkpoint keeps the best by)
+  monitor      the metric to optimise (the one that best.ckpt is chosen by)
   mode         min or max
   sampler      class_path and init_args of optuna.samplers (TPESampler; BruteForceSampler tries all combinations)
   pruner       class_path and init_args of optuna.pruners (MedianPruner; NopPruner trains every trial to its end)
   storage      a file, or the address of a database such as sqlite:///sweep.db (journal.log in the sweep's folder)
   experiment   name of its folder under runs/ (sweep- and the file's name)
 
-Options of fit may be added, and beat the experiment's config. The same command goes on with a sweep that was stopped;
+Options of fit may be added, and beat the experiment's config. The same command resumes a stopped sweep;
 started again meanwhile, on another device (--trainer.devices [1]) or machine with the same storage, it shares trials.
 """
 _ALL = """\
   --help_all                                every option
-  --data.help ImageFolder                   those of a class; likewise --model.net.help SpeedNet, ...
+  --data.help ImageFolder                   options of a class; likewise --model.net.help SpeedNet, ...
   --print_config                            the whole config, as YAML
 """
 OPTIONS = {

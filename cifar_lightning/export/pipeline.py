@@ -73,7 +73,7 @@ def export(
         data: what it was trained on; of the validation images, 10,000 at most calibrate the file.
         output: the file, or a folder for it.
         alpha: share of pictures whose right label may be missing from their prediction set.
-        sets: how labels get into these sets, by probability (lac) or by sums of them (aps).
+        sets: how labels get into these sets, by probability (lac) or cumulatively (aps).
         precision: of the net: fp32, fp16 or int8. The smaller ones are written only if they are as good.
 
     Raises:

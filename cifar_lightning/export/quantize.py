@@ -221,14 +221,14 @@ def smaller(
     what = f"{precision}{f' ({name})' if name else ''}"
     if loss:
         raise ParityError(f"{what}: {loss}")
-    return variant, f"{what}: accuracy on validation {before.mean():.2%} before, {accuracy:.2%} after"
+    return variant, f"{what}: validation accuracy {before.mean():.2%} before, {accuracy:.2%} after"
 
 
 def _loss(
     before: NDArray[np.bool_], after: NDArray[np.bool_], labels: NDArray[np.int64], classes: Sequence[str]
 ) -> str | None:
     """What is lost of the pictures that were right before, `(N,)`, where it is more than may be."""
-    figures = f"accuracy on validation goes from {before.mean():.2%} to {after.mean():.2%}"
+    figures = f"validation accuracy goes from {before.mean():.2%} to {after.mean():.2%}"
     if before.mean() - after.mean() > DROP + 1e-9:
         return f"{figures}, a fall of more than {100 * DROP:.1f} points"
     counts, changed = (np.bincount(each, minlength=len(classes)) for each in (labels, labels[before != after]))  # (K,)

@@ -68,14 +68,14 @@ class Board:
         sentences = []
         if self.best and len(self.entries) > 1:
             rivals = sum(_within(each.val_accuracy, self.best) for each in self.entries if each is not self.best)
-            chance = f"; {rivals} more within its interval, so that it may be chance" if rivals else ""
+            chance = f"; {rivals} more within its interval, so it may be chance" if rivals else ""
             sentences.append(f"best validation accuracy: {self.best.run}, {_accuracy(self.best)}{chance}")
         if images := self.differences.images():
             sentences.append(f"not comparable as they are: not all were validated on the same images ({images})")
         if losses := self.differences.losses():
-            sentences.append(f"not comparable by val loss: not all have the same one ({losses})")
+            sentences.append(f"not comparable by val loss: not all use the same loss ({losses})")
         if common := self.differences.otherwise():
-            sentences.append(f"where nothing else is said: {common}")
+            sentences.append(f"unless stated otherwise: {common}")
         return sentences
 
 

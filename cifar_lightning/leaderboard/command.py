@@ -69,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Every run in a folder, the best first: metrics with 95% intervals, cost, and how its config "
         "differs from the others'.",
         epilog="The validation figures are those of the epoch that best.ckpt keeps; the test accuracy is there once "
-        "`test` has judged best.ckpt. Runs are chosen by validation: a test set that chooses can no longer judge.",
+        "`test` has judged best.ckpt. Runs are chosen by validation: a test set used to choose can no longer judge.",
         allow_abbrev=False,
     )
     parser.add_argument(

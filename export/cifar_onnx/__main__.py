@@ -63,7 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     verify = add("verify", help="check that a model answers here as it did when it was exported")
     verify.set_defaults(run=commands.verify)
 
-    speed = add("benchmark", help="measure how fast a model is here, and which threads and batch size to take")
+    speed = add("benchmark", help="measure how fast a model is here, and how many threads and what batch size to use")
     speed.add_argument(
         "--photos", nargs="+", default=[], metavar="PATH", help="pictures to time it with (default: those in the file)"
     )
@@ -122,19 +122,19 @@ def _parser() -> argparse.ArgumentParser:
 
     serve = add("serve", help="answer over HTTP, with a page for people (needs [serve])")
     serve.add_argument("model", nargs="?", type=Path, default="model.onnx", help="the file (default: %(default)s)")
-    serve.add_argument("--host", default="127.0.0.1", help="address to listen at (default: %(default)s, this machine)")
+    serve.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s, this machine)")
     serve.add_argument("--port", type=_whole(0, 65535), default=8000, help="0 takes a free one (default: %(default)s)")
     serve.add_argument(
         "--max-batch", type=_whole(1), default=32, metavar="N", help="pictures that run together (default: %(default)s)"
     )
     serve.add_argument(
-        "--max-requests", type=_whole(1), default=256, metavar="N", help="at a time; beyond, 503 (default: %(default)s)"
+        "--max-requests", type=_whole(1), default=256, metavar="N", help="at once; others get 503 (default: %(default)s)"
     )
     serve.add_argument(
-        "--max-body", type=_within(0.001, 1000), default=20, metavar="MB", help="of a request (default: %(default)s)"
+        "--max-body", type=_within(0.001, 1000), default=20, metavar="MB", help="per request (default: %(default)s)"
     )
     serve.add_argument(
-        "--max-pixels", type=_within(0.001, 100), default=25, metavar="MP", help="of a picture (default: %(default)s)"
+        "--max-pixels", type=_within(0.001, 100), default=25, metavar="MP", help="per picture (default: %(default)s)"
     )
     serve.add_argument(
         "--allow-host",
@@ -142,15 +142,15 @@ def _parser() -> argparse.ArgumentParser:
         type=_host,
         default=[],
         metavar="NAME",
-        help="a name that the server goes by, too",
+        help="another host name to answer to",
     )
-    serve.add_argument("--runtime", metavar="DIR", help="the folder dist of onnxruntime-web (default: that of npm)")
+    serve.add_argument("--runtime", metavar="DIR", help="onnxruntime-web's dist folder (default: npm's)")
     serve.add_argument("--access-log", action="store_true", help="a line for each request")
     serve.set_defaults(run=_extra("cifar_onnx.serving.command", "serve", "serve"))
 
     web = add("web", help="a static site that runs a model in the browser")
     web.add_argument("--output", type=Path, default="site", metavar="DIR", help="where files go (default: %(default)s)")
-    web.add_argument("--runtime", metavar="DIR", help="the folder dist of onnxruntime-web (default: that of npm)")
+    web.add_argument("--runtime", metavar="DIR", help="onnxruntime-web's dist folder (default: npm's)")
     web.set_defaults(run=commands.web)
 
     for command in (info, verify, speed, web):

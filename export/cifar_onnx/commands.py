@@ -75,7 +75,7 @@ def _words(answer: Prediction | str, top_k: int) -> str:
         return f"error: {answer}"
     words = "  ".join(f"{label} {probability:6.1%}" for label, probability in answer.top(top_k))
     if answer.unknown:
-        return f"{words}  unknown: unlike the pictures it was trained with"
+        return f"{words}  unknown: unlike the pictures it was trained on"
     if len(answer.labels) == 1:
         return words
     more = [f"{len(answer.labels) - _NAMED} more"] if len(answer.labels) > _NAMED else []
@@ -103,11 +103,11 @@ def info(options: argparse.Namespace) -> int:
         return 0
     say(f"file      {options.model}, {len(data) / 1e6:.2f} MB, sha256 digest {about.digest[:16]}...")
     say(f"classes   {len(about.classes)}: {', '.join(about.classes)}")
-    made = f"made {about.size} x {about.size} inside the graph ({about.resize})"
+    made = f"resized to {about.size} x {about.size} in the graph ({about.resize})"
     say(f"input     image: uint8 [batch, height, width, 3], RGB of any size, {made}")
     sets, unknown = about.sets, about.unknown
     say(f"doubt     temperature {about.temperature:g}; unknown where {unknown.score} is below {unknown.threshold:g}")
-    say(f"          sets hold the right label of at least {100 * (1 - sets.alpha):.4g}% of pictures ({sets.method})")
+    say(f"          sets are made to hold the right label for at least {100 * (1 - sets.alpha):.4g}% ({sets.method})")
     cost = about.info.get("cost", {})
     if all(isinstance(cost.get(key), int | float) for key in ("parameters", "flops")):
         say(
@@ -138,7 +138,7 @@ def verify(options: argparse.Namespace) -> int:
     made = versions.get("onnxruntime", "another version") if isinstance(versions, dict) else "another version"
     say(f"digest {classifier.contract.digest[:16]}... is that of the file's bytes")
     say(
-        f"{passed} of {len(replays)} golden samples give the answer they must, by onnxruntime "
+        f"{passed} of {len(replays)} golden samples give the expected answer, by onnxruntime "
         f"{onnxruntime.__version__} (exported with {made}) on {', '.join(classifier.providers)}"
     )
     return 0 if replays and passed == len(replays) else 1

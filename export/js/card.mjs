@@ -44,7 +44,7 @@ export function card(photo) {
 
 /** A heading, and what more there is to say. */
 function inWords({ label, labels, unknown }) {
-  if (unknown) return ["Unknown", `Unlike the pictures it was trained with. What comes closest is ${label}.`];
+  if (unknown) return ["Unknown", `Unlike the pictures it was trained on. Its best guess is ${label}.`];
   const [first, ...others] = labels.slice(0, MOST);
   if (!others.length) return [first, ""];
   const more = labels.length > MOST ? [`one of ${labels.length - MOST} more`] : [];

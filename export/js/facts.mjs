@@ -22,9 +22,9 @@ export function describe({ name, classes, input, sets, digest }) {
   document.getElementById("name").textContent = `Classify photos with ${title}`;
   document.title = `Classify photos with ${title}`;
   document.getElementById("meaning").textContent =
-    "A share says how probable the model holds a class to be. " +
-    `Of photos like those it was validated with, ${percent(1 - sets.alpha)} or more have the right class among those ` +
-    "named; of other photos nothing is promised, and those that look least like them are called unknown.";
+    "A percentage says how probable the model thinks a class is. " +
+    `For ${percent(1 - sets.alpha)} or more of photos like those it was validated on, the right class is among those ` +
+    "named; for other photos nothing is promised, and those least like them are called unknown.";
   document.getElementById("facts").hidden = false;
 }
 

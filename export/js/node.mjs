@@ -108,7 +108,7 @@ async function verify(classifier, decode) {
     console.log(plain(`${name.padEnd(width)}  ${label}, ${close}: ${verdict}`));
   }
   const passed = replays.filter(({ ok }) => ok).length;
-  console.log(`${passed} of ${replays.length} golden samples give the answer they must`);
+  console.log(`${passed} of ${replays.length} golden samples give the expected answer`);
   return passed && passed === replays.length ? 0 : 1;
 }
 
@@ -126,7 +126,7 @@ function asText(width) {
     if (error) return plain(`${path.padEnd(width)}  error: ${error}`);
     const ranks = top.map((each) => `${each.label} ${`${(100 * each.probability).toFixed(1)}%`.padStart(6)}`);
     const words = [path.padEnd(width), ...ranks];
-    if (unknown) words.push("unknown: unlike the pictures it was trained with");
+    if (unknown) words.push("unknown: unlike the pictures it was trained on");
     else if (labels.length > 1) {
       const more = labels.length > NAMED ? [`${labels.length - NAMED} more`] : [];
       words.push(`not sure: ${[...labels.slice(0, NAMED), ...more].join(" or ")}`);

@@ -20,7 +20,7 @@ export async function connect(changed) {
 
 async function classify(photo) {
   const bytes = await photo.arrayBuffer().catch(() => {
-    throw new Error("the file cannot be read: it is a folder, or no longer what was chosen");
+    throw new Error("the file cannot be read: it is a folder, or has changed since it was chosen");
   });
   const form = new FormData();
   form.append("files", new Blob([bytes]), photo.name);

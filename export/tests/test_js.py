@@ -437,7 +437,7 @@ def test_a_released_classifier_has_answered_what_it_was_asked_and_answers_no_mor
 def test_node_replays_golden_samples(model: Path, changed: Callable[..., Path], tmp_path: Path) -> None:
     result = node(model, "--verify")
     assert result.returncode == 0
-    assert "8 of 8 golden samples give the answer they must" in result.stdout
+    assert "8 of 8 golden samples give the expected answer" in result.stdout
     result = node(changed(b'"label": "9"', b'"label": "4"', seal=True), "--verify")
     assert result.returncode == 1
     assert "WRONG, expected 4: the stage that differs is probabilities" in result.stdout

@@ -52,7 +52,7 @@ def test_classify_prints_a_row_for_every_picture(digits: Path, capsys: pytest.Ca
         (("0",), False, " 50.0%"),
         (("0", "1"), False, "not sure: 0 or 1"),
         (tuple("0123456789"), False, "not sure: 0 or 1 or 2 or 3 or 6 more"),
-        (("0",), True, "unknown: unlike the pictures it was trained with"),
+        (("0",), True, "unknown: unlike the pictures it was trained on"),
     ],
 )
 def test_doubts_are_said_behind_the_label(
@@ -75,7 +75,7 @@ def test_what_sets_promise_is_not_rounded_up(
 ) -> None:
     (tmp_path / "m.onnx").write_bytes(colours(sets={**INFO["sets"], "alpha": alpha}))
     assert main(["info", str(tmp_path / "m.onnx")]) == 0
-    assert f"sets hold the right label of at least {share} of pictures" in capsys.readouterr().out
+    assert f"sets are made to hold the right label for at least {share} (" in capsys.readouterr().out
 
 
 def test_a_bad_file_is_a_row_and_the_others_go_on(digits: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -143,7 +143,7 @@ def test_many_pictures_run_in_several_batches(digits: Path, capsys: pytest.Captu
 def test_info_in_words_as_json_and_with_samples(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert main(["info", "--samples", "samples"]) == 0
     out = capsys.readouterr().out
-    made = "image: uint8 [batch, height, width, 3], RGB of any size, made 32 x 32 inside the graph (stretch)"
+    made = "image: uint8 [batch, height, width, 3], RGB of any size, resized to 32 x 32 in the graph (stretch)"
     for words in ("classes   10: 0, 1, 2", made, "metric    val/accuracy 1.0", "8 samples"):
         assert words in out
     assert sorted(path.name for path in Path("samples").iterdir()) == SAMPLES
@@ -160,7 +160,7 @@ def test_samples_stay_in_the_folder_that_is_named(changed, tmp_path: Path) -> No
 
 def test_verify_replays_the_golden_samples(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["verify"]) == 0
-    assert "8 of 8 golden samples give the answer they must, by onnxruntime" in capsys.readouterr().out
+    assert "8 of 8 golden samples give the expected answer, by onnxruntime" in capsys.readouterr().out
 
 
 def test_verify_finds_wrong_answers(changed, capsys: pytest.CaptureFixture[str]) -> None:  # type: ignore[no-untyped-def]

@@ -143,7 +143,7 @@ def test_the_map_lies_on_the_square_that_the_net_sees(
     assert (lies["width"] / unit, lies["height"] / unit) == pytest.approx(side, abs=0.1)
     for at, length in (("x", "width"), ("y", "height")):
         assert lies[at] + lies[length] / 2 == pytest.approx(shown[at] + shown[length] / 2, abs=0.5)
-    page.get_by_label("Show what spoke for the answer").uncheck()
+    page.get_by_label("Show what supports the answer").uncheck()
     assert canvas.is_hidden()
 
 
@@ -405,7 +405,7 @@ def test_a_page_that_cannot_run_says_what_it_needs(
     (tmp_path / "m.onnx").write_bytes(colours())
     site.write(tmp_path / "m.onnx", tmp_path / "site", runtime)
     page.goto((tmp_path / "site" / "index.html").as_uri())
-    notice = page.get_by_text("to come from a web server")
+    notice = page.get_by_text("JavaScript and a web server")
     assert notice.is_hidden()  # at first: it would flicker where all is well
     page.evaluate("document.getAnimations().forEach((each) => each.finish())")
     assert notice.is_visible()
@@ -502,7 +502,7 @@ def test_a_file_that_cannot_be_read_is_no_trouble_of_the_server(
     page.locator("#files").set_input_files(str(gone))
     gone.unlink()
     page.locator("#files").evaluate("input => add({ target: input })")
-    assert heading(cards(page, 1)[0]) == "The file cannot be read: it is a folder, or no longer what was chosen."
+    assert heading(cards(page, 1)[0]) == "The file cannot be read: it is a folder, or has changed since it was chosen."
     troubles.clear()  # the picture cannot be shown either
 
 

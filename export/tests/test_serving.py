@@ -465,9 +465,9 @@ class TestAround:
         cases = [
             (
                 [str(MODEL), "--port", str(server.port)],
-                f"error: cannot listen at 127.0.0.1, port {server.port} (Address already in use): name others",
+                f"error: cannot listen on 127.0.0.1, port {server.port} (Address already in use): name others",
             ),
-            ([str(MODEL), "--host", "no.such.host.invalid"], "error: cannot listen at no.such.host.invalid"),
+            ([str(MODEL), "--host", "no.such.host.invalid"], "error: cannot listen on no.such.host.invalid"),
             ([str(MODEL), "--provider", "cuda13"], "error: unknown execution provider 'cuda13': onnxruntime knows"),
             ([str(MODEL), "--host", "x" * 64], "no such name"),  # which is too long to be looked up
             ([str(tmp_path / "none.onnx")], "none.onnx: cannot be read"),

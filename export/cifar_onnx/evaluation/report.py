@@ -76,7 +76,7 @@ def write(evaluation: Evaluation, path: Path, explain: Maps, by_occlusion: bool)
         galleries=[
             (
                 "Most confident mistakes",
-                "Beside the first, in orange, what spoke for the wrong class. Wrong labels show up here, too.",
+                "Beside the first, in orange, what supports the wrong class. Wrong labels show up here, too.",
                 _pictures(evaluation, mistakes, explain, explained),
             ),
             ("Least confident correct predictions", "Right, but only just.", _pictures(evaluation, hits, explain, 0)),

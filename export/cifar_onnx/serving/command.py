@@ -91,4 +91,4 @@ def _listen(host: str, port: int) -> socket.socket:
     except (OSError, UnicodeError) as error:
         reason = str(error.strerror).partition(" (while")[0] if isinstance(error, OSError) else "no such name"
         where = f"{host}, port {port} ({reason})"
-        raise InputError(f"cannot listen at {where}: name others by --host, --port") from None
+        raise InputError(f"cannot listen on {where}: name others by --host, --port") from None

@@ -83,7 +83,7 @@ _PARAMETERS = [
     {
         "name": "map",
         "in": "query",
-        "description": "with what spoke for the label, of a model that tells",
+        "description": "with what supports the label, if the model can tell",
         "schema": {"type": "boolean", "default": False},
     },
 ]

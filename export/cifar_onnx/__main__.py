@@ -128,7 +128,7 @@ def _parser() -> argparse.ArgumentParser:
         "--max-batch", type=_whole(1), default=32, metavar="N", help="pictures that run together (default: %(default)s)"
     )
     serve.add_argument(
-        "--max-requests", type=_whole(1), default=256, metavar="N", help="at once; others get 503 (default: %(default)s)"
+        "--max-requests", type=_whole(1), default=256, metavar="N", help="at a time; more: 503 (default: %(default)s)"
     )
     serve.add_argument(
         "--max-body", type=_within(0.001, 1000), default=20, metavar="MB", help="per request (default: %(default)s)"

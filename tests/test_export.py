@@ -246,6 +246,26 @@ class TestResize:
         self.check(lambda pictures: [session.run(["pixels"], {"image": each[None]})[0][0] for each in pictures], mode)
 
     @pytest.mark.parametrize("mode", MODES)
+    def test_of_a_known_size_only_the_products_are_left_to_run(
+        self, models: dict[str, Path], mode: str, tmp_path: Path
+    ) -> None:
+        size = contract.read(models[mode])[1].size
+        options = ort.SessionOptions()
+        options.log_severity_level = 3  # it warns that such a file is for this machine alone
+        options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+        for name in ("height", "width"):
+            options.add_free_dimension_override_by_name(name, size)
+        folded = ort.InferenceSession(models[mode], options)
+        kinds = [node.op_type for node in onnx.load(tmp_path / "optimized.onnx").graph.node]
+        before = kinds[: kinds.index("Conv")]
+        assert before.count("MatMul") == 2
+        assert {*before} == {"Cast", "Transpose", "MatMul", "Add", "Floor", "Min", "Sub", "Div"}  # of some 90 nodes
+        squares = np.random.default_rng(0).integers(256, size=(3, size, size, 3), dtype=np.uint8)
+        by_any_size = ort.InferenceSession(models[mode]).run(None, {"image": squares})
+        for one, other in zip(folded.run(None, {"image": squares}), by_any_size, strict=True):
+            assert np.array_equal(one, other)
+
+    @pytest.mark.parametrize("mode", MODES)
     def test_graph_and_training_see_the_same_pixels_in_openvino(
         self, models: dict[str, Path], mode: str, tmp_path: Path
     ) -> None:

@@ -69,13 +69,13 @@ def with_resize(net: ModelProto, size: int, mode: resizing.ResizeMode) -> ModelP
 
     ONNX `Resize` with antialiasing is ignored by OpenVINO and refused on WebGPU; two matrix products run everywhere.
     What skips them for pictures of the net's size does not: with an `If` or a `Loop` OpenVINO 2026.4 answers garbage.
+    Where a runtime knows height and width before it runs, all but the products becomes constant (`cifar_onnx.session`).
     """
     op = Nodes("resize")
-    lengths = op.Cast(op.Shape("image"), to=TensorProto.FLOAT)
-    height, width = op.Gather(lengths, 1), op.Gather(lengths, 2)
+    x = op.Transpose(op.Cast("image", to=TensorProto.FLOAT), perm=[0, 3, 1, 2])  # (B, 3, H, W)
+    height, width = _length(op, x, 2), _length(op, x, 3)
     rows, tall = _axis(op, height, width, size, mode)
     columns, wide = _axis(op, width, height, size, mode)
-    x = op.Transpose(op.Cast("image", to=TensorProto.FLOAT), perm=[0, 3, 1, 2])
     x = op.Floor(op.Add(op.MatMul(x, op.Transpose(columns, perm=[1, 0])), 0.5))  # (B, 3, H, S)
     x = op.Floor(op.Add(op.MatMul(rows, x), 0.5))  # (B, 3, S, S)
     x = op.Min(x, float(resizing.WHITE))
@@ -100,8 +100,15 @@ def with_resize(net: ModelProto, size: int, mode: resizing.ResizeMode) -> ModelP
     )
 
 
-def _axis(op: Nodes, length: str, other: str, size: int, mode: resizing.ResizeMode) -> tuple[str, Value]:
-    """Weights `(S, length)` of one axis, and which output pixels are no padding: `_axis` of `cifar_onnx.resizing`."""
+def _length(op: Nodes, x: str, axis: int) -> str:
+    """Length of axis 2 or 3, of one line of the first picture: onnxruntime takes no shape for known that has a `B`."""
+    line = op.Gather(op.Gather(x, 0, axis=5 - axis), 0, axis=0)  # (3, length)
+    return op.Gather(op.Shape(line), 1)
+
+
+def _axis(op: Nodes, count: str, across: str, size: int, mode: resizing.ResizeMode) -> tuple[str, Value]:
+    """Weights `(S, count)` of one axis, and which output pixels are no padding: `_axis` of `cifar_onnx.resizing`."""
+    length, other = op.Cast(count, to=TensorProto.FLOAT), op.Cast(across, to=TensorProto.FLOAT)
     box = op.Min(length, other) if mode == "crop" else length
     side = float(size)
     extent: Value = side
@@ -112,8 +119,9 @@ def _axis(op: Nodes, length: str, other: str, size: int, mode: resizing.ResizeMo
     at = op.Unsqueeze(at, [1])  # (S, 1)
     outside, reach = op.Sub(length, box), op.Mul(2.0, op.Max(box, extent))
 
-    place = op.Sub(op.Add(op.Mul(2.0, op.Range(0.0, length, 1.0)), 1.0), outside)  # (length,)
-    distance = op.Abs(op.Sub(op.Mul(place, extent), op.Mul(at, box)))  # (S, length)
+    counted = op.Cast(op.Range(0, count, 1), to=TensorProto.FLOAT)  # (count,), as onnx knows lengths
+    place = op.Sub(op.Add(op.Mul(2.0, counted), 1.0), outside)
+    distance = op.Abs(op.Sub(op.Mul(place, extent), op.Mul(at, box)))  # (S, count)
     triangle = op.Relu(op.Sub(1.0, op.Div(distance, reach)))
     steps = op.Floor(op.Add(op.Mul(triangle, float(resizing.TRIANGLE_STEPS)), 0.5))
     inside: Value = 1.0

@@ -2,21 +2,22 @@
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from functools import partial
+from functools import cached_property, partial
 from os import PathLike
 from typing import Any, overload
 
 import numpy as np
+from onnxruntime import InferenceSession
 from PIL import Image
 
 from cifar_onnx import contract, images, probe, resizing
 from cifar_onnx.ahead import batches_ahead
-from cifar_onnx.errors import ContractError, ImageError, InputError, some
+from cifar_onnx.errors import ContractError, ImageError, InputError
 from cifar_onnx.images import Pixels
 from cifar_onnx.prediction import Prediction, Scores
 from cifar_onnx.replay import Replay, replay
 from cifar_onnx.session import Providers, run, session, usable_cpus
-from cifar_onnx.sources import Source, contents, is_file, is_one
+from cifar_onnx.sources import Source, is_one, kept
 
 BATCH = 32  # pictures that run together by default
 
@@ -67,7 +68,8 @@ class Classifier:
         if untrusted:
             probe.run(data, name)
         self.classes = self.contract.classes
-        self._name, self._session = name, session(data, name, providers, threads)
+        self._name, self._options = name, (providers, threads)
+        self._session = session(data, name, *self._options, dict.fromkeys(("height", "width"), self.contract.size))
         self.providers: list[str] = self._session.get_providers()
         known = {each.name: each for each in self._session.get_outputs() if each.name in _AXES}
         for output, found in known.items():
@@ -158,14 +160,7 @@ class Classifier:
 
     def _taken(self, source: Source) -> Source | ImageError:
         """What does not change when the next picture is asked for, which may come in the same array, image or file."""
-        if isinstance(source, np.ndarray):
-            return source.copy()
-        if is_file(source):
-            try:
-                return contents(source)
-            except ImageError as error:
-                return error
-        return self._tried(source) if isinstance(source, Image.Image) else source
+        return self._tried(source) if isinstance(source, Image.Image) else kept(source)
 
     def _predict(self, squares: Sequence[Pixels]) -> list[Prediction]:
         return self.predictions(*self.run(np.stack(squares))[1:]) if squares else []
@@ -191,17 +186,19 @@ class Classifier:
         """Logits and probabilities `(B, K)` and familiarity `(B,)`, float32, of pictures of one size.
 
         Args:
-            batch: uint8 `(B, H, W, 3)`.
+            batch: uint8 `(B, H, W, 3)`. What is no square of `contract.size` the graph makes one, in a session of its
+                own, which takes as much memory again.
 
         Raises:
             InputError: onnxruntime cannot run the file on it.
-            ContractError: it gives outputs of other shapes.
+            ContractError: it gives outputs of other shapes, or the file has changed when that session is made.
         """
         logits, probabilities, familiarity = self._run(_OUTPUTS, batch)
         return logits, probabilities, familiarity
 
     def _run(self, outputs: Sequence[str], batch: Pixels) -> Any:
-        found = run(self._session, self._name, outputs, {"image": batch})
+        square = batch.shape[1:3] == (self.contract.size, self.contract.size)
+        found = run(self._session if square else self._resizing, self._name, outputs, {"image": batch})
         expected = len(batch), len(self.classes)
         for name, array in zip(outputs, found, strict=True):
             if array.ndim != _AXES[name] or array.shape[:2] != expected[: array.ndim]:
@@ -210,6 +207,15 @@ class Classifier:
                     f"{len(self.classes)} classes"
                 )
         return found
+
+    @cached_property
+    def _resizing(self) -> InferenceSession:
+        """The session for pictures of any size."""
+        _, (model,) = self._copy
+        data, found = (model, self.contract) if isinstance(model, bytes) else contract.read(model)
+        if found.digest != self.contract.digest:
+            raise ContractError(f"{self._name}: another file has taken its place since it was loaded")
+        return session(data, self._name, *self._options)
 
     @property
     def has_maps(self) -> bool:
@@ -234,16 +240,9 @@ class Classifier:
             ImageError: the picture cannot be decoded.
             InputError: the model knows no such class, or cannot be run.
         """
-        from cifar_onnx.explain import cam, occlusion
+        from cifar_onnx.explain import explained
 
-        pixels = self.square(image)
-        label = self(pixels).label if label is None else label
-        if label not in self.classes:
-            raise InputError(f"unknown class {label!r}: the model knows {some(self.classes)}")
-        k = self.classes.index(label)
-        if self.has_maps:
-            return cam(self.maps(pixels)[k], self.contract.size)
-        return occlusion(lambda batch: self.run(batch)[0], pixels, k)
+        return explained(self, self.square(image), label)
 
     def verify(self) -> list[Replay]:
         """Replay the golden samples, from their encoded bytes, on this machine; raises as `run`."""

@@ -1,20 +1,36 @@
-"""Maps of what in a picture spoke for a class, by occlusion or class activation: without gradients.
+"""Maps of what in a picture supports a class, by occlusion or class activation: without gradients.
 
 Notation: `B` batch, `K` classes, `S` side in pixels of the square that the net sees, `h w` size of a map of features.
 """
 
 from collections.abc import Callable
 from itertools import product
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cifar_onnx.errors import InputError, some
 from cifar_onnx.images import Pixels
 from cifar_onnx.resizing import resize_weights
 
 _BATCH = 16  # covered pictures in one run of the net
 
 Heat = NDArray[np.float32]
+
+if TYPE_CHECKING:
+    from cifar_onnx.classifier import Classifier
+
+
+def explained(classifier: "Classifier", pixels: Pixels, label: str | None) -> Heat:
+    """What `Classifier.explain` gives, of pixels `(S, S, 3)`."""
+    label = classifier(pixels).label if label is None else label
+    if label not in classifier.classes:
+        raise InputError(f"unknown class {label!r}: the model knows {some(classifier.classes)}")
+    k = classifier.classes.index(label)
+    if classifier.has_maps:
+        return cam(classifier.maps(pixels)[k], classifier.contract.size)
+    return occlusion(lambda batch: classifier.run(batch)[0], pixels, k)
 
 
 def cam(maps: NDArray[np.float32], size: int) -> Heat:

@@ -65,7 +65,7 @@ def _token(data: bytes) -> bytes:
 
 
 def _memory(data: bytes) -> int:
-    return MEMORY + 3 * len(data)
+    return MEMORY + 5 * len(data)  # two sessions, and more of a file that is optimised
 
 
 def _limit(memory: int) -> None:

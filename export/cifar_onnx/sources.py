@@ -58,6 +58,16 @@ def contents(file: File) -> bytes:
     return data
 
 
+def kept(source: Source) -> Source | ImageError:
+    """An array or file that may be filled anew for the next picture: a copy, or its bytes, or why there are none."""
+    if isinstance(source, np.ndarray):
+        return source.copy()
+    try:
+        return contents(source) if is_file(source) else source
+    except ImageError as error:
+        return error
+
+
 def no_picture(source: object) -> ImageError:
     """What to raise of something else."""
     return ImageError(

@@ -50,7 +50,9 @@ export class Classifier {
   /** From the bytes of a model.onnx, a Uint8Array or ArrayBuffer; `options` are those of an InferenceSession. */
   static async load(file, ort, options = {}) {
     const contract = await readContract(file);
-    const session = await ort.InferenceSession.create(bytesOf(file), options).catch(refuse);
+    const { size } = contract.input;
+    const known = { freeDimensionOverrides: { height: size, width: size } }; // what depends on it is computed once
+    const session = await ort.InferenceSession.create(bytesOf(file), { ...known, ...options }).catch(refuse);
     const missing = ["probabilities", "familiarity"].filter((name) => !session.outputNames.includes(name));
     if (missing.length) refuse(`it has no output ${missing.join(" and no ")}`);
     return new Classifier(contract, session, ort.Tensor);

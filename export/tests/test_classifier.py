@@ -340,6 +340,29 @@ def test_run_gives_logits_and_their_softmax(classifier: Classifier) -> None:
     assert np.allclose(probabilities, expected, atol=1e-6)
 
 
+def test_other_sizes_than_the_nets_run_in_a_session_of_their_own(model: Path, tmp_path: Path) -> None:
+    path = Path(shutil.copy(model, tmp_path))
+    for source in (path, path.read_bytes()):
+        classifier = Classifier(source)
+        size = classifier.contract.size
+        noise = np.random.default_rng(0).integers(256, size=(4, 3 * size, size, 3), dtype=np.uint8)
+        squares = np.stack([classifier.square(each) for each in noise])
+        own = classifier.run(squares)
+        assert "_resizing" not in vars(classifier)
+        for by_package, by_graph in zip(own, classifier.run(noise), strict=True):
+            assert np.array_equal(by_package, by_graph)
+        for one, other in zip(
+            own, classifier._resizing.run(["logits", "probabilities", "familiarity"], {"image": squares}), strict=True
+        ):
+            assert np.array_equal(one, other)
+    classifier = Classifier(path)
+    data, known = contract.read(path)
+    path.write_bytes(contract.seal(data.replace(known.digest.encode(), contract.BLANK.encode(), 1) + b"\x1a\x00"))
+    with pytest.raises(ContractError, match=r"digits\.onnx: another file has taken its place since it was loaded"):
+        classifier.verify()
+    assert classifier.run(squares)[0].shape == (4, 10)
+
+
 def test_the_provider_in_use_is_told(classifier: Classifier) -> None:
     assert classifier.providers == ["CPUExecutionProvider"]
 

@@ -395,6 +395,20 @@ def test_runs_wait_for_each_other(tmp_path: Path) -> None:
     assert evaluated(code, tmp_path / "model.onnx") == ["a", "a", failed, "a", "a"]
 
 
+def test_onnxruntime_web_is_told_the_size_of_what_it_will_run(tmp_path: Path) -> None:
+    (tmp_path / "model.onnx").write_bytes(model_of(INFO))
+    code = """
+        const create = (bytes, options) => console.log(JSON.stringify(options));
+        const make = async (file, options) => js.Classifier.load(file, { InferenceSession: { create } }, options);
+        for (const options of [undefined, { executionProviders: ["webgpu"] }]) {
+          await make(readFileSync(process.argv[2]), options).catch(() => {});
+        }
+    """
+    size = INFO["input"]["size"]
+    told = {"freeDimensionOverrides": {"height": size, "width": size}}
+    assert evaluated(code, tmp_path / "model.onnx") == [told, told | {"executionProviders": ["webgpu"]}]
+
+
 def test_whatever_onnxruntime_web_throws_is_said(tmp_path: Path) -> None:
     """C++'s exceptions come as numbers."""
     (tmp_path / "model.onnx").write_bytes(model_of(INFO))

@@ -125,6 +125,13 @@ def test_the_layer_that_is_left_alone_is_the_first(monkeypatch: pytest.MonkeyPat
     assert [each.dims for each in floats if len(each.dims) > 1] == [[4, 3, 3, 3]]
 
 
+def test_a_net_that_onnxruntime_cannot_run_is_one_sentence() -> None:
+    net, pixels, _ = drowned()
+    run = quantize.runner(net)
+    with pytest.raises(InputError, match=r"^the net: onnxruntime .* cannot run it \(.*pixels"):
+        run(pixels[:, :7])
+
+
 def test_a_net_that_rounding_breaks_is_refused_with_figures() -> None:
     net, pixels, labels = drowned()
     sentence = r"int8 .*validation accuracy goes from 100\.00% to .*, a fall of more than 0\.3"

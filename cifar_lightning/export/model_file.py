@@ -28,10 +28,9 @@ from cifar_lightning.export.parity import Report, compare
 from cifar_lightning.export.quantize import Run
 from cifar_lightning.familiarity import Scored, outputs_of
 from cifar_lightning.files import write_whole
-from cifar_onnx import InputError, contract, images, resizing
+from cifar_onnx import InputError, contract, images, resizing, session
 from cifar_onnx.contract import Precision
 from cifar_onnx.evaluation.compare import latency
-from cifar_onnx.session import session
 
 GOLDEN_SIDE = 64  # pixels: larger pictures are shrunk to this before they become golden samples
 
@@ -72,7 +71,8 @@ def write_model(
 
     Raises:
         ParityError: a stage of the file differs from the net, or the smaller variant is not as good.
-        InputError: torch cannot export the net, its answers are not finite, or the file cannot be written.
+        InputError: torch cannot export the net, onnxruntime cannot run it, its answers are not finite, or the file
+            cannot be written.
     """
     scored = Scored(model, calibration.score).eval()
     run: Run = partial(outputs_of, scored)
@@ -129,8 +129,8 @@ def _beside(small: bytes, large: bytes, size: int) -> str:
     """Sizes and latencies of two model files, in words."""
 
     def timed(file: bytes) -> tuple[Callable[[images.Pixels], object], int]:
-        run = session(file, "the file").run
-        return lambda pictures: run(["probabilities"], {"image": pictures}), size
+        made = session.session(file, "the file")
+        return lambda pictures: session.run(made, "the file", ["probabilities"], {"image": pictures}), size
 
     ours, theirs = latency([timed(small), timed(large)])
     word = "slower" if ours > 1.02 * theirs else "faster" if ours < 0.98 * theirs else "as fast"

@@ -20,7 +20,7 @@ from cifar_lightning.nets.zoo import Named
 from cifar_onnx import Classifier, images
 from cifar_onnx.evaluation.outcome import in_parts
 from cifar_onnx.prediction import Scores
-from cifar_onnx.session import session
+from cifar_onnx.session import run, session
 
 TOLERANCE = 1e-4  # of logits and probabilities from the same pixels
 _LARGE = 3  # beyond this, logits may differ by as much more: float32 has no more digits
@@ -90,6 +90,7 @@ def compare(data: bytes, samples: Sequence[Sample], answers: tuple[Scores, Score
     Raises:
         ParityError: naming the first stage that differs: decode, resize, logits, probabilities, familiarity, cam or
             labels.
+        InputError: onnxruntime cannot run the file.
     """
     classifier = Classifier(data)
     showing = session(graph.showing_pixels(onnx.load_from_string(data)), "the model")
@@ -98,7 +99,7 @@ def compare(data: bytes, samples: Sequence[Sample], answers: tuple[Scores, Score
         picture = images.decode(sample.encoded)
         if images.fingerprint(picture) != sample.fingerprint:
             raise ParityError(f"decode: {sample.name} decodes to other pixels than it did for training")
-        resized = showing.run(["pixels"], {"image": picture[None]})[0][0]
+        resized = run(showing, "the model", ["pixels"], {"image": picture[None]})[0][0]
         off = np.abs(resized - sample.pixels.transpose(2, 0, 1))  # (3, S, S)
         differing += np.count_nonzero(off) / off.size
         if not off.max() <= largest:
@@ -128,7 +129,9 @@ def compare(data: bytes, samples: Sequence[Sample], answers: tuple[Scores, Score
         raise ParityError(f"familiarity: differs from the net's by up to {familiarity_off:.2%}")
     if classifier.has_maps:
         # What the mean of a map (B, K, h, w) leaves of the logits is the bias: the same for every picture.
-        (means,) = in_parts(lambda part: [showing.run(["cam"], {"image": part})[0].mean((2, 3), dtype=float)], trained)
+        (means,) = in_parts(
+            lambda part: [run(showing, "the model", ["cam"], {"image": part})[0].mean((2, 3), dtype=float)], trained
+        )
         left = logits - means  # (B, K)
         cam_off = float(np.abs(left - left.mean(axis=0)).max())
         if not cam_off <= allowed:

@@ -20,13 +20,12 @@ from onnxruntime.transformers.float16 import convert_float_to_float16
 
 from cifar_lightning.export.errors import ParityError
 from cifar_lightning.export.silence import silent
-from cifar_onnx import InputError
+from cifar_onnx import InputError, session
 from cifar_onnx.contract import Precision
 from cifar_onnx.evaluation.outcome import in_parts
 from cifar_onnx.images import Pictures, Pixels
 from cifar_onnx.prediction import Scores
 from cifar_onnx.progress import track
-from cifar_onnx.session import session
 
 DROP, CLASS_DROP = 0.003, 0.01  # of accuracy, and of the recall of any class
 _QUANTIZED = ["Conv", "Gemm", "MatMul"]
@@ -176,13 +175,15 @@ def runner(net: ModelProto) -> Run:
     """What a net of `variants` makes of pictures, by onnxruntime.
 
     Raises:
-        InputError: it cannot load the net.
+        InputError: it cannot load the net; the run raises it too, where it cannot run it.
     """
-    loaded = session(net.SerializeToString(), "the net")
+    loaded = session.session(net.SerializeToString(), "the net")
 
     def run(pictures: Pictures, title: str | None = None) -> tuple[Scores, Scores]:
         names = ["logits", "familiarity"]
-        logits, familiarity = in_parts(lambda part: loaded.run(names, {"pixels": _planes(part)}), pictures, title)
+        logits, familiarity = in_parts(
+            lambda part: session.run(loaded, "the net", names, {"pixels": _planes(part)}), pictures, title
+        )
         return logits, familiarity
 
     return run

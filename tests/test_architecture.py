@@ -130,8 +130,10 @@ LAW = {
     "cifar_lightning/export/nodes.py": {"numpy", "onnx"},
     "cifar_lightning/export/quantize.py": {
         "numpy", "onnx", "onnx_ir", "onnxruntime", "cifar_onnx", OURS + "export.errors", OURS + "export.silence",
+        OURS + "export.zero_points",
     },
     "cifar_lightning/export/silence.py": set(),
+    "cifar_lightning/export/zero_points.py": {"numpy", "onnx"},
     "cifar_lightning/export/model_card.py": {"yaml", "cifar_onnx"},
     "cifar_lightning/export/triton_server.py": {"cifar_onnx", OURS + "files"},
     "cifar_lightning/checkpoint.py": {

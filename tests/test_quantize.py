@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from onnx import numpy_helper
 from onnxruntime.quantization.calibrate import HistogramCollector
 from torch import nn
 from torch.nn.functional import conv2d
@@ -123,6 +124,22 @@ def test_the_layer_that_is_left_alone_is_the_first(monkeypatch: pytest.MonkeyPat
     ((_, small),) = quantize.variants(core(Scored(nn.Sequential(*layers).eval(), Energy()), 8), "int8", pixels)
     floats = [each for each in small.graph.initializer if each.data_type == onnx.TensorProto.FLOAT]
     assert [each.dims for each in floats if len(each.dims) > 1] == [[4, 3, 3, 3]]
+
+
+def test_filters_of_zeros_have_the_zero_point_of_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which older versions of onnxruntime ask of unsigned channels, when they run them."""
+    settings = {**quantize._CHANNEL, **quantize._UNSIGNED, **quantize._ALONE}
+    monkeypatch.setattr(quantize, "_GRID", {"one": settings})
+    net, pixels, _ = drowned()
+    ((_, small),) = quantize.variants(net, "int8", pixels)
+    constants = {each.name: numpy_helper.to_array(each) for each in small.graph.initializer}
+    nodes = [each for each in small.graph.node if each.op_type == "DequantizeLinear"]
+    triples = [[constants[name] for name in each.input] for each in nodes if each.input[0] in constants]
+    ((weights, scale, zeros),) = (each for each in triples if each[0].ndim == 4)
+    assert zeros.tolist() == [128, 128]
+    assert zeros.dtype == np.uint8
+    found = (weights.astype(float) - 128) * scale[:, None, None, None]
+    assert np.allclose(found[..., 0, 0], [[0, 0], [100, 0]], atol=0.5)
 
 
 def test_a_net_that_onnxruntime_cannot_run_is_one_sentence() -> None:

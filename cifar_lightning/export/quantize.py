@@ -20,6 +20,7 @@ from onnxruntime.transformers.float16 import convert_float_to_float16
 
 from cifar_lightning.export.errors import ParityError
 from cifar_lightning.export.silence import silent
+from cifar_lightning.export.zero_points import uniform
 from cifar_onnx import InputError, session
 from cifar_onnx.contract import Precision
 from cifar_onnx.evaluation.outcome import in_parts
@@ -110,7 +111,7 @@ def variants(net: ModelProto, precision: Precision, pictures: Pixels) -> Iterato
                     activation_type=quantization.QuantType.QUInt8,
                     **{"weight_type": quantization.QuantType.QInt8, **settings, "nodes_to_exclude": left},
                 )
-            model = from_proto(onnx.load(small))
+            model = from_proto(uniform(onnx.load(small)))
             RemoveUnusedOpsetsPass()(model)
             yield name, _corrected(to_proto(model), expected, pictures)
 

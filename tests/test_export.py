@@ -48,6 +48,7 @@ from cifar_lightning.trained import load
 from cifar_onnx import Classifier, InputError, contract, guard, images, resizing, site
 from cifar_onnx.evaluation import outcome
 from cifar_onnx.images import Pixels
+from cifar_onnx.session import _OPTIONS
 from tests.conftest import BRIEF, Run, calibrated, quiet
 
 MODES: list[resizing.ResizeMode] = ["stretch", "crop", "pad"]
@@ -1007,3 +1008,6 @@ class TestHandover:
             assert f"dims: [ {output.shape[1] if output.shape[1:] else 1} ]" in line
             assert ("reshape" in line) == (len(output.shape) == 1)
         assert config.count("{") == config.count("}")
+        assert "\n# Send pictures of 32 x 32 pixels:" in config
+        options = re.findall(r'key: "(\w+)" value: "(\w+)"', config.partition('name: "cuda"')[2])
+        assert dict(options) == _OPTIONS["CUDAExecutionProvider"]

@@ -91,7 +91,7 @@ Write a checkpoint as one ONNX file, calibrated, and proven on real pictures to 
   --alpha 0.1                               share of pictures whose prediction set may miss the right label
   --sets aps                                how labels get into these sets: lac (by probability) or aps (cumulative)
   --license apache-2.0                      for the model card
-  --triton DIR                              also write a model repository for NVIDIA Triton
+  --triton DIR                              also write a model repository for NVIDIA Triton, 24.06 or newer
 
 """
 _VALIDATE = f"""\

@@ -1,6 +1,7 @@
-"""A model repository for NVIDIA's Triton Inference Server, with its onnxruntime backend.
+"""A model repository for NVIDIA's Triton Inference Server, from 24.06 on, with its onnxruntime backend.
 
 https://docs.nvidia.com/deeplearning/triton-inference-server/user-guide/docs/user_guide/model_repository.html
+Older servers refuse options of CUDA: https://github.com/triton-inference-server/onnxruntime_backend/pull/256
 """
 
 import json
@@ -31,11 +32,12 @@ def write_triton(model: Path, name: str, folder: Path) -> Path:
 
 
 def _config(name: str, known: Contract) -> str:
-    count = len(known.classes)
+    count, size = len(known.classes), known.size
     return f"""\
 name: {json.dumps(name)}
 backend: "onnxruntime"
 max_batch_size: {BATCH}
+# Send pictures of {size} x {size} pixels: only those of one size run together, and a pixel takes 27 bytes in the graph.
 input [
   {{ name: "image" data_type: TYPE_UINT8 dims: [ -1, -1, 3 ] }}
 ]
@@ -45,4 +47,8 @@ output [
   {{ name: "familiarity" data_type: TYPE_FP32 dims: [ 1 ] reshape {{ shape: [ ] }} }}
 ]
 dynamic_batching {{ max_queue_delay_microseconds: {DELAY} }}
+# With TF32 the resize in the graph would not give the same pixels.
+optimization {{ execution_accelerators {{
+  gpu_execution_accelerator: [ {{ name: "cuda" parameters {{ key: "use_tf32" value: "0" }} }} ]
+}} }}
 """

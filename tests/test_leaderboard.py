@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import yaml
+from PIL import Image
 from rich.console import Console
 from scipy.stats import binomtest
 
@@ -24,7 +25,7 @@ from cifar_lightning.leaderboard.board import Board, ranked
 from cifar_lightning.leaderboard.differences import Differences, flat
 from cifar_lightning.leaderboard.entry import Entry, find, read, wilson
 from cifar_lightning.nets import CNN
-from tests.conftest import BRIEF, Run, Start
+from tests.conftest import BRIEF, Run, Start, make_photos
 
 CONFIG: dict[str, Any] = {
     "seed_everything": 0,
@@ -392,6 +393,17 @@ class TestTable:
             make(f"a/version_{version}", config=changed(**{f"data__init_args__{key}": version}))
         assert f"not all were validated on the same images ({key})" in run("runs").out
 
+    def test_nor_are_runs_of_one_config_whose_photos_have_changed(self, make: Make) -> None:
+        """Earlier runs do not say which they were, and one that was never validated is in nobody's way."""
+        same = [entry(make(f"a/version_{i}", validation="a")) for i in range(2)]
+        same += [entry(make("b/version_0", validation=7)), entry(make("b/version_1", (), validation="c"))]
+        assert not any("not comparable" in each for each in board(*same).findings)
+        sentence = "not comparable as they are: not all were validated on the same images "
+        other = entry(make("c/version_0", validation="b"))
+        assert sentence + "(photos or labels have changed)" in board(*same, other).findings
+        other = entry(make("c/version_1", config=changed(data__init_args__split_seed=1), validation="b"))
+        assert sentence + "(split_seed)" in board(*same, other).findings
+
     @pytest.mark.parametrize(
         ("before", "after", "keys"),
         [
@@ -566,6 +578,19 @@ class TestFit:
         assert again.seconds
         assert 1000 < again.seconds < 1900  # and not counted twice
         assert f"{round(again.seconds) // 60} min " in run("runs").out
+
+    def test_another_photo_to_validate_on_is_noticed_and_another_size_of_them_is_not(
+        self, run: Run, tmp_path: Path
+    ) -> None:
+        make_photos(tmp_path / "photos", 4)
+        words = ("fit", "--data", "ImageFolder", "--data.root", "photos", *BRIEF[2:])
+        for size in (16, 32):
+            assert run(*words, "--data.image_size", size).code == 0
+        assert "not comparable" not in run("runs").out
+        for path in tmp_path.glob("photos/red/*"):
+            Image.new("RGB", (20, 20), (200, 40 * int(path.stem), 0)).save(path)
+        assert run(*words, "--data.image_size", 32).code == 0
+        assert "the same images (photos or labels have changed)" in run("runs").out
 
     def test_only_images_that_were_validated_on_count(self, run: Run) -> None:
         assert run("fit", *BRIEF, "--trainer.limit_val_batches", 2).code == 0

@@ -1,4 +1,4 @@
-"""What training takes, in run.json: seconds, size of the net, numbers of images."""
+"""What training takes, in run.json: seconds, size of the net, which images."""
 
 import time
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from cifar_lightning.data.batches import Batches
 
 
 class Record(L.Callback):
-    """Notes how large the net is, what it learns from, and how long training has taken, over all sessions.
+    """Notes the size of the net, the images it learns from and is validated on, and the time over all sessions.
 
     The time is noted with each checkpoint: a run that goes on from there counts on from there.
     """
@@ -45,7 +45,8 @@ class Record(L.Callback):
                             f"{path} was trained on other images or another split: it may have seen some of the images "
                             "that are held out now"
                         )
-            runs.record(self._folder, parameters=sum(each.numel() for each in net.parameters()), images=noted)
+            parameters = sum(each.numel() for each in net.parameters())
+            runs.record(self._folder, parameters=parameters, images=noted, validation=data.images("val").digest)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if not trainer.sanity_checking:

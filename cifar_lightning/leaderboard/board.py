@@ -10,7 +10,7 @@ from cifar_lightning.leaderboard.differences import Differences
 from cifar_lightning.leaderboard.entry import Entry
 from cifar_onnx.shell import duration
 
-NAMES = [each.name for each in fields(Entry) if each.name not in ("curve", "best", "settings", "damaged")]
+NAMES = [each.name for each in fields(Entry) if each.name not in ("curve", "best", "settings", "validation", "damaged")]
 _HIGHEST_FIRST = ("epochs", "val_accuracy", "test_accuracy")
 
 
@@ -70,7 +70,9 @@ class Board:
             rivals = sum(_within(each.val_accuracy, self.best) for each in self.entries if each is not self.best)
             chance = f"; {rivals} more within its interval, so it may be chance" if rivals else ""
             sentences.append(f"best validation accuracy: {self.best.run}, {_accuracy(self.best)}{chance}")
-        if images := self.differences.images():
+        validations = {each.validation for each in self.entries if each.val_accuracy is not None} - {None}
+        images = self.differences.images() or ("photos or labels have changed" if len(validations) > 1 else "")
+        if images:
             sentences.append(f"not comparable as they are: not all were validated on the same images ({images})")
         if losses := self.differences.losses():
             sentences.append(f"not comparable by val loss: not all use the same loss ({losses})")

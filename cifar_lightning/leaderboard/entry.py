@@ -42,6 +42,7 @@ class Entry:
         curve: the validation accuracies one after the other.
         best: place in the curve of the epoch that best.ckpt is of.
         settings: its config.
+        validation: digest of its validation images.
         damaged: files that are there and cannot be read.
     """
 
@@ -63,6 +64,7 @@ class Entry:
     curve: Sequence[float] = ()
     best: int | None = None
     settings: Mapping[str, str] = field(default_factory=dict)
+    validation: str | None = None
     damaged: Sequence[Path] = ()
 
 
@@ -143,6 +145,7 @@ def read(folder: Path, place: Path) -> Entry:
         curve=[row["val/accuracy"] for row in validated],
         best=place_of_best,
         settings=known.get("flat", {}),
+        validation=facts["validation"] if isinstance(facts.get("validation"), str) else None,
         damaged=damaged,
     )
 

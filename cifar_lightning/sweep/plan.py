@@ -11,7 +11,7 @@ from jsonargparse import Namespace
 from lightning.pytorch.callbacks import ModelCheckpoint
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 from torch import nn
 
 from cifar_lightning import runs
@@ -72,8 +72,8 @@ class Plan:
         return (max if self.mode == "max" else min)(values, default=None)
 
     def measured(self, trial: FrozenTrial) -> float | None:
-        """The best value of a trial, also of one that was pruned; None if there is none."""
-        return self.best(trial.intermediate_values.values())
+        """The value of a trial, or the best so far of one that was pruned; None if there is none."""
+        return trial.value if trial.state == TrialState.COMPLETE else self.best(trial.intermediate_values.values())
 
 
 class _Settings(Parser):

@@ -81,7 +81,7 @@ def value_of(trial: optuna.Trial, plan: Plan, say: Say) -> float:
     """Train by the values of a trial.
 
     Returns:
-        The best value of what is monitored.
+        The best value of what is monitored, in an epoch that is kept.
 
     Raises:
         FailedError: its values cannot be, need too much memory, or lead to losses that are not finite.
@@ -94,9 +94,10 @@ def value_of(trial: optuna.Trial, plan: Plan, say: Say) -> float:
     with _own_failures(trial), quiet(), redirect_stdout(io.StringIO()):
         done = run([*plan.words, *spaces.words(values)], [watch])
         callbacks = done.trainer.callbacks  # type: ignore[attr-defined]
-        kept = next(each.best_model_path for each in callbacks if isinstance(each, BestCheckpoint))
-        trial.set_user_attr("kept", kept or str(done.run and done.run.last))  # with checkpoint.save_top_k 0, the last
-    best = plan.best(watch.values)
+        kept = next(each for each in callbacks if isinstance(each, BestCheckpoint))  # by what the plan monitors
+        last = str(done.run and done.run.last)  # with checkpoint.save_top_k 0
+        trial.set_user_attr("kept", kept.best_model_path or last)
+    best = plan.best(watch.values) if kept.best_model_score is None else float(kept.best_model_score)
     if best is None:
         raise InputError(
             f"{plan.monitor} is never measured: a sweep needs trainer.limit_val_batches above 0, and trainer.max_steps "

@@ -939,7 +939,7 @@ class TestHandover:
             Path("model.onnx").write_bytes(contract.seal(changed))
             text = write_card(Path("model.onnx"), "x", report, digest, None).read_text().partition("## Calibration")[2]
             assert " validation pictures, by which the temperature was found: " in text
-            assert " (of the pictures by which the score was chosen)." in text
+            assert " (on the pictures that the score was chosen on)." in text
             assert "test pictures" not in text
 
     def test_the_name_in_a_checkpoint_is_no_path(self, run: Run, checkpoint: Path) -> None:

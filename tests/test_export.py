@@ -902,6 +902,14 @@ class TestHandover:
         assert known.digest in text
         assert f"`familiarity` (unknown below {known.unknown.threshold})" in text
 
+        data, small = contract.read("out/m.onnx")[0], Path("out/small.onnx")
+        data = data.replace(b'"precision": "fp32"', b'"precision": "int8"', 1)
+        small.write_bytes(contract.seal(data.replace(known.digest.encode(), contract.BLANK.encode())))
+        tested = json.loads((report / "metrics.json").read_text())["model"]["digest"]
+        _, matter, text = write_card(small, "x", report / "metrics.json", tested, None).read_text().split("---\n", 2)
+        assert "model-index" not in yaml.safe_load(matter)
+        assert "these are figures of the float32 model" in text
+
         write_card(Path("out/m.onnx"), "cnn", report / "metrics.json", "another checkpoint's digest", None)
         assert "Not tested yet" in card.read_text()
         assert "license" not in yaml.safe_load(card.read_text().split("---\n")[1])

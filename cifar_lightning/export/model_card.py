@@ -45,7 +45,7 @@ def write_card(model: Path, name: str, report: Path, checkpoint: str, license_na
         **({"datasets": [source.lower()]} if source in ("CIFAR10", "CIFAR100") else {}),
         "metrics": ["accuracy"],
     }
-    if results:
+    if results and known.info["precision"] == "fp32":  # they are the larger net's
         dataset = {"name": source, "type": source.lower(), "split": "test"}
         metrics = [{"type": each, "value": round(results[each]["value"], 4)} for each in ("accuracy", "f1_macro")]
         result = {"task": {"type": "image-classification"}, "dataset": dataset, "metrics": metrics}

@@ -151,7 +151,7 @@ def test_a_net_that_onnxruntime_cannot_run_is_one_sentence() -> None:
 
 def test_a_net_that_rounding_breaks_is_refused_with_figures() -> None:
     net, pixels, labels = drowned()
-    sentence = r"int8 .*validation accuracy goes from 100\.00% to .*, a fall of more than 0\.3"
+    sentence = r"int8 .*validation accuracy goes from 100\.00% to .*, a fall of [\d.]+ points, more than 0\.3$"
     with pytest.raises(ParityError, match=sentence):
         quantize.smaller(net, "int8", pixels, pixels, labels, ["a", "b"])
 
@@ -305,7 +305,14 @@ def test_a_class_that_loses_more_than_a_point_is_named() -> None:
     after[41:101:2] = False  # 30 of b lost, 20 won
     after[0:10:2] = True
     before[0:14:2] = False
-    assert "recall of b falls by 2.0 points, more than 1" in str(quantize._loss(before, after, labels, ["a", "b"]))
+    assert "recall of b falls by 2 points, more than 1" in str(quantize._loss(before, after, labels, ["a", "b"]))
+
+
+def test_a_fall_that_is_too_far_is_not_rounded_to_what_may_be() -> None:
+    labels = np.zeros(990, np.int64)
+    assert quantize._loss(labels == 0, np.arange(990) >= 3, labels, ["a"]) == (
+        "validation accuracy goes from 100.00% to 99.70%, a fall of 0.303 points, more than 0.3"
+    )
 
 
 @pytest.mark.parametrize(
@@ -315,9 +322,10 @@ def test_a_class_that_loses_more_than_a_point_is_named() -> None:
         (50, 6, 0, 12),
         (50, 9, 3, None),
         (99, 3, 0, None),
-        (99, 5, 0, 5.1),
+        (99, 5, 0, 5.051),
         (100, 2, 0, 2),
         (500, 6, 0, 1.2),
+        (1050, 11, 0, 1.048),
     ],
 )
 def test_of_a_small_class_chance_is_left_out(size: int, lost: int, won: int, fall: float | None) -> None:
@@ -327,7 +335,7 @@ def test_of_a_small_class_chance_is_left_out(size: int, lost: int, won: int, fal
     after[:lost] = False
     before[lost : lost + won] = False
     found = quantize._loss(before, after, labels, ["a", "b"])
-    assert found is None if fall is None else f"recall of a falls by {fall:.1f} points" in str(found)
+    assert found is None if fall is None else f"recall of a falls by {fall:g} points, more than 1" in str(found)
 
 
 def test_a_class_without_pictures_for_validation_loses_none() -> None:

@@ -231,8 +231,8 @@ def _loss(
 ) -> str | None:
     """What is lost of the pictures that were right before, `(N,)`, where it is more than may be."""
     figures = f"validation accuracy goes from {before.mean():.2%} to {after.mean():.2%}"
-    if before.mean() - after.mean() > DROP + 1e-9:
-        return f"{figures}, a fall of more than {100 * DROP:.1f} points"
+    if (fall := before.mean() - after.mean()) > DROP + 1e-9:
+        return f"{figures}, a fall of {100 * fall:.4g} points, more than {100 * DROP:g}"
     counts, changed = (np.bincount(each, minlength=len(classes)) for each in (labels, labels[before != after]))  # (K,)
     lost = np.bincount(labels, before.astype(float) - after, len(classes))
     # Where a single answer is more than may be lost, chance is left out (McNemar 1947, 5 %).
@@ -240,8 +240,8 @@ def _loss(
     falls = np.where(chance, 0, lost / np.maximum(counts, 1))
     worst = int(falls.argmax())
     if falls[worst] > CLASS_DROP + 1e-9:
-        fall = f"recall of {classes[worst]} falls by {100 * falls[worst]:.1f} points"
-        return f"{figures}, but {fall}, more than {100 * CLASS_DROP:.0f}"
+        named = f"recall of {classes[worst]} falls by {100 * falls[worst]:.4g} points"
+        return f"{figures}, but {named}, more than {100 * CLASS_DROP:g}"
     return None
 
 

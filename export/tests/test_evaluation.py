@@ -712,10 +712,19 @@ class TestCompare:
         drop = -100 * comparison.change.value
         assert bounds(comparison, drop, None) == []
         assert bounds(comparison, drop - 0.01, None) == [
-            f"accuracy falls by {drop:.2f} points, --max-drop allows {drop - 0.01:g}"
+            f"accuracy falls by {drop:.4g} points, --max-drop allows {drop - 0.01:g}"
         ]
         assert bounds(comparison, None, 0.5) == []
         assert len(bounds(comparison, None, 0.9)) == 2
+
+    def test_what_breaks_a_bound_is_not_rounded_to_it(self) -> None:
+        comparison = self.pair(0, 3, 987)
+        assert bounds(comparison, 0.3, None) == ["accuracy falls by 0.303 points, --max-drop allows 0.3"]
+        all_right = outcome(np.zeros(2500, np.int64), 1.0)
+        logits = np.where(np.arange(2500)[:, None] < 2249, all_right.logits, all_right.logits[:, ::-1])
+        assert bounds(Comparison(all_right, replace(all_right, logits=logits)), None, 0.9)[-1] == (
+            "recall of a is 0.8996 (2,249 of 2,500 pictures; before: 1), --no-class-below asks for 0.9"
+        )
 
     def test_a_recall_that_is_the_bound_has_reached_it(self) -> None:
         labels = np.arange(20) % 2

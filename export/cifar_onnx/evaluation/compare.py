@@ -124,12 +124,13 @@ def bounds(comparison: Comparison, max_drop: float | None, no_class_below: float
     broken = []
     drop = -100 * comparison.change.value
     if max_drop is not None and drop > max_drop + 1e-9:
-        broken.append(f"accuracy falls by {drop:.2f} points, --max-drop allows {max_drop:g}")
+        broken.append(f"accuracy falls by {drop:.4g} points, --max-drop allows {max_drop:g}")
     if no_class_below is not None:
         if absent := comparison.a.absent:
             broken.append(f"there are no pictures of {absent}: --no-class-below cannot be judged")
         broken += [
-            f"recall of {each.name} is {each.after:.3f}, --no-class-below asks for {no_class_below:g}"
+            f"recall of {each.name} is {each.after:.4g} ({round(each.after * each.support):,} of {each.support:,} "
+            f"pictures; before: {each.before:.4g}), --no-class-below asks for {no_class_below:g}"
             for each in sorted(comparison.classes, key=lambda each: each.after)
             if each.after < no_class_below
         ]

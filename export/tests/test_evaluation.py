@@ -18,7 +18,7 @@ from PIL import Image
 
 pytest.importorskip("sklearn")
 from handmade import with_info
-from scipy.stats import binom, binomtest
+from scipy.stats import binom, binomtest, chi2_contingency
 from sklearn.datasets import load_digits
 
 from cifar_onnx import Classifier, InputError, contract
@@ -33,7 +33,7 @@ from cifar_onnx.evaluation.outcome import Outcome, in_parts
 from cifar_onnx.evaluation.reliability import Coverage, reliability
 from cifar_onnx.evaluation.report import _findings
 from cifar_onnx.evaluation.robustness import Robustness, under_corruptions
-from cifar_onnx.evaluation.slices import Groups, _thirds, slicings
+from cifar_onnx.evaluation.slices import Groups, Slice, Slicing, _thirds, slicings
 from cifar_onnx.folders import find, labelled
 from cifar_onnx.images import Pixels, decode
 from cifar_onnx.resizing import resize
@@ -518,6 +518,37 @@ class TestSlices:
         values = [each.accuracy.value for each in bright.slices]
         assert bright.worst.accuracy.value == min(values)
         assert bright.gap == pytest.approx(max(values) - min(values))
+
+    @pytest.mark.parametrize(
+        ("right", "chance"),
+        [((80, 85, 75), True), ((80, 95, 65), False), ((0, 95), True), ((0, 97), False), ((100, 100), True)],
+    )
+    def test_a_gap_that_chance_makes_is_called_so(self, right: tuple[int, ...], chance: bool, tmp_path: Path) -> None:
+        """Of 101 pictures the only one of a group is among 6 wrong ones in 5.9 % of cases, and among 4 in 4.0 %."""
+        sizes = [1 if hits == 0 else 100 for hits in right]
+        wrong = np.concatenate([np.arange(size) >= hits for size, hits in zip(sizes, right, strict=True)])
+        plain = outcome(np.zeros(len(wrong), np.int64), 1.0)
+        whole = replace(plain, logits=np.where(wrong[:, None], plain.logits[:, ::-1], plain.logits))
+        (own,) = slicings(whole, {"own": np.repeat([*"abc"[: len(sizes)]], sizes).tolist()})
+        assert own.may_be_chance == chance
+        evaluation = commands.Evaluation("model", {}, Bootstrap(whole, draw(len(wrong), 5)), [own])
+        commands.publish(evaluation, tmp_path, lambda pixels, k: np.zeros(pixels.shape[:2], np.float32))
+        page = (tmp_path / "report.html").read_text(encoding="utf-8")
+        assert ("points below the best, which may be chance." in page) == (chance and own.gap > 0)
+        assert ("points below the best." in page) != chance
+        assert json.loads((tmp_path / "metrics.json").read_text())["slices"]["own"]["may_be_chance"] == chance
+
+    def test_of_many_pictures_chance_is_what_pearsons_test_takes_for_it(self) -> None:
+        generator, found = np.random.default_rng(0), []
+        for gap in np.linspace(0, 0.15, 30):
+            counts = generator.integers(200, 400, 3)
+            hits = generator.binomial(counts, [0.8, 0.8, 0.8 - gap])
+            expected = chi2_contingency([hits, counts - hits], correction=False).pvalue
+            those = [Slice("", int(n), Estimate(k / n, 0, 1)) for n, k in zip(counts, hits, strict=True)]
+            if not 0.04 < expected < 0.06:
+                assert Slicing("", tuple(those)).may_be_chance == (expected > 0.05)
+                found.append(expected > 0.05)
+        assert 5 < sum(found) < len(found) - 5
 
     def test_large_pictures_are_looked_at_a_few_at_a_time(self) -> None:
         """As many as a net runs: as floating-point numbers they take four times their room, and more."""

@@ -6,6 +6,7 @@ Notation: `N` pictures.
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from cifar_onnx.images import Pixels
 
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # of R, G, B: ITU-R BT.601
 _MOST = 50  # groups that a page can show
+_SHUFFLES = 10_000
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,19 @@ class Slicing:
     def gap(self) -> float:
         """How far it lies below the group of highest accuracy."""
         return max(each.accuracy.value for each in self.slices) - self.worst.accuracy.value
+
+    @cached_property
+    def may_be_chance(self) -> bool:
+        """Whether groups of equal accuracy would differ as much, or more, in over 5 % of cases.
+
+        By Pearson's chi-squared where the same mistakes are dealt out at random: its own distribution does not hold for
+        groups of few pictures.
+        """
+        counts = np.array([each.count for each in self.slices])
+        wrong = np.array([round(each.count * (1 - each.accuracy.value)) for each in self.slices])
+        dealt = np.random.default_rng(0).multivariate_hypergeometric(counts, wrong.sum(), _SHUFFLES)
+        apart = ((np.vstack([wrong, dealt]) - counts * wrong.sum() / counts.sum()) ** 2 / counts).sum(axis=1)
+        return bool((apart[1:] >= apart[0] - 1e-9).mean() > 0.05)
 
 
 def slicings(outcome: Outcome, groups: Mapping[str, Sequence[str]] | None = None) -> list[Slicing]:

@@ -145,6 +145,7 @@ def _summary(evaluation: Evaluation) -> dict[str, Any]:
                 "groups": {each.name: {"images": each.count, **asdict(each.accuracy)} for each in slicing.slices},
                 "worst": slicing.worst.name,
                 "gap": slicing.gap,
+                "may_be_chance": slicing.may_be_chance,
             }
             for slicing in evaluation.slicings
         },

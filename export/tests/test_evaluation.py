@@ -159,8 +159,9 @@ def test_all_pictures_that_can_be_read_are_asked_whether_they_are_known(
 
 def test_classes_without_pictures_hide_no_bad_one() -> None:
     shares = {"a": 0.9, "b": np.nan, "c": 0.2, "d": np.nan, "e": 0.5}
-    worst = Coverage(PredictionSets("lac", 0.1, 0.8), None, 1, 1, shares).worst  # type: ignore[arg-type]
-    assert worst == [("c", 0.2), ("e", 0.5), ("a", 0.9)]
+    by_class = {name: Estimate(share, share, share) for name, share in shares.items()}
+    worst = Coverage(PredictionSets("lac", 0.1, 0.8), by_class["a"], 1, 1, by_class).worst
+    assert worst == [(name, by_class[name]) for name in "cea"]
 
 
 def rows(path: Path) -> list[dict[str, str]]:
@@ -251,6 +252,15 @@ class TestEvaluate:
             wrong = confusion[number].copy()
             wrong[number] = 0
             assert row["most_often_taken_for"] == (str(wrong.argmax()) if wrong.any() else "")
+
+    def test_the_coverage_of_each_class_has_its_pictures_and_interval(self, evaluated: Path) -> None:
+        text = (evaluated / "report.html").read_text(encoding="utf-8").partition("right label in the set")[2]
+        known = json.loads((evaluated / "metrics.json").read_text())["reliability"]["prediction_sets"]
+        for row in rows(evaluated / "per_class.csv"):
+            count, share = int(row["support"]), known["coverage_by_class"][row["class"]]
+            own = binomtest(round(share * count), count).proportion_ci(method="wilson")
+            interval = f"{100 * own.low:.1f}% to {100 * own.high:.1f}%"
+            assert f"<td>{row['class']}</td><td>{count}</td><td>{100 * share:.1f}%</td><td>{interval}</td>" in text
 
     def test_the_report_is_one_file_that_needs_no_other(self, evaluated: Path) -> None:
         text = (evaluated / "report.html").read_text(encoding="utf-8")
@@ -962,9 +972,10 @@ def test_coverage_has_the_interval_of_other_shares(monkeypatch: pytest.MonkeyPat
     found = reliability(whole, 1.5, sets, Unknown("energy", 0.5), lambda _: strange)
     own = binomtest(int(hits.sum()), 60).proportion_ci(method="wilson")
     assert found.coverage.covered == Estimate(hits.mean(), own.low, own.high)
-    assert found.coverage.by_class == pytest.approx(
-        {"a": hits[::2].mean(), "b": hits[1::2].mean(), "c": np.nan}, nan_ok=True
-    )
+    for name, those in (("a", hits[::2]), ("b", hits[1::2])):
+        own = binomtest(int(those.sum()), 30).proportion_ci(method="wilson")
+        assert found.coverage.by_class[name] == Estimate(those.mean(), own.low, own.high)
+    assert np.isnan(found.coverage.by_class["c"].value)
     assert found.uncalibrated == expected_calibration_error(uncalibrated.confidences, whole.correct)
 
 

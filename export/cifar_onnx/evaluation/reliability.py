@@ -54,20 +54,20 @@ class Coverage:
         covered: share of the pictures, with Wilson's interval.
         mean_size: labels in a set, on average.
         single: share of sets with one.
-        by_class: share of the pictures of each, NaN where there is none.
+        by_class: likewise of the pictures of each, NaN where there is none.
     """
 
     sets: PredictionSets
     covered: Estimate
     mean_size: float
     single: float
-    by_class: Mapping[str, float]
+    by_class: Mapping[str, Estimate]
 
     @property
-    def worst(self) -> list[tuple[str, float]]:
+    def worst(self) -> list[tuple[str, Estimate]]:
         """Classes with pictures, and their shares, the smallest first."""
-        known = [(name, share) for name, share in self.by_class.items() if not np.isnan(share)]
-        return sorted(known, key=lambda pair: pair[1])
+        known = [(name, share) for name, share in self.by_class.items() if not np.isnan(share.value)]
+        return sorted(known, key=lambda pair: pair[1].value)
 
 
 @dataclass(frozen=True)
@@ -120,14 +120,13 @@ def reliability(
     inside = np.concatenate([sets.of(outcome.probabilities[band]) for band in rows])
     hits, sizes = inside[np.arange(len(inside)), outcome.labels], inside.sum(axis=1)
     (covered,) = shares(hits, np.ones((len(hits), 1), bool))
-    with np.errstate(invalid="ignore"):  # where a class has no pictures
-        of_classes = np.divide(*(np.bincount(outcome.labels, each, len(outcome.classes)) for each in (hits, None)))
+    of_classes = shares(hits, outcome.labels[:, None] == np.arange(len(outcome.classes)))
     coverage = Coverage(
         sets=sets,
         covered=covered,
         mean_size=float(sizes.mean()),
         single=float((sizes == 1).mean()),
-        by_class=dict(zip(outcome.classes, of_classes.tolist(), strict=True)),
+        by_class=dict(zip(outcome.classes, of_classes, strict=True)),
     )
     uncalibrated = [softmax(outcome.logits[band] * np.float32(temperature)).max(axis=1) for band in rows]
     return Reliability(

@@ -71,6 +71,7 @@ def write(evaluation: Evaluation, path: Path, explain: Maps, by_occlusion: bool)
         charts=drawn,
         shades="" if drawn.shades is None else png(drawn.shades),
         doubts=evaluation.reliability,
+        support={each.name: each.support for each in evaluation.classes},
         robustness=evaluation.robustness,
         slicings=evaluation.slicings,
         galleries=[

@@ -160,7 +160,7 @@ def _summary(evaluation: Evaluation) -> dict[str, Any]:
                 "coverage": asdict(coverage.covered),
                 "mean_size": coverage.mean_size,
                 "single": coverage.single,
-                "coverage_by_class": dict(coverage.by_class),
+                "coverage_by_class": {name: share.value for name, share in coverage.by_class.items()},
             },
             "unknown": {
                 **asdict(known.unknown),

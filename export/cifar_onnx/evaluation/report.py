@@ -104,8 +104,10 @@ def _findings(evaluation: Evaluation, confusions: list[tuple[str, str, int, floa
     if confusions:
         worst = min((each for each in evaluation.classes if each.support), key=lambda each: each.recall)
         label, prediction, _, share = confusions[0]
+        hits = round(worst.recall * worst.support)
         sentences.append(
-            f"The hardest class is “{worst.name}”: {worst.recall:.1%} of its pictures are recognised. "
+            f"The hardest class is “{worst.name}”: {hits:,} of its {worst.support:,} pictures are recognised "
+            f"({worst.recall:.1%}). "
             f"The most frequent mistake: {share:.1%} of “{label}” are predicted as “{prediction}”."
         )
     sure, gaps = outcome.confidences, outcome.confidences - outcome.correct

@@ -1,6 +1,7 @@
-"""95 % confidence intervals: of metrics by the bootstrap (Efron 1979), of shares of groups by Wilson's formula.
+"""Metrics with 95 % confidence intervals by the bootstrap (Efron 1979); those of shares of groups by Wilson's formula.
 
-All resamples are computed at once, from how often each picture was drawn; tests hold them against scikit-learn's.
+All resamples are computed at once, from how often each picture was drawn, and the pictures as they are as the one that
+has each once; tests hold both against scikit-learn.
 
 Notation: `N` pictures, `K` classes, `R` resamples, `G` groups.
 """
@@ -12,7 +13,7 @@ import numpy as np
 from scipy.sparse import csr_array, hstack
 from scipy.stats import binomtest, norm
 
-from cifar_onnx.evaluation.metrics import TOP, calibration_interval, in_top, losses, scores
+from cifar_onnx.evaluation.metrics import TOP, calibration_interval, expected_calibration_error, in_top, losses
 from cifar_onnx.evaluation.outcome import Booleans, Floats, Integers, Outcome
 from cifar_onnx.evaluation.ranking import Draws, mean, rankings
 
@@ -69,28 +70,34 @@ class Bootstrap:
     @cached_property
     def resampled(self) -> dict[str, Floats]:
         """Every metric of each resample, `(R,)`, but for the calibration error; NaN where it is not defined."""
-        outcome = self.outcome
-        count, classes = outcome.probabilities.shape
-        truth, guess = (_one_hot(which, classes) for which in (outcome.labels, outcome.predictions))
-        means = {**losses(outcome), **({"top5_accuracy": in_top(outcome)} if classes > TOP else {})}
-        columns = hstack([csr_array(np.column_stack([*means.values()])), truth, guess, truth * guess], "csr")
-        step = max(1, _CHUNK // count)
-        parts = (self.draws[start : start + step].astype(float) for start in range(0, len(self.draws), step))
-        sums = np.concatenate([part @ columns for part in parts])
-        found = _of_counts(*np.split(sums[:, len(means) :], 3, axis=1))
-        found |= dict(zip(means, sums[:, : len(means)].T / count, strict=True))
-        ranked = rankings(outcome, self.draws, "intervals, class by class")
-        found["roc_auc"], found["average_precision"] = ranked
-        return found
+        return self._metrics(self.draws, "intervals, class by class")
 
     @cached_property
     def estimates(self) -> dict[str, Estimate]:
         """Every metric with its interval, in the order in which people ask for them."""
-        values, error = scores(self.outcome), "expected_calibration_error"
-        own = calibration_interval(self.outcome.confidences, self.outcome.correct)  # not by resamples, which raise it
-        found = {name: estimate(value, self.resampled[name]) for name, value in values.items() if name != error}
-        found[error] = Estimate(values[error], *own)
+        sure, correct = self.outcome.confidences, self.outcome.correct
+        once = self._metrics(np.ones((1, len(correct)), np.uint8), "metrics, class by class")
+        found = {name: estimate(value, self.resampled[name]) for name, (value,) in once.items()}
+        error = expected_calibration_error(sure, correct)  # not by resamples, which raise it
+        found["expected_calibration_error"] = Estimate(error, *calibration_interval(sure, correct))
         return {name: each if name in _LOSSES else _widened(each, self._pictures(name)) for name, each in found.items()}
+
+    def _metrics(self, draws: Draws, title: str) -> dict[str, Floats]:
+        """`resampled` of some draws `(R, N)`; those of classes are means over the classes that have pictures."""
+        outcome = self.outcome
+        count, classes = outcome.probabilities.shape
+        truth, guess = (_one_hot(which, classes) for which in (outcome.labels, outcome.predictions))
+        hits = {"accuracy": outcome.correct, **({"top5_accuracy": in_top(outcome)} if classes > TOP else {})}
+        means = {**hits, **losses(outcome)}
+        columns = hstack([csr_array(np.column_stack([*means.values()])), truth, guess, truth * guess], "csr")
+        step = max(1, _CHUNK // count)
+        parts = (draws[start : start + step].astype(float) for start in range(0, len(draws), step))
+        sums = np.concatenate([part @ columns for part in parts])
+        averages = dict(zip(means, sums[:, : len(means)].T / count, strict=True))
+        found = {name: averages[name] for name in hits}
+        found |= _of_counts(*np.split(sums[:, len(means) :], 3, axis=1))
+        found["roc_auc"], found["average_precision"] = rankings(outcome, draws, title)
+        return found | averages
 
     def _pictures(self, name: str) -> float:
         """The number of pictures of which, if all are right, accuracy is as uncertain as this metric is.
@@ -155,11 +162,10 @@ def _of_counts(support: Floats, predicted: Floats, hits: Floats) -> dict[str, Fl
             for part, whole in ((hits, predicted), (hits, support), (2 * hits, support + predicted))
         )
         present = support > 0
-        found = {"accuracy": right / total}
-        for name, values in (("precision", precision), ("recall", recall), ("f1", f1)):
-            found[f"{name}_macro"] = mean(np.where(present, values, np.nan).T)
-            found[f"{name}_micro"] = right / total
-            found[f"{name}_weighted"] = (support * values).sum(axis=1) / total
+        of_classes = {"precision": precision, "recall": recall, "f1": f1}
+        found = {f"{name}_macro": mean(np.where(present, values, np.nan).T) for name, values in of_classes.items()}
+        found |= {f"{name}_micro": right / total for name in of_classes}
+        found |= {f"{name}_weighted": (support * values).sum(axis=1) / total for name, values in of_classes.items()}
         found["balanced_accuracy"] = found["recall_macro"]
         together = (support * predicted).sum(axis=1)
         spread = (total**2 - (support**2).sum(axis=1)) * (total**2 - (predicted**2).sum(axis=1))

@@ -1,16 +1,14 @@
-"""Metrics of a classifier on labelled pictures: scikit-learn's, but for those that cost it much time or memory.
+"""What metrics are means of, picture by picture, the calibration of a classifier, and its confusion matrix.
 
 Notation: `N` pictures, `K` classes.
 """
 
-import warnings
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn import metrics
+from sklearn.metrics import confusion_matrix
 
 from cifar_onnx.evaluation.outcome import Booleans, Floats, Integers, Outcome, bands
-from cifar_onnx.evaluation.ranking import rankings
 
 BINS = 15  # of the confidence, for the expected calibration error
 TOP = 5
@@ -107,33 +105,8 @@ def losses(outcome: Outcome) -> dict[str, Floats]:
     }
 
 
-def scores(outcome: Outcome) -> dict[str, float]:
-    """Every metric of the pictures as they are; those of classes are means over the classes that have pictures."""
-    labels, predictions = outcome.labels, outcome.predictions
-    found = {"accuracy": metrics.accuracy_score(labels, predictions)}
-    if len(outcome.classes) > TOP:
-        found["top5_accuracy"] = in_top(outcome).mean()
-    present = np.unique(labels)
-    for average in ("macro", "micro", "weighted"):
-        precision, recall, f1, _ = metrics.precision_recall_fscore_support(
-            labels, predictions, labels=present if average == "macro" else None, average=average, zero_division=0
-        )
-        found |= {f"precision_{average}": precision, f"recall_{average}": recall, f"f1_{average}": f1}
-    found["balanced_accuracy"] = found["recall_macro"]
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "A single label was found")  # it is 0 then
-        found["matthews_correlation"] = metrics.matthews_corrcoef(labels, predictions)
-    several = len(np.union1d(labels, predictions)) > 1
-    found["cohen_kappa"] = metrics.cohen_kappa_score(labels, predictions) if several else np.nan
-    areas, precisions = rankings(outcome, np.ones((1, len(labels)), np.uint8), "metrics, class by class")
-    found |= {"roc_auc": areas[0], "average_precision": precisions[0]}
-    found |= {name: values.mean() for name, values in losses(outcome).items()}
-    found["expected_calibration_error"] = expected_calibration_error(outcome.confidences, outcome.correct)
-    return {name: float(value) for name, value in found.items()}
-
-
 def confusion(outcome: Outcome) -> Integers:
     """`(K, K)`: pictures of class i taken for class j."""
     classes = np.arange(len(outcome.classes))
-    table: Integers = metrics.confusion_matrix(outcome.labels, outcome.predictions, labels=classes)
+    table: Integers = confusion_matrix(outcome.labels, outcome.predictions, labels=classes)
     return table

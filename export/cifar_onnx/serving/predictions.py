@@ -105,7 +105,6 @@ def router(file: ModelFile) -> APIRouter:
         "/predict",
         summary="Classify pictures",
         response_model=Predictions,
-        response_model_exclude_unset=True,
         responses=refusals(400, 403, 413, 415, 421, 422, 503),
         openapi_extra={
             "parameters": _PARAMETERS,

@@ -186,7 +186,6 @@ def router(file: ModelFile, gate: Gate) -> APIRouter:
             f"{path}/infer",
             summary="Run the model on pixels of pictures of one size, UINT8 (B, H, W, 3)",
             response_model=Answer,
-            response_model_exclude_unset=True,
             responses=refusals(400, 403, 404, 413, 415, 421, 503),
             openapi_extra={"requestBody": _BODY},
         )

@@ -15,8 +15,6 @@ from cifar_onnx import InputError
 
 USAGE = "reproduce takes the folder of a run: python -m cifar_lightning reproduce runs/<experiment>/version_N"
 
-_PLACES = ("data.root", "data.cache_dir", "data.memory", "data.url")  # of images, which are compared themselves
-
 
 def reproduce(words: Sequence[str], fit: Callable[[Sequence[str]], runs.Run | None]) -> int:
     """Train again.
@@ -82,7 +80,8 @@ def digest(state: dict[str, Any]) -> str:
 def _settings(checkpoint: dict[str, Any]) -> dict[str, str]:
     """What a checkpoint says of its model and data, but for what does not decide the bits."""
     found = flat({"model": checkpoint["hyper_parameters"], "data": checkpoint["datamodule_hyper_parameters"]})
-    return {key: value for key, value in found.items() if key not in _PLACES}
+    found.pop("data.root", None)  # of images, which are compared themselves
+    return found
 
 
 def _differences(before: dict[str, Any], after: dict[str, Any]) -> list[str]:

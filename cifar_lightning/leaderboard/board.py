@@ -1,6 +1,5 @@
 """Runs in order, the best of them, and remarks on each and on all."""
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -8,6 +7,7 @@ from typing import Any
 
 from cifar_lightning.leaderboard.differences import Differences
 from cifar_lightning.leaderboard.entry import Entry
+from cifar_onnx.folders import natural
 from cifar_onnx.shell import duration
 
 NAMES = [each.name for each in fields(Entry) if each.name not in ("curve", "best", "settings", "validation", "damaged")]
@@ -83,12 +83,12 @@ class Board:
 
 def ranked(entries: Sequence[Entry], name: str) -> list[Entry]:
     """Runs by a column, the best first: high accuracies, else low values; those where it is not known come last."""
-    entries = sorted(entries, key=lambda entry: (_merit(entry), _natural(entry.run)))
+    entries = sorted(entries, key=lambda entry: (_merit(entry), natural(entry.run)))
     known = [each for each in entries if getattr(each, name) is not None]
 
     def key(entry: Entry) -> Any:
         value = getattr(entry, name)
-        return _natural(value) if isinstance(value, str) else -value if name.startswith(_HIGHEST_FIRST) else value
+        return natural(value) if isinstance(value, str) else -value if name.startswith(_HIGHEST_FIRST) else value
 
     return sorted(known, key=key) + [each for each in entries if getattr(each, name) is None]
 
@@ -97,11 +97,6 @@ def _merit(entry: Entry) -> tuple[float, float]:
     """The lower, the better."""
     accuracy, loss = entry.val_accuracy, entry.val_loss
     return float("inf") if accuracy is None else -accuracy, float("inf") if loss is None else loss
-
-
-def _natural(name: str) -> list[str | int]:
-    """version_10 comes after version_9."""
-    return [int(part) if place % 2 else part for place, part in enumerate(re.split(r"(\d+)", name))]
 
 
 def _within(value: float | None, other: Entry) -> bool:

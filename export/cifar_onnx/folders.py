@@ -1,6 +1,7 @@
 """Folders on disk: pictures that a word of the command line means, labelled pictures, and where to write."""
 
 import os
+import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from glob import glob, has_magic
@@ -68,6 +69,11 @@ def _left_behind(name: str) -> bool:
 def composed(name: str) -> str:
     """A name in the one form (NFC) of those in which Unicode can spell it: macOS has others than keyboards."""
     return unicodedata.normalize("NFC", name)
+
+
+def natural(name: str) -> list[str | int]:
+    """What names are sorted by so that 2 comes before 10."""
+    return [int(part) if place % 2 else part for place, part in enumerate(re.split(r"(\d+)", name))]
 
 
 def in_order(paths: Iterable[AnyPath]) -> list[AnyPath]:

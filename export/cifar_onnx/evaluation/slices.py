@@ -3,7 +3,6 @@
 Notation: `N` pictures.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,7 +14,7 @@ from cifar_onnx import sheet
 from cifar_onnx.errors import InputError
 from cifar_onnx.evaluation.bootstrap import Estimate, shares
 from cifar_onnx.evaluation.outcome import Booleans, Floats, Integers, Outcome, parts
-from cifar_onnx.folders import composed
+from cifar_onnx.folders import composed, natural
 from cifar_onnx.images import Pixels
 
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # of R, G, B: ITU-R BT.601
@@ -79,7 +78,7 @@ def slicings(outcome: Outcome, groups: Mapping[str, Sequence[str]] | None = None
         sides = np.sqrt(outcome.areas)
         found.append(_thirds("size", sides, ("small", "medium", "large"), "side of a square of that area"))
     for title, values in (groups or {}).items():
-        names = sorted(set(values), key=_natural)
+        names = sorted(set(values), key=natural)
         found.append((title, names, np.array([names.index(value) for value in values])))
     return [_slicing(outcome.correct, *each) for each in found if len(np.unique(each[2])) > 1]
 
@@ -103,11 +102,6 @@ def _slicing(hits: Booleans, title: str, names: Sequence[str], members: Integers
     groups = members[:, None] == present
     accuracies = shares(hits, groups)
     return Slicing(title, tuple(map(Slice, [names[i] for i in present], groups.sum(axis=0).tolist(), accuracies)))
-
-
-def _natural(name: str) -> list[tuple[int, str]]:
-    """An order in which 2 comes before 10."""
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
 class Groups:

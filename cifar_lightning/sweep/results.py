@@ -11,6 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from cifar_lightning.cli.command import header, stated
 from cifar_lightning.cli.config_file import dump_yaml, load_yaml
+from cifar_lightning.cli.next_command import say_next
 from cifar_lightning.files import write_whole
 from cifar_lightning.sweep.charts import draw
 from cifar_lightning.sweep.plan import Plan
@@ -53,7 +54,7 @@ def write(study: Study, plan: Plan) -> None:
     own = ["--allow_custom_classes", "--config", Path(best["run"], "config.yaml")]
     custom = own if is_custom([again["model"], again["data"]]) else []
     print("to train the best again:", _again(plan))
-    print("next:", shell.line("python", "-m", "cifar_lightning", "test", "--ckpt_path", best["kept"], *custom))
+    say_next("test", "--ckpt_path", best["kept"], *custom)
 
 
 def line(trial: FrozenTrial, plan: Plan) -> str:

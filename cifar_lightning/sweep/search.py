@@ -11,13 +11,14 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from cifar_lightning.cli import command
+from cifar_lightning.cli.next_command import say_next
 from cifar_lightning.interruption import Interrupted
 from cifar_lightning.sweep import results
 from cifar_lightning.sweep.plan import Plan, read
 from cifar_lightning.sweep.sampler import combinations
 from cifar_lightning.sweep.study import Process, counted, failed, open_study
 from cifar_lightning.sweep.trial import FailedError, value_of
-from cifar_onnx import InputError, shell
+from cifar_onnx import InputError
 from cifar_onnx.errors import one_line
 
 _IN_A_ROW = 5  # trials that fail before it ends: it is not their values
@@ -43,7 +44,7 @@ def search(words: Sequence[str]) -> None:
             if len(trials) < plan.trials and len(tried) < combinations(plan):
                 _search(study, plan, process)
     except Interrupted:
-        print("next:", shell.line("python", "-m", "cifar_lightning", "sweep", *words))
+        say_next("sweep", *words)
         raise
     except StorageInternalError as error:
         why = one_line(error.__cause__ or error)

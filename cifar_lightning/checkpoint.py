@@ -12,7 +12,7 @@ import torch
 from lightning.fabric.plugins import CheckpointIO
 
 from cifar_lightning import runs
-from cifar_lightning.files import write_whole
+from cifar_lightning.files import NOTE_SIZE, note, noted_digest, write_whole
 from cifar_onnx import InputError
 from cifar_onnx.sources import is_address
 
@@ -49,7 +49,7 @@ def write(checkpoint: dict[str, Any], path: str | Path) -> None:
     buffer = io.BytesIO()
     torch.save(checkpoint, buffer)
     with buffer.getbuffer() as data:
-        write_whole(Path(path), data, runs.note(data))
+        write_whole(Path(path), data, note(data))
 
 
 def load(path: str | Path) -> dict[str, Any]:
@@ -87,11 +87,11 @@ def load(path: str | Path) -> dict[str, Any]:
 
 
 def _check_digest(file: BinaryIO, path: str | Path) -> None:
-    noted = runs.noted_digest(file)
+    noted = noted_digest(file)
     if not noted:
         advice = ": an exported file is judged by python -m cifar_onnx evaluate" if str(path).endswith(".onnx") else ""
         raise InputError(f"{path}: damaged, or not a checkpoint written by this project's fit{advice}")
-    size = file.tell() - runs.NOTE_SIZE
+    size = file.tell() - NOTE_SIZE
     file.seek(0)
     digest = hashlib.sha256()
     while size > 0:
@@ -100,12 +100,6 @@ def _check_digest(file: BinaryIO, path: str | Path) -> None:
         size -= len(chunk)
     if digest.hexdigest() != noted:
         raise InputError(f"{path}: damaged: its checksum does not match")
-
-
-def file_digest(ckpt_path: str) -> str:
-    """sha256 of what a checkpoint holds, in hexadecimal, by which reports name what they judge."""
-    with Path(ckpt_path).open("rb") as file:
-        return runs.noted_digest(file)
 
 
 def position(checkpoint: dict[str, Any]) -> dict[str, int]:

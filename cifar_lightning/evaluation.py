@@ -11,13 +11,13 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from cifar_lightning import checkpoint as checkpoints
 from cifar_lightning import runs
 from cifar_lightning.attacks import under_attacks
 from cifar_lightning.calibration import calibrate, calibrating
 from cifar_lightning.data import ImageData
 from cifar_lightning.data.images import Images
 from cifar_lightning.familiarity import Watched, outputs_of, values
+from cifar_lightning.files import file_digest
 from cifar_lightning.module import Classifier
 from cifar_onnx import InputError
 from cifar_onnx.evaluation.bootstrap import Bootstrap, draw
@@ -91,7 +91,7 @@ def evaluate(
     bootstrap = Bootstrap(outcome, draw(len(outcome.labels), resamples))
     facts = {
         "checkpoint": ckpt_path,
-        "digest": checkpoints.file_digest(ckpt_path),
+        "digest": file_digest(ckpt_path),
         "net": type(model.net).__name__,
         "input": f"{datamodule.image_size} x {datamodule.image_size} pixels ({datamodule.resize_mode})",
         "maps_by": "occlusion",

@@ -1,12 +1,17 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and the note of its digest at the end of a checkpoint."""
 
+import hashlib
 import os
+import re
 import shutil
 import time
 from pathlib import Path
+from typing import BinaryIO
 
 from cifar_onnx import InputError
 from cifar_onnx.folders import try_writing
+
+NOTE_SIZE = 72  # bytes at the end of a checkpoint, of which zip readers, and so torch.load, take no notice
 
 
 def check_writable(folder: Path) -> None:
@@ -78,3 +83,24 @@ def put(new: Path, path: Path) -> None:
         except PermissionError:
             time.sleep(seconds)
     new.replace(path)
+
+
+def note(data: memoryview) -> bytes:
+    """What follows a checkpoint's bytes in its file: their sha256."""
+    return b"sha256:%s\n" % hashlib.sha256(data).hexdigest().encode()
+
+
+def noted_digest(file: BinaryIO) -> str:
+    """sha256 of all that a checkpoint's file holds before its note of it, in hexadecimal; empty where there is no note.
+
+    It leaves the file at its end.
+    """
+    file.seek(max(file.seek(0, os.SEEK_END) - NOTE_SIZE, 0))
+    found = re.fullmatch(rb"sha256:([0-9a-f]{64})\n", file.read())
+    return found[1].decode() if found else ""
+
+
+def file_digest(checkpoint: str | Path) -> str:
+    """`noted_digest` of a file, by which reports name the checkpoint that they judge."""
+    with open(checkpoint, "rb") as file:
+        return noted_digest(file)

@@ -1,14 +1,13 @@
 """Runs: the folders `runs/<experiment>/version_N`, what they record, and which of them can be resumed."""
 
 import csv
-import hashlib
 import json
 import os
 import re
 import shutil
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from filelock import FileLock
 
@@ -17,7 +16,6 @@ from cifar_onnx import InputError
 from cifar_onnx.folders import expanded
 
 BEST, LAST = "checkpoints/best.ckpt", "checkpoints/last.ckpt"  # in a run's folder
-NOTE_SIZE = 72  # bytes at the end of a checkpoint, of which zip readers, and so torch.load, take no notice
 
 
 class Run:
@@ -89,21 +87,6 @@ def folder_of(ckpt_path: str) -> Path:
     """The folder of the run that a checkpoint belongs to, or the one it lies in."""
     folder = Path(ckpt_path).parent
     return folder.parent if folder.name == "checkpoints" else folder
-
-
-def note(data: memoryview) -> bytes:
-    """What follows a checkpoint's bytes in its file: their sha256."""
-    return b"sha256:%s\n" % hashlib.sha256(data).hexdigest().encode()
-
-
-def noted_digest(file: BinaryIO) -> str:
-    """sha256 of all that a checkpoint's file holds before its note of it, in hexadecimal; empty where there is no note.
-
-    It leaves the file at its end.
-    """
-    file.seek(max(file.seek(0, os.SEEK_END) - NOTE_SIZE, 0))
-    found = re.fullmatch(rb"sha256:([0-9a-f]{64})\n", file.read())
-    return found[1].decode() if found else ""
 
 
 def check_name(experiment: object) -> None:

@@ -150,7 +150,7 @@ LAW = {
     "cifar_lightning/temperature.py": {"numpy", "scipy", "cifar_onnx"},
     "cifar_lightning/evaluation.py": {
         "torch", "lightning", "numpy", "cifar_onnx", OURS + "attacks", OURS + "calibration", OURS + "data",
-        OURS + "familiarity", OURS + "module", OURS + "checkpoint", OURS + "runs",
+        OURS + "familiarity", OURS + "files", OURS + "module", OURS + "runs",
     },
     "cifar_lightning/attacks.py": {"torch", "numpy", "cifar_onnx"},
     "export/cifar_onnx": {"numpy", "PIL", "onnxruntime", "cifar_onnx"},

@@ -12,7 +12,7 @@ from cifar_lightning import runs
 from cifar_lightning.data import ImageData, ImageFolder
 from cifar_lightning.data.images import Part
 from cifar_lightning.export import export, verify
-from cifar_lightning.files import check_writable, target
+from cifar_lightning.files import check_writable, file_digest, target
 from cifar_lightning.module import Classifier
 from cifar_onnx import InputError, shell
 from cifar_onnx.contract import Precision
@@ -187,7 +187,7 @@ class Trainer(L.Trainer):
         model.origin = checkpoints.origin(checkpoint)
         exported = export(model, datamodule, path, alpha=alpha, sets=sets, precision=precision)
         tested = runs.folder_of(ckpt_path) / "report" / "metrics.json"
-        card = write_card(path := exported.path, name, tested, checkpoints.file_digest(ckpt_path), license)
+        card = write_card(path := exported.path, name, tested, file_digest(ckpt_path), license)
         print(f"{exported}\nwrote {path} and {card}")
         if triton:
             print(f"wrote {write_triton(path, name, Path(triton))}")

@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from cifar_lightning import runs
+from cifar_lightning.files import file_digest
 from cifar_lightning.leaderboard.differences import flat
 
 _FILES = ("run.json", "config.yaml", "metrics.csv", ".lock")
@@ -223,8 +224,7 @@ def _digest(checkpoint: Path) -> str:
     Only its note of that is read: all runs are looked at each time.
     """
     try:
-        with checkpoint.open("rb") as file:
-            return runs.noted_digest(file)
+        return file_digest(checkpoint)
     except OSError:
         return ""
 

@@ -111,7 +111,7 @@ def _picture(shades: Floats, block: int) -> Pixels:
 
 
 def _coverage(outcome: Outcome) -> Curve:
-    order = np.argsort(-outcome.confidences, kind="stable")
+    order = outcome.ranked
     count = np.arange(1, len(order) + 1)
     accuracy = np.cumsum(outcome.correct[order]) / count
     # The first few jump between 0 and 1 and say nothing.

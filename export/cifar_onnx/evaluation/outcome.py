@@ -96,6 +96,12 @@ class Outcome:
         return np.concatenate([np.diff(each)[:, 0] for each in best])
 
     @cached_property
+    def ranked(self) -> Integers:
+        """`(N,)`: places of the pictures, the most confident answer first."""
+        order: Integers = np.argsort(-self.confidences, kind="stable")
+        return order
+
+    @cached_property
     def correct(self) -> Booleans:
         """`(N,)`."""
         hits: Booleans = self.predictions == self.labels

@@ -50,7 +50,7 @@ def write(evaluation: Evaluation, path: Path, explain: Maps, by_occlusion: bool)
         by_occlusion: explaining takes many runs of the net, so that only the first mistakes are explained.
     """
     outcome, estimates = evaluation.outcome, evaluation.estimates
-    ranked = np.argsort(-outcome.confidences, kind="stable")
+    ranked = outcome.ranked
     mistakes = ranked[~outcome.correct[ranked]][:_MISTAKES]
     hits = ranked[outcome.correct[ranked]][: -_HITS - 1 : -1]
     affordable = int(_SHARE * len(ranked) / occlusion_runs(outcome.pixels.shape[1]))
@@ -124,7 +124,7 @@ def _findings(evaluation: Evaluation, confusions: list[tuple[str, str, int, floa
         f"Mean confidence is {outcome.confidences.mean():.1%}, accuracy {outcome.correct.mean():.1%}: {verdict} "
         f"(expected calibration error {error:.1%})."
     )
-    half = np.argsort(-outcome.confidences, kind="stable")[: max(len(outcome.labels) // 2, 1)]
+    half = outcome.ranked[: max(len(outcome.labels) // 2, 1)]
     sentences.append(f"On the more confident half of the pictures, accuracy is {outcome.correct[half].mean():.1%}.")
     return sentences
 

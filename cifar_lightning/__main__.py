@@ -24,9 +24,9 @@ def main(args: Sequence[str] | None = None) -> int:
     try:
         print(text or "", end="", flush=True)
     except OSError as error:  # the disk is full, for one
-        from cifar_onnx.shell import pipe_closed
+        from cifar_onnx.shell import discard_output, pipe_closed
 
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python would still write at its end
+        discard_output()
         if code < 2 and not pipe_closed(error):  # else it has been said, or the reader has seen enough
             print(f"error: standard output cannot be written: {error.strerror}", file=sys.stderr)
             code = 2

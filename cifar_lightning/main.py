@@ -2,7 +2,6 @@
 
 import errno
 import logging
-import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -25,7 +24,7 @@ from cifar_lightning.reproduce import reproduce
 from cifar_lightning.sweep import sweep
 from cifar_onnx import InputError
 from cifar_onnx.errors import one_line
-from cifar_onnx.shell import pipe_closed
+from cifar_onnx.shell import discard_output, pipe_closed
 
 # What Lightning warns of although all is well.
 _NOISE = (
@@ -101,7 +100,7 @@ def main(args: Sequence[str] | None = None) -> int:
         return _fail(f"{type(error).__name__}: {error}{advice if missing else ''}", 2)
     except OSError as error:
         if pipe_closed(error):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python would still write
+            discard_output()
             return _fail("standard output was closed before the end", 2)
         if error.errno not in _OUTSIDE and not error.filename:
             raise

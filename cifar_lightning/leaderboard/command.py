@@ -1,7 +1,6 @@
 """`python -m cifar_lightning runs`: every run in a folder, the best first."""
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ from cifar_lightning.leaderboard.board import NAMES, Board, ranked
 from cifar_lightning.leaderboard.entry import find, read
 from cifar_lightning.suggestion import nearest
 from cifar_onnx import InputError
-from cifar_onnx.shell import pipe_closed
+from cifar_onnx.shell import discard_output, pipe_closed
 
 
 def main(words: Sequence[str]) -> int:
@@ -34,7 +33,7 @@ def main(words: Sequence[str]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python would still write at its end
+        discard_output()
         if pipe_closed(error):
             return 0
         print(f"error: {error.filename or 'the table cannot be written'}: {error.strerror}", file=sys.stderr)

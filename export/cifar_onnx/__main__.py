@@ -3,7 +3,6 @@
 import argparse
 import importlib
 import math
-import os
 import re
 import sys
 import warnings
@@ -236,7 +235,7 @@ if __name__ == "__main__":
         finally:  # also of --help, which ends by SystemExit
             sys.stdout.flush()
     except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python would still write at its end
+        shell.discard_output()
         if shell.pipe_closed(error):
             code = 0  # the reader, `head` for one, has seen enough
         elif code < 2:  # else it has been said

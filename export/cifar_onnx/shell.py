@@ -34,6 +34,11 @@ def pipe_closed(error: OSError) -> bool:
     return isinstance(error, BrokenPipeError) or of_windows
 
 
+def discard_output() -> None:
+    """Discard what Python would still write to standard output at its end, where nothing can be written any more."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def duration(seconds: float) -> str:
     """Seconds in two units at most, such as 2 h 05 min."""
     minutes, rest = divmod(round(seconds), 60)

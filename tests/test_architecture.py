@@ -56,7 +56,9 @@ LAW = {
         "torch", "lightning", "cifar_onnx", OURS + "callbacks", OURS + "checkpoint", OURS + "cli", OURS + "malloc",
         OURS + "trusted_classes",
     },
-    "cifar_lightning/cli/run_config.py": {"lightning", OURS + "cli.command", OURS + "files"},
+    "cifar_lightning/cli/run_config.py": {
+        "lightning", OURS + "callbacks.run_folder", OURS + "cli.command", OURS + "files",
+    },
     "cifar_lightning/cli/trainer.py": {
         "lightning", "cifar_onnx", OURS + "checkpoint", OURS + "data", OURS + "evaluation",
         OURS + "export", OURS + "files", OURS + "module", OURS + "runs",

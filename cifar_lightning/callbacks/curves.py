@@ -9,6 +9,7 @@ from pathlib import Path
 
 import lightning.pytorch as L
 
+from cifar_lightning.callbacks.run_folder import run_folder
 from cifar_lightning.files import write_whole
 from cifar_onnx.evaluation.axis import ticks
 from cifar_onnx.evaluation.templates import render
@@ -22,9 +23,8 @@ class Curves(L.Callback):
     """Draws the curves of a run beside its metrics.csv, when it has come to its end."""
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        folder = trainer.log_dir  # which the processes agree on: all have to ask
-        if folder and trainer.is_global_zero:
-            draw(Path(folder, "metrics.csv"), Path(folder, "curves.svg"))
+        if folder := run_folder(trainer):
+            draw(folder / "metrics.csv", folder / "curves.svg")
 
 
 def draw(metrics: Path, path: Path) -> None:

@@ -7,6 +7,7 @@ import lightning.pytorch as L
 from torch import Tensor
 
 from cifar_lightning.batch import Batch
+from cifar_lightning.callbacks.run_folder import run_folder
 from cifar_lightning.files import write_whole
 from cifar_onnx.evaluation.templates import picture, render
 
@@ -25,8 +26,7 @@ class FirstBatch(L.Callback):
         if self._seen:
             return
         self._seen = True
-        folder = trainer.log_dir  # which the processes agree on: all have to ask
-        if folder and trainer.is_global_zero and not (path := Path(folder, "batch.svg")).exists():
+        if (folder := run_folder(trainer)) and not (path := folder / "batch.svg").exists():
             draw(batch, trainer.datamodule.classes, path)  # type: ignore[attr-defined]
 
 

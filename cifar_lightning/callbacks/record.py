@@ -11,6 +11,7 @@ import torch
 from cifar_lightning import checkpoint as checkpoints
 from cifar_lightning import runs
 from cifar_lightning.callbacks.prune import Pruned
+from cifar_lightning.callbacks.run_folder import run_folder
 from cifar_lightning.data.batches import Batches
 
 
@@ -26,8 +27,7 @@ class Record(L.Callback):
         self._validation: dict[str, int] = {}
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        folder = trainer.log_dir if stage == "fit" else None  # which the processes agree on: all have to ask
-        self._folder = Path(folder) if folder and trainer.is_global_zero else None
+        self._folder = run_folder(trainer) if stage == "fit" else None
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._start = time.monotonic()

@@ -1,11 +1,11 @@
 """config.yaml: what a run was asked to do."""
 
-from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as L
 from lightning.pytorch.cli import SaveConfigCallback
 
+from cifar_lightning.callbacks.run_folder import run_folder
 from cifar_lightning.cli.command import Command, commands, header
 from cifar_lightning.files import write_whole
 
@@ -41,8 +41,7 @@ class RunConfig(SaveConfigCallback):
         if self.already_saved:
             return
         self.already_saved = True
-        folder = trainer.log_dir  # which the processes agree on: all have to ask
-        if folder and trainer.is_global_zero:
-            path = Path(folder, "config.yaml")
+        if folder := run_folder(trainer):
+            path = folder / "config.yaml"
             made = {**commands(path), self.command.line: self.command.digest}
             write_whole(path, (header(made) + self.parser.dump(self.config, skip_unset=False)).encode())

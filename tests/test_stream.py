@@ -195,7 +195,7 @@ class TestStore:
         assert [Path(each.name).name for each in second.unreadable] == ["98.png"]
         for name, pixels in zip(second.names, second.pixels, strict=True):
             assert np.array_equal(pixels, resize(decode(name), 32)), name
-        assert np.array_equal(first.pixels, before)
+        assert np.array_equal(first.pixels[:], before)
 
     def test_what_could_not_be_read_is_tried_again(self, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """A user without permission, who gets it: neither size nor time of the file change."""
@@ -235,7 +235,7 @@ class TestStore:
         data = ImageFolder(str(photos)).load("train")
         assert len(decoded) == len(set(decoded)) == 36
         fresh = ImageFolder(str(photos), cache_dir="fresh").load("train")
-        assert np.array_equal(data.pixels, fresh.pixels)
+        assert np.array_equal(data.pixels[:], fresh.pixels[:])
 
     def test_what_was_saved_before_a_kill_stays(self, photos: Path, decoded: list[str], start: Start) -> None:
         def saved() -> int:
@@ -256,12 +256,12 @@ class TestStore:
     def test_without_room_on_disk_they_go_to_memory_if_they_fit(
         self, photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], room: float
     ) -> None:
-        expected = ImageFolder(str(photos)).load("train").pixels
+        expected = ImageFolder(str(photos)).load("train").pixels[:]
         monkeypatch.setattr("shutil.disk_usage", lambda folder: Usage(9, 9, 100))
         monkeypatch.setattr("cifar_lightning.data.folder.free", lambda device: room)
         data = ImageFolder(str(photos), cache_dir="fresh")
         if room:
-            assert np.array_equal(data.load("train").pixels, expected)
+            assert np.array_equal(data.load("train").pixels[:], expected)
         else:
             with pytest.raises(InputError, match=r"36 images of 32 x 32 pixels do not fit .* by --data.cache_dir"):
                 data.load("train")

@@ -57,9 +57,6 @@ class Rows:
         found: Pixels = np.take(self._pixels, places, axis=0)
         return found
 
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Pixels:
-        return self[:]
-
     def take(self, indices: Integers) -> "Rows":
         """Those at `indices`, not yet copied."""
         return Rows(self._pixels, self._places[indices], self._mapped)

@@ -16,6 +16,7 @@ from cifar_lightning.export.silence import silent
 from cifar_lightning.familiarity import Watched
 from cifar_onnx import InputError
 
+OPSET = 18  # old enough for every onnxruntime since 1.18, which cifar-onnx asks for
 _ADVICE = {  # by what torch says
     "data-dependent": "no step may depend on values: use torch.where, not if, and tensors, not numbers",
     "static shape": "it must take any number of pictures: x.shape[0] instead of a number or of a loop over them",
@@ -24,13 +25,12 @@ _ADVICE = {  # by what torch says
 _OTHERS = "its forward must consist of operations of torch alone"
 
 
-def capture(model: nn.Module, size: int, opset: int, name: str) -> ONNXProgram:
+def capture(model: nn.Module, size: int, name: str) -> ONNXProgram:
     """The net as a graph from `pixels` to `logits` and `familiarity`.
 
     Args:
         model: pixels 0..255 `(B, 3, S, S)` to logits `(B, K)` and familiarity `(B,)`, in evaluation mode.
         size: `S`.
-        opset: version of the operators.
         name: of the net, for messages.
 
     Raises:
@@ -49,7 +49,7 @@ def capture(model: nn.Module, size: int, opset: int, name: str) -> ONNXProgram:
                 # Two images, because torch takes a batch of one for a constant.
                 (torch.zeros(2, 3, size, size),),
                 dynamo=True,
-                opset_version=opset,
+                opset_version=OPSET,
                 input_names=["pixels"],
                 output_names=["logits", "familiarity"],
                 dynamic_shapes=({0: "batch"},),

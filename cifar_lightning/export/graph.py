@@ -12,11 +12,11 @@ from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 from torch import nn
 
 from cifar_lightning.export.cam import with_cam
-from cifar_lightning.export.capture import capture
+from cifar_lightning.export.capture import OPSET, capture
 from cifar_lightning.export.nodes import Nodes, Value
 from cifar_onnx import InputError, contract, resizing
 
-OPSET, IR = 18, 8  # old enough for every onnxruntime since 1.18, which cifar-onnx asks for
+_IR = 8  # as old as the opset
 
 
 def complete(net: ModelProto, size: int, mode: resizing.ResizeMode, temperature: float) -> ModelProto:
@@ -50,7 +50,7 @@ def core(model: nn.Module, size: int, name: str = "the net") -> ModelProto:
             f"model.net ({name}) has {weights / 1e9:.1f} GB of weights, and one ONNX file holds {most / 1e9:.1f} GB: "
             "use a smaller net"
         )
-    program = capture(model, size, OPSET, name)
+    program = capture(model, size, name)
     ClearMetadataAndDocStringPass()(program.model)
     net = program.model_proto
     try:
@@ -93,7 +93,7 @@ def with_resize(net: ModelProto, size: int, mode: resizing.ResizeMode) -> ModelP
     )
     return helper.make_model(
         graph,
-        ir_version=IR,
+        ir_version=_IR,
         opset_imports=[helper.make_opsetid("", OPSET)],
         producer_name="cifar-lightning",
         producer_version=version("cifar-lightning"),

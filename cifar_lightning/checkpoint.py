@@ -114,7 +114,7 @@ def validated(checkpoint: dict[str, Any]) -> bool:
     return "val/loss" in checkpoint["run"].get("measured", {})
 
 
-def ended(checkpoint: dict[str, Any]) -> dict[str, str] | None:
+def last_row(checkpoint: dict[str, Any]) -> dict[str, str] | None:
     """The last row of metrics.csv of the epoch at whose end a checkpoint was written; None of one within an epoch."""
     if position(checkpoint)["batch"]:
         return None

@@ -142,7 +142,7 @@ def unfinished(root: Path, experiment: str, rank: int = 0) -> Path | None:
     return None
 
 
-def ended(parent: Path) -> Path | None:
+def newest_if_finished(parent: Path) -> Path | None:
     """The newest run in the folder of an experiment, if it has come to its end; but for those without a checkpoint."""
     for run in reversed(folders(parent)):
         if not facts(run).get("finished"):

@@ -131,11 +131,11 @@ def _unfinished(settings: dict[str, Any], bare: str | None) -> Path | None:
         say(f"resuming {found}")
         return found
     nothing, longer = f"nothing to resume in {root / experiment}", ""
-    if ended := runs.ended(root / experiment):
+    if newest := runs.newest_if_finished(root / experiment):
         more = "--trainer.max_epochs N, N above what it has done"
-        longer = f"; to train the newest run for longer: --ckpt_path {ended / runs.LAST} {more}"
+        longer = f"; to train the newest run for longer: --ckpt_path {newest / runs.LAST} {more}"
         if bare:
-            raise InputError(f"{nothing}: {ended} has finished{longer}")
+            raise InputError(f"{nothing}: {newest} has finished{longer}")
     if bare and rank() == 0:  # whose run the others may find, without a checkpoint
         begun = [run for run in runs.folders(root / experiment) if not runs.facts(run).get("finished")]
         if busy := [*filter(runs.held, begun)]:

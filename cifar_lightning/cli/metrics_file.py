@@ -16,7 +16,7 @@ class MetricsFile(CSVLogger):
     def go_on(self, run: Run, checkpoint: dict[str, Any]) -> None:
         """Begin with what a run had measured when it wrote a checkpoint."""
         done = checkpoints.validated(checkpoint) or not checkpoints.position(checkpoint)["batch"]
-        rows = run.metrics(checkpoint["global_step"], done, checkpoints.ended(checkpoint))
+        rows = run.metrics(checkpoint["global_step"], done, checkpoints.last_row(checkpoint))
         self.experiment.metrics.extend(rows)  # which removes the file that they are read from
         self.save()
 

@@ -21,13 +21,13 @@ class Column:
     Attributes:
         title: its head.
         cell: what it says of a run.
-        place: where there is no room for all, the columns of the highest places are left out; those of place 0 never.
+        dropped: where there is no room for all, columns are left out, the highest of these first; those of 0 never.
         number: whether it holds numbers.
     """
 
     title: str
     cell: Callable[[Entry], str]
-    place: int = 0
+    dropped: int = 0
     number: bool = True
 
 

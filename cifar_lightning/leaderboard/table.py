@@ -50,8 +50,8 @@ def _fitting(columns: list[Column], widths: dict[str, int], room: int) -> tuple[
         )
 
     shown = list(columns)
-    while needed(shown) > room and any(each.place for each in shown):
-        shown.remove(max(shown, key=lambda each: each.place))
+    while needed(shown) > room and any(each.dropped for each in shown):
+        shown.remove(max(shown, key=lambda each: each.dropped))
     return shown, [each.title for each in columns if each not in shown]
 
 

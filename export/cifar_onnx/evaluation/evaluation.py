@@ -44,7 +44,7 @@ class Evaluation:
 
     Attributes:
         title: the model's name.
-        model: what is known of it, in words.
+        facts: what is known of the model, in words.
         bootstrap: of the outcome.
         slicings: accuracy within groups.
         robustness: accuracy on pictures that were made harder.
@@ -52,7 +52,7 @@ class Evaluation:
     """
 
     title: str
-    model: Mapping[str, str]
+    facts: Mapping[str, str]
     bootstrap: Bootstrap
     slicings: Sequence[Slicing] = ()
     robustness: Sequence[Robustness] = ()

@@ -61,7 +61,7 @@ def write(evaluation: Evaluation, path: Path, explain: Maps, by_occlusion: bool)
         "report.html.jinja",
         words=words,
         title=evaluation.title,
-        model=evaluation.model,
+        model=evaluation.facts,
         outcome=outcome,
         estimates=estimates,
         headline=[name for name in _HEADLINE if name in estimates],

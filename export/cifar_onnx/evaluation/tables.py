@@ -129,7 +129,7 @@ def _6(value: float) -> str:
 def _summary(evaluation: Evaluation) -> dict[str, Any]:
     outcome = evaluation.outcome
     summary: dict[str, Any] = {
-        "model": {"name": evaluation.title, **evaluation.model},
+        "model": {"name": evaluation.title, **evaluation.facts},
         "images": len(outcome.labels),
         "unreadable": len(outcome.unreadable),
         "classes": list(outcome.classes),

@@ -1,4 +1,4 @@
-"""Nets: from normalised pixels `(B, 3, S, S)` to logits `(B, K)`. They know nothing of Lightning or of files."""
+"""Nets: from normalised pixels `(B, 3, S, S)` to logits `(B, K)`. They know nothing of Lightning."""
 
 from cifar_lightning.nets.cnn import CNN
 from cifar_lightning.nets.normalize import Normalize

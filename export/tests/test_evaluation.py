@@ -889,6 +889,20 @@ class TestCompare:
         assert found["models"][0]["milliseconds"] > 0
         assert rows(tmp_path / "out" / "newly_wrong.csv") == []
 
+    def test_a_model_that_is_worse_by_more_than_was_typed_is_held_back(
+        self, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        data, known = contract.read(str(MODEL))
+        classes = ["1", "0", *known.classes[2:]]  # so that a fifth is wrong
+        info = {**known.info, "digest": contract.BLANK, "classes": classes, "golden": []}
+        worse = tmp_path / "worse.onnx"
+        worse.write_bytes(with_info(data, info))
+        words = ["compare", str(MODEL), str(worse), str(photos), "--output", str(tmp_path / "out")]
+        for most, code in (("5", 1), ("50", 0)):
+            assert main([*words, "--max-drop", most]) == code
+            said = re.findall(r"broken: accuracy falls by .* --max-drop allows (.*)", capsys.readouterr().out)
+            assert said == [most] * code
+
 
 class TestFindings:
     @pytest.mark.parametrize(

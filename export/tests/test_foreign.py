@@ -9,6 +9,7 @@ import onnxruntime
 import pytest
 
 from cifar_onnx import Classifier, InputError
+from cifar_onnx.__main__ import _parser
 from cifar_onnx.evaluation.foreign import ForeignClassifier
 
 MODEL = Path(__file__).parent / "digits.onnx"
@@ -30,6 +31,24 @@ def test_what_it_runs_on_is_told_as_verify_tells_it(foreign: Path, provider: lis
     options = Namespace(**vars(own), provider=provider, threads=None)
     for found in subjects([str(foreign), str(MODEL)], options):
         assert found.facts["run_by"] == f"onnxruntime {onnxruntime.__version__} on CPUExecutionProvider"
+
+
+@pytest.mark.parametrize(("resize", "mode"), [([], "stretch"), (["--resize", "crop"], "crop")])
+def test_it_is_as_the_command_line_says(
+    resize: list[str], mode: str, foreign: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("sklearn")
+    from cifar_onnx.evaluation import subject
+
+    net = Mock(spec=ForeignClassifier)
+    monkeypatch.setattr(subject, "ForeignClassifier", net)
+    words = ["evaluate", str(foreign), "photos", "--classes", "a, b", "--mean", "0.1,0.2,0.3", "--std", "0.4,0.5,0.6"]
+    options = _parser().parse_args([*words, "--size", "48", *resize, "--threads", "3", "--provider", "cpu"])
+    (found,) = subject.subjects([str(foreign)], options)
+    net.assert_called_once_with(
+        str(foreign), ["a", "b"], mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6), size=48, providers=["cpu"], threads=3
+    )
+    assert found.mode == mode
 
 
 def test_probabilities_are_told_once_from_logits(foreign: Path, monkeypatch: pytest.MonkeyPatch) -> None:

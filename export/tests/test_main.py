@@ -18,7 +18,7 @@ import pytest
 from handmade import INFO, colours, with_info
 from PIL import Image
 
-from cifar_onnx import Prediction, contract, shell
+from cifar_onnx import InputError, Prediction, contract, shell
 from cifar_onnx.__main__ import main
 from cifar_onnx.folders import files
 
@@ -156,6 +156,28 @@ def test_samples_stay_in_the_folder_that_is_named(changed, tmp_path: Path) -> No
     assert main(["info", str(path), "--samples", "samples/here"]) == 0
     assert (tmp_path / "samples/here/1--in.png").exists()
     assert [each.name for each in (tmp_path / "samples").iterdir()] == ["here"]
+
+
+@pytest.mark.parametrize(
+    ("module", "words"),
+    [
+        ("commands", "classify digits"),
+        ("commands", "verify"),
+        ("evaluation.subject", "evaluate model.onnx digits"),
+        ("evaluation.subject", "compare model.onnx model.onnx digits"),
+    ],
+)
+def test_threads_and_providers_are_those_that_were_typed(
+    module: str, words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if module != "commands":
+        pytest.importorskip("sklearn")
+    made = Mock(side_effect=InputError("seen"))
+    monkeypatch.setattr(f"cifar_onnx.{module}.Classifier", made)
+    assert main([*words.split(), "--threads", "3", "--provider", "cuda", "--provider", "cpu"]) == 2
+    assert capsys.readouterr().err == "error: seen\n"
+    given = made.call_args.kwargs
+    assert (given["threads"], given["providers"]) == (3, ["cuda", "cpu"])
 
 
 def test_verify_replays_the_golden_samples(capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY, Mock
 
 import numpy as np
 import pytest
@@ -17,8 +18,11 @@ from handmade import colours
 from served import GOLDEN, MODEL, Server, form, in_process
 
 import cifar_onnx
-from cifar_onnx import Classifier, contract, images
+from cifar_onnx import Classifier, InputError, contract, images
 from cifar_onnx.__main__ import main
+from cifar_onnx.serving.app import build
+from cifar_onnx.serving.metrics import Metrics
+from cifar_onnx.serving.model import Served, Settings
 
 
 @pytest.fixture(scope="module")
@@ -359,6 +363,44 @@ class TestAround:
         for words in ([], ["--host", "0.0.0.0"]):
             assert main(["serve", str(MODEL), "--port", "0", *words]) == 0
         assert said == ["127.0.0.1", "0.0.0.0"]
+
+    @pytest.mark.parametrize(
+        ("words", "settings", "body", "requests"),
+        [
+            ("", Settings(32, 25_000_000, None), 20_000_000, 256),
+            (
+                "--max-batch 5 --max-pixels 2.5 --threads 3 --provider cpu --max-body 1.5 --max-requests 7",
+                Settings(5, 2_500_000, 3, ["cpu"]),
+                1_500_000,
+                7,
+            ),
+        ],
+        ids=["by default", "typed"],
+    )
+    def test_its_limits_are_those_that_were_typed(
+        self, words: str, settings: Settings, body: int, requests: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from cifar_onnx.serving import command
+
+        made = Mock(spec=build, side_effect=InputError("seen"))
+        monkeypatch.setattr(command, "build", made)
+        assert main(["serve", str(MODEL), *words.split()]) == 2
+        made.assert_called_once_with(MODEL, settings, ANY, body=body, capacity=requests, runtime=None)
+
+    def test_so_many_pictures_run_together_at_most(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        served = Served(MODEL, MODEL.read_bytes(), Settings(2, 10**6, 1), Metrics())
+        run, sizes = Classifier.run, list[int]()
+
+        def noted(self: Classifier, batch: images.Pixels) -> Any:
+            sizes.append(len(batch))
+            return run(self, batch)
+
+        async def together() -> None:
+            await asyncio.gather(*(served.answer(noise(32, 32)) for _ in range(6)))
+
+        monkeypatch.setattr(Classifier, "run", noted)
+        asyncio.run(together())
+        assert sizes == [2, 2, 2]
 
     def test_its_address_is_said_as_it_is_typed_into_a_browser(
         self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

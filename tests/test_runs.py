@@ -573,6 +573,21 @@ class TestReproduce:
         assert result.code == 1, result.err
         assert result.out.splitlines()[-1] == f"not the same: {said}"
 
+    def test_what_decides_the_bits_is_said_where_it_differs(self, run: Run) -> None:
+        assert run("fit", *BRIEF).code == 0
+        folder = Path("runs/cnn/version_0")
+        config = folder / "config.yaml"
+        config.write_text(config.read_text().replace("seed_everything: 0", "seed_everything: 1"))
+        now = runs.facts(folder)
+        versions = now["versions"]
+        runs.record(folder, threads=99, devices=9, versions={**versions, "torch": "0.1"})
+        result = run("reproduce", folder)
+        assert result.code == 1, result.err
+        assert result.out.splitlines()[-1] == (
+            f"not the same: seed was 0 and is 1, threads was 99 and is {now['threads']}, "
+            f"devices was 9 and is {now['devices']}, torch was 0.1 and is {versions['torch']}"
+        )
+
     def test_a_run_elsewhere_is_not_compared_with_itself(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         assert run("fit", *BRIEF).code == 0
         Path("runs/cnn/version_0").rename("kept")

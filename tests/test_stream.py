@@ -241,6 +241,7 @@ class TestStore:
         def saved() -> int:
             return sum(len(np.load(index)["keys"]) for index in Path("cache").rglob("index.npz"))
 
+        assert store._EVERY <= 60  # a minute is lost at most: docs/reliability.md
         child = start(photos, 30, function=load_and_hang)
         assert child.wait_for(lambda: saved() > 10)
         child.process.kill()
@@ -292,7 +293,7 @@ class TestMemory:
     def test_what_is_free_is_some_of_what_there_is(self) -> None:
         there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         alone = memory.free(torch.device("cpu"))
-        assert there / 1000 < alone <= there
+        assert 1e6 < alone <= there
         assert memory.free(torch.device("cpu"), 10) < alone / 5
 
     @pytest.mark.parametrize(

@@ -258,6 +258,12 @@ def test_by_default_there_is_a_thread_for_each_usable_cpu(
     assert made.get_session_options().intra_op_num_threads == threads
 
 
+def test_its_threads_do_not_keep_others_from_the_cpus(model: Path) -> None:
+    """They would wait for the next picture in a busy loop."""
+    options = Classifier(model)._session.get_session_options()
+    assert options.get_session_config_entry("session.intra_op.spin_duration_us") == "30"
+
+
 @pytest.mark.parametrize("threads", [-1, 0, 1025, 99999999999, "2", 1.5])
 def test_threads_are_bounded(model: Path, threads: int) -> None:
     with pytest.raises(InputError, match=f"^threads is {threads!r}: it must be a whole number from 1 to 1024$"):

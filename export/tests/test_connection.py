@@ -178,6 +178,16 @@ def test_the_request_that_runs_is_told_that_its_client_has_gone_whatever_waits_b
     assert heard == ["http.request", "http.disconnect"]
 
 
+def test_headers_without_end_are_refused_with_the_reason(client: Client) -> None:
+    client.send(HEAD[:-2])
+    for _ in range(6):
+        client.send(b"name: value\r\n" * 1000)
+    head, _, body = client.transport.written.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 431 Request Header Fields Too Large\r\n")
+    assert body == b'{"error": "the headers are larger than 65,536 bytes"}'
+    assert client.transport.closed
+
+
 def test_headers_without_end_are_not_kept_behind_a_request(client: Client) -> None:
     client.send(WHOLE + HEAD[:-2])
     for _ in range(3):

@@ -476,6 +476,7 @@ def test_pictures_that_would_take_too_much_memory_together_wait_for_room(
 
 def test_an_answer_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     """A thousand classes of each of a thousand pictures would be 65 MB, and nobody is served while that is written."""
+    assert predictions._SHARES == 100_000  # as export/README.md says
     monkeypatch.setattr(predictions, "_SHARES", 10)
     gate = in_process()
 
@@ -493,6 +494,7 @@ def test_an_answer_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_so_has_an_answer_of_tensors_as_json(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a thousand classes it would be 50 MB; in binary form it takes next to no time."""
+    assert tensors.VALUES == 400_000  # as export/README.md says
     monkeypatch.setattr(tensors, "VALUES", 66)  # all outputs of two pictures
     gate = in_process()
 

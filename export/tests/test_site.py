@@ -65,12 +65,14 @@ def test_the_name_of_a_models_file_need_not_be_text(model: Path, tmp_path: Path)
 
 
 def test_every_module_and_style_that_the_pages_name_is_served() -> None:
-    names = {"index.html", *site.pages()}
+    names, found = {"index.html", *site.pages()}, set[str]()
     for name in names:
         text = (site.JS / name).read_text()
         for other in re.findall(r'(?:from|href=|src=|URL\() ?"(?:\./)?([\w.]+\.(?:mjs|css|svg|html))"', text):
             assert other in names, f"{name} names {other}"
+            found.add(other)
         assert Path(name).suffix in site.MEDIA_TYPES
+    assert len(found) >= 10
 
 
 def test_the_version_of_the_runtime_is_that_of_npm() -> None:

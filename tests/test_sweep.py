@@ -151,7 +151,7 @@ class TestRefused:
             ({"trials": 0}, "trials is 0: it must be at least 1"),
             ({"sampler": {"class_path": "TPESamplr"}}, "no class is called 'TPESamplr': did you mean 'TPESampler'?"),
             ({"sampler": {"class_path": "TPESampler", "init_args": {"sed": 1}}}, "'sed': did you mean 'seed'?"),
-            ({"pruner": "TPESampler"}, "pruner"),
+            ({"pruner": "TPESampler"}, "pruner: TPESampler is a class of another kind, BaseSampler"),
             ({"pruner": "ThresholdPruner"}, "pruner: Either lower or upper must be specified"),
             (
                 {"pruner": {"class_path": "MedianPruner", "init_args": {"n_startup_trials": -1}}},

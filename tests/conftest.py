@@ -52,6 +52,16 @@ def _own_words() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def _own_terminal() -> Iterator[None]:
+    """The one that the tests are started from, or CI, may ask for colours, for none, or for lines of some length."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("FORCE_COLOR", "NO_COLOR", "PYTHON_COLORS", "TTY_COMPATIBLE", "COLUMNS", "LINES"):
+            patch.delenv(name, raising=False)
+        patch.setenv("TERM", "xterm")
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def _operators_once() -> Iterator[None]:
     """torch.onnx.export reads all its operators anew each time, which takes longer than the export of a small net."""
     with pytest.MonkeyPatch.context() as patch:

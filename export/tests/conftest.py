@@ -19,6 +19,16 @@ from cifar_onnx import InputError, contract, site
 MODEL = Path(__file__).parent / "digits.onnx"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _own_terminal() -> Iterator[None]:
+    """The one that the tests are started from, or CI, may ask for colours, for none, or for lines of some length."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("FORCE_COLOR", "NO_COLOR", "PYTHON_COLORS", "TTY_COMPATIBLE", "COLUMNS", "LINES"):
+            patch.delenv(name, raising=False)
+        patch.setenv("TERM", "xterm")
+        yield
+
+
 @pytest.fixture
 def model() -> Path:
     return MODEL

@@ -262,9 +262,10 @@ class TestResize:
         assert before.count("MatMul") == 2
         assert {*before} == {"Cast", "Transpose", "MatMul", "Add", "Floor", "Min", "Sub", "Div"}  # of some 90 nodes
         squares = np.random.default_rng(0).integers(256, size=(3, size, size, 3), dtype=np.uint8)
-        by_any_size = ort.InferenceSession(models[mode]).run(None, {"image": squares})
-        for one, other in zip(folded.run(None, {"image": squares}), by_any_size, strict=True):
+        of_any_size = ort.InferenceSession(models[mode])
+        for one, other in zip(*(each.run(None, {"image": squares}) for each in (folded, of_any_size)), strict=True):
             assert np.array_equal(one, other)
+        assert len(of_any_size.run(None, {"image": np.zeros((0, 9, 5, 3), np.uint8)})[0]) == 0
 
     @pytest.mark.parametrize("mode", MODES)
     def test_graph_and_training_see_the_same_pixels_in_openvino(
@@ -1016,6 +1017,6 @@ class TestHandover:
             assert f"dims: [ {output.shape[1] if output.shape[1:] else 1} ]" in line
             assert ("reshape" in line) == (len(output.shape) == 1)
         assert config.count("{") == config.count("}")
-        assert "\n# Send pictures of 32 x 32 pixels:" in config
+        assert "\n# Send squares as Classifier.square of cifar_onnx makes them (32 x 32 pixels, stretch)" in config
         options = re.findall(r'key: "(\w+)" value: "(\w+)"', config.partition('name: "cuda"')[2])
         assert dict(options) == _OPTIONS["CUDAExecutionProvider"]

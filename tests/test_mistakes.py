@@ -234,11 +234,11 @@ class TestMistakes:
     def test_on_windows_it_leaves_an_invalid_argument(
         self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("cifar_onnx.shell.sys", SimpleNamespace(platform="win32"))
         gone = Mock(side_effect=OSError(errno.EINVAL, "Invalid argument"))
         monkeypatch.setattr("cifar_lightning.main.run", gone)
         monkeypatch.setattr("cifar_lightning.leaderboard.command._shown", gone)
         with open(os.devnull, "w") as output:
+            monkeypatch.setattr("cifar_onnx.shell.sys", SimpleNamespace(platform="win32", stdout=output))
             monkeypatch.setattr(sys, "stdout", output)
             assert (main(["fit"]), runs(["."])) == (2, 0)
         assert capsys.readouterr().err == "error: standard output was closed before the end\n"

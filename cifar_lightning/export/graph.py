@@ -101,8 +101,8 @@ def with_resize(net: ModelProto, size: int, mode: resizing.ResizeMode) -> ModelP
 
 
 def _length(op: Nodes, x: str, axis: int) -> str:
-    """Length of axis 2 or 3, of one line of the first picture: onnxruntime takes no shape for known that has a `B`."""
-    line = op.Gather(op.Gather(x, 0, axis=5 - axis), 0, axis=0)  # (3, length)
+    """Length of axis 2 or 3, of a line summed over the batch: onnxruntime takes no shape for known that has a `B`."""
+    line = op.ReduceSum(op.Gather(x, 0, axis=5 - axis), [0], keepdims=0)  # (3, length)
     return op.Gather(op.Shape(line), 1)
 
 

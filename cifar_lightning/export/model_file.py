@@ -129,7 +129,7 @@ def _beside(small: bytes, large: bytes, size: int) -> str:
     """Sizes and latencies of two model files, in words."""
 
     def timed(file: bytes) -> tuple[Callable[[images.Pixels], object], int]:
-        made = session.session(file, "the file")
+        made = session.session(file, "the file", square=size)  # as Classifier runs it
         return lambda pictures: session.run(made, "the file", ["probabilities"], {"image": pictures}), size
 
     ours, theirs = latency([timed(small), timed(large)])

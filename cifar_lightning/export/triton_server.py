@@ -37,7 +37,8 @@ def _config(name: str, known: Contract) -> str:
 name: {json.dumps(name)}
 backend: "onnxruntime"
 max_batch_size: {BATCH}
-# Send pictures of {size} x {size} pixels: only those of one size run together, and a pixel takes 27 bytes in the graph.
+# Send squares as Classifier.square of cifar_onnx makes them ({size} x {size} pixels, {known.resize}): only pictures of
+# one size run together, and a pixel takes 27 bytes in the graph.
 input [
   {{ name: "image" data_type: TYPE_UINT8 dims: [ -1, -1, 3 ] }}
 ]

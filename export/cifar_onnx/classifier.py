@@ -69,7 +69,7 @@ class Classifier:
             probe.run(data, name)
         self.classes = self.contract.classes
         self._name, self._options = name, (providers, threads)
-        self._session = session(data, name, *self._options, dict.fromkeys(("height", "width"), self.contract.size))
+        self._session = session(data, name, *self._options, square=self.contract.size)
         self.providers: list[str] = self._session.get_providers()
         known = {each.name: each for each in self._session.get_outputs() if each.name in _AXES}
         for output, found in known.items():
@@ -197,7 +197,7 @@ class Classifier:
         return logits, probabilities, familiarity
 
     def _run(self, outputs: Sequence[str], batch: Pixels) -> Any:
-        square = batch.shape[1:3] == (self.contract.size, self.contract.size)
+        square = np.shape(batch)[1:3] == (self.contract.size, self.contract.size)
         found = run(self._session if square else self._resizing, self._name, outputs, {"image": batch})
         expected = len(batch), len(self.classes)
         for name, array in zip(outputs, found, strict=True):
@@ -228,7 +228,7 @@ class Classifier:
         return maps
 
     def explain(self, image: Source, label: str | None = None) -> Scores:
-        """What in a picture spoke for a class: `(S, S)` from 0 to 1, on the square that the net sees.
+        """What in a picture supports a class: `(S, S)` from 0 to 1, on the square that the net sees.
 
         It is the class activation map where the file has the output `cam`, and found by occlusion where it has not.
 

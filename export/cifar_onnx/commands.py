@@ -107,7 +107,8 @@ def info(options: argparse.Namespace) -> int:
     say(f"input     image: uint8 [batch, height, width, 3], RGB of any size, {made}")
     sets, unknown = about.sets, about.unknown
     say(f"doubt     temperature {about.temperature:g}; unknown where {unknown.score} is below {unknown.threshold:g}")
-    say(f"          sets are made to hold the right label for at least {100 * (1 - sets.alpha):.4g}% ({sets.method})")
+    share = f"{100 * (1 - sets.alpha):.4g}% of pictures ({sets.method})"
+    say(f"          sets are made to hold the right label for at least {share}")
     cost = about.info.get("cost", {})
     if all(isinstance(cost.get(key), int | float) for key in ("parameters", "flops")):
         say(

@@ -33,12 +33,12 @@ def session(
     name: str,
     providers: Providers = None,
     threads: int | None = None,
-    sizes: Mapping[str, int] | None = None,
+    square: int | None = None,
 ) -> ort.InferenceSession:
     """A session of onnxruntime on the providers that were asked for; where one fails, no other takes its place.
 
-    What depends on `sizes` alone is computed once: which input pixels a square looks at, for one. They are lengths of
-    the input by their names, such as `height`; inputs of others are refused when it is run.
+    With `square`, the side of the pictures that it will run, what depends on it alone is computed once: the weights of
+    the graph's resize. Pictures of other sides are refused then.
 
     On CUDA it computes without TF32, unless the provider's options say `use_tf32`. Whether a GPU then gives the same
     pixels as a CPU could not be tried: there was none.
@@ -57,8 +57,9 @@ def session(
     # After a run the net's threads wait for the next one in a busy loop, and keep others from the CPUs: those that
     # decode pictures, for one. So they wait 30 microseconds only; older versions pass the setting over.
     options.add_session_config_entry("session.intra_op.spin_duration_us", "30")
-    for length, pixels in (sizes or {}).items():
-        options.add_free_dimension_override_by_name(length, pixels)
+    if square is not None:
+        for length in ("height", "width"):
+            options.add_free_dimension_override_by_name(length, square)
     wanted = _wanted(providers)
     _require(wanted, ort.get_available_providers())
     try:

@@ -59,7 +59,7 @@ function bar({ label, probability }) {
   return element;
 }
 
-/** The map in one colour, the clearer the more a place spoke for the label, on the square that the net sees. */
+/** The map in one colour, the clearer the more a place supports the label, on the square that the net sees. */
 function draw({ height, width, values }, canvas, { naturalWidth, naturalHeight }, resize) {
   const pixels = new ImageData(width, height);
   values.forEach((value, at) => pixels.data.set([255, 90, 0, 175 * value], 4 * at));

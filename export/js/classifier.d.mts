@@ -46,7 +46,7 @@ export interface Prediction {
   unknown: boolean;
   /** Of all classes, in the order of the contract. */
   probabilities: number[];
-  /** What spoke for `label`, from 0 to 1, row by row; only of files with class activation maps. */
+  /** What supports `label`, from 0 to 1, row by row; only of files with class activation maps. */
   map?: { height: number; width: number; values: number[] };
 }
 

@@ -64,7 +64,7 @@ export class Classifier {
 
   /** What the model says of a picture `{data, width, height}`, `data` being RGB row by row, or RGBA as on a canvas.
    * The fields are those of Python's `Prediction.as_dict`, with all `probabilities`, the `familiarity` and, where the
-   * file has class activation maps, `map`: what spoke for the label, from 0 to 1, on the square that the net sees. */
+   * file has class activation maps, `map`: what supports the label, from 0 to 1, on the square that the net sees. */
   async classify(picture, { topK = 5 } = {}) {
     const { classes, input, unknown, sets } = this.contract;
     const square = resized(checked(picture), input.size, input.resize);

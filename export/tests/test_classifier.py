@@ -354,6 +354,7 @@ def test_other_sizes_than_the_nets_run_in_a_session_of_their_own(model: Path, tm
         noise = np.random.default_rng(0).integers(256, size=(4, 3 * size, size, 3), dtype=np.uint8)
         squares = np.stack([classifier.square(each) for each in noise])
         own = classifier.run(squares)
+        assert classifier._session.get_inputs()[0].shape == ["batch", size, size, 3]
         assert "_resizing" not in vars(classifier)
         for by_package, by_graph in zip(own, classifier.run(noise), strict=True):
             assert np.array_equal(by_package, by_graph)

@@ -1,4 +1,4 @@
-"""Maps of what spoke for a class, from functions of pixels whose evidence is known."""
+"""Maps of what supports a class, from functions of pixels whose evidence is known."""
 
 from pathlib import Path
 

@@ -75,7 +75,7 @@ def test_what_sets_promise_is_not_rounded_up(
 ) -> None:
     (tmp_path / "m.onnx").write_bytes(colours(sets={**INFO["sets"], "alpha": alpha}))
     assert main(["info", str(tmp_path / "m.onnx")]) == 0
-    assert f"sets are made to hold the right label for at least {share} (" in capsys.readouterr().out
+    assert f"sets are made to hold the right label for at least {share} of pictures" in capsys.readouterr().out
 
 
 def test_a_bad_file_is_a_row_and_the_others_go_on(digits: Path, capsys: pytest.CaptureFixture[str]) -> None:

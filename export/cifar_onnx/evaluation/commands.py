@@ -87,7 +87,7 @@ def publish(evaluation: Evaluation, folder: Path, explain: Maps, by_occlusion: b
     Args:
         evaluation: what is known.
         folder: where the files go.
-        explain: what in a picture spoke for a class, for the mistakes in the report.
+        explain: what in a picture supports a class, for the mistakes in the report.
         by_occlusion: whether it does so by occlusion, which takes many runs of the net: then of the first few only.
     """
     tables.write(evaluation, folder)

@@ -25,7 +25,7 @@ _CONFUSIONS = 8  # pairs of classes shown
 _CALIBRATED = 0.02  # distance of mean confidence and accuracy that is not worth a word
 _EXPLAINED, _SHARE = 4, 0.03  # mistakes with a map at least, and what these may cost of running the net on all
 
-Maps = Callable[[Pixels, int], NDArray[np.float32]]  # picture (S, S, 3) and class: what spoke for it, (S, S) in 0..1
+Maps = Callable[[Pixels, int], NDArray[np.float32]]  # picture (S, S, 3) and class: what supports it, (S, S) in 0..1
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def write(evaluation: Evaluation, path: Path, explain: Maps, by_occlusion: bool)
     Args:
         evaluation: what it shows.
         path: the file.
-        explain: what in a picture spoke for a class, for the mistakes.
+        explain: what in a picture supports a class, for the mistakes.
         by_occlusion: explaining takes many runs of the net, so that only the first mistakes are explained.
     """
     outcome, estimates = evaluation.outcome, evaluation.estimates

@@ -29,7 +29,7 @@ class Subject(Model):
     Attributes:
         path: its file.
         providers: what onnxruntime runs it on.
-        explain: what in a picture spoke for a class.
+        explain: what in a picture supports a class.
         by_occlusion: how it does that; else by class activation maps.
         contract: what the file says of itself; None of one that does not.
     """

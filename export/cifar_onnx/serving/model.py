@@ -114,7 +114,7 @@ class Served:
         return await self._net.do(square)
 
     async def map_of(self, square: Pixels, label: str) -> dict[str, Any] | None:
-        """What spoke for a label, in JSON's types; None of a model that cannot tell."""
+        """What supports a label, in JSON's types; None of a model that cannot tell."""
         if not self.classifier.has_maps:
             return None
         maps = await asyncio.get_running_loop().run_in_executor(self._mapping, self.classifier.maps, square)

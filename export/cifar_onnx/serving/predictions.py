@@ -26,7 +26,7 @@ class Share(BaseModel):
 
 
 class Map(BaseModel):
-    """What in the picture spoke for the label: shares, 0 to 1, row by row, over the square that the net sees."""
+    """What in the picture supports the label: shares, 0 to 1, row by row, over the square that the net sees."""
 
     height: int
     width: int

@@ -12,7 +12,10 @@ import torch
 
 import cifar_onnx
 from cifar_lightning import augment, callbacks, data, loss, mix, nets
+from cifar_lightning.cli import usage
 from cifar_lightning.cli.parser import _options
+from cifar_lightning.leaderboard.command import _parser as leaderboard
+from cifar_lightning.sweep.configs import OPTIONS as SWEEP
 from cifar_onnx.__main__ import _parser
 from tests.conftest import Run
 
@@ -36,7 +39,7 @@ OWN = {"model.net.width"}  # of the net that docs/experiments.md writes
 
 def found(pattern: str) -> set[tuple[str, str]]:
     """The page and what a pattern finds in it."""
-    return {(_name(page), each) for page in PAGES for each in re.findall(pattern, page.read_text())}
+    return {(_name(page), each) for page in PAGES for each in re.findall(pattern, page.read_text(), re.MULTILINE)}
 
 
 def _name(page: Path) -> str:
@@ -102,6 +105,16 @@ def test_options_of_training_are_taken(run: Run) -> None:
     named = found(r"--((?:data|model|trainer|checkpoint|last)\.[\w.]*\w)")
     assert len(named) > 60
     assert [each for each in named if each[1] not in listed | OWN] == []
+    # Those without a dot stand behind commands, or by themselves between backticks, as some of the receiver's do.
+    (receiver,) = (each for each in _parser()._actions if isinstance(each.choices, dict))
+    parsers = [*receiver.choices.values(), leaderboard()]
+    texts = [*usage.OPTIONS.values(), *(each.format_help() for each in parsers)]
+    listed |= {*re.findall(r"--([\w.-]+)", "".join(texts)), *SWEEP}
+    begin = "|".join([*usage.OPTIONS, *receiver.choices, "runs", "--"])
+    lines = found(rf"(?:^ {{4,}}python -m cifar_lightning |`(?={begin}))([^`\n]+(?:\\\n[^\n]+)?)")
+    named = {(page, each) for page, line in lines for each in re.findall(r"(?:^| )--([a-z][\w-]+)(?!\S*\.)", line)}
+    assert {each for _, each in named} >= {"ckpt_path", "experiment", "max-body", "others", "precision", "sort"}
+    assert [each for each in named if each[1] not in listed] == []
 
 
 def test_versions_are_those_that_are_installed() -> None:

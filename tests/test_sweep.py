@@ -352,14 +352,21 @@ class TestTrials:
                 losses = [float(line["val/loss"]) for line in csv.DictReader(file) if line["val/loss"]]
             assert min(losses) == float(row["val/loss"])
 
-    def test_its_value_is_that_of_an_epoch_that_is_kept(self, run: Run) -> None:
-        words = ("--trials", 1, "--trainer.max_epochs", 3, "--checkpoint.every_n_epochs", 2)
+    @pytest.mark.parametrize(
+        ("words", "epoch"),
+        [
+            (("--checkpoint.every_n_epochs", 2), 1),
+            (("--checkpoint.every_n_epochs", 4, "--model.optimizer.maximize", "true"), 2),  # it unlearns
+        ],
+    )
+    def test_its_value_is_that_of_an_epoch_that_is_kept(self, words: tuple[object, ...], epoch: int, run: Run) -> None:
+        words = ("--trials", 1, "--trainer.max_epochs", 3, *words)
         assert run("sweep", "--config", "lr.yaml", *words).code == 0
         (row,) = table(Path("runs/sweep-lr"))
         with Path(row["run"], "metrics.csv").open(newline="") as file:
             losses = [float(line["val/loss"]) for line in csv.DictReader(file) if line["val/loss"]]
-        assert float(row["val/loss"]) == losses[1] > losses[2]
-        assert checkpoints.load(Path(row["run"], runs.BEST))["epoch"] == 1
+        assert float(row["val/loss"]) == losses[epoch] > min(losses)
+        assert checkpoints.load(Path(row["run"], runs.BEST if epoch == 1 else runs.LAST))["epoch"] == epoch
 
     def test_the_first_is_the_experiment_itself(self, done: tuple[Path, str]) -> None:
         row = table(done[0])[0]

@@ -134,8 +134,8 @@ The file, and every key of it but config as an option:
   storage      a file, or the address of a database such as sqlite:///sweep.db (journal.log in the sweep's folder)
   experiment   name of its folder under runs/ (sweep- and the file's name)
 
-Options of fit may be added, and beat the experiment's config. The same command resumes a stopped sweep;
-started again meanwhile, on another device (--trainer.devices [1]) or machine with the same storage, it shares trials.
+Options of fit may be added, and override the experiment's config. The same command resumes a stopped sweep; started
+again while it runs, on another device (--trainer.devices [1]) or machine with the same storage, it shares trials.
 """
 _ALL = """\
   --help_all                                every option

@@ -95,15 +95,16 @@ def value_of(trial: optuna.Trial, plan: Plan, say: Say) -> float:
         done = run([*plan.words, *spaces.words(values)], [watch])
         callbacks = done.trainer.callbacks  # type: ignore[attr-defined]
         kept = next(each for each in callbacks if isinstance(each, BestCheckpoint))  # by what the plan monitors
-        last = str(done.run and done.run.last)  # with checkpoint.save_top_k 0
-        trial.set_user_attr("kept", kept.best_model_path or last)
-    best = plan.best(watch.values) if kept.best_model_score is None else float(kept.best_model_score)
-    if best is None:
+        score, last = kept.best_model_score, str(done.run and done.run.last)
+        trial.set_user_attr("kept", last if score is None else kept.best_model_path)
+    # With checkpoint.save_top_k 0, for one, there is no best epoch: the last is what is kept.
+    value = float(score) if score is not None else watch.values[-1] if watch.values else None
+    if value is None:
         raise InputError(
             f"{plan.monitor} is never measured: a sweep needs trainer.limit_val_batches above 0, and trainer.max_steps "
             "and max_epochs that reach the first validation"
         )
-    return best
+    return value
 
 
 def _is_of_the_machine(error: BaseException | None) -> bool:

@@ -18,7 +18,7 @@ import torch
 from cifar_lightning.data import ImageFolder
 from cifar_lightning.main import main as command
 from cifar_onnx.benchmark import ceiling
-from cifar_onnx.session import usable_cpus
+from cifar_onnx.cpus import usable_cpus
 
 ROOT = Path(__file__).parent.parent
 DATA = ROOT / "data" / "cifar10-jpeg"

@@ -25,7 +25,7 @@ from cifar_lightning.export.model_file import write_model
 from cifar_lightning.nets import CNN, Normalize
 from cifar_onnx import Classifier, images
 from cifar_onnx.benchmark import laps
-from cifar_onnx.session import usable_cpus
+from cifar_onnx.cpus import usable_cpus
 
 BATCHES = (1, 32, 256)
 OWN, WATCHED = "cifar_onnx, from uint8, unknown by {}", "contrasts"

@@ -108,8 +108,8 @@ class Calibration:
         }
 
 
-def calibrating(validation: Images) -> Images:
-    """Those of the validation images that calibrate: all or, of more than 10,000, so many that are spread among them.
+def calibration_images(validation: Images) -> Images:
+    """The validation images that a calibration works on: all of them, or 10,000 spread over more than that.
 
     All of ImageNet's would take a large net hours on a CPU, where it is exported.
     """

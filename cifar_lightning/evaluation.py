@@ -13,7 +13,7 @@ from torch import nn
 
 from cifar_lightning import runs
 from cifar_lightning.attacks import under_attacks
-from cifar_lightning.calibration import calibrate, calibrating
+from cifar_lightning.calibration import calibrate, calibration_images
 from cifar_lightning.data import ImageData
 from cifar_lightning.data.images import Images
 from cifar_lightning.familiarity import Watched, outputs_of, values
@@ -63,7 +63,7 @@ def evaluate(
     if validation := _validation(datamodule, ckpt_path):
         with trainer.precision_plugin.forward_context():
             # As export does, which may fuse branches first.
-            known = calibrate(net, calibrating(validation), model.classes)
+            known = calibrate(net, calibration_images(validation), model.classes)
         score = values(known.score, answers, contrasts)
     temperature = np.float32(known.temperature if known else 1)
 

@@ -9,7 +9,7 @@ from cifar_lightning.nets.zoo import Named
 from cifar_onnx.errors import InputError, some
 
 
-def begin(net: nn.Module, pixels: Normalize, classes: list[str], init_from: str | None) -> bool:
+def take_over(net: nn.Module, pixels: Normalize, classes: list[str], init_from: str | None) -> bool:
     """Take weights over, and with them the normalisation that they were trained with.
 
     Args:

@@ -54,7 +54,8 @@ _OUTSIDE = (
 
 
 def _not_advertising(record: logging.LogRecord) -> bool:
-    return not any(words in record.getMessage() for words in ("Tip:", "has Tensor Cores"))  # which is no option here
+    # Its tips are for other products; the latter advises lower precision (TF32), for which no command has an option.
+    return not any(words in record.getMessage() for words in ("Tip:", "has Tensor Cores"))
 
 
 def main(args: Sequence[str] | None = None) -> int:

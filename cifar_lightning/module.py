@@ -18,7 +18,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from cifar_lightning.batch import Batch
 from cifar_lightning.familiarity import Watched
 from cifar_lightning.finite import LossWatch
-from cifar_lightning.initial_weights import begin
+from cifar_lightning.initial_weights import take_over
 from cifar_lightning.loss import CrossEntropy
 from cifar_lightning.metrics import Measured, Measurement
 from cifar_lightning.nets.normalize import Normalize
@@ -57,9 +57,9 @@ class Classifier(Measured):
             The first steps then take minutes: worth it where training takes hours, or on the same GPU again and again.
 
     Attributes:
-        normalised: whether the normalisation has come with weights, or from the images of a training, which the next
-            leaves; else it will be by the training images' statistics.
-        resumed: whether `begin` was told to leave the weights as they are: its own run's, or a loaded model's.
+        normalised: whether the normalisation is settled: it came with weights, or an earlier training has set it. If
+            not, `setup` takes it from the training images.
+        resumed: whether the weights are those of a run that goes on, or of a loaded model: `begin` leaves these.
     """
 
     def __init__(
@@ -107,32 +107,33 @@ class Classifier(Measured):
         if self._begun:
             return
         self._begun, self.resumed = True, resumed
-        self.normalised = resumed or begin(self.net, self.pixels, self.classes, self._init_from)
+        self.normalised = resumed or take_over(self.net, self.pixels, self.classes, self._init_from)
 
     def setup(self, stage: str) -> None:
+        if stage != "fit":
+            return
         datamodule = self.trainer.datamodule  # type: ignore[attr-defined]
-        if stage == "fit":
-            self.seed = torch.initial_seed()  # of seed_everything; each step seeds anew
-            # Lightning converts after it has restored a checkpoint, and would have rounded 64-bit weights to 32.
-            self.trainer.precision_plugin.convert_module(self)
-            if self.compile_mode:
-                # A graph for each size: one for all would be slower at each. Stages of Freeze each need their own.
-                torch.compiler.config.recompile_limit = 64
-                self.net.compile(mode=self.compile_mode, dynamic=False)
-            self.begin()
-            if isinstance(self.loss, CrossEntropy):
-                if datamodule is not None:
-                    labels = torch.from_numpy(datamodule.images("train").labels)
-                    self.loss.set_counts(labels.bincount(minlength=len(self.classes)).to(self.device))
-                elif self.loss.rule and not self.loss.counted:
-                    raise InputError(
-                        f"class_weights {self.loss.rule} needs a data module, whose images are counted: without one, "
-                        "give the loss their numbers, loss.set_counts(torch.tensor([...])), or weights"
-                    )
-            if datamodule is not None and not self.normalised:
-                self.pixels.set_statistics(*datamodule.statistics)
-                self.normalised = True
-            self._watch.begin(self.state_dict())  # Lightning's finders save before training starts
+        self.seed = torch.initial_seed()  # of seed_everything; each step seeds anew
+        # Lightning converts after it has restored a checkpoint, and would have rounded 64-bit weights to 32.
+        self.trainer.precision_plugin.convert_module(self)
+        if self.compile_mode:
+            # A graph for each size: one for all would be slower at each. Stages of Freeze each need their own.
+            torch.compiler.config.recompile_limit = 64
+            self.net.compile(mode=self.compile_mode, dynamic=False)
+        self.begin()
+        if isinstance(self.loss, CrossEntropy):
+            if datamodule is not None:
+                labels = torch.from_numpy(datamodule.images("train").labels)
+                self.loss.set_counts(labels.bincount(minlength=len(self.classes)).to(self.device))
+            elif self.loss.rule and not self.loss.counted:
+                raise InputError(
+                    f"class_weights {self.loss.rule} needs a data module, whose images are counted: without one, "
+                    "give the loss their numbers, loss.set_counts(torch.tensor([...])), or weights"
+                )
+        if datamodule is not None and not self.normalised:
+            self.pixels.set_statistics(*datamodule.statistics)
+            self.normalised = True
+        self._watch.begin(self.state_dict())  # Lightning's finders save before training starts
 
     def forward(self, images: Tensor) -> Outputs:
         """Pixels 0..255, uint8 or float `(B, 3, S, S)`, to logits `(B, K)`; in training maybe auxiliary ones, too."""

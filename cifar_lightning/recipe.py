@@ -19,7 +19,7 @@ from cifar_lightning.optim import WarmupLinear
 from cifar_onnx import InputError
 
 SchedulerCallable = Callable[[Optimizer], LRScheduler]
-WHOLE = (OneCycleLR, WarmupLinear)  # schedules of the whole training, which need to know its number of steps
+_WHOLE = (OneCycleLR, WarmupLinear)  # schedules of the whole training, which need to know its number of steps
 _SEARCHING = (_ExponentialLR, _LinearLR)  # those of Lightning's learning-rate finder
 
 
@@ -32,7 +32,7 @@ class Recipe:
     Attributes:
         optimizer: makes one from parameters or groups of them.
         scheduler: makes a schedule from the optimizer.
-        factors: by names of parts of the model, what the optimizer's learning rate is multiplied by there.
+        factors: for parts of the model, by name, what the optimizer's learning rate is multiplied by there.
     """
 
     optimizer: OptimizerCallable
@@ -90,7 +90,7 @@ class Recipe:
         if isinstance(make, type):
             make = partial(make)
         if isinstance(make, partial):
-            ends = not {*WHOLE}.isdisjoint({make.func, *make.args})
+            ends = not {*_WHOLE}.isdisjoint({make.func, *make.args})
             given = {name: value for name, value in make.keywords.items() if value is not None}
             if ends and given.keys().isdisjoint({"total_steps", "epochs"}):
                 make = partial(make, total_steps=total_steps())
@@ -150,7 +150,7 @@ class Optimized(L.LightningModule):
         schedule = self.recipe.schedule(optimizer, self._total_steps, self._found_lr)
         if schedule is None:
             return optimizer
-        per_batch = isinstance(schedule, (*WHOLE, CyclicLR))
+        per_batch = isinstance(schedule, (*_WHOLE, CyclicLR))
         config = {"scheduler": schedule, "interval": "step" if per_batch else "epoch"}
         if isinstance(schedule, ReduceLROnPlateau):
             config |= {"monitor": "val/loss", "strict": False}  # type: ignore[dict-item]
@@ -182,7 +182,7 @@ class Optimized(L.LightningModule):
         return min(trainer.global_step + steps, limit)
 
     def _accumulated(self, epoch: int) -> int:
-        """Of how many batches a step of this epoch adds up the gradients."""
+        """How many batches' gradients a step of this epoch adds up."""
         for each in self.trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(each, GradientAccumulationScheduler):
                 return each.get_accumulate_grad_batches(epoch)
@@ -220,7 +220,7 @@ class Optimized(L.LightningModule):
                 group.update({key: value for key, value in settings.items() if key != "params"})
             if begun is not None:
                 schedule.load_state_dict(begun.state_dict())  # type: ignore[union-attr]
-        if isinstance(schedule, WHOLE):
+        if isinstance(schedule, _WHOLE):
             self._compare_ends(schedule)
 
     def _compare_ends(self, schedule: OneCycleLR | WarmupLinear) -> None:

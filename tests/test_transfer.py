@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import CyclicLR, OneCycleLR
 from cifar_lightning import checkpoint as checkpoints
 from cifar_lightning.callbacks import Freeze, FreezeBatchNorm
 from cifar_lightning.data import ImageFolder
-from cifar_lightning.initial_weights import begin
+from cifar_lightning.initial_weights import take_over
 from cifar_lightning.module import Classifier
 from cifar_lightning.nets import CNN, Normalize, SpeedNet
 from cifar_lightning.nets.weights import heads, take
@@ -130,10 +130,10 @@ class TestInitFrom:
         path = write_model(tmp_path / "cosine.ckpt", Classifier(["a", "b"], Cosine(2)))
         for classes, taken in ((["a", "b"], 3), (["a", "b", "c"], 2)):
             net = Cosine(len(classes))
-            assert begin(net, Normalize(), classes, path)
+            assert take_over(net, Normalize(), classes, path)
             assert len(equal(net.state_dict(), {n[4:]: v for n, v in state(path).items() if n[:4] == "net."})) == taken
         with pytest.raises(InputError, match=r"^model\.init_from: .* knows other classes \(a, b\), and the net has no"):
-            begin(Cosine(2), Normalize(), ["c", "d"], path)
+            take_over(Cosine(2), Normalize(), ["c", "d"], path)
 
     def test_parameters_beside_layers_are_taken_over_one_by_one(self) -> None:
         """A class token is as good where pictures have another size, and so another number of positions."""

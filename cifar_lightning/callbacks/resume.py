@@ -128,12 +128,12 @@ def keep_found(
     checkpoint: dict[str, Any],
     asked: Collection[str],
 ) -> None:
-    """Let a run that goes on keep what Lightning's finders have found, which would begin it anew.
+    """Let a resumed run keep what Lightning's finders found at its start, and take them away: they would search again.
 
     Args:
-        trainer: whose finders are taken away.
-        model: is given the learning rate, unless another one than that of the checkpoint's recipe is asked for.
-        data: is given the size of batches.
+        trainer: loses its finders.
+        model: gets the learning rate that was found, unless another than the checkpoint's was asked for since.
+        data: gets the batch size that was found.
         checkpoint: that the run goes on from.
         asked: keys that were typed, without `init_args`: what they say beats what was found.
 
@@ -168,7 +168,7 @@ def _rate(settings: Mapping[str, Any]) -> object:
 
 
 def _move_best(trainer: L.Trainer, checkpoint: dict[str, Any]) -> None:
-    """Where a run goes on in its folder, let ModelCheckpoint know its best also if the folder has been moved."""
+    """Let the ModelCheckpoints of a run that goes on in its own folder find their files where that has been moved."""
     folder = Path(str(trainer.ckpt_path)).parent.resolve()
     for callback in trainer.checkpoint_callbacks:
         state = checkpoint["callbacks"].get(callback.state_key)

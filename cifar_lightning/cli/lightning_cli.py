@@ -43,7 +43,7 @@ class CLI(LightningCLI):
 
     Args:
         command: what is to be done.
-        checkpoint: what the checkpoint holds that it starts from.
+        checkpoint: the content of the checkpoint that the command starts from, if any.
         **kwargs: LightningCLI's.
     """
 
@@ -65,7 +65,7 @@ class CLI(LightningCLI):
             )
         except BaseException as error:
             if isinstance(error, Interrupted):
-                self._next_is_to_go_on()
+                self._say_how_to_resume()
             if self.run:
                 self.run.release(discard=isinstance(error, Interrupted | ValueError | MisconfigurationException))
             raise
@@ -101,7 +101,7 @@ class CLI(LightningCLI):
         super().parse_arguments(parser, self.words(args))
 
     def words(self, args: Any) -> list[str]:
-        """What the parser is given: a class that is typed has no settings of the one that it takes the place of."""
+        """The words for the parser: a class that is typed inherits no settings of the class that it replaces."""
         return without_others(args, self.defaults, self.command.contents)
 
     def before_instantiate_classes(self) -> None:
@@ -148,7 +148,6 @@ class CLI(LightningCLI):
         check_match("the checkpoint", self.checkpoint["hyper_parameters"]["classes"], rule, self.datamodule)
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
-        """A run of `fit` gets a folder of its own, with metrics.csv, beside whatever other loggers were asked for."""
         config = self.config_init[self.subcommand]
         asked = settings.asked_callbacks(config)
         if config.trainer.enable_progress_bar and not any(isinstance(each, ProgressBar) for each in asked):
@@ -157,8 +156,11 @@ class CLI(LightningCLI):
         kwargs["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), checkpoints.CheckpointFiles()]
         if self.subcommand in ("predict", "export", "verify"):
             kwargs |= {"devices": devices.one_device(config), "num_nodes": 1, "strategy": "auto"}
-        if self.subcommand != "fit":
-            return super().instantiate_trainer(logger=False, **kwargs)
+        logger = self._start_run(config) if self.subcommand == "fit" else False
+        return super().instantiate_trainer(logger=logger, **kwargs)
+
+    def _start_run(self, config: Namespace) -> list[Logger]:
+        """Make or take up the run's folder; its metrics.csv comes before whatever other loggers were asked for."""
         given = config.trainer.logger
         loggers = list(given) if isinstance(given, Iterable) else [given] if isinstance(given, Logger) else []
         root, name, version = runs.root(config.trainer.default_root_dir), config.experiment, None
@@ -173,7 +175,7 @@ class CLI(LightningCLI):
         metrics = MetricsFile(root, name=name, version=version or 0, flush_logs_every_n_steps=1)
         if self.run and self.going_on and self.checkpoint:
             metrics.go_on(self.run, self.checkpoint)
-        return super().instantiate_trainer(logger=[metrics, *loggers], **kwargs)
+        return [metrics, *loggers]
 
     def before_fit(self) -> None:
         self.trainer.check_launcher("fit")  # type: ignore[attr-defined]
@@ -204,8 +206,8 @@ class CLI(LightningCLI):
     def after_fit(self) -> None:
         callbacks = self.trainer.callbacks  # type: ignore[attr-defined]
         left = [each.time_remaining() for each in callbacks if isinstance(each, Timer)]
-        longer = self.trainer.current_epoch != self.trainer.max_epochs or self.model.cut_short
-        out_of_time = longer and any(seconds is not None and seconds <= 0 for seconds in left)
+        unfinished = self.trainer.current_epoch != self.trainer.max_epochs or self.model.cut_short
+        out_of_time = unfinished and any(seconds is not None and seconds <= 0 for seconds in left)
         if self.run:
             runs.record(self.run.folder, finished=not out_of_time)
         why, best = _left_out(self.trainer), next(each for each in callbacks if isinstance(each, BestCheckpoint))
@@ -221,9 +223,9 @@ class CLI(LightningCLI):
             print(f"{none}; the last weights are in {self.run.last}")
             say_next("test", "--ckpt_path", self.run.last, *self._custom())
         if out_of_time:
-            self._next_is_to_go_on()
+            self._say_how_to_resume()
 
-    def _next_is_to_go_on(self) -> None:
+    def _say_how_to_resume(self) -> None:
         if self.run and self.run.last.exists():
             experiment, place = self.run.folder.parent.name, short(self.run.folder.parents[2])
             where = [] if place == Path() else ["--trainer.default_root_dir", place]

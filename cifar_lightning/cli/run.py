@@ -14,7 +14,7 @@ from cifar_lightning.cli.lightning_cli import CLI
 from cifar_lightning.cli.parser import Parser
 from cifar_lightning.trusted_classes import check_classes
 from cifar_onnx import InputError
-from cifar_onnx.session import usable_cpus
+from cifar_onnx.cpus import usable_cpus
 
 
 def run(args: Sequence[str], callbacks: Sequence[Callback] | None = None, cli: Callable[..., CLI] = CLI) -> CLI:
@@ -22,8 +22,8 @@ def run(args: Sequence[str], callbacks: Sequence[Callback] | None = None, cli: C
 
     Args:
         args: the command and its options.
-        callbacks: what `fit` has in the place of progress for people.
-        cli: takes what CLI takes.
+        callbacks: for `fit`, in the place of those that show progress; then nothing is drawn on a terminal.
+        cli: CLI, or what stands in for it: called with CLI's arguments.
     """
     malloc.keep()
     if (cpus := usable_cpus()) < torch.get_num_threads():  # torch looks at no limit of a container

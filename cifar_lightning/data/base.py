@@ -40,7 +40,7 @@ class ImageData(L.LightningDataModule, ABC):
     Attributes:
         image_size: side of the images in pixels.
         resize_mode: how a picture of another size or shape becomes one of them.
-        elsewhere: whether these are other pictures than the checkpoint's; without a test set, all are predicted.
+        elsewhere: whether these are other pictures than the checkpoint's; without a test set, `predict` then takes all.
     """
 
     image_size: int = 32
@@ -211,7 +211,7 @@ class ImageData(L.LightningDataModule, ABC):
         assert self.trainer is not None
         pixels, labels = self._tensors[part]
         training, limit = part == "train", getattr(self.trainer, f"limit_{part}_batches", 1.0)
-        few = part in ("val", "test") and (isinstance(limit, int) or limit < 1)  # in order, of the first classes
+        few = part in ("val", "test") and (isinstance(limit, int) or limit < 1)  # in order, only the first classes
         # Without gradients four times as many fit into memory; into the caches of a CPU they do not.
         times = 1 if training or labels.device.type == "cpu" else 4
         return Batches(

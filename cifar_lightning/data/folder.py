@@ -21,12 +21,12 @@ from cifar_lightning.data.lock import alone
 from cifar_lightning.data.memory import free
 from cifar_lightning.data.store import Decoded, Picture, Store, digest, file_keys
 from cifar_onnx.ahead import ahead, chunk_size
+from cifar_onnx.cpus import usable_cpus
 from cifar_onnx.errors import ImageError, InputError, ReadError, check_choice
 from cifar_onnx.folders import expanded
 from cifar_onnx.images import decode, fingerprint
 from cifar_onnx.progress import track
 from cifar_onnx.resizing import ResizeMode, resize
-from cifar_onnx.session import usable_cpus
 from cifar_onnx.shell import say
 
 _TOLD = 5  # unreadable files that are named

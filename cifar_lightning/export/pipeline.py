@@ -33,8 +33,8 @@ if TYPE_CHECKING:  # what they import takes seconds, and training needs none of 
     from cifar_lightning.export.parity import Report
 
 _SAMPLES = 256  # pictures that the file and torch are compared on
-_ROUNDING = 2e-4  # of what a calibration finds, whose logits differ in the last bits from one CPU to another
-_RANGES = 500  # that ranges of 8-bit numbers are found by
+_ROUNDING = 2e-4  # that two calibrations by the same images may differ by: CPUs differ in the last bits of logits
+_RANGES = 500  # training pictures that the ranges of int8 are found on
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def export(
             than the model has learnt them, the net gives something else than logits, torch cannot export it, or the
             file cannot be written.
     """
-    from cifar_lightning.calibration import calibrate, calibrating
+    from cifar_lightning.calibration import calibrate, calibration_images
     from cifar_lightning.export.model_file import write_model
 
     check_choice("sets", sets, Method)
@@ -92,8 +92,9 @@ def export(
     check_writable(path.parent)  # before the work: a large net takes minutes
     pictures = list(samples(data, _SAMPLES))
     net = as_exported(model, pictures)
-    known, training = calibrating(data.images("val")), None
-    calibration = calibrate(net, known, model.classes, alpha, sets)
+    validation = calibration_images(data.images("val"))
+    calibration = calibrate(net, validation, model.classes, alpha, sets)
+    training = None
     if precision != "fp32":
         pixels = data.images("train").pixels
         training = pixels[np.unique(np.linspace(0, len(pixels) - 1, _RANGES).astype(int))]
@@ -105,11 +106,11 @@ def export(
             classes=model.classes,
             size=data.image_size,
             resize=data.resize_mode,
-            facts=_facts(model, data, known),
+            facts=_facts(model, data, validation),
             calibration=calibration,
             precision=precision,
             training=training,
-            known=known,
+            known=validation,
         )
     except ParityError as error:
         raise ParityError(f"no file was written: {error}") from None
@@ -129,7 +130,7 @@ def verify(model: Classifier, data: ImageData, file: str | Path = "model.onnx", 
         ParityError: naming the first stage that differs.
         InputError: the file is damaged, or of another precision than fp32, or the net gives something else than logits.
     """
-    from cifar_lightning.calibration import calibrate, calibrating
+    from cifar_lightning.calibration import calibrate, calibration_images
     from cifar_lightning.export.parity import compare
     from cifar_lightning.familiarity import Scored, outputs_of
 
@@ -151,7 +152,8 @@ def verify(model: Classifier, data: ImageData, file: str | Path = "model.onnx", 
             raise ParityError(f"resize: {file} was exported with data.{key} {seen[key]}, and the data has {value}")
     pictures = list(samples(data, images))
     net = as_exported(model, pictures)
-    now = calibrate(net, calibrating(data.images("val")), model.classes, known.sets.alpha, known.sets.method)
+    validation = calibration_images(data.images("val"))
+    now = calibrate(net, validation, model.classes, known.sets.alpha, known.sets.method)
     answers = outputs_of(Scored(net, now.score), np.stack([sample.pixels for sample in pictures]))
     report = compare(content, pictures, answers, model.classes)
     pairs = (
@@ -199,7 +201,7 @@ def as_exported(model: Classifier, pictures: Sequence[Sample]) -> nn.Sequential:
     return fused(net, pictures)
 
 
-def _facts(model: Classifier, data: ImageData, known: Images) -> dict[str, Any]:
+def _facts(model: Classifier, data: ImageData, validation: Images) -> dict[str, Any]:
     """What a contract tells of how its weights came to be; no dates and no paths, so that bytes repeat."""
     versions = {name: version(name) for name in ("cifar-lightning", "cifar-onnx", "torch", "lightning", "onnx")}
     measured = model.origin.get("metrics", {}).items()  # and what callbacks have logged besides
@@ -207,7 +209,7 @@ def _facts(model: Classifier, data: ImageData, known: Images) -> dict[str, Any]:
         "metrics": {name: x for name, x in measured if name.startswith(("train/", "val/")) and math.isfinite(x)},
         "provenance": {
             **model.origin.get("provenance", {}),
-            "data": {"source": type(data).__name__, "validation": fingerprint(known.pixels)},
+            "data": {"source": type(data).__name__, "validation": fingerprint(validation.pixels)},
             # Which may be installed as onnxruntime-gpu or -openvino.
             "versions": {**versions, "onnxruntime": onnxruntime.__version__},
         },

@@ -14,10 +14,11 @@ import numpy as np
 
 from cifar_onnx import contract
 from cifar_onnx.classifier import BATCH, Classifier
+from cifar_onnx.cpus import usable_cpus
 from cifar_onnx.errors import InputError
 from cifar_onnx.folders import find
 from cifar_onnx.images import decode
-from cifar_onnx.session import Providers, usable_cpus
+from cifar_onnx.session import Providers
 
 BATCHES = (1, 8, 32, 256)
 PICTURES = 32  # different ones at most; larger batches hold them several times

@@ -12,11 +12,12 @@ from PIL import Image
 
 from cifar_onnx import contract, images, probe, resizing
 from cifar_onnx.ahead import batches_ahead
+from cifar_onnx.cpus import usable_cpus
 from cifar_onnx.errors import ContractError, ImageError, InputError
 from cifar_onnx.images import Pixels
 from cifar_onnx.prediction import Prediction, Scores
 from cifar_onnx.replay import Replay, replay
-from cifar_onnx.session import Providers, run, session, usable_cpus
+from cifar_onnx.session import Providers, run, session
 from cifar_onnx.sources import Source, is_one, kept
 
 BATCH = 32  # pictures that run together by default
@@ -62,13 +63,12 @@ class Classifier:
             name, data, self.contract = "the model", model, contract.parse(model)
         else:
             name, (data, self.contract) = str(model), contract.read(model)
-        # How another process, maybe in another folder, makes a copy: a session cannot be pickled.
-        again = partial(type(self), providers=providers, threads=threads, untrusted=untrusted)
-        self._copy = again, (model if isinstance(model, bytes) else os.path.abspath(model),)
+        # Absolute: it may be read again after a change of folder, or by another process.
+        self._model = model if isinstance(model, bytes) else os.path.abspath(model)
         if untrusted:
             probe.run(data, name)
         self.classes = self.contract.classes
-        self._name, self._options = name, (providers, threads)
+        self._name, self._options, self._untrusted = name, (providers, threads), untrusted
         self._session = session(data, name, *self._options, square=self.contract.size)
         self.providers: list[str] = self._session.get_providers()
         known = {each.name: each for each in self._session.get_outputs() if each.name in _AXES}
@@ -82,7 +82,8 @@ class Classifier:
             )
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return self._copy
+        providers, threads = self._options  # a session cannot be pickled: a copy loads the file anew
+        return partial(type(self), providers=providers, threads=threads, untrusted=self._untrusted), (self._model,)
 
     def __repr__(self) -> str:
         more = ", ..." if len(self.classes) > 3 else ""
@@ -159,7 +160,7 @@ class Classifier:
             return error
 
     def _taken(self, source: Source) -> Source | ImageError:
-        """What does not change when the next picture is asked for, which may come in the same array, image or file."""
+        """A picture that stays as it is, even if the caller reuses its array, image or file for the next one."""
         return self._tried(source) if isinstance(source, Image.Image) else kept(source)
 
     def _predict(self, squares: Sequence[Pixels]) -> list[Prediction]:
@@ -211,7 +212,7 @@ class Classifier:
     @cached_property
     def _resizing(self) -> InferenceSession:
         """The session for pictures of any size."""
-        _, (model,) = self._copy
+        model = self._model
         data, found = (model, self.contract) if isinstance(model, bytes) else contract.read(model)
         if found.digest != self.contract.digest:
             raise ContractError(f"{self._name}: another file has taken its place since it was loaded")

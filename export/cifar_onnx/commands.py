@@ -14,9 +14,9 @@ import onnxruntime
 
 from cifar_onnx import Classifier, ImageError, Prediction, contract, shell, site
 from cifar_onnx import benchmark as speed
+from cifar_onnx.cpus import usable_cpus
 from cifar_onnx.errors import InputError
 from cifar_onnx.folders import find, others
-from cifar_onnx.session import usable_cpus
 from cifar_onnx.shell import say
 
 _NAMED = 4  # classes of a prediction set, as on the page

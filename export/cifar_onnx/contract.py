@@ -20,7 +20,7 @@ Precision = Literal["fp32", "fp16", "int8"]  # of the net in a file
 KEY = "classifier"
 FORMAT = 1
 BLANK = "0" * 64  # stands where the digest will be while the digest is computed
-MAX_BYTES = 2**31 - 1  # of a file: protobuf has no longer messages
+MAX_BYTES = 2**31 - 1  # of a file: the most that protobuf allows a message
 _MOST = 32_000_000  # bytes of JSON, which may take twenty times as much memory once they are read
 _GOLDEN = 64  # samples at most: verify runs each
 _METADATA = 14  # ModelProto.metadata_props: StringStringEntryProto {key = 1, value = 2}
@@ -37,7 +37,7 @@ class Golden:
         label: the predicted class.
         logits: one for each class.
         probabilities: one for each class.
-        familiarity: of older files not known.
+        familiarity: None in a file of an older version, which has none.
     """
 
     name: str
@@ -190,7 +190,7 @@ def _from_info(info: dict[str, Any]) -> Contract:
 
 
 def _whole(digits: str) -> int | float:
-    """A number as JavaScript has it, in which large ones are rounded, and the largest infinite."""
+    """A whole number as JavaScript reads it: large ones are rounded, and the largest are infinite."""
     return int(digits) if len(digits) < 16 else float(digits)
 
 
@@ -204,7 +204,7 @@ def _names(value: Any) -> tuple[str, ...]:
         raise ValueError("classes is not a list of names")
     if len(set(value)) < len(value):
         raise ValueError("classes names one class twice")
-    return tuple(name.encode().decode() for name in value)  # no half of a letter
+    return tuple(name.encode().decode() for name in value)  # a lone surrogate is refused
 
 
 def _side(value: Any) -> int:

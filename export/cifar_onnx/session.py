@@ -1,16 +1,12 @@
 """Sessions of onnxruntime: providers, threads, and how these wait."""
 
-import math
-import os
-import sys
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from os import PathLike
-from pathlib import Path
 from typing import Any, SupportsIndex
 
 import onnxruntime as ort
 
+from cifar_onnx.cpus import usable_cpus
 from cifar_onnx.errors import ContractError, InputError, ProviderError, one_line
 
 _MOST_THREADS = 1024  # starting more takes minutes
@@ -21,8 +17,6 @@ _HINTS = dict.fromkeys(
     "; it comes with onnxruntime-gpu, which onnxruntime hides where both are installed: pip uninstall onnxruntime, "
     "then pip install --force-reinstall onnxruntime-gpu",
 )
-_CGROUP = Path("/sys/fs/cgroup")  # where a container sees its limits
-
 
 _Provider = str | tuple[str, dict[str, Any]]  # its name, or name and options
 Providers = Sequence[_Provider] | _Provider | None  # in order of preference; None is the CPU
@@ -55,7 +49,7 @@ def session(
     # Set in any case: left to itself, onnxruntime pins threads to CPUs that a container may not own.
     options.intra_op_num_threads = threads or usable_cpus()
     # After a run the net's threads wait for the next one in a busy loop, and keep others from the CPUs: those that
-    # decode pictures, for one. So they wait 30 microseconds only; older versions pass the setting over.
+    # decode pictures, for one. So they wait 30 microseconds only; older versions ignore the setting.
     options.add_session_config_entry("session.intra_op.spin_duration_us", "30")
     if square is not None:
         for length in ("height", "width"):
@@ -67,7 +61,7 @@ def session(
     except Exception as error:
         reason = one_line(error)
         raise ContractError(f"{name}: onnxruntime {ort.__version__} cannot load it ({reason})") from error
-    made.disable_fallback()  # for versions that pass the setting over
+    made.disable_fallback()  # for versions that ignore enable_fallback
     _require(wanted, made.get_providers())
     return made
 
@@ -83,24 +77,6 @@ def run(made: ort.InferenceSession, name: str, outputs: Sequence[str] | None, in
     except Exception as error:  # of many kinds: inputs or outputs are not those of the model, memory is short
         reason = one_line(error)
         raise InputError(f"{name}: onnxruntime {ort.__version__} cannot run it ({reason})") from error
-
-
-def usable_cpus() -> int:
-    """How many CPUs this process may use at a time: those that it may run on, or the limit of its container.
-
-    More threads than that limit (`docker run --cpus`, Kubernetes) use it up early in each period, and then all wait.
-    """
-    own = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-    return max(1, math.ceil(min(own, _limit())))
-
-
-def _limit() -> float:
-    """CPUs that control groups of version 2 or 1 allow, infinite where they state no limit."""
-    for names in (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):
-        with suppress(OSError, ValueError):  # there are none, or "max"
-            quota, period = map(int, " ".join((_CGROUP / name).read_text() for name in names).split())
-            return quota / period if quota > 0 else math.inf
-    return math.inf
 
 
 def _wanted(providers: Any) -> list[tuple[str, dict[str, Any]]]:

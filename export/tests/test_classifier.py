@@ -25,8 +25,8 @@ from cifar_onnx import (
     Prediction,
     ProviderError,
     contract,
+    cpus,
     images,
-    session,
 )
 from cifar_onnx.errors import ReadError
 
@@ -271,7 +271,7 @@ def test_threads_are_bounded(model: Path, threads: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("limits", "cpus"),
+    ("limits", "expected"),
     [
         ({}, 8),
         ({"cpu.max": "max 100000\n"}, 8),
@@ -283,16 +283,16 @@ def test_threads_are_bounded(model: Path, threads: int) -> None:
     ],
 )
 def test_a_container_is_used_up_to_its_limit(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limits: dict[str, str], cpus: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limits: dict[str, str], expected: int
 ) -> None:
     """Docker's `--cpus` and Kubernetes' limits leave all CPUs of the machine to be seen."""
     (tmp_path / "cpu").mkdir()
     for name, text in limits.items():
         (tmp_path / name).write_text(text)
-    monkeypatch.setattr(session, "_CGROUP", tmp_path)
+    monkeypatch.setattr(cpus, "_CGROUP", tmp_path)
     monkeypatch.setattr(sys, "platform", "other")
     monkeypatch.setattr(os, "cpu_count", lambda: 8)
-    assert session.usable_cpus() == cpus
+    assert cpus.usable_cpus() == expected
 
 
 def test_a_contract_that_names_too_few_classes_is_refused(model: Path, tmp_path: Path) -> None:

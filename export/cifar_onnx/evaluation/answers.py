@@ -14,13 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cifar_onnx.ahead import ahead, chunk_size
+from cifar_onnx.cpus import usable_cpus
 from cifar_onnx.errors import ImageError, InputError
 from cifar_onnx.evaluation.outcome import Answers, Outcome, Unreadable, at_once
 from cifar_onnx.folders import composed, find, labelled
 from cifar_onnx.images import Pixels, decode
 from cifar_onnx.progress import track
 from cifar_onnx.resizing import ResizeMode, resize
-from cifar_onnx.session import usable_cpus
 from cifar_onnx.shell import say
 
 _Form = tuple[int, ResizeMode]  # how large a square is, and how a picture becomes it

@@ -1,7 +1,7 @@
 """Metrics with 95 % confidence intervals by the bootstrap (Efron 1979); those of shares of groups by Wilson's formula.
 
-All resamples are computed at once, from how often each picture was drawn, and the pictures as they are as the one that
-has each once; tests hold both against scikit-learn.
+A resample is how often each picture was drawn, so that all are computed at once, as products of matrices; the figures
+themselves are those of a resample that has each picture once. Tests compare both with scikit-learn's.
 
 Notation: `N` pictures, `K` classes, `R` resamples, `G` groups.
 """
@@ -18,11 +18,12 @@ from cifar_onnx.evaluation.outcome import Booleans, Floats, Integers, Outcome
 from cifar_onnx.evaluation.ranking import Draws, mean, rankings
 
 _CHUNK = 4_000_000  # draws in double precision at once
-_LEAST = np.finfo(np.float64).eps  # that is divided by
+_LEAST = np.finfo(np.float64).eps  # never divide by less
 Z = float(norm.ppf(0.975))  # of 95 % intervals
-# Metrics with another uncertainty than accuracy: means over classes, as "macro", beyond chance, and losses.
+# Metrics that rest on fewer pictures than accuracy: means over classes (and *_macro), and those beyond chance.
 _OF_CLASSES = ("balanced_accuracy", "roc_auc", "average_precision")
 _BEYOND_CHANCE = ("matthews_correlation", "cohen_kappa")
+# Those that are not widened at 0 or 1.
 _LOSSES = ("negative_log_likelihood", "brier_score", "expected_calibration_error")
 
 
@@ -100,7 +101,7 @@ class Bootstrap:
         return found | averages
 
     def _pictures(self, name: str) -> float:
-        """The number of pictures of which, if all are right, accuracy is as uncertain as this metric is.
+        """Of how many pictures, all of them right, accuracy would be as uncertain as this metric: for `_widened`.
 
         Where all classes count alike, the rarest one decides.
         """
@@ -146,7 +147,7 @@ def shares(hits: Booleans, groups: Booleans) -> list[Estimate]:
 
 
 def _widened(share: Estimate, count: float) -> Estimate:
-    """What is 0 or 1 is the same in every resample: there the open end is that of Wilson's interval (1927)."""
+    """The interval of 0 or 1, on which all resamples agree, widened to the open end of Wilson's (1927) for `count`."""
     most = Z**2 / (count + Z**2)
     low = min(share.low, 1 - most) if share.value > 1 - 1e-9 else share.low
     high = max(share.high, most) if share.value == 0 else share.high

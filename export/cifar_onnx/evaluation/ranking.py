@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
+from cifar_onnx.cpus import usable_cpus
 from cifar_onnx.evaluation.outcome import Booleans, Floats, Integers, Outcome
 from cifar_onnx.progress import track
-from cifar_onnx.session import usable_cpus
 
 _CHUNK = 20_000_000  # draws at once
 _MANY = 100  # classes: with fewer there is nothing to wait for

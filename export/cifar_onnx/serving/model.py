@@ -16,6 +16,7 @@ import numpy as np
 
 from cifar_onnx import contract, images, probe
 from cifar_onnx.classifier import Classifier
+from cifar_onnx.cpus import usable_cpus
 from cifar_onnx.errors import ContractError
 from cifar_onnx.explain import scaled
 from cifar_onnx.images import Pixels
@@ -24,7 +25,7 @@ from cifar_onnx.serving.batches import Batches
 from cifar_onnx.serving.gate import RequestError
 from cifar_onnx.serving.metrics import Metrics
 from cifar_onnx.serving.room import Room
-from cifar_onnx.session import Providers, usable_cpus
+from cifar_onnx.session import Providers
 
 TOGETHER = 10  # pictures of the largest size: a request's pictures have as many pixels at most
 _DECODED = 8  # pictures by one thread before it gives them on,

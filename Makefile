@@ -1,7 +1,7 @@
 # Everything runs in .venv, which the first target makes. `make PYTHON=python3.12 test` makes it anew by another Python.
 PYTHON ?= python3
 BIN := .venv/bin
-NEW = import sys; sys.exit(sys.version_info < (3, 11))
+NEW = import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))
 KEEP := true
 ifeq ($(origin PYTHON),command line)
 ifneq ($(shell command -v $(PYTHON) >/dev/null && $(PYTHON) -V),$(shell test -x $(BIN)/python && $(BIN)/python -V))
@@ -64,7 +64,7 @@ constraints: .venv/installed
 .venv/installed: pyproject.toml export/pyproject.toml constraints.txt
 	@{ $(KEEP) && $(BIN)/python -c "import pip; $(NEW)"; } 2>/dev/null || { \
 		$(PYTHON) -c "$(NEW)" 2>/dev/null || \
-		{ echo "error: $(PYTHON) is no Python 3.11 or newer; name one, as in make PYTHON=python3.12 test"; exit 2; }; \
+		{ echo "error: $(PYTHON) is no Python 3.11 to 3.14; name one, as in make PYTHON=python3.12 test"; exit 2; }; \
 		rm -rf .venv; $(PYTHON) -m venv .venv || \
 		{ rm -rf .venv; echo "error: $(PYTHON) -m venv failed; on Debian and Ubuntu: apt install python3-venv"; exit 2; }; }
 	@echo "Installing into .venv (about 3 minutes and 6 GB, once)"

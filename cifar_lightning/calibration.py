@@ -27,6 +27,7 @@ from cifar_onnx.uncertainty import Method, PredictionSets, Unknown, nonconformit
 REFUSED = 0.05  # share of pictures like the validation images that may be taken for unknown
 _MOST = 10_000  # images: of so many, chance moves a coverage of 90 % by 0.3 points
 _TELLING = 0.7  # mean AUROC of a score that tells something
+_NOTICED = 0.5  # share of one kind of other pictures, at least, that such a score calls unknown
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,8 @@ class Calibration:
             )
         if (mean := float(np.mean([each.auroc for each in self.rejections]))) < _TELLING:
             found.append(f"its unknown score is hardly better than chance (mean AUROC {mean:.2f})")
+        elif max(each.rejected for each in self.rejections) < _NOTICED:
+            found.append("it calls hardly any of these other pictures unknown: do not rely on it for that")
         return found
 
     def again(

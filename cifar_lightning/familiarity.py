@@ -22,7 +22,7 @@ _VARIANCE = 0.01  # at least, of the directions that are not told apart; that of
 _SILENT = 1e-3  # of the usual contrast of all channels: what has less, shows but rounding
 _LEAST = 0.05  # of that contrast, and of its logarithm: how far such a channel must come to count
 _STEADY = 0.01  # of the logarithm: a channel that varies less from picture to picture would show rounding, too
-_FEWEST = 40  # pictures that a distribution of features can be learnt from
+_FEWEST = 19  # pictures that a distribution of features can be learnt from: as many as its threshold needs
 
 
 class Familiarity(nn.Module, ABC):

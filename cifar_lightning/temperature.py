@@ -12,11 +12,12 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
 from cifar_onnx.evaluation.metrics import expected_calibration_error
-from cifar_onnx.evaluation.outcome import Floats, Integers, bands
+from cifar_onnx.evaluation.outcome import Floats, Integers
 from cifar_onnx.prediction import Scores
 
 _TEMPERATURES = (0.05, 20.0)
 _MASKED = 1000  # below the highest logit no temperature makes a class likely
+_ROWS = 500  # pictures at a time
 
 Own = tuple[Integers, Integers]  # places in logits `(N, K)` of the right labels
 
@@ -85,5 +86,5 @@ def by_rows(function: Callable[[Floats, Own], Floats], logits: Scores, labels: I
 
     Of copies of some pictures' at a time: those of all of ImageNet's would take gigabytes.
     """
-    parts = [(logits[band], labels[band]) for band in bands(logits)]
+    parts = [(logits[start : start + _ROWS], labels[start : start + _ROWS]) for start in range(0, len(labels), _ROWS)]
     return np.concatenate([function(z.astype(np.float64), (np.arange(len(own)), own)) for z, own in parts], axis=-1)

@@ -910,6 +910,8 @@ class TestHandover:
         _, matter, text = write_card(small, "x", report / "metrics.json", tested, None).read_text().split("---\n", 2)
         assert "model-index" not in yaml.safe_load(matter)
         assert "these are figures of the float32 model" in text
+        untested = write_card(small, "x", report / "metrics.json", "another checkpoint's digest", None).read_text()
+        assert "On the validation pictures, by the float32 model of which this one is a smaller copy:" in untested
 
         write_card(Path("out/m.onnx"), "cnn", report / "metrics.json", "another checkpoint's digest", None)
         assert "Not tested yet" in card.read_text()

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import onnx
@@ -14,11 +15,11 @@ from torch import nn
 from torch.nn.functional import conv2d
 
 from cifar_lightning.data import Digits
-from cifar_lightning.export import ParityError, export, quantize
+from cifar_lightning.export import ParityError, export, model_file, quantize
 from cifar_lightning.export.graph import core
 from cifar_lightning.familiarity import Contrasts, Energy, Familiarity, MaxLogit, Scored, Watched
 from cifar_lightning.trained import load
-from cifar_onnx import Classifier, InputError
+from cifar_onnx import Classifier, InputError, session
 from cifar_onnx.__main__ import main as receiver
 from cifar_onnx.contract import Precision
 from tests.conftest import Run
@@ -140,6 +141,13 @@ def test_filters_of_zeros_have_the_zero_point_of_the_others(monkeypatch: pytest.
     assert zeros.dtype == np.uint8
     found = (weights.astype(float) - 128) * scale[:, None, None, None]
     assert np.allclose(found[..., 0, 0], [[0, 0], [100, 0]], atol=0.5)
+
+
+def test_a_small_file_is_timed_beside_the_large_one_as_classifier_runs_both(monkeypatch: pytest.MonkeyPatch) -> None:
+    file = (Path(__file__).parent.parent / "export/tests/digits.onnx").read_bytes()
+    monkeypatch.setattr(session, "session", made := Mock(wraps=session.session))
+    assert " ms a picture, fp32 " in model_file._beside(file, file, 32)
+    assert [each.kwargs for each in made.call_args_list] == [{"square": 32}] * 2
 
 
 def test_a_net_that_onnxruntime_cannot_run_is_one_sentence() -> None:

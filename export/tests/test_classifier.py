@@ -355,6 +355,7 @@ def test_other_sizes_than_the_nets_run_in_a_session_of_their_own(model: Path, tm
         squares = np.stack([classifier.square(each) for each in noise])
         own = classifier.run(squares)
         assert classifier._session.get_inputs()[0].shape == ["batch", size, size, 3]
+        assert np.array_equal(own[0], classifier.run(list(squares))[0])  # type: ignore[arg-type]
         assert "_resizing" not in vars(classifier)
         for by_package, by_graph in zip(own, classifier.run(noise), strict=True):
             assert np.array_equal(by_package, by_graph)

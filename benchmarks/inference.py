@@ -50,7 +50,7 @@ def exported(path: Path, net: CNN, pixels: Normalize, watched: bool) -> Path:
     for number in range(16):
         picture = generator.integers(256, size=(32, 32, 3), dtype=np.uint8)
         samples.append(Sample(str(number), images.encode_png(picture), images.fingerprint(picture), picture))
-    classes, count = list("0123456789"), 64 if watched else 32
+    classes, count = list("0123456789"), 64 if watched else 16
     known = Images(np.stack([each.pixels for each in (samples * 4)[:count]]), np.arange(count) % 10, [""] * count)
     model = nn.Sequential(pixels, net)
     calibration = calibrate(model, known, classes)

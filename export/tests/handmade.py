@@ -94,4 +94,4 @@ def colours(*operations: str, kind: int = 1, **facts: Any) -> bytes:
 def run_length_encoded(width: int, height: int) -> bytes:
     """A black BMP, whose lines end after their first pixel."""
     head = struct.pack("<2s3I", b"BM", 0, 0, 62) + struct.pack("<I2i2H6I", 40, width, height, 1, 8, 1, 0, 0, 0, 2, 2)
-    return head + b"\0\0\0\0\xff\xff\xff\0" + b"\1\0\0\0" * height
+    return head + b"\0\0\0\0\xff\0\0\0" + b"\1\0\0\0" * height

@@ -90,6 +90,7 @@ def _differences(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
     versions = before.get("versions", {}), after.get("versions", {})
     pairs += [(name, versions[0].get(name), versions[1].get(name)) for name in versions[1]]
     found = [f"{name} was {old} and is {new}" for name, old, new in pairs if old != new]
-    if "images" in before and before["images"] != after.get("images"):  # earlier runs note none
-        found.append("the training images differ")
+    for key, what in (("images", "training"), ("validation", "validation")):
+        if key in before and before[key] != after.get(key):  # earlier runs note none
+            found.append(f"the {what} images differ")
     return found

@@ -23,7 +23,7 @@ from cifar_lightning.cli.command import header, read
 from cifar_lightning.cli.config_file import dump_yaml, load_yaml
 from cifar_lightning.cli.metrics_file import MetricsFile
 from cifar_lightning.data import Digits
-from cifar_lightning.reproduce import reproduce
+from cifar_lightning.reproduce import _differences, reproduce
 from cifar_onnx import InputError
 from tests.conftest import BRIEF, Run, Start, command_line, write_net
 
@@ -637,6 +637,11 @@ class TestReproduce:
         assert result.code == 1, result.err
         assert result.out.splitlines()[-1] == "not the same: the training images differ"
 
+    def test_other_photos_to_validate_on_are_said(self) -> None:
+        facts = {"images": "a", "validation": "b"}
+        assert _differences(facts, facts) == []
+        assert _differences(facts, {**facts, "validation": "c"}) == ["the validation images differ"]
+
     def test_what_cannot_be_reproduced(self, run: Run) -> None:
         for words, sentence in (
             ((), "reproduce takes the folder of a run"),
@@ -648,6 +653,23 @@ class TestReproduce:
         assert run("fit", *BRIEF).code == 0
         runs.record(Path("runs/cnn/version_0"), finished=False)
         assert "has not finished: resume it first" in run("reproduce", "runs/cnn/version_0").err
+
+
+def test_a_run_that_goes_on_with_other_photos_says_so(run: Run, photos: Path) -> None:
+    shutil.copytree(photos / "test", photos / "val")
+    words = ("fit", *BRIEF, "--data", "ImageFolder", "--data.root", photos, "--ckpt_path", "last")
+    for epochs in (1, 2, 3, 4):
+        if epochs == 3:
+            for part in ("train", "val"):
+                shutil.copy(photos / "test" / "red" / "00.jpg", photos / part / "red" / "new.jpg")
+        result = run(*words, "--trainer.max_epochs", epochs)
+        assert result.code == 0, result.err
+        said = [
+            f"the {part} images are not those with which the run began" in result.out
+            for part in ("training", "validation")
+        ]
+        assert said == [epochs > 2] * 2
+        runs.record(Path("runs/cnn/version_0"), finished=False)
 
 
 def test_a_run_whose_time_is_up_when_it_is_done_has_ended(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,10 +32,12 @@ class Record(L.Callback):
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._start = time.monotonic()
         if self._folder:
-            self._before = runs.facts(self._folder).get("seconds", 0.0)
+            begun = runs.facts(self._folder)  # empty, unless the run goes on in its own folder
+            self._before = begun.get("seconds", 0.0)
             net: torch.nn.Module = pl_module.net  # type: ignore[assignment]
             data = trainer.datamodule  # type: ignore[attr-defined]
-            images = noted = data.images("train").digest
+            images, validation = (data.images(part).digest for part in ("train", "val"))
+            noted = images
             if not data.elsewhere and not data.given >= {"val", "test"}:
                 for path in _learnt_from(trainer, pl_module):
                     others = runs.learnt_others(path, images)
@@ -45,8 +47,14 @@ class Record(L.Callback):
                             f"{path} was trained on other images or another split: it may have seen some of the images "
                             "that are held out now"
                         )
+            if begun.get("images", images) != images and noted == images:
+                noted = "various"
+                print("the training images are not those with which the run began")
+            if begun.get("validation", validation) != validation:
+                validation = "various"
+                print("the validation images are not those with which the run began: its epochs are not comparable")
             parameters = sum(each.numel() for each in net.parameters())
-            runs.record(self._folder, parameters=parameters, images=noted, validation=data.images("val").digest)
+            runs.record(self._folder, parameters=parameters, images=noted, validation=validation)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if not trainer.sanity_checking:

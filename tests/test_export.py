@@ -260,12 +260,15 @@ class TestResize:
         kinds = [node.op_type for node in onnx.load(tmp_path / "optimized.onnx").graph.node]
         before = kinds[: kinds.index("Conv")]
         assert before.count("MatMul") == 2
-        assert {*before} == {"Cast", "Transpose", "MatMul", "Add", "Floor", "Min", "Sub", "Div"}  # of some 90 nodes
+        left = {"Cast", "Transpose", "MatMul", "Add", "Floor", "Min", "Sub", "Div"}  # of some 90 nodes
+        new = tuple(map(int, ort.__version__.split(".")[:2])) >= (1, 32)
+        assert left <= {*before} <= (left if new else left | {"Shape", "Concat"})
         squares = np.random.default_rng(0).integers(256, size=(3, size, size, 3), dtype=np.uint8)
         of_any_size = ort.InferenceSession(models[mode])
         for one, other in zip(*(each.run(None, {"image": squares}) for each in (folded, of_any_size)), strict=True):
             assert np.array_equal(one, other)
-        assert len(of_any_size.run(None, {"image": np.zeros((0, 9, 5, 3), np.uint8)})[0]) == 0
+        if new:  # older versions cannot multiply no pictures
+            assert len(of_any_size.run(None, {"image": np.zeros((0, 9, 5, 3), np.uint8)})[0]) == 0
 
     @pytest.mark.parametrize("mode", MODES)
     def test_graph_and_training_see_the_same_pixels_in_openvino(

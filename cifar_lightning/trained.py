@@ -12,7 +12,7 @@ from cifar_lightning.trusted_classes import check_classes
 from cifar_onnx import InputError
 from cifar_onnx.errors import some
 
-NO_OTHER = "no other can be learnt from"
+NO_OTHER = "Distillation and Pruned take no nets of your own; --model.init_from does, with --allow_custom_classes"
 
 
 def load(

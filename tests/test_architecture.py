@@ -56,7 +56,7 @@ LAW = {
         OURS + "trusted_classes",
     },
     "cifar_lightning/cli/run_config.py": {
-        "lightning", OURS + "callbacks.run_folder", OURS + "cli.command", OURS + "files",
+        "lightning", OURS + "callbacks.run_folder", OURS + "cli.command", OURS + "cli.config_file", OURS + "files",
     },
     "cifar_lightning/cli/trainer.py": {
         "lightning", "cifar_onnx", OURS + "checkpoint", OURS + "data", OURS + "evaluation",

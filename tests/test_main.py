@@ -528,6 +528,8 @@ class TestFit:
             "runs/cnn/version_0",  # beside metrics.csv
             "runs/other/version_0",
         ]
+        told = yaml.unsafe_load(Path("runs/cnn/version_0/hparams.yaml").read_text())
+        assert told["model"]["optimizer"]["init_args"]["lr"] == 0.001
 
     def test_callbacks_come_from_yaml(self, run: Run) -> None:
         Path("stop.yaml").write_text(
@@ -537,6 +539,7 @@ class TestFit:
         result = run("fit", "--config", "stop.yaml", *BRIEF, "--trainer.max_epochs", 9)
         assert result.code == 0, result.err
         assert len(lines(result.out, "epoch ")) == 2
+        assert "\nEarlyStopping ended the run after epoch 2: Monitored metric val/accuracy did not" in result.out
 
     def test_a_default_that_is_an_enum_is_a_word_in_the_config_of_the_run(self, run: Run) -> None:
         result = run("fit", *BRIEF, "--trainer.callbacks+", "Timer")

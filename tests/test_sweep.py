@@ -578,6 +578,15 @@ class TestGoingOn:
             assert (begun / name).read_text() == (done[0] / name).read_text()
         assert not [*begun.glob("version_*")]
 
+    def test_trials_that_were_validated_on_other_images_are_told(self, run: Run, begun: Path) -> None:
+        for last, told in (("a", False), ("b", True)):
+            for trial, digest in zip(study(begun).trials, ("a", "a", "a", last), strict=True):
+                folder = Path(trial.user_attrs["run"])
+                folder.mkdir(exist_ok=True)
+                runs.record(folder, validation=digest)
+            result = run("sweep", "--config", "lr.yaml", "--trials", 4)
+            assert ("not comparable as they are: not all trials were validated on" in result.out) == told
+
     @pytest.mark.slow
     def test_more_trials_may_be_asked_for(self, run: Run, done: tuple[Path, str], begun: Path) -> None:
         result = run("sweep", "--config", "lr.yaml", "--trials", 5)

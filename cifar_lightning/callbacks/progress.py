@@ -64,6 +64,9 @@ class EpochLines(L.Callback):
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._line(trainer, trainer.current_epoch)
+        for callback in trainer.early_stopping_callbacks:
+            if (why := callback.stopping_reason_message) and callback.stopped_epoch >= self._first_epoch:
+                self._print(trainer, f"EarlyStopping ended the run after epoch {trainer.current_epoch}: {why}")
 
     def _line(self, trainer: L.Trainer, done: int) -> None:
         if self._speed is None:

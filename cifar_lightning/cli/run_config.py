@@ -7,11 +7,14 @@ from lightning.pytorch.cli import SaveConfigCallback
 
 from cifar_lightning.callbacks.run_folder import run_folder
 from cifar_lightning.cli.command import Command, commands, header
+from cifar_lightning.cli.config_file import load_yaml
 from cifar_lightning.files import write_whole
 
 
 class RunConfig(SaveConfigCallback):
     """config.yaml of a run, with the commands that made it, and without the checkpoint that it started from.
+
+    Loggers that were asked for are told the same settings, by which boards of runs sort and filter.
 
     In a run that goes on it is replaced with the first new checkpoint: settings that fail never replace it.
 
@@ -33,6 +36,9 @@ class RunConfig(SaveConfigCallback):
         self.already_saved = False
         if self.command.going_on is None:
             self._save(trainer)
+        settings = load_yaml(self._text())
+        for logger in trainer.loggers[1:]:  # the first is the run's metrics.csv
+            logger.log_hyperparams(settings)
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         self._save(trainer)
@@ -44,4 +50,8 @@ class RunConfig(SaveConfigCallback):
         if folder := run_folder(trainer):
             path = folder / "config.yaml"
             made = {**commands(path), self.command.line: self.command.digest}
-            write_whole(path, (header(made) + self.parser.dump(self.config, skip_unset=False)).encode())
+            write_whole(path, (header(made) + self._text()).encode())
+
+    def _text(self) -> str:
+        text: str = self.parser.dump(self.config, skip_unset=False)
+        return text

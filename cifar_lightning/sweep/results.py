@@ -9,6 +9,7 @@ from filelock import FileLock
 from optuna import Study
 from optuna.trial import FrozenTrial, TrialState
 
+from cifar_lightning import runs
 from cifar_lightning.cli.command import header, stated
 from cifar_lightning.cli.config_file import dump_yaml, load_yaml
 from cifar_lightning.cli.next_command import say_next
@@ -49,6 +50,9 @@ def write(study: Study, plan: Plan) -> None:
     print(f"wrote best.yaml, trials.csv, {', '.join(charts)} in {plan.folder}")
     if others:
         print(others)
+    validations = {runs.facts(Path(trial.user_attrs["run"])).get("validation") for trial in done} - {None}
+    if len(validations) > 1:
+        print("not comparable as they are: not all trials were validated on the same images")
     best = done[0].user_attrs
     again = load_yaml(best["config"])
     own = ["--allow_custom_classes", "--config", Path(best["run"], "config.yaml")]

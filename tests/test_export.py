@@ -45,7 +45,7 @@ from cifar_lightning.familiarity import Energy, Scored, outputs_of
 from cifar_lightning.module import Classifier as Model
 from cifar_lightning.nets import CNN, Normalize, SpeedNet
 from cifar_lightning.trained import load
-from cifar_onnx import Classifier, InputError, contract, guard, images, resizing, site
+from cifar_onnx import Classifier, InputError, contract, guard, images, resizing, shell, site
 from cifar_onnx.evaluation import outcome
 from cifar_onnx.images import Pixels
 from cifar_onnx.session import _OPTIONS
@@ -970,6 +970,11 @@ class TestHandover:
         shutil.copy(model, tmp_path / "model.onnx")
         card = write_card(tmp_path / "model.onnx", "x", tmp_path / "metrics.json", "x", None)
         assert "Not tested yet" in card.read_text()
+
+    def test_the_command_in_the_card_can_be_pasted(self, model: Path, tmp_path: Path) -> None:
+        path = Path(shutil.copy(model, tmp_path / "m #1.onnx"))
+        text = write_card(path, "x", tmp_path / "metrics.json", "x", None).read_text()
+        assert f"`{shell.line('python', '-m', 'cifar_onnx', 'verify', path.name)}` checks the file" in text
 
     def test_what_a_report_does_not_know_is_no_row_of_the_card(self, model: Path, tmp_path: Path) -> None:
         known = {"value": 0.5, "low": 0.4, "high": 0.6}

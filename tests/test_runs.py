@@ -655,13 +655,18 @@ class TestReproduce:
         assert "has not finished: resume it first" in run("reproduce", "runs/cnn/version_0").err
 
 
-def test_a_run_that_goes_on_with_other_photos_says_so(run: Run, photos: Path) -> None:
+def test_a_run_that_goes_on_with_other_photos_says_so(run: Run, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copytree(photos / "test", photos / "val")
     words = ("fit", *BRIEF, "--data", "ImageFolder", "--data.root", photos, "--ckpt_path", "last")
     for epochs in (1, 2, 3, 4):
         if epochs == 3:
             for part in ("train", "val"):
                 shutil.copy(photos / "test" / "red" / "00.jpg", photos / part / "red" / "new.jpg")
+            known = runs.facts(Path("runs/cnn/version_0"))
+            with monkeypatch.context() as refused:
+                refused.setattr("cifar_lightning.module.Classifier.on_train_start", Mock(side_effect=InputError("no")))
+                assert run(*words, "--trainer.max_epochs", epochs).code == 2
+            assert runs.facts(Path("runs/cnn/version_0")) == known  # which has learnt nothing from them
         result = run(*words, "--trainer.max_epochs", epochs)
         assert result.code == 0, result.err
         said = [

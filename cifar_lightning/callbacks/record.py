@@ -18,12 +18,14 @@ from cifar_lightning.data.batches import Batches
 class Record(L.Callback):
     """Notes the size of the net, the images it learns from and is validated on, and the time over all sessions.
 
-    The time is noted with each checkpoint: a run that goes on from there counts on from there.
+    Time and images are noted with each checkpoint: a run that goes on from there counts on from there, and one that is
+    refused before it has trained leaves them as they were.
     """
 
     def __init__(self) -> None:
         self._folder: Path | None = None
         self._before, self._start = 0.0, time.monotonic()  # seconds of earlier sessions, moment
+        self._images: dict[str, str] = {}
         self._validation: dict[str, int] = {}
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
@@ -53,8 +55,8 @@ class Record(L.Callback):
             if begun.get("validation", validation) != validation:
                 validation = "various"
                 print("the validation images are not those with which the run began: its epochs are not comparable")
-            parameters = sum(each.numel() for each in net.parameters())
-            runs.record(self._folder, parameters=parameters, images=noted, validation=validation)
+            self._images = {"images": noted, "validation": validation}
+            runs.record(self._folder, parameters=sum(each.numel() for each in net.parameters()))
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if not trainer.sanity_checking:
@@ -64,7 +66,7 @@ class Record(L.Callback):
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         if self._folder:
             seconds = self._before + time.monotonic() - self._start
-            runs.record(self._folder, seconds=round(seconds, 1), **self._validation)
+            runs.record(self._folder, seconds=round(seconds, 1), **self._images, **self._validation)
 
 
 def _learnt_from(trainer: L.Trainer, pl_module: L.LightningModule) -> Iterator[str]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from cifar_onnx import contract
+from cifar_onnx import contract, shell
 from cifar_onnx.evaluation.templates import render
 
 _SOURCES = {  # what is said of sources of pictures that go by another name
@@ -57,6 +57,7 @@ def write_card(model: Path, name: str, report: Path, checkpoint: str, license_na
         front=yaml.safe_dump(front, sort_keys=False, allow_unicode=True),
         name=name,
         file=model.name,
+        verify=shell.line("python", "-m", "cifar_onnx", "verify", model.name),
         known=known,
         megabytes=model.stat().st_size / 1e6,
         source=_SOURCES.get(source, source),

@@ -26,6 +26,8 @@ def run(data: bytes, name: str) -> None:
         ContractError: the trial took too much memory or time, died, or failed; or there is no Python to run it.
     """
     nowhere = f"{name}: refused: no Python was found to try it in (sys.executable is {sys.executable!r})"
+    if getattr(sys, "frozen", False):  # sys.executable is the app, which would start itself again
+        raise ContractError(nowhere)
     try:
         done = subprocess.run(  # noqa: S603
             [sys.executable, "-P", "-c", _TRIAL, *filter(None, map(str, sys.path))],

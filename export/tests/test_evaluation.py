@@ -29,7 +29,7 @@ from cifar_onnx.evaluation.answers import Model, answer, familiarity
 from cifar_onnx.evaluation.bootstrap import Bootstrap, Estimate, draw, shares
 from cifar_onnx.evaluation.compare import Comparison, bounds, latency, same_classes
 from cifar_onnx.evaluation.metrics import expected_calibration_error
-from cifar_onnx.evaluation.outcome import Outcome, in_parts
+from cifar_onnx.evaluation.outcome import Outcome, Unreadable, in_parts
 from cifar_onnx.evaluation.reliability import Coverage, reliability
 from cifar_onnx.evaluation.report import _findings
 from cifar_onnx.evaluation.robustness import Robustness, under_corruptions
@@ -783,6 +783,14 @@ class TestCompare:
             "there are no pictures of b, c: --no-class-below cannot be judged"
         ]
 
+    @pytest.mark.parametrize("given", [(0.3, None), (None, 0.5)])
+    def test_no_bound_passes_for_files_that_could_not_be_read(self, given: tuple[float | None, float | None]) -> None:
+        a = replace(outcome(self.labels[:4], 1.0), unreadable=(Unreadable("cut.jpg", 0, "its file is cut"),) * 1996)
+        assert bounds(Comparison(a, a), *given) == [
+            "1,996 of 2,000 files could not be read, and the bounds are judged by the rest alone: mend or remove them"
+        ]
+        assert bounds(Comparison(a, a), None, None) == []
+
     @pytest.mark.parametrize("bound", [["--max-drop", "nan"], ["--max-drop", "-1"], ["--no-class-below", "90"]])
     def test_bounds_that_are_none(self, bound: list[str], capsys: pytest.CaptureFixture[str]) -> None:
         with pytest.raises(SystemExit, match="2"):
@@ -869,10 +877,16 @@ class TestCompare:
 
     def test_in_a_pipeline(self, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         words = ["compare", str(MODEL), str(MODEL), str(scans), "--output", str(tmp_path / "out")]
-        assert main([*words, "--max-drop", "0.3", "--no-class-below", "0.5"]) == 0
+        assert main(words) == 0
         out = capsys.readouterr().out
         assert "no difference" in out
-        assert "files that could not be read: 1" in out
+        assert f"files that could not be read: 1, {scans / '3' / 'broken.png'} is the first" in out
+        bounded = [*words, "--max-drop", "0.3", "--no-class-below", "0.5"]
+        assert main(bounded) == 1
+        assert "broken: 1 of 201 files could not be read" in capsys.readouterr().out
+        assert json.loads((tmp_path / "out" / "comparison.json").read_text())["unreadable"] == 1
+        (scans / "3" / "broken.png").unlink()
+        assert main(bounded) == 0
         for path in (scans / "7").iterdir():
             path.rename(scans / "8" / path.name)
         assert main([*words, "--no-class-below", "0.9"]) == 1
@@ -880,7 +894,7 @@ class TestCompare:
         assert "broken: recall of 8 is" in out
         assert "broken: there are no pictures of 7" in out
         found = json.loads((tmp_path / "out" / "comparison.json").read_text())
-        assert found["unreadable"] == 1
+        assert found["unreadable"] == 0
         assert (found["verdict"], found["newly_wrong"], found["accuracy_change"]["value"]) == (
             "no difference can be shown",
             0,
@@ -890,14 +904,15 @@ class TestCompare:
         assert rows(tmp_path / "out" / "newly_wrong.csv") == []
 
     def test_a_model_that_is_worse_by_more_than_was_typed_is_held_back(
-        self, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+        self, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         data, known = contract.read(str(MODEL))
         classes = ["1", "0", *known.classes[2:]]  # so that a fifth is wrong
         info = {**known.info, "digest": contract.BLANK, "classes": classes, "golden": []}
         worse = tmp_path / "worse.onnx"
         worse.write_bytes(with_info(data, info))
-        words = ["compare", str(MODEL), str(worse), str(photos), "--output", str(tmp_path / "out")]
+        words = ["compare", str(MODEL), str(worse), str(scans), "--output", str(tmp_path / "out")]
+        (scans / "3" / "broken.png").unlink()
         for most, code in (("5", 1), ("50", 0)):
             assert main([*words, "--max-drop", most]) == code
             said = re.findall(r"broken: accuracy falls by .* --max-drop allows (.*)", capsys.readouterr().out)

@@ -116,12 +116,18 @@ def same_classes(a: Sequence[str], b: Sequence[str]) -> None:
 def bounds(comparison: Comparison, max_drop: float | None, no_class_below: float | None) -> list[str]:
     """Sentences that say which bound is broken, at the end those of classes, the lowest recall first.
 
+    None holds for files that could not be read: that there are any breaks it.
+
     Args:
         comparison: of A and B.
         max_drop: percentage points that the accuracy of B may lie below that of A.
         no_class_below: what the recall of each class by B must reach, from 0 to 1.
     """
     broken = []
+    judged, unreadable = len(comparison.a.labels), len(comparison.a.unreadable)
+    if unreadable and (max_drop, no_class_below) != (None, None):
+        files = f"{unreadable:,} of {judged + unreadable:,} files could not be read"
+        broken.append(f"{files}, and the bounds are judged by the rest alone: mend or remove them")
     drop = -100 * comparison.change.value
     if max_drop is not None and drop > max_drop + 1e-9:
         broken.append(f"accuracy falls by {drop:.4g} points, --max-drop allows {max_drop:g}")

@@ -1,8 +1,13 @@
 """Sessions of onnxruntime: providers, threads, and how these wait."""
 
+import ctypes
+import os
+import sys
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from os import PathLike
 from typing import Any, SupportsIndex
+from weakref import WeakSet
 
 import onnxruntime as ort
 
@@ -63,6 +68,7 @@ def session(
         raise ContractError(f"{name}: onnxruntime {ort.__version__} cannot load it ({reason})") from error
     made.disable_fallback()  # for versions that ignore enable_fallback
     _require(wanted, made.get_providers())
+    _kept_in_forks().add(made)
     return made
 
 
@@ -77,6 +83,20 @@ def run(made: ort.InferenceSession, name: str, outputs: Sequence[str] | None, in
     except Exception as error:  # of many kinds: inputs or outputs are not those of the model, memory is short
         reason = one_line(error)
         raise InputError(f"{name}: onnxruntime {ort.__version__} cannot run it ({reason})") from error
+
+
+@cache
+def _kept_in_forks() -> WeakSet[ort.InferenceSession]:
+    """Sessions that a forked process never ends, which would hang or crash: a fork copies none of their threads."""
+    sessions = WeakSet[ort.InferenceSession]()
+
+    def keep() -> None:
+        for each in sessions:
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(each))  # never given back
+
+    if sys.platform != "win32":
+        os.register_at_fork(after_in_child=keep)
+    return sessions
 
 
 def _wanted(providers: Any) -> list[tuple[str, dict[str, Any]]]:

@@ -3,6 +3,7 @@ import os
 import pickle
 import re
 import shutil
+import subprocess
 import sys
 import tempfile
 import threading
@@ -153,6 +154,24 @@ def test_a_copy_for_another_process_is_as_it_was_made(
         monkeypatch.chdir(tmp_path)
         assert copy._session.get_session_options().intra_op_num_threads == 1
         assert copy(pictures) == first(pictures)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows does not fork")
+@pytest.mark.parametrize("threads", [2, 4])  # of which onnxruntime's end would hang, and crash
+def test_a_forked_copy_answers_and_comes_to_its_end(model: Path, threads: int) -> None:
+    """As with `gunicorn --preload`: a process that is forked and ends as Python does."""
+    code = f"""
+import os, signal, sys, numpy
+from cifar_onnx import Classifier
+classifier, picture = Classifier({str(model)!r}, threads={threads}), numpy.zeros((40, 50, 3), numpy.uint8)
+known, child = classifier(picture), os.fork()
+if not child:
+    signal.alarm(20)
+    classifier.run(picture[None])  # in the session for other sizes, which is made here
+    sys.exit(0 if classifier(picture) == known else 3)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) or classifier(picture) != known)
+"""
+    assert subprocess.run([sys.executable, "-W", "ignore", "-c", code]).returncode == 0
 
 
 def test_a_file_that_is_another_than_it_says_meets_with_a_sentence(classifier: Classifier, digits: Path) -> None:

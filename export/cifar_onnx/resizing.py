@@ -18,7 +18,7 @@ MAX_SIZE = 2048  # of S: larger squares would take minutes, and gigabytes
 PAD_VALUE = 128  # mid-grey, where mode `pad` has no picture
 WHITE = 255
 # Weights are whole numbers of steps. So float32 adds them, and pixels times weights, without rounding (sums stay below
-# 2^24 where S is 8 or more): every runtime on every machine sees the same pixels, in whatever order it adds.
+# 2^24 where S is 8 or more): whatever computes in it sees the same pixels on every machine, in whatever order it adds.
 TRIANGLE_STEPS = 2048
 WEIGHT_STEPS = 8192
 _BAND = 8  # output pixels that are computed together, from the part of the input that they look at

@@ -451,7 +451,7 @@ class TestImageFolder:
         data = ImageFolder(str(photos))
         assert len(data.images("train")) + len(data.images("val")) == 36
         lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("skipped: ")]
-        reasons = {"notes.txt": "not a picture", "cut.jpg": "truncated", "empty.png": "not a picture"}
+        reasons = {"notes.txt": "not a picture", "cut.jpg": "truncated", "empty.png": "an empty file"}
         reasons |= {"gone.png": "no such file", "loop.png": "cannot be read"} if os.name == "posix" else {}
         assert len(lines) == len(reasons)
         for name, reason in reasons.items():

@@ -114,7 +114,10 @@ def opened(file: IO[bytes]) -> ImageFile:
         return Image.open(picture_parts.counted(file), formats=FORMATS)
     except UnidentifiedImageError:
         file.seek(0)
-        advice = ": convert it to JPEG" if file.read(12)[4:] in _PHONES else ""
+        beginning = file.read(12)
+        if not beginning:
+            raise ImageError("an empty file: was it copied or downloaded to its end?") from None
+        advice = ": convert it to JPEG" if beginning[4:] in _PHONES else ""
         raise ImageError(f"not a picture in one of the formats {', '.join(FORMATS)}{advice}") from None
 
 

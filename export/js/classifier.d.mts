@@ -90,6 +90,9 @@ export function bytesOf(file: Uint8Array | ArrayBuffer): Uint8Array;
 /** Refuse, with an InputError, a picture that is too long for Python and for a canvas. */
 export function checkSides(width: number, height: number): void;
 
+/** What is said of a file without bytes. */
+export const EMPTY: string;
+
 /** The advice on a file that cannot be read, by its letters 4 to 11: phones write HEIC and AVIF. */
 export function advice(brand: string): string;
 

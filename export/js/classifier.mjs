@@ -4,6 +4,9 @@ import { resized } from "./resizing.mjs";
 
 export class InputError extends Error {}
 
+/** What is said of a file without bytes. */
+export const EMPTY = "an empty file: was it copied or downloaded to its end?";
+
 const KEY = "classifier";
 const FORMAT = 1;
 const BLANK = "0".repeat(64); // stands where the digest will be while the digest is computed
@@ -19,7 +22,7 @@ let last = Promise.resolve(); // of what `inTurn` has been given
 /** The contract inside the bytes of an ONNX file, checked; an InputError says what is wrong with it. */
 export async function readContract(file) {
   const bytes = bytesOf(file);
-  if (bytes.length === 0) throw new InputError("an empty file: was it copied or downloaded to its end?");
+  if (bytes.length === 0) throw new InputError(EMPTY);
   const { place, text } = contractIn(bytes) ?? {};
   if (text === undefined) {
     throw new InputError(

@@ -1,7 +1,7 @@
 // Decodes pictures under Node by sharp, to the pixels that Pillow gives in Python.
 import sharp from "sharp";
 
-import { advice, bytesOf, checkSides, InputError, rgbOf } from "./classifier.mjs";
+import { advice, bytesOf, checkSides, EMPTY, InputError, rgbOf } from "./classifier.mjs";
 
 // As in Python, of those that sharp has. It can be told to refuse the others, but then refuses them to all its users.
 const FORMATS = { GIF: /^GIF8/, JPEG: /^\xff\xd8\xff/, PNG: /^\x89PNG/, WEBP: /^RIFF[^]{4}WEBP/ };
@@ -12,6 +12,7 @@ const MAX_PIXELS = 100_000_000;
  * is none. */
 export async function decode(file) {
   const bytes = bytesOf(file);
+  if (bytes.length === 0) throw new InputError(EMPTY);
   const beginning = String.fromCharCode(...bytes.subarray(0, 12));
   if (!Object.values(FORMATS).some((format) => format.test(beginning))) {
     throw new InputError(UNKNOWN + advice(beginning.slice(4)));

@@ -1,5 +1,5 @@
 // Loads the model and onnxruntime-web, and classifies photos one after the other, away from the page's own thread.
-import { advice, checkSides, Classifier, rgbOf } from "./classifier.mjs";
+import { advice, checkSides, Classifier, EMPTY, rgbOf } from "./classifier.mjs";
 
 const MAX_PIXELS = 100_000_000;
 const PART = 2 ** 20; // pixels that are read at a time
@@ -58,6 +58,7 @@ async function classify(photo) {
 }
 
 async function decode(photo) {
+  if (photo.size === 0) throw new Error(EMPTY);
   const bitmap = await createImageBitmap(photo, { colorSpaceConversion: "none" }).catch(async () => {
     throw new Error(`not a picture that this browser can read${advice(await photo.slice(4, 12).text())}`);
   });

@@ -142,7 +142,7 @@ def test_an_animation_gives_its_first_frame() -> None:
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"", "not a picture"),
+        (b"", "an empty file: was it copied or downloaded to its end"),
         (b"hello", "not a picture"),
         (saved(Image.fromarray(HALVES))[:-30], "cannot be decoded"),
         (saved(Image.effect_noise((99, 99), 50), "JPEG")[:-500], "truncated"),

@@ -153,7 +153,9 @@ def test_other_formats_are_refused_here_and_left_to_other_users_of_sharp(tmp_pat
         }}
     """
     refused = "not a picture in one of the formats GIF, JPEG, PNG, WEBP"
-    assert evaluated(code, *paths) == [[refused, 3], [refused, 3], [3, 3], [refused, 0]]
+    with pytest.raises(ImageError) as empty:
+        images.decode(b"")
+    assert evaluated(code, *paths) == [[refused, 3], [refused, 3], [3, 3], [empty.value.reason, 0]]
 
 
 @PACKAGES

@@ -97,7 +97,7 @@ class TestPredict:
     @pytest.mark.parametrize(
         ("body", "kind", "status", "words"),
         [
-            (b"", "image/png", 422, "not a picture"),
+            (b"", "image/png", 422, "an empty file"),
             (b"hello", "image/jpeg", 422, "not a picture"),
             (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "image/png", 422, "not a picture"),
             (b"II*\x00\x08\x00\x00\x00\x00\x00", "image/tiff", 422, "not a picture"),

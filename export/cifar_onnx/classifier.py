@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property, partial
 from os import PathLike
-from typing import Any, overload
+from typing import Any, SupportsIndex, overload
 
 import numpy as np
 from onnxruntime import InferenceSession
@@ -102,7 +102,7 @@ class Classifier:
 
         Raises:
             ImageError: a picture cannot be decoded.
-            InputError: `batch_size` is below 1, or onnxruntime cannot run the file.
+            InputError: `batch_size` is no whole number from 1 on, or onnxruntime cannot run the file.
         """
         if is_one(image) or not isinstance(image, Iterable):
             return self._predict([self.square(image)])[0]  # type: ignore[arg-type]  # which it says
@@ -122,13 +122,13 @@ class Classifier:
                 it asks for the next, as a camera needs it.
 
         Raises:
-            InputError: `batch_size` is below 1, or `images` is a single picture; or, later, as `run`.
+            InputError: `batch_size` is no whole number from 1 on, or `images` is a single picture; or, later, as `run`.
         """
         if is_one(images):
             single = "put a single one into a list, and give iter(source) of what can be read like a file, too"
             raise InputError(f"a stream takes several pictures: {single}")
-        if batch_size < 1:
-            raise InputError(f"batch_size is {batch_size}: it must be at least 1")
+        if not (isinstance(batch_size, SupportsIndex) and batch_size >= 1):
+            raise InputError(f"batch_size is {batch_size!r}: it must be a whole number, and at least 1")
         return self._answers(images, batch_size)
 
     def _answers(self, images: Iterable[Source], batch_size: int) -> Iterator[Prediction | ImageError]:

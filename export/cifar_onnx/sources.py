@@ -2,9 +2,10 @@
 
 import os
 import re
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
+from io import TextIOWrapper
 from os import PathLike
-from typing import Protocol, TypeGuard
+from typing import IO, Protocol, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,12 +24,18 @@ class File(Protocol):
     def read(self) -> bytes: ...
 
 
-Source = str | PathLike[str] | bytes | File | Image.Image | NDArray[np.uint8]
-_ONE = (str, PathLike, bytes, bytearray, memoryview, Image.Image, np.ndarray)
+class Upload(Protocol):
+    """What werkzeug (Flask) makes of an upload, whose `read` type checkers do not see."""
+
+    stream: IO[bytes]
+
+
+Source = str | PathLike[str] | bytes | bytearray | memoryview | File | Upload | Image.Image | NDArray[np.uint8]
+_ONE = (str, PathLike, bytes, bytearray, memoryview, Image.Image, np.ndarray, Mapping)
 
 
 def is_one(source: object) -> bool:
-    """Whether it is one picture or none, whatever else it could be taken apart into: letters, bytes, rows of pixels."""
+    """Whether it is one picture or none, whatever else it could be taken apart into: letters, bytes, rows, keys."""
     return isinstance(source, _ONE) or is_file(source) or hasattr(source, "iter_content")  # as a response of requests
 
 
@@ -44,6 +51,8 @@ def contents(file: File) -> bytes:
         ImageError: there is none, or it is text.
         ReadError: it cannot be read.
     """
+    if isinstance(file, TextIOWrapper):
+        raise ImageError("its file is open as text: open it with 'rb'", UNNAMED)
     try:
         data = file.read()
     except Exception as error:  # of many kinds: it is closed, or a connection is
@@ -59,9 +68,11 @@ def contents(file: File) -> bytes:
 
 
 def kept(source: Source) -> Source | ImageError:
-    """An array or file that may be filled anew for the next picture: a copy, or its bytes, or why there are none."""
+    """A picture; of what may be filled anew for the next one (array, buffer, file) a copy, or why there is none."""
     if isinstance(source, np.ndarray):
         return source.copy()
+    if isinstance(source, bytearray | memoryview):
+        return bytes(source)
     try:
         return contents(source) if is_file(source) else source
     except ImageError as error:

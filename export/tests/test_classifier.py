@@ -107,12 +107,15 @@ def test_a_binary_file_is_one_picture(classifier: Classifier, digits: Path, tmp_
     path = next(digits.iterdir())
     data, expected = path.read_bytes(), classifier(path)
     assert classifier(Upload(data)) == classifier(io.BytesIO(data)) == expected
+    assert classifier(bytearray(data)) == classifier(memoryview(data)) == expected
     with path.open("rb") as file, tempfile.NamedTemporaryFile(dir=tmp_path) as temporary:
         temporary.write(data)
         temporary.seek(0)
         assert classifier([file, temporary, Upload(data)], batch_size=2) == [expected] * 3
         with pytest.raises(ImageError, match=r"its file is empty, or has been read to its end: seek\(0\) goes back"):
             classifier(file)
+    with path.open(encoding="utf-8") as text, pytest.raises(ImageError, match="its file is open as text: open it with"):
+        classifier(text)  # type: ignore[call-overload]
     with pytest.raises(ReadError, match=r"its file cannot be read .*closed"):
         classifier(file)
     with pytest.raises(ImageError, match=r"Awaited is read by await: give the bytes, await file.read\(\)"):
@@ -125,17 +128,19 @@ def test_a_binary_file_is_one_picture(classifier: Classifier, digits: Path, tmp_
 
 def test_of_one_file_that_comes_again_each_picture_is_read_in_time(classifier: Classifier, digits: Path) -> None:
     """As a member of an archive after another; decoding them waits for a thread."""
-    paths, buffer = sorted(digits.iterdir()), io.BytesIO()
+    paths, buffer, array = sorted(digits.iterdir()), io.BytesIO(), bytearray()
 
-    def refilled() -> Iterator[io.BytesIO]:
+    def refilled() -> Iterator[io.BytesIO | bytearray]:
         for path in paths:
             buffer.seek(0)
             buffer.truncate()
             buffer.write(path.read_bytes())
             buffer.seek(0)
             yield buffer
+            array[:] = path.read_bytes()
+            yield array
 
-    assert list(classifier.stream(refilled())) == classifier(paths)
+    assert list(classifier.stream(refilled())) == classifier([path for path in paths for _ in range(2)])
 
 
 def test_a_copy_for_another_process_is_as_it_was_made(
@@ -213,7 +218,7 @@ def test_pictures_of_all_sizes_run_together(classifier: Classifier, monkeypatch:
         assert np.abs(np.array(prediction.probabilities) - by_graph).max() < 1e-6
 
 
-@pytest.mark.parametrize("source", [None, 3, bytearray(b"x"), io.StringIO("x")], ids=lambda each: type(each).__name__)
+@pytest.mark.parametrize("source", [None, 3, {"a.jpg": 1}, io.StringIO("x")], ids=lambda each: type(each).__name__)
 def test_what_is_no_picture_is_said(classifier: Classifier, source: object) -> None:
     with pytest.raises(ImageError, match=rf"^{type(source).__name__} is not a picture: give a path, encoded bytes"):
         classifier(source)  # type: ignore[call-overload]
@@ -594,5 +599,6 @@ def test_the_next_pictures_are_decoded_while_some_run(
 def test_a_batch_of_none_is_refused(classifier: Classifier, digits: Path) -> None:
     with pytest.raises(InputError, match="batch_size is 0"):
         classifier(list(digits.iterdir()), batch_size=0)
-    with pytest.raises(InputError, match="batch_size is 0"):  # before it is gone through
-        classifier.stream([], batch_size=0)
+    for size in (0, 2.5, "8", None):
+        with pytest.raises(InputError, match=f"batch_size is {size!r}: it must be"):  # before it is gone through
+            classifier.stream([], size)  # type: ignore[arg-type]

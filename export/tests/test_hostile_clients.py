@@ -701,9 +701,11 @@ def test_it_ends_in_order_from_the_line_on_that_says_where_it_serves() -> None:
 
 
 @pytest.mark.parametrize("pieces", [1, 2])
-def test_answers_that_are_on_their_way_come_whole_when_it_ends(pieces: int) -> None:
+def test_answers_that_are_on_their_way_come_whole_when_it_ends(pieces: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """What has been made and is taken slowly, and a file whose rest is still to be read."""
     import uvicorn
+
+    monkeypatch.setattr(command, "_NOTICE", 0.0)
 
     class App:
         draining, working = False, 0
@@ -738,11 +740,11 @@ def test_answers_that_are_on_their_way_come_whole_when_it_ends(pieces: int) -> N
     assert asyncio.run(end()) == pieces * len(piece)
 
 
-def told_to_end(draining: bool) -> command.Server:
-    """A server in this process that a signal has just reached, with one request in flight."""
+def told_to_end(draining: bool, working: int = 1) -> command.Server:
+    """A server in this process that a signal has just reached, with so many requests in flight."""
     import uvicorn
 
-    gate: Any = SimpleNamespace(draining=draining, working=1)
+    gate: Any = SimpleNamespace(draining=draining, working=working)
     server = command.Server(uvicorn.Config(gate, log_config=None), gate, "")
     server.handle_exit(signal.SIGTERM, None)
     return server
@@ -753,6 +755,17 @@ def test_a_second_signal_ends_it_at_once() -> None:
     assert not asyncio.run(first.on_tick(1))
     assert (first.should_exit, first.force_exit) == (False, False)
     assert (second.should_exit, second.force_exit) == (True, True)
+
+
+def test_who_has_a_connection_open_is_told_that_it_ends_before_it_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is a moment with no request, even where clients ask over and over again: they were reset."""
+    server = told_to_end(draining=False, working=0)
+    server.server_state.connections.add(Mock())
+    assert not asyncio.run(server.on_tick(1))
+    monkeypatch.setattr(command, "_NOTICE", 0.0)
+    assert asyncio.run(server.on_tick(1))
+    monkeypatch.undo()
+    assert asyncio.run(told_to_end(draining=False, working=0).on_tick(1))  # at once, with nobody there
 
 
 def test_requests_that_do_not_end_are_waited_for_so_long_only(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ from cifar_onnx.serving.gate import Gate
 from cifar_onnx.serving.model import Settings
 
 _GRACE = 8.0  # seconds that requests have to end in once the server is told to; docker stop kills after 10
+_NOTICE = 0.5  # seconds in which who has a connection open, and soon asks again, is told so before it is closed
 
 
 class Server(uvicorn.Server):
@@ -23,7 +24,7 @@ class Server(uvicorn.Server):
 
     def __init__(self, config: uvicorn.Config, gate: Gate, greeting: str) -> None:
         super().__init__(config)
-        self._gate, self._greeting, self._end = gate, greeting, 0.0
+        self._gate, self._greeting, self._told = gate, greeting, 0.0
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Say where it serves once it does, and ends in order."""
@@ -34,19 +35,20 @@ class Server(uvicorn.Server):
         """Begin to end; a second signal ends at once."""
         if self._gate.draining:
             self.should_exit = self.force_exit = True
-        self._gate.draining, self._end = True, time.monotonic() + _GRACE
+        self._gate.draining, self._told = True, time.monotonic()
 
     async def on_tick(self, counter: int) -> bool:
-        if self._gate.draining and (not self._busy() or time.monotonic() > self._end):
+        waited = time.monotonic() - self._told
+        if self._gate.draining and (waited > _GRACE or not self._busy(waited)):
             self.should_exit = True
         return await super().on_tick(counter)
 
-    def _busy(self) -> bool:
-        """Whether pictures are being classified, or answers and files are on their way to clients."""
+    def _busy(self, waited: float) -> bool:
+        """Whether pictures are being classified, answers are on their way, or clients have had no notice yet."""
         connections = self.server_state.connections
-        return self._gate.working > 0 or any(
-            isinstance(each, DeadlineProtocol) and each.answering for each in connections
-        )
+        if self._gate.working > 0 or (connections and waited < _NOTICE):
+            return True
+        return any(isinstance(each, DeadlineProtocol) and each.answering for each in connections)
 
 
 def serve(options: argparse.Namespace) -> int:

@@ -2,7 +2,7 @@
 
 import importlib
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ def check_classes(
     path: str,
     allow_custom: bool = False,
     advice: str = "if you trust that code, add --allow_custom_classes",
+    named: Collection[str] = (),
 ) -> None:
     """Refuse a checkpoint that names code from outside this project and its libraries, before anything is imported.
 
@@ -39,6 +40,7 @@ def check_classes(
         path: its file, for messages.
         allow_custom: import it all the same, and say so.
         advice: for messages.
+        named: names of classes, and other texts, that the user has given: the parser imports these in any case.
 
     Raises:
         InputError: it names such code, something that is no net, loss, optimizer, schedule, data or augmentation,
@@ -57,12 +59,12 @@ def check_classes(
     names: set[str] = set()
     try:
         for part in (*parts.values(), data.get("augment"), data.get("mix")):
-            names |= {*_classes_in(part)}
+            names |= {*_classes_in(part, named)}
     except ValueError as error:
         if not allow_custom:
             raise InputError(f"{path}: {error}; {advice}") from None
     for name in sorted(names):
-        if not allow_custom and not _is_ours(name):
+        if not (allow_custom or name in named or _is_ours(name)):
             raise InputError(f"{path}: {name} is not a class of this project or its libraries; {advice}")
     modules = {name.rpartition(".")[0] for name in names}
     for module in sorted(modules):
@@ -92,15 +94,16 @@ def is_custom(settings: Any) -> bool:
     return isinstance(settings, list | tuple) and any(map(is_custom, settings))
 
 
-def _classes_in(value: Any) -> Iterator[str]:
-    """Names of classes in the settings of a class.
+def _classes_in(value: Any, named: Collection[str]) -> Iterator[str]:
+    """Names of classes in the settings of a class, which may hold texts that the user has given, but for files.
 
     Raises:
         ValueError: there is something besides that jsonargparse could read as more than a plain value: it takes strings
             for YAML, and for names of classes and of files with settings.
     """
     if isinstance(value, str):
-        if not re.fullmatch(r"[A-Za-z0-9_+-]*", value) or (value and Path(value).is_file()):
+        plain = value in named or re.fullmatch(r"[A-Za-z0-9_+-]*", value)
+        if not plain or (value and Path(value).is_file()):
             raise ValueError(f"{value!r} may be more than a plain value")
     elif isinstance(value, dict):
         texts = _TEXTS.get(str(value.get("class_path")), set())
@@ -109,12 +112,12 @@ def _classes_in(value: Any) -> Iterator[str]:
                 yield each
             elif key == "init_args" and isinstance(each, dict):
                 texts = {name for name in texts if isinstance(each.get(name), str)}
-                yield from _classes_in({name: setting for name, setting in each.items() if name not in texts})
+                yield from _classes_in({name: setting for name, setting in each.items() if name not in texts}, named)
             else:
-                yield from _classes_in(each)
+                yield from _classes_in(each, named)
     elif isinstance(value, list | tuple):
         for each in value:
-            yield from _classes_in(each)
+            yield from _classes_in(each, named)
     elif not isinstance(value, int | float | None):
         raise ValueError(f"a {type(value).__name__} may be more than a plain value")
 

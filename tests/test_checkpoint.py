@@ -19,9 +19,11 @@ from typing import Any
 import lightning.pytorch as L
 import pytest
 import torch
+import yaml
 from jsonargparse import Namespace
 
 from cifar_lightning import checkpoint as checkpoints
+from cifar_lightning import runs
 from cifar_lightning.callbacks import EpochLines
 from cifar_lightning.cli.from_checkpoint import check_resumable, choose_photos, parser_defaults
 from cifar_lightning.data.match import check_match
@@ -351,6 +353,32 @@ class TestNoCode:
         checkpoints.write(kept, "own.ckpt")
         result = run("test", "--ckpt_path", "own.ckpt", "--allow_custom_classes")
         assert (result.code, result.err) == (2, "error: own.ckpt: marker has no 'Nett': did you mean 'Net'?\n")
+
+    def test_classes_that_the_user_names_need_none(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        """As a job script does that resumes its run; what the run's own config names is none of these."""
+        Path("lab").mkdir()
+        Path("lab/parts.py").write_text(
+            "from torch import nn\nfrom cifar_lightning.augment import Mirror\n"
+            "from cifar_lightning.data import Digits\n"
+            "class Flat(nn.Flatten): pass\nclass Turned(Mirror): pass\nclass Scans(Digits): pass\n"
+            "class Net(nn.Sequential):\n"
+            "    def __init__(self, num_classes: int, first: nn.Module, note: str):\n"
+            "        super().__init__(first, nn.Linear(3072, num_classes))\n"
+        )
+        monkeypatch.syspath_prepend(Path.cwd())
+        settings = {"first": {"class_path": "lab.parts.Flat"}, "note": "a/b"}
+        model = {"net": {"class_path": "lab.parts.Net", "init_args": settings}}
+        Path("job.yaml").write_text(yaml.safe_dump({"model": model, "data": {"class_path": "lab.parts.Scans"}}))
+        job = ("fit", "--config", "job.yaml", *BRIEF[2:], "--ckpt_path", "last")
+        mirrored = "--data.augment=[{class_path: lab.parts.Turned}]"
+        assert run(*job, mirrored).code == 0
+        bare = *job[:1], *job[3:], mirrored
+        for words, refused in ((job, "lab.parts.Turned is not a class of this"), (bare, "'a/b' may be more than a")):
+            runs.record(Path("runs/cnn/version_0"), finished=False)
+            result = run(*words)
+            assert (result.code, refused in result.err) == (2, True), result.err
+        result = run(*job, mirrored)
+        assert (result.code, "resuming runs/cnn/version_0" in result.err) == (0, True), result.err
 
     def test_where_to_download_from_and_to_write_is_not_the_checkpoints_matter(self, checkpoint: Path) -> None:
         kept = checkpoints.load(checkpoint)

@@ -16,7 +16,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from cifar_lightning import runs
 from cifar_lightning.cli.choices import in_order, names_class
-from cifar_lightning.cli.config_file import mapping
+from cifar_lightning.cli.config_file import mapping, texts, texts_of
 from cifar_onnx import InputError
 
 _HEADER, _DIGEST = "# python -m cifar_lightning ", "  # sha256 "
@@ -38,6 +38,7 @@ class Command:
         ckpt_path: the checkpoint that it starts from, if any.
         going_on: the folder of the run that `fit` goes on with, if any.
         allow_custom: whether the checkpoint may name any class.
+        named: what was typed and what the config files say that were, where the checkpoint may name the same classes.
         appended: lists that are appended to, and that neither a config file nor another word gives.
         contents: what its config files say.
     """
@@ -50,6 +51,7 @@ class Command:
     ckpt_path: str | None
     going_on: Path | None
     allow_custom: bool
+    named: frozenset[str]
     appended: Sequence[str]
     contents: Sequence[dict[str, Any]]
 
@@ -70,6 +72,7 @@ def read(words: Sequence[str]) -> Command:
     shown = [word for word in words if word.startswith("--print_config")]
     _, typed = taken([word for word in words if word not in shown], "--ckpt_path")
     _, rest = taken(rest, "--ckpt_path")
+    named = texts_of(rest) | texts([mapping(Path(path)) for path in configs])  # the run's own may be of others
     rest = in_order(rest)
     settings = beginning(words, configs)
     ckpt_path, going_on, sources = settings.get("ckpt_path"), None, configs
@@ -110,6 +113,7 @@ def read(words: Sequence[str]) -> Command:
         ckpt_path=str(ckpt_path) if ckpt_path else None,
         going_on=going_on,
         allow_custom=settings.get("allow_custom_classes") is True,
+        named=named,
         appended=[key for key, option in lists.items() if not names_class(option, rest, contents)],
         contents=contents,
     )

@@ -1,6 +1,8 @@
 """Config files: YAML that says what a command is to do."""
 
 import re
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +51,29 @@ def _check_classes(path: Path, config: dict[str, Any]) -> None:
             if beside and "class_path" in value:
                 raise InputError(f"{path}: {key} has {', '.join(beside)} beside class_path: put that below init_args")
             todo += [(f"{key}.{name}".removeprefix("."), each) for name, each in value.items()]
+
+
+def texts(value: Any) -> frozenset[str]:
+    """Every text in what a config file or an option says, among them the names of classes; not those of keys."""
+    todo, seen, found = [value], set[int](), set[str]()
+    while todo:
+        each = todo.pop()
+        if isinstance(each, str):
+            found.add(each)
+        elif id(each) not in seen:  # by another alias of YAML
+            seen.add(id(each))
+            todo += each.values() if isinstance(each, dict) else each if isinstance(each, list) else []
+    return frozenset(found)
+
+
+def texts_of(words: Iterable[str]) -> frozenset[str]:
+    """The same of the values in a command line."""
+    found = []
+    for word in words:
+        value = word.partition("=")[2] if word.startswith("-") else word
+        with suppress(ValueError, RecursionError, yaml.YAMLError):  # it is something else, or the parser refuses it
+            found.append(load_yaml(value))
+    return texts(found)
 
 
 def load_yaml(text: str) -> Any:

@@ -84,7 +84,7 @@ class CLI(LightningCLI):
         parser.add_argument(
             "--allow_custom_classes",
             action="store_true",
-            help="Import the classes that the checkpoint names, wherever they come from: their code runs.",
+            help="Import whatever classes the checkpoint names, not only those that you name, too: their code runs.",
         )
         parser.add_lightning_class_args(BestCheckpoint, "checkpoint")
         parser.add_lightning_class_args(LastCheckpoint, "last")

@@ -38,7 +38,7 @@ def run(args: Sequence[str], callbacks: Sequence[Callback] | None = None, cli: C
     checkpoint = None
     if command.ckpt_path:
         checkpoint = checkpoints.load(command.ckpt_path)
-        check_classes(checkpoint, command.ckpt_path, command.allow_custom)
+        check_classes(checkpoint, command.ckpt_path, command.allow_custom, named=command.named)
     terminal = sys.stdout.isatty() and callbacks is None
     if callbacks is None:
         callbacks = [EpochLines()]

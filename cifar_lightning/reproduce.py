@@ -11,6 +11,7 @@ from cifar_lightning import checkpoint as checkpoints
 from cifar_lightning import runs
 from cifar_lightning.cli.command import commands
 from cifar_lightning.leaderboard.differences import flat
+from cifar_lightning.trusted_classes import custom_classes
 from cifar_onnx import InputError
 
 USAGE = "reproduce takes the folder of a run: python -m cifar_lightning reproduce runs/<experiment>/version_N"
@@ -61,8 +62,11 @@ def reproduce(words: Sequence[str], fit: Callable[[Sequence[str]], runs.Run | No
         differing.append(f"it had {steps:,} steps, and has {steps_now:,}")
     if len(commands(config)) > 1:
         differing += [f"it was made by several commands, and is repeated by what {config} says in the end"]
-    same = ", although seed, threads, images, versions and the settings of model and data are"
-    why = f": {', '.join(differing)}" if differing else same
+    why = f": {', '.join(differing)}"
+    if not differing:
+        own = custom_classes([after["hyper_parameters"], after["datamodule_hyper_parameters"]])
+        code = f"; the code of {' or '.join(sorted(own))} may have changed" if own else ""
+        why = f", although seed, threads, images, versions and the settings of model and data are{code}"
     print(f"not the same{why}")
     return 1
 

@@ -85,13 +85,13 @@ def _check_there(name: str, path: str) -> None:
         raise InputError(f"{path}: {module} has no {cls!r}{hint(cls, dir(found))}")
 
 
-def is_custom(settings: Any) -> bool:
-    """Whether settings name a class that only `--allow_custom_classes` lets a command import."""
+def custom_classes(settings: Any) -> set[str]:
+    """Names of classes in settings that are neither this project's nor its libraries'."""
     if isinstance(settings, dict):
         names = (settings.get(key) for key in ("class_path", "_class_path"))  # the latter of data
-        custom = any(isinstance(each, str) and not _is_ours(each) for each in names)
-        return custom or any(map(is_custom, settings.values()))
-    return isinstance(settings, list | tuple) and any(map(is_custom, settings))
+        own = {each for each in names if isinstance(each, str) and not _is_ours(each)}
+        return own.union(*map(custom_classes, settings.values()))
+    return set().union(*map(custom_classes, settings)) if isinstance(settings, list | tuple) else set()
 
 
 def _classes_in(value: Any, named: Collection[str]) -> Iterator[str]:

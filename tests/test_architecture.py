@@ -142,7 +142,7 @@ LAW = {
     },
     "cifar_lightning/reproduce.py": {
         "torch", "cifar_onnx", OURS + "checkpoint", OURS + "cli.command", OURS + "leaderboard.differences",
-        OURS + "runs",
+        OURS + "runs", OURS + "trusted_classes",
     },
     "cifar_lightning/familiarity.py": {"torch", "numpy", "cifar_onnx"},
     "cifar_lightning/calibration.py": {

@@ -637,6 +637,31 @@ class TestReproduce:
         assert result.code == 1, result.err
         assert result.out.splitlines()[-1] == "not the same: the training images differ"
 
+    def test_code_and_images_of_ones_own_that_changed_are_said(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        source = (
+            "import numpy as np\nfrom cifar_lightning.data import Digits\nfrom cifar_lightning.nets import CNN\n"
+            "class Net(CNN):\n    def forward(self, x):\n        return super().forward(1.0 * x)\n"
+            "class Scans(Digits):\n    def load(self, part):\n        images = super().load(part)\n"
+            "        images.pixels[-1] += np.uint8(0)\n        return images\n"
+        )
+        monkeypatch.syspath_prepend(Path.cwd())
+        monkeypatch.setattr(sys, "dont_write_bytecode", True)
+        own = Path("own_code.py")
+        own.write_text(source)
+        words = ("--data", "own_code.Scans", "--model.net", "own_code.Net")
+        assert run("fit", *BRIEF[2:], *words).code == 0
+        same = ", although seed, threads, images, versions and the settings of model and data are"
+        for old, new, said in (
+            ("1.0 * x", "0.5 * x", f"{same}; the code of own_code.Net or own_code.Scans may have changed"),
+            ("uint8(0)", "uint8(9)", ": the training images differ"),
+        ):
+            source = source.replace(old, new)
+            own.write_text(source)
+            del sys.modules["own_code"]
+            result = run("reproduce", "runs/cnn/version_0")
+            assert result.code == 1, result.err
+            assert result.out.splitlines()[-1] == f"not the same{said}"
+
     def test_other_photos_to_validate_on_are_said(self) -> None:
         facts = {"images": "a", "validation": "b"}
         assert _differences(facts, facts) == []

@@ -31,7 +31,7 @@ from cifar_lightning.error_source import innermost, said
 from cifar_lightning.files import check_writable
 from cifar_lightning.interruption import Interrupted
 from cifar_lightning.module import Classifier
-from cifar_lightning.trusted_classes import is_custom
+from cifar_lightning.trusted_classes import custom_classes
 from cifar_onnx import InputError
 from cifar_onnx.errors import one_line
 
@@ -238,7 +238,7 @@ class CLI(LightningCLI):
 
     def _custom(self) -> list[str]:
         """Further options that a command with a checkpoint of this run needs, whose classes may be the user's own."""
-        if not self.run or not is_custom([dict(each.hparams) for each in (self.model, self.datamodule)]):
+        if not self.run or not custom_classes([dict(each.hparams) for each in (self.model, self.datamodule)]):
             return []
         return ["--allow_custom_classes", "--config", str(short(self.run.folder / "config.yaml"))]
 

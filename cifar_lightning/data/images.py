@@ -6,6 +6,7 @@ import mmap
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -85,11 +86,16 @@ class Images:
     def __len__(self) -> int:
         return len(self.labels)
 
-    @property
+    @cached_property
     def digest(self) -> str:
-        """Of labels and fingerprints, in hexadecimal: another one means other images."""
-        fingerprints = b"" if self.fingerprints is None else self.fingerprints.tobytes()
-        return hashlib.blake2b(self.labels.tobytes() + fingerprints, digest_size=16).hexdigest()
+        """Of labels, and of fingerprints or else of pixels, in hexadecimal: another one means other images."""
+        found = hashlib.blake2b(self.labels.tobytes(), digest_size=16)
+        if self.fingerprints is None:
+            for start in range(0, len(self), 256):
+                found.update(hashlib.sha256(self.pixels[start : start + 256].tobytes()).digest())  # twice as fast
+        else:
+            found.update(self.fingerprints.tobytes())
+        return found.hexdigest()
 
     def take(self, indices: Integers) -> "Images":
         """Those at `indices`, in that order."""

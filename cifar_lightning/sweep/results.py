@@ -17,7 +17,7 @@ from cifar_lightning.files import write_whole
 from cifar_lightning.sweep.charts import draw
 from cifar_lightning.sweep.plan import Plan
 from cifar_lightning.sweep.study import counted, failed
-from cifar_lightning.trusted_classes import is_custom
+from cifar_lightning.trusted_classes import custom_classes
 from cifar_onnx import InputError, shell
 
 _BEST = 5  # trials in the table
@@ -56,7 +56,7 @@ def write(study: Study, plan: Plan) -> None:
     best = done[0].user_attrs
     again = load_yaml(best["config"])
     own = ["--allow_custom_classes", "--config", Path(best["run"], "config.yaml")]
-    custom = own if is_custom([again["model"], again["data"]]) else []
+    custom = own if custom_classes([again["model"], again["data"]]) else []
     print("to train the best again:", _again(plan))
     say_next("test", "--ckpt_path", best["kept"], *custom)
 

@@ -16,9 +16,9 @@ from filelock import FileLock
 from PIL import Image
 
 from cifar_lightning.augment import Augmentation, Mirror
-from cifar_lightning.data import Digits, ImageData, ImageFolder, folder
+from cifar_lightning.data import Digits, ImageData, ImageFolder, Images, folder
 from cifar_lightning.data.batches import Batches
-from cifar_lightning.data.images import channel_statistics, stratify
+from cifar_lightning.data.images import Rows, channel_statistics, stratify
 from cifar_lightning.data.store import Picture, Store
 from cifar_lightning.export.pipeline import samples
 from cifar_lightning.runs import start as start_run
@@ -196,6 +196,50 @@ class TestStatistics:
         mean, std = channel_statistics(pixels)
         assert np.allclose(mean, (pixels / 255).mean((0, 1, 2)), atol=1e-12)
         assert np.allclose(std, (pixels / 255).std((0, 1, 2)), atol=1e-12)
+
+
+class Given(ImageData):
+    """What it is given, for each part; a source of the user's own."""
+
+    classes = property(lambda self: ["a", "b"])  # type: ignore[assignment]
+    given = frozenset({"train", "predict"})  # type: ignore[assignment]
+
+    def __init__(self, found: object) -> None:
+        super().__init__()
+        self.found = found
+
+    def load(self, part: str) -> Any:
+        return self.found
+
+
+PIXELS, LABELS = np.zeros((6, 32, 32, 3), np.uint8), np.arange(6) % 2
+
+
+@pytest.mark.parametrize(
+    ("pixels", "labels", "names", "reason"),
+    [
+        (PIXELS[:, :28, :28], LABELS, 6, "pixels uint8 (6, 28, 28, 3): they must be uint8 (N, 32, 32, 3), by image_"),
+        (PIXELS / 255, LABELS, 6, "pixels float64 (6, 32, 32, 3): they must be uint8 (N, 32, 32, 3), by image_size"),
+        (PIXELS[..., 0], LABELS, 6, "pixels uint8 (6, 32, 32): they must be"),
+        (PIXELS.transpose(0, 3, 1, 2), LABELS, 6, "pixels uint8 (6, 3, 32, 32): they must be"),
+        (torch.from_numpy(PIXELS), LABELS, 6, "pixels Tensor: they must be"),
+        (Rows(PIXELS[:, :8, :8], np.arange(5)), LABELS[:5], 5, "pixels (5, 8, 8, 3): they must be"),
+        (PIXELS, LABELS.astype(np.int32), 6, "labels int32 (6,): they must be int64 (6,), one for each picture"),
+        (PIXELS, LABELS[1:], 5, "labels int64 (5,): they must be int64 (6,), one for each picture"),
+        (PIXELS, LABELS + 1, 6, "labels 1 to 2: for 2 classes they must be 0 to 1"),
+        (PIXELS, LABELS - 1, 6, "labels -1 to 0: for 2 classes they must be 0 to 1"),
+        (PIXELS, LABELS, 5, "5 names for 6 pictures: it must give one for each"),
+    ],
+)
+def test_what_a_source_gives_is_looked_at(pixels: Any, labels: Any, names: int, reason: str) -> None:
+    with pytest.raises(InputError, match=re.escape(f"Given.load('train') gives {reason}")):
+        Given(Images(pixels, labels, [""] * names)).images("val")
+
+
+def test_a_source_must_give_images_whose_labels_may_be_unknown_where_they_are_predicted() -> None:
+    with pytest.raises(InputError, match=r"Given.load\('train'\) gives tuple: it must be cifar_lightning.data.Images"):
+        Given((PIXELS, LABELS)).images("test")
+    assert Given(Images(PIXELS, LABELS - 1, [""] * 6)).images("predict").labels.min() == -1
 
 
 class TestDigits:

@@ -12,7 +12,7 @@ import torch
 from cifar_lightning.augment import Augmentation, Draw
 from cifar_lightning.batch import Batch
 from cifar_lightning.data.batches import Batches
-from cifar_lightning.data.images import Images, Part, Rows, Sampling, channel_statistics, slices
+from cifar_lightning.data.images import Images, Part, Rows, Sampling, channel_statistics, check_images, slices
 from cifar_lightning.mix import Mixing
 from cifar_onnx import InputError
 from cifar_onnx.errors import check_choice, some
@@ -128,12 +128,14 @@ class ImageData(L.LightningDataModule, ABC):
     def images(self, part: Part) -> Images:
         """A part, read or sliced off when first asked for."""
         if part not in self._parts:
-            if part in self.given and part != "train":
-                self._parts[part] = self.load(part)
+            read: Part = part if part in self.given else "train"
+            images = check_images(self.load(read), type(self).__name__, read, self.image_size, len(self.classes))
+            if read != "train":
+                self._parts[part] = images
             else:
                 fractions: dict[Part, float] = {"test": self.test_fraction, "val": self.val_fraction}
                 missing = {each: fraction for each, fraction in fractions.items() if each not in self.given}
-                self._parts |= slices(self.load("train"), missing, self.split_seed)
+                self._parts |= slices(images, missing, self.split_seed)
         return self._parts[part]
 
     @property
@@ -150,14 +152,12 @@ class ImageData(L.LightningDataModule, ABC):
             if (count := len(self.images(part))) < self.trainer.world_size:
                 raise InputError(f"{count} images for {part} are too few for {self.trainer.world_size} processes")
         streamed = self.streamed(needed, device)
-        for part in needed:
-            images = self.images(part)
-            pixels: torch.Tensor | Rows
-            if streamed and isinstance(images.pixels, Rows):
-                pixels = images.pixels
+        for part, images in zip(needed, map(self.images, needed), strict=True):
+            pixels, labels = images.pixels, torch.from_numpy(images.labels).to(device)
+            if streamed and isinstance(pixels, Rows):
+                self._tensors[part] = pixels, labels
             else:
-                pixels = torch.from_numpy(images.pixels[:]).to(device)
-            self._tensors[part] = pixels, torch.from_numpy(images.labels).to(device)
+                self._tensors[part] = torch.from_numpy(pixels[:]).to(device), labels
         if stage == "fit":
             self.position = (0, 0)  # of an earlier run; where this one goes on, its checkpoint is loaded after this
             self._seed = torch.initial_seed()  # of seed_everything; the training step seeds anew

@@ -105,6 +105,41 @@ class Images:
         return Images(pixels, self.labels[indices], [self.names[i] for i in indices], areas, fingerprints)
 
 
+def check_images(images: object, source: str, part: Part, size: int, classes: int) -> Images:
+    """What a source has read, as it is, if it is as `Images` are; no pixel is looked at.
+
+    Args:
+        images: what it has read.
+        source: its name.
+        part: which part that is.
+        size: side of the images that it promises.
+        classes: how many it promises.
+
+    Raises:
+        InputError: it is something else; says what it must be.
+    """
+    source, least = f"{source}.load({part!r})", -1 if part == "predict" else 0
+    if not isinstance(images, Images):
+        raise InputError(f"{source} gives {_kind(images)}: it must be cifar_lightning.data.Images")
+    pixels, labels, count = images.pixels, images.labels, len(images.pixels)
+    asked, found = (count, size, size, 3), pixels.shape if isinstance(pixels, Rows) else _kind(pixels)
+    if found not in (asked, f"uint8 {asked}"):
+        wanted = f"uint8 (N, {size}, {size}, 3), by image_size"
+        raise InputError(f"{source} gives pixels {found}: they must be {wanted}")
+    if _kind(labels) != f"int64 ({count},)":
+        raise InputError(f"{source} gives labels {_kind(labels)}: they must be int64 ({count},), one for each picture")
+    if len(images.names) != count:
+        raise InputError(f"{source} gives {len(images.names)} names for {count} pictures: it must give one for each")
+    if count and not least <= labels.min() <= labels.max() < classes:
+        span = f"{labels.min()} to {labels.max()}"
+        raise InputError(f"{source} gives labels {span}: for {classes} classes they must be {least} to {classes - 1}")
+    return images
+
+
+def _kind(value: object) -> str:
+    return f"{value.dtype} {value.shape}" if isinstance(value, np.ndarray) else type(value).__name__
+
+
 @dataclass(frozen=True)
 class Sample:
     """A picture as its file holds it and as training saw it.

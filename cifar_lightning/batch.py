@@ -26,3 +26,7 @@ class Batch(NamedTuple):
     seed: int
     weight: float = 1.0
     epoch: int = 0
+
+
+class GivesBatches:
+    """A data module whose batches are such, and that knows the images and statistics that the model asks it for."""

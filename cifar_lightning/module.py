@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import UninitializedParameter
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from cifar_lightning.batch import Batch
+from cifar_lightning.batch import Batch, GivesBatches
 from cifar_lightning.familiarity import Watched
 from cifar_lightning.finite import LossWatch
 from cifar_lightning.initial_weights import take_over
@@ -28,6 +28,7 @@ from cifar_onnx import InputError
 
 Outputs = Tensor | tuple[Tensor, ...]  # logits `(B, K)`, or these and auxiliary ones
 _AUXILIARY = 0.3  # weight of the losses of the latter
+_GIVEN = "Classifier needs an ImageData, or loaders of cifar_lightning.batch.Batch without a data module"
 _EXCERPT = 1000  # training images that whitening layers are computed from; at 32x32 pixels they have a million patches
 
 
@@ -113,6 +114,8 @@ class Classifier(Measured):
         if stage != "fit":
             return
         datamodule = self.trainer.datamodule  # type: ignore[attr-defined]
+        if not issubclass(kind := type(datamodule), GivesBatches | None):
+            raise InputError(f"{_GIVEN}: {kind.__name__} is neither")
         self.seed = torch.initial_seed()  # of seed_everything; each step seeds anew
         # Lightning converts after it has restored a checkpoint, and would have rounded 64-bit weights to 32.
         self.trainer.precision_plugin.convert_module(self)
@@ -161,6 +164,12 @@ class Classifier(Measured):
         loss = self.loss_of(outputs, batch.labels, batch.images)
         self.note_loss(part, loss, len(batch.labels))
         return loss, outputs[0] if isinstance(outputs, tuple) else outputs
+
+    def on_train_batch_start(self, batch: object, *_: int) -> None:
+        if not isinstance(batch, Batch):
+            raise InputError(f"{_GIVEN}: a batch was a {type(batch).__name__}")
+
+    on_validation_batch_start = on_test_batch_start = on_predict_batch_start = on_train_batch_start  # type: ignore[assignment]
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         # Dropout is a function of the seed and the step, whatever was drawn before; augmentation has drawn from the

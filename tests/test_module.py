@@ -2,6 +2,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from copy import deepcopy
 from functools import partial
+from itertools import count
 from pathlib import Path
 
 import lightning.pytorch as L
@@ -12,6 +13,7 @@ from sklearn.metrics import precision_recall_fscore_support
 from torch import Tensor
 from torch.optim.lr_scheduler import CosineAnnealingLR, ExponentialLR, OneCycleLR, ReduceLROnPlateau
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.data import DataLoader
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassF1Score, MulticlassPrecision, MulticlassRecall
 
@@ -236,6 +238,44 @@ def test_what_asks_for_training_images_is_refused_where_there_is_no_data_module(
     model = Classifier(CLASSES, SpeedNet(10, (8, 8)), loss=loss)
     with pytest.raises(InputError, match=reason):
         trainer(max_epochs=1).fit(model, data.train_dataloader(), data.val_dataloader())
+
+
+PAIRS = [(torch.full((3, 32, 32), 10 * place, dtype=torch.uint8), place % 10) for place in range(20)]
+
+
+def loader(collate: Callable[[list[tuple[Tensor, int]]], Batch] | None = None) -> DataLoader[tuple[Tensor, int]]:
+    return DataLoader(PAIRS, batch_size=10, shuffle=True, collate_fn=collate)  # type: ignore[arg-type]
+
+
+@pytest.mark.filterwarnings("ignore:The '.*_dataloader' does not", "ignore:.*has shuffling enabled")
+def test_data_modules_and_batches_of_other_kinds_are_refused() -> None:
+    needed = "Classifier needs an ImageData, or loaders of cifar_lightning.batch.Batch without a data module"
+    with pytest.raises(InputError, match=f"{needed}: LightningDataModule is neither"):
+        trainer(max_epochs=1).fit(
+            Classifier(CLASSES, CNN()),
+            datamodule=L.LightningDataModule.from_datasets(PAIRS, PAIRS),  # type: ignore[arg-type]
+        )
+    with pytest.raises(InputError, match=f"{needed}: a batch was a list"):
+        trainer(max_epochs=1).fit(Classifier(CLASSES, CNN()), loader(), loader())
+    with pytest.raises(InputError, match=f"{needed}: a batch was a list"):
+        trainer().test(Classifier(CLASSES, CNN()), loader())
+
+
+@pytest.mark.filterwarnings("ignore:The '.*_dataloader' does not")
+def test_loaders_of_batches_with_seeds_of_their_own_have_another_order_in_each_epoch() -> None:
+    orders, seeds = [], count()
+
+    def collate(pairs: list[tuple[Tensor, int]]) -> Batch:
+        images, labels = zip(*pairs, strict=True)
+        places = torch.stack(images)[:, 0, 0, 0] // 10
+        orders.append(places.tolist())
+        return Batch(torch.stack(images), torch.tensor(labels), places.long(), seed=next(seeds))
+
+    model = Classifier(CLASSES, CNN())
+    model.pixels.set_statistics([0.3] * 3, [0.2] * 3)
+    trainer(max_epochs=4).fit(model, loader(collate), loader())
+    assert len({tuple(each) for each in orders}) == len(orders) == 8
+    assert model.pixels.mean.tolist() == pytest.approx([0.3] * 3)
 
 
 def test_class_weights_by_rule_may_be_told_how_many_images_there_are() -> None:

@@ -10,7 +10,7 @@ import lightning.pytorch as L
 import torch
 
 from cifar_lightning.augment import Augmentation, Draw
-from cifar_lightning.batch import Batch
+from cifar_lightning.batch import Batch, GivesBatches
 from cifar_lightning.data.batches import Batches
 from cifar_lightning.data.images import Images, Part, Rows, Sampling, channel_statistics, check_images, slices
 from cifar_lightning.mix import Mixing
@@ -20,7 +20,7 @@ from cifar_onnx.images import encode_png, fingerprint
 from cifar_onnx.resizing import ResizeMode
 
 
-class ImageData(L.LightningDataModule, ABC):
+class ImageData(L.LightningDataModule, GivesBatches, ABC):
     """Images in memory, or streamed from disk; a source says what they are.
 
     Parts that the source does not give are seeded, stratified slices of train. The test set is loaded by `test` and

@@ -1,5 +1,6 @@
 """The recipe of a run: optimizer, schedule and learning rates by part, as the LightningModule uses them."""
 
+import inspect
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -90,9 +91,11 @@ class Recipe:
         if isinstance(make, type):
             make = partial(make)
         if isinstance(make, partial):
-            ends = not {*_WHOLE}.isdisjoint({make.func, *make.args})
+            classes = (each for each in (make.func, *make.args) if isinstance(each, type))
+            ends = next((each for each in classes if issubclass(each, _WHOLE)), None)
             given = {name: value for name, value in make.keywords.items() if value is not None}
-            if ends and given.keys().isdisjoint({"total_steps", "epochs"}):
+            asks = ends is not None and "total_steps" in inspect.signature(ends).parameters  # own ones may know it
+            if asks and given.keys().isdisjoint({"total_steps", "epochs"}):
                 make = partial(make, total_steps=total_steps())
             for name in ("base_lr", "max_lr"):
                 if isinstance(rate := given.get(name), float | int):

@@ -61,6 +61,24 @@ def test_onecycle_is_given_the_number_of_steps_and_steps_per_batch() -> None:
     assert rates.seen == pytest.approx(expected)
 
 
+class Own(OneCycleLR):
+    """Of the user's own, as it was."""
+
+
+class Short(OneCycleLR):
+    """One that knows its end."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer, max_lr: float) -> None:
+        super().__init__(optimizer, max_lr, total_steps=7)
+
+
+@pytest.mark.parametrize(("schedule", "steps"), [(OneCycleLR, 9), (Own, 9), (Short, 7)])
+def test_subclasses_are_given_the_number_of_steps_if_they_take_it(schedule: type[OneCycleLR], steps: int) -> None:
+    optimizer = torch.optim.Adam([torch.zeros(1)])
+    made = Recipe(torch.optim.Adam, partial(schedule, max_lr=0.1)).schedule(optimizer, lambda: 9)
+    assert made.total_steps == steps  # type: ignore[union-attr]
+
+
 @pytest.mark.parametrize("told", [{}, {"total_steps": 6}])
 def test_steps_of_epochs_that_add_up_gradients_otherwise_are_counted_one_by_one(told: dict[str, int]) -> None:
     model = Classifier(CLASSES, CNN(), scheduler=partial(OneCycleLR, max_lr=0.1, **told))

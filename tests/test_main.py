@@ -120,8 +120,12 @@ class TestFit:
         block = re.search(r"\n\n((?:      .*\n|\n)+)", text)[1]  # type: ignore[index]
         Path("mynet.py").write_text(textwrap.dedent(block))
         monkeypatch.syspath_prepend(Path.cwd())
-        result = run("fit", *BRIEF, *words)
+        result = run("fit", *BRIEF[2:], *words)
         assert result.code == 0, result.err
+        assert "2 classes (dark, light): 240 training images of 24 x 24 pixels" in result.out
+        model = yaml.safe_load(Path("runs/cnn/version_0/config.yaml").read_text())["model"]
+        names = [model[part]["class_path"] for part in ("net", "loss", "scheduler")]
+        assert names == ["mynet.Net", "mynet.Margin", "mynet.Slower"]
         del sys.modules["mynet"]
 
     def test_from_another_folder_the_config_of_a_run_finds_classes_of_ones_own(

@@ -141,6 +141,11 @@ class TestMistakes:
             (["fit", "--model.net", "cnn"], "model.net: no class is called 'cnn': did you mean 'CNN'?"),
             (["fit", "--model.optimizer", "adamw"], "no class is called 'adamw': did you mean 'AdamW'?"),
             (["fit", "--model", "CNN"], "model: there is no file 'CNN' with settings: did you mean --model.net CNN?"),
+            (
+                ["fit", "--model", "lab.Mine"],
+                "did you mean --model.net lab.Mine or, for a LightningModule, your own Trainer (docs/experiments.md, "
+                "In Python)?",
+            ),
             (["classify", "a.jpg"], "classify is a command of the other package: python -m cifar_onnx classify"),
             (["fit", "--data", "/"], "data: '/' is a folder: --data ImageFolder --data.root /"),
             (["fit", "--ckpt_path", "best"], "best: no such checkpoint"),

@@ -112,7 +112,8 @@ def explain(message: str, keys: Iterable[str], bases: Sequence[type] = _BASES, t
         return f"{where}{match[1]} is a file: name a class in it, such as {Path(match[1]).stem}.Net"
     if match := re.search(r"Unable to load config '([^']+)'", message):
         group = key.partition(".")[0]
-        near = f": did you mean --model.net {match[1]}?" if group == "model" else ""
+        own = " or, for a LightningModule, your own Trainer (docs/experiments.md, In Python)" if "." in match[1] else ""
+        near = f": did you mean --model.net {match[1]}{own}?" if group == "model" else ""
         return f"{group}: there is no file {match[1]!r} with settings{near}"
     if match := re.search(r"dot import path string: (\S+)", message):
         return f"{where}{_no_class(match[1], key, bases)}"

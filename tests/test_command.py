@@ -6,6 +6,7 @@ import os
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -13,11 +14,14 @@ import yaml
 from lightning.pytorch.cli import LightningCLI
 from PIL import Image
 
+from cifar_lightning import runs
+from cifar_lightning.cli import trainer
 from cifar_lightning.cli.command import beginning, read
 from cifar_lightning.cli.lightning_cli import CLI
 from cifar_lightning.data import Digits
 from cifar_lightning.files import target
-from tests.conftest import BRIEF, Run, config_of
+from cifar_onnx import InputError
+from tests.conftest import BRIEF, Run, config_of, make_photos
 
 
 class TestPrecedence:
@@ -240,6 +244,33 @@ class TestFromACheckpoint:
         tested = run("test", "--ckpt_path", "runs/cnn/version_1/checkpoints/best.ckpt", "--resamples", 2)
         assert "which fit may have used in part" in tested.out
         assert [path.name for path in Path("runs/cnn/version_1").glob("report*")] == ["report-seen"]
+
+    @pytest.mark.parametrize("given", [False, True])
+    def test_a_file_that_other_photos_calibrate_is_told_and_photos_that_moved_are_not(
+        self, run: Run, photos: Path, monkeypatch: pytest.MonkeyPatch, given: bool
+    ) -> None:
+        if given:
+            make_photos(photos / "val", 3)
+        own = photos if given else photos / "train"
+        assert run("fit", *BRIEF, "--data", "ImageFolder", "--data.root", own).code == 0
+        shutil.copytree(own, "moved")
+        shutil.copytree(own, "edited")
+        for file in [*Path("edited/val" if given else "edited").rglob("0[01].*")]:
+            file.unlink()
+        make_photos(Path("others/val" if given else "others"), 14)
+        if given:
+            shutil.copytree(own / "train", "others/train")
+        monkeypatch.setattr(trainer, "export", Mock(side_effect=InputError("enough")))
+        words = ("export", "--ckpt_path", "runs/cnn/version_0/checkpoints/best.ckpt", "--data.root")
+        changed = "some of the images that calibrate the file may have been trained on: they, or how they are split"
+        sentence = "the file is calibrated on other validation images than the run's" if given else changed
+        told = {root: run(*words, root).out for root in ("moved", "edited", "others")}
+        assert told["moved"] == ""
+        assert told["edited"].startswith(sentence)
+        assert told["others"].startswith(sentence)
+        if given:  # the run went on with other photos: which are its own is not known
+            runs.record(Path("runs/cnn/version_0"), validation="various")
+            assert run(*words, "others").out == ""
 
     def test_a_part_of_the_test_set_leaves_the_runs_report_as_it_is(self, run: Run, checkpoint: Path) -> None:
         shutil.copytree(checkpoint.parents[1], "kept", ignore=shutil.ignore_patterns("report*"))

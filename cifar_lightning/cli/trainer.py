@@ -24,9 +24,15 @@ _CHANGED = "they, or how they are split, have changed since"
 
 def _seen(datamodule: ImageData, ckpt_path: str, part: Part) -> bool:
     """Whether the run of a checkpoint may have learnt from some of the pictures of a part."""
-    if part in datamodule.given or datamodule.elsewhere:
+    if part in datamodule.given or (part == "test" and datamodule.elsewhere):
         return False
     return runs.learnt_others(ckpt_path, datamodule.images("train").digest)
+
+
+def _validated_others(datamodule: ImageData, ckpt_path: str) -> bool:
+    """Whether the run of a checkpoint is known to have been validated on other images than there are now."""
+    noted = runs.facts(runs.folder_of(ckpt_path)).get("validation", "various")
+    return noted not in ("various", datamodule.images("val").digest)
 
 
 class Trainer(L.Trainer):
@@ -184,6 +190,8 @@ class Trainer(L.Trainer):
             check_writable(folder)  # before the work
         if _seen(datamodule, ckpt_path, "val"):
             print(f"some of the images that calibrate the file may have been trained on: {_CHANGED}")
+        elif _validated_others(datamodule, ckpt_path):
+            print("the file is calibrated on other validation images than the run's")
         model.origin = checkpoints.origin(checkpoint)
         exported = export(model, datamodule, path, alpha=alpha, sets=sets, precision=precision)
         tested = runs.folder_of(ckpt_path) / "report" / "metrics.json"

@@ -18,7 +18,7 @@ from PIL import Image
 from cifar_lightning.augment import Augmentation, Mirror
 from cifar_lightning.data import Digits, ImageData, ImageFolder, Images, folder
 from cifar_lightning.data.batches import Batches
-from cifar_lightning.data.images import Rows, channel_statistics, stratify
+from cifar_lightning.data.images import Part, Rows, channel_statistics, stratify
 from cifar_lightning.data.store import Picture, Store
 from cifar_lightning.export.pipeline import samples
 from cifar_lightning.runs import start as start_run
@@ -338,6 +338,17 @@ class TestImageFolder:
         if old != "train":
             with pytest.raises(InputError, match=f"rename it to {meant}"):
                 ImageFolder(str(photos))
+
+    @pytest.mark.skipif(os.name != "posix", reason="on Windows few people may make links")
+    @pytest.mark.parametrize("part", ["train", "val", "test"])
+    def test_no_part_is_cut_from_train_in_place_of_one_on_another_disk(self, photos: Path, part: Part) -> None:
+        """Also where a checkpoint names the classes."""
+        if part != "val":
+            shutil.rmtree(photos / part)
+        (photos / part).symlink_to("/unmounted")
+        for classes in (None, ["blue", "green", "red"]):
+            with pytest.raises(InputError, match=f"{part} is a link that leads nowhere: mount its disk"):
+                ImageFolder(str(photos), classes=classes).images(part)
 
     def test_runs_among_the_pictures_are_no_class(self, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """As where fit is started in the folder of the pictures."""

@@ -50,10 +50,21 @@ def expanded(path: str | Path, option: str) -> Path:
 
 
 def subfolders(folder: Path) -> list[str]:
-    """Names of the class folders, sorted."""
+    """Names of the class folders, sorted.
+
+    Raises:
+        InputError: a link that may be meant as one leads nowhere, as to a disk that is not mounted.
+    """
     with os.scandir(folder) as inside:  # which tells folders from files without another call, but for links
         found = [Path(entry) for entry in inside if entry.is_symlink() or entry.is_dir()]
-    return sorted(path.name for path in found if path.is_dir() and not _no_class(path))
+    names = []
+    for path in found:
+        if path.is_dir():
+            if not _no_class(path):
+                names.append(path.name)
+        elif not path.suffix and not path.exists() and not _left_behind(path.name):
+            raise InputError(f"{path} is a link that leads nowhere: mount its disk, or remove the link")
+    return sorted(names)
 
 
 def _no_class(folder: Path) -> bool:

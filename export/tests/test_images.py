@@ -486,7 +486,12 @@ def test_a_folder_that_cannot_be_read_is_not_left_out(tmp_path: Path, monkeypatc
 @pytest.mark.skipif(os.name != "posix", reason="on Windows few people may make links")
 def test_links_that_lead_nowhere_are_not_left_out(tmp_path: Path) -> None:
     (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    (tmp_path / ".lock").symlink_to("nobody")
     assert folders.files(tmp_path) == [tmp_path / "gone.png"]
+    assert folders.subfolders(tmp_path) == []
+    (tmp_path / "ship").symlink_to("/unmounted/ship")
+    with pytest.raises(InputError, match=r"ship is a link that leads nowhere: mount its disk, or remove the link$"):
+        labelled(tmp_path, ["ship"])
 
 
 @pytest.mark.skipif(os.name != "posix", reason="on Windows few people may make links")

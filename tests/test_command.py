@@ -220,7 +220,7 @@ class TestFromACheckpoint:
         ckpt = "runs/cnn/version_0/checkpoints/best.ckpt"
         result = run("predict", "--ckpt_path", ckpt, "--data.root", "new")
         assert result.code == 0, result.err
-        with Path("runs/cnn/version_0/predictions.csv").open() as file:
+        with Path("runs/cnn/version_0/predictions-new.csv").open() as file:
             rows = list(csv.DictReader(file))
         broken = rows.pop()
         assert sorted(row["path"] for row in rows) == ["new/00.jpg", "new/01.png", "new/02.jpg"]
@@ -271,6 +271,24 @@ class TestFromACheckpoint:
         if given:  # the run went on with other photos: which are its own is not known
             runs.record(Path("runs/cnn/version_0"), validation="various")
             assert run(*words, "others").out == ""
+
+    def test_photos_that_only_moved_are_judged_as_the_runs_own(self, run: Run, photos: Path) -> None:
+        """And others, or the test set of these, which fit does not know, leave the run's report as it is."""
+        assert run("fit", *BRIEF, "--data", "ImageFolder", "--data.root", photos / "train").code == 0
+        words = ("test", "--ckpt_path", "runs/cnn/version_0/checkpoints/best.ckpt", "--resamples", 2, "--data.root")
+        shutil.copytree(photos / "train", "moved")
+        result = run(*words, "moved")
+        assert "the test set is 3 pictures of moved, which fit never uses" in result.out
+        assert "skipping" not in result.out
+        assert Path("runs/cnn/version_0/report/metrics.json").exists()
+        shutil.copytree(photos / "test", "moved/test")
+        Path("moved/train").mkdir()
+        for name in ("blue", "green", "red"):
+            Path("moved", name).rename(Path("moved/train", name))
+        assert run(*words, "moved").code == 0
+        assert "fit would not use: if none were trained on, python -m cifar_onnx" in run(*words, photos / "test").out
+        found = sorted(path.name for path in Path("runs/cnn/version_0").glob("report*"))
+        assert found == ["report", "report-moved", "report-test"]
 
     def test_a_part_of_the_test_set_leaves_the_runs_report_as_it_is(self, run: Run, checkpoint: Path) -> None:
         shutil.copytree(checkpoint.parents[1], "kept", ignore=shutil.ignore_patterns("report*"))

@@ -262,6 +262,7 @@ class TestListing:
         other.write_text(path.read_text())
         assert count("--data.labels", other) == 36
         assert count("--data.root", photos / "train", "--data.labels", "null") == 36
+        other.write_text("\n".join(path.read_text().splitlines()[:-1]))  # all of them would be the run's own
         assert run("test", "--ckpt_path", best, "--data.labels", other, "--resamples", 10).code == 0
         assert Path("runs/cnn/version_0/report-other/metrics.json").exists()
         assert not Path("runs/cnn/version_0/report").exists()
@@ -282,6 +283,7 @@ class TestListing:
         others = ("--data.root", photos / "train", "--data.labels", "null", "--output", "others.csv")
         assert run("predict", "--ckpt_path", path, *others).code == 0
         assert len(Path("others.csv").read_text().splitlines()) == 1 + 36
+        (photos / "test" / "red" / "00.jpg").rename(photos / "train" / "red" / "new.jpg")
         result = run("test", "--ckpt_path", path, *others[:4], "--resamples", 20)
         assert f"the test set is 3 pictures of {photos / 'train'}, which fit would not use" in result.out
         assert Path("runs/cnn/version_0/report-train/metrics.json").exists()  # the run's own report stays

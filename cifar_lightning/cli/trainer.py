@@ -35,6 +35,20 @@ def _validated_others(datamodule: ImageData, ckpt_path: str) -> bool:
     return noted not in ("various", datamodule.images("val").digest)
 
 
+def _only_moved(datamodule: ImageData, ckpt_path: str) -> bool:
+    """Whether photos at another place, of which some are held out for the test, are those of the run."""
+    if not isinstance(datamodule, ImageFolder) or not datamodule.elsewhere or "test" in datamodule.given:
+        return False
+    return bool(runs.facts(runs.folder_of(ckpt_path)).get("images") == datamodule.images("train").digest)
+
+
+def _apart(datamodule: ImageData) -> str:
+    """What the name of a file of other pictures than the run's ends in, so that the run's own stays."""
+    if not datamodule.elsewhere:
+        return ""
+    return f"-{datamodule.title if isinstance(datamodule, ImageFolder) else type(datamodule).__name__}"
+
+
 class Trainer(L.Trainer):
     """Lightning's Trainer with a report from `test`, a CSV file from `predict`, and with `export` and `verify`."""
 
@@ -84,10 +98,9 @@ class Trainer(L.Trainer):
             raise InputError(f"resamples is {resamples}: it must be at least 1")
         if attacks and min(attacks) < 0:
             raise InputError(f"attacks has a radius of {min(attacks):g} grey levels: it must be at least 0")
-        own = "report"
-        if datamodule.elsewhere:  # the run's own stays
-            own += f"-{datamodule.title if isinstance(datamodule, ImageFolder) else type(datamodule).__name__}"
-        folder = Path(output) if output else runs.folder_of(ckpt_path) / own
+        if _only_moved(datamodule, ckpt_path):
+            datamodule.elsewhere = False
+        folder = Path(output) if output else runs.folder_of(ckpt_path) / f"report{_apart(datamodule)}"
         tables.check_folder(folder)
         listed = Groups(Path(groups)) if groups else None
         if listed:  # a mistake in it shows before the work
@@ -99,7 +112,7 @@ class Trainer(L.Trainer):
         if "test" not in datamodule.given:
             place, uses = datamodule.folder("test") or "the data", "never uses"
             if datamodule.elsewhere:
-                uses = "would not use: python -m cifar_onnx evaluate judges all"
+                uses = "would not use: if none were trained on, python -m cifar_onnx evaluate judges all"
             elif seen:
                 uses = f"may have used in part: {_CHANGED}"
             print(f"the test set is {len(images):,} pictures of {place}, which fit {uses}")
@@ -137,10 +150,11 @@ class Trainer(L.Trainer):
 
         Args:
             ckpt_path: the checkpoint.
-            output: the file, or a folder for it; by default predictions.csv in the run's folder.
+            output: the file, or a folder for it; by default predictions.csv in the run's folder, or
+                predictions-NAME.csv for other photos.
         """
         assert ckpt_path is not None
-        path = target(output, runs.folder_of(ckpt_path) / "predictions.csv")
+        path = target(output, runs.folder_of(ckpt_path) / f"predictions{_apart(datamodule)}.csv")
         check_writable(path.parent)
         batches = super().predict(model, datamodule=datamodule, ckpt_path=ckpt_path)
         assert batches is not None

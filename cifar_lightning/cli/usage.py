@@ -62,7 +62,8 @@ python -m cifar_lightning test --ckpt_path P [--KEY VALUE ...]
 Judge a checkpoint on the test set: metrics with intervals, tables, and report.html.
 
 {_CHECKPOINT}\
-  --output DIR                              for the files; by default report in the run's folder
+  --output DIR                              for the files; by default report, or report-NAME for other photos, in the
+                                            run's folder
   --groups groups.csv                       results for groups of pictures: columns path, and one for each kind of group
   --corruptions                             results under noise, blur, fog and the like, of 10,000 photos at most
   --attacks "[1, 2, 4, 8]"                  results under FGSM and PGD attacks of these radii (L-inf, grey levels)
@@ -77,7 +78,8 @@ all of its photos. The probabilities are the net's own. Those of an exported fil
 and unknown pictures: python -m cifar_onnx classify
 
 {_CHECKPOINT}\
-  --output FILE                             by default predictions.csv in the run's folder
+  --output FILE                             by default predictions.csv, or predictions-NAME.csv for other photos, in the
+                                            run's folder
 
 """
 _EXPORT = f"""\

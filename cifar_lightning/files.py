@@ -14,8 +14,12 @@ from cifar_onnx.folders import try_writing
 NOTE_SIZE = 72  # bytes at the end of a checkpoint, of which zip readers, and so torch.load, take no notice
 
 
-def check_writable(folder: Path) -> None:
+def check_writable(folder: Path, option: str = "") -> None:
     """Refuse a folder in which nothing can be written.
+
+    Args:
+        folder: which need not be there.
+        option: that names another one.
 
     Raises:
         InputError: naming it.
@@ -24,7 +28,8 @@ def check_writable(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         try_writing(folder)
     except OSError as error:
-        raise InputError(f"{folder}: nothing can be written there ({error.strerror})") from error
+        way_out = f": name another place with {option}" if option else ""
+        raise InputError(f"{folder}: nothing can be written there ({error.strerror}){way_out}") from error
 
 
 def target(output: str | None, default: Path) -> Path:

@@ -333,7 +333,8 @@ class TestFromACheckpoint:
         monkeypatch.setattr(Digits, "load", None)
         result = run("predict", "--ckpt_path", checkpoint, "--output", "file/p.csv")
         assert result.code == 2
-        assert "error: file: nothing can be written there" in result.err
+        assert "error: file: nothing can be written there (" in result.err
+        assert result.err.endswith("): name another place with --output\n")
 
     def test_pillow_warns_nobody_of_exif_that_is_rotten(self, run: Run, photos: Path) -> None:
         """A warning would be an error here, and the photo be left out."""

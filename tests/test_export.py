@@ -553,7 +553,8 @@ class TestCommand:
         monkeypatch.setattr(Digits, "load", None)
         result = run("export", "--ckpt_path", checkpoint, *words)
         assert result.code == 2
-        assert "error: file: nothing can be written there" in result.err
+        assert "error: file: nothing can be written there (" in result.err
+        assert result.err.endswith(f"): name another place with {words[-2]}\n")
 
     @pytest.mark.parametrize(
         "mode", ["stretch", *(pytest.param(mode, marks=pytest.mark.slow) for mode in ("crop", "pad"))]

@@ -155,7 +155,7 @@ class Trainer(L.Trainer):
         """
         assert ckpt_path is not None
         path = target(output, runs.folder_of(ckpt_path) / f"predictions{_apart(datamodule)}.csv")
-        check_writable(path.parent)
+        check_writable(path.parent, "--output")
         batches = super().predict(model, datamodule=datamodule, ckpt_path=ckpt_path)
         assert batches is not None
         images = datamodule.predicted
@@ -200,8 +200,9 @@ class Trainer(L.Trainer):
         path = target(output, runs.folder_of(ckpt_path) / "model.onnx")
         name = checkpoint["run"]["experiment"]
         runs.check_name(name)
-        for folder in (path.parent, *([Path(triton)] if triton else [])):
-            check_writable(folder)  # before the work
+        check_writable(path.parent, "--output")  # before the work
+        if triton:
+            check_writable(Path(triton), "--triton")
         if _seen(datamodule, ckpt_path, "val"):
             print(f"some of the images that calibrate the file may have been trained on: {_CHANGED}")
         elif _validated_others(datamodule, ckpt_path):

@@ -18,7 +18,7 @@ from PIL import Image
 from cifar_lightning.augment import Augmentation, Mirror
 from cifar_lightning.data import Digits, ImageData, ImageFolder, Images, folder
 from cifar_lightning.data.batches import Batches
-from cifar_lightning.data.images import Part, Rows, channel_statistics, stratify
+from cifar_lightning.data.images import Part, Rows, channel_statistics, slices, stratify
 from cifar_lightning.data.store import Picture, Store
 from cifar_lightning.export.pipeline import samples
 from cifar_lightning.runs import start as start_run
@@ -172,6 +172,15 @@ class TestSplit:
         unique = stratify(self.LABELS, self.NAMES, {"test": 0.2, "val": 0.1}, 0, np.arange(143).astype("S3"))
         assert all(np.array_equal(without[part], unique[part]) for part in parts)
 
+    @pytest.mark.parametrize("copies", [1, 8])
+    def test_where_copies_leave_none_for_a_part_it_says_so(self, copies: int) -> None:
+        count, labels = 2 * copies, np.repeat([0, 1], copies)
+        pixels, prints = np.zeros((count, 4, 4, 3), np.uint8), labels.astype("S1")
+        end = " (copies of an image count as one)" if copies > 1 else ""
+        with pytest.raises(InputError) as error:
+            slices(Images(pixels, labels, ["x"] * count, fingerprints=prints), {"test": 0.1}, 0)
+        assert str(error.value) == f"no image is left for test: {count} images of 2 classes are too few{end}"
+
     def test_copies_are_as_likely_to_be_in_a_part_as_others(self) -> None:
         """Of a placeholder that was saved forty times, say."""
         names = [f"{number}.jpg" for number in range(200)]
@@ -314,13 +323,18 @@ class TestImageFolder:
 
     def test_a_class_that_train_lacks_is_named(self, photos: Path) -> None:
         (photos / "test" / "red").rename(photos / "test" / "zebra")
-        with pytest.raises(InputError, match=r"test/zebra: 'zebra' is not one of the classes blue, "):
+        sentence = "test/zebra: 'zebra' is not one of the classes blue, green, red: leave it out, or train a model"
+        with pytest.raises(InputError, match=sentence):
             ImageFolder(str(photos)).images("test")
 
     def test_a_class_without_pictures_is_named(self, photos: Path) -> None:
         (photos / "train" / "yellow").mkdir()
-        with pytest.raises(InputError, match="no pictures of class 'yellow' to train on"):
-            ImageFolder(str(photos)).images("train")
+        data = ImageFolder(str(photos))
+        with pytest.raises(InputError, match=r"no pictures of class 'yellow' to train on$"):
+            data.images("train")
+        data.elsewhere = True
+        with pytest.raises(InputError, match="to train on: python -m cifar_onnx evaluate judges photos of some"):
+            data.images("train")
 
     @pytest.mark.parametrize(
         ("old", "new", "meant"),

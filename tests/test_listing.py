@@ -204,7 +204,7 @@ class TestListing:
                 "line 3: test/../.* is 'blue' in train, but 'red' in train",
             ),
             (["{0},red,train", "{0},red,test"], "path,label,split", "line 3: .*'red' in test, but 'red' in train in"),
-            (["{0},red,test"], "path,label,split", "labels.csv holds no classes to train on"),
+            (["{0},red,test"], "path,label,split", "labels.csv holds no classes to train on, .*needed: list photos of"),
             (["{0},red,train", "{1},red,dev"], "path,label,split", "line 3: split is 'dev': it must be train, val or"),
             (["{0},red,train", "{1},red,"], "path,label,split", "line 3: split is ''"),
             (
@@ -218,7 +218,7 @@ class TestListing:
                 "labels.csv, line 3: unexpected end of data: close the quotes",
             ),
             (["{0},red", '{1},"re"d', "{2},red"], "path,label", "labels.csv, line 3: ',' expected after '\"': close"),
-            (["{0},red"], "path,label", "labels.csv holds one class to train on, at least two are needed"),
+            (["{0},red"], "path,label", "one class to train on, at least two are needed: list photos of each, with"),
         ],
     )
     def test_what_is_wrong_is_named_with_its_line(

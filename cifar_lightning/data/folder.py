@@ -82,9 +82,11 @@ class ImageFolder(ImageData):
         self._classes = classes or self.catalogue.labels
         self.hparams["classes"] = self._classes
         if len(self._classes) < 2:
+            folders = "put the photos of each class into a folder with its name, or list them with --data.labels"
+            rows = "list photos of each, with train as their split where there is that column"
             raise InputError(
                 f"{self.catalogue} holds {'one class' if self._classes else 'no classes'} to train on, at least two "
-                "are needed: put the photos of each class into a folder with its name, or list them with --data.labels"
+                f"are needed: {rows if labels else folders}"
             )
         for name in self._classes:
             if name.encode(errors="replace").decode() != name:
@@ -172,7 +174,8 @@ class ImageFolder(ImageData):
             present = {label for _, label in pairs}
             for label, name in enumerate(self._classes):
                 if label not in present:
-                    raise InputError(f"{self.catalogue}: no pictures of class {name!r} to train on")
+                    more = ": python -m cifar_onnx evaluate judges photos of some classes" if self.elsewhere else ""
+                    raise InputError(f"{self.catalogue}: no pictures of class {name!r} to train on{more}")
         return pairs
 
     def _cached(self, part: Part) -> Images | None:

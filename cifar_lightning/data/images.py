@@ -170,8 +170,9 @@ def slices(whole: Images, fractions: Mapping[Part, float], seed: int) -> dict[Pa
         parts["test"] = replace(parts["test"], unreadable=whole.unreadable)
     for part, images in parts.items():
         if not len(images):
-            count = len(np.unique(whole.labels))
-            raise InputError(f"no image is left for {part}: {len(whole)} images of {count} classes are too few")
+            count, prints = len(np.unique(whole.labels)), whole.fingerprints
+            one = "" if prints is None or len(np.unique(prints)) == len(whole) else " (copies of an image count as one)"
+            raise InputError(f"no image is left for {part}: {len(whole)} images of {count} classes are too few{one}")
     return parts
 
 

@@ -164,8 +164,8 @@ def labelled(folder: Path, classes: Sequence[str]) -> list[tuple[Path, int]]:
     found = subfolders(folder)
     if unknown := [name for name in found if composed(name) not in places]:
         part = next((part for part in _PARTS if part in unknown), None)
-        hint = f": did you mean {folder / part}?" if part else ""
-        raise InputError(f"{folder / unknown[0]}: {unknown[0]!r} is not one of the classes {some(classes)}{hint}")
+        hint = f"did you mean {folder / part}?" if part else "leave it out, or train a model that knows it"
+        raise InputError(f"{folder / unknown[0]}: {unknown[0]!r} is not one of the classes {some(classes)}: {hint}")
     pairs = [(path, places[composed(name)]) for name in found for path in files(folder / name)]
     if not pairs:
         raise InputError(f"{folder} holds no folder with pictures: it must hold one for each class")

@@ -413,6 +413,8 @@ class TestImageFolder:
         assert str(ImageFolder(str(photos / "train"))) == f"3 classes (blue, green, red): {flat}"
         shutil.copytree(photos / "test", photos / "val")
         assert str(ImageFolder(str(photos))).endswith(": 36 training images of 32 x 32 pixels, 9 for validation")
+        shutil.rmtree(photos / "val" / "green")
+        assert str(ImageFolder(str(photos))).endswith(" 6 for validation (none of green)")
 
     def test_a_test_folder_without_a_training_folder_is_no_class(self, photos: Path) -> None:
         (photos / "train").rename(photos / "trainn")

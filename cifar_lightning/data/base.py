@@ -92,11 +92,13 @@ class ImageData(L.LightningDataModule, GivesBatches, ABC):
 
     def __str__(self) -> str:
         """What there is to train on, in a line."""
-        train, val, side = len(self.images("train")), len(self.images("val")), self.image_size
+        train, val, names = self.images("train"), self.images("val"), self.classes
+        size = f"{len(train):,} training images of {self.image_size} x {self.image_size} pixels"
         held = "" if "val" in self.given else "held out "
+        absent = [names[label] for label in sorted({*range(len(names))} - {*val.labels.tolist()})]
+        none = f" (none of {some(absent)})" if absent else ""
         test = "" if "test" in self.given else f", {len(self._parts['test']):,} held out for testing"
-        size = f"{train:,} training images of {side} x {side} pixels"
-        return f"{len(self.classes)} classes ({some(self.classes)}): {size}, {val:,} {held}for validation{test}"
+        return f"{len(names)} classes ({some(names)}): {size}, {len(val):,} {held}for validation{none}{test}"
 
     @property
     def input_rule(self) -> dict[str, Any]:
@@ -153,11 +155,9 @@ class ImageData(L.LightningDataModule, GivesBatches, ABC):
                 raise InputError(f"{count} images for {part} are too few for {self.trainer.world_size} processes")
         streamed = self.streamed(needed, device)
         for part, images in zip(needed, map(self.images, needed), strict=True):
-            pixels, labels = images.pixels, torch.from_numpy(images.labels).to(device)
-            if streamed and isinstance(pixels, Rows):
-                self._tensors[part] = pixels, labels
-            else:
-                self._tensors[part] = torch.from_numpy(pixels[:]).to(device), labels
+            rows = images.pixels if streamed and isinstance(images.pixels, Rows) else None
+            pixels = torch.from_numpy(images.pixels[:]).to(device) if rows is None else rows
+            self._tensors[part] = pixels, torch.from_numpy(images.labels).to(device)
         if stage == "fit":
             self.position = (0, 0)  # of an earlier run; where this one goes on, its checkpoint is loaded after this
             self._seed = torch.initial_seed()  # of seed_everything; the training step seeds anew

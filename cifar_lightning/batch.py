@@ -29,4 +29,4 @@ class Batch(NamedTuple):
 
 
 class GivesBatches:
-    """A data module whose batches are such, and that knows the images and statistics that the model asks it for."""
+    """Marks `ImageData` for the LightningModule, which asks it for such batches, and does not import it."""

@@ -32,6 +32,11 @@ _GIVEN = "Classifier needs an ImageData, or loaders of cifar_lightning.batch.Bat
 _EXCERPT = 1000  # training images that whitening layers are computed from; at 32x32 pixels they have a million patches
 
 
+def _check(batch: object) -> None:
+    if not isinstance(batch, Batch):
+        raise InputError(f"{_GIVEN}: a batch was a {type(batch).__name__}")
+
+
 def _seed(seed: int, device: torch.device) -> None:
     """As torch.manual_seed for the generators that a step can draw from, in a hundredth of its time."""
     torch.default_generator.manual_seed(seed)
@@ -165,15 +170,10 @@ class Classifier(Measured):
         self.note_loss(part, loss, len(batch.labels))
         return loss, outputs[0] if isinstance(outputs, tuple) else outputs
 
-    def on_train_batch_start(self, batch: object, *_: int) -> None:
-        if not isinstance(batch, Batch):
-            raise InputError(f"{_GIVEN}: a batch was a {type(batch).__name__}")
-
-    on_validation_batch_start = on_test_batch_start = on_predict_batch_start = on_train_batch_start  # type: ignore[assignment]
-
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         # Dropout is a function of the seed and the step, whatever was drawn before; augmentation has drawn from the
         # batch's own seed.
+        _check(batch)
         _seed(batch.seed + 1, self.device)
         loss, logits = self._judged(self(batch.images), batch, "train")
         if not self.searching:  # for a learning rate, up to those that are too high
@@ -185,11 +185,13 @@ class Classifier(Measured):
         return torch.compiler.set_stance("force_eager") if self.compile_mode else nullcontext()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        _check(batch)
         with self._eager():
             outputs = self(batch.images)
         self.val_metrics.update(self._judged(outputs, batch, "val")[1], batch.labels)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
+        _check(batch)
         with self._eager():
             logits, contrasts = Watched(self)(batch.images)
         self._judged(logits, batch, "test")
@@ -197,6 +199,7 @@ class Classifier(Measured):
 
     def predict_step(self, batch: Batch, batch_idx: int) -> tuple[Tensor, Tensor, Tensor]:
         """Indices, highest probabilities and their labels, each `(B,)`: those of all images are kept to the end."""
+        _check(batch)
         with self._eager():
             return batch.indices, *self(batch.images).float().softmax(1).max(1)
 

@@ -24,6 +24,12 @@ _WHOLE = (OneCycleLR, WarmupLinear)  # schedules of the whole training, which ne
 _SEARCHING = (_ExponentialLR, _LinearLR)  # those of Lightning's learning-rate finder
 
 
+def _takes(kind: type, name: str) -> bool:
+    """Whether a class is made with an argument of that name; one's own may do without it, or pass all on."""
+    parameters = inspect.signature(kind).parameters
+    return name in parameters or any(each.kind is each.VAR_KEYWORD for each in parameters.values())
+
+
 @dataclass(frozen=True)
 class Recipe:
     """What makes optimizer and schedule.
@@ -94,8 +100,7 @@ class Recipe:
             classes = (each for each in (make.func, *make.args) if isinstance(each, type))
             ends = next((each for each in classes if issubclass(each, _WHOLE)), None)
             given = {name: value for name, value in make.keywords.items() if value is not None}
-            asks = ends is not None and "total_steps" in inspect.signature(ends).parameters  # own ones may know it
-            if asks and given.keys().isdisjoint({"total_steps", "epochs"}):
+            if ends and _takes(ends, "total_steps") and given.keys().isdisjoint({"total_steps", "epochs"}):
                 make = partial(make, total_steps=total_steps())
             for name in ("base_lr", "max_lr"):
                 if isinstance(rate := given.get(name), float | int):

@@ -40,7 +40,7 @@ def check_classes(
         path: its file, for messages.
         allow_custom: import it all the same, and say so.
         advice: for messages.
-        named: names of classes, and other texts, that the user has given: the parser imports these in any case.
+        named: names of classes, and texts they are set by, that the user has given: the parser takes them in any case.
 
     Raises:
         InputError: it names such code, something that is no net, loss, optimizer, schedule, data or augmentation,

@@ -380,6 +380,29 @@ class TestNoCode:
         result = run(*job, mirrored)
         assert (result.code, "resuming runs/cnn/version_0" in result.err) == (0, True), result.err
 
+    @pytest.mark.parametrize(
+        "words",
+        [
+            ("export", "--output", "marker.Net"),
+            ("test", "--groups", "marker.Net"),
+            ("fit", "--model.init_from", "marker.Net"),
+            ("fit", "--data={class_path: Digits, init_args: {root: marker.Net}}"),
+            ("fit", "--config", "own.yaml"),
+            ("fit", "--model.net.note", "./marker.Net"),
+        ],
+    )
+    def test_what_the_user_names_for_another_purpose_is_no_class(
+        self, run: Run, checkpoint: Path, words: tuple[str, ...]
+    ) -> None:
+        """Such as model.onnx, beside a stranger's model.py."""
+        Path("marker.py").write_text("raise SystemExit('it has been imported')")
+        Path("own.yaml").write_text("experiment: marker.Net\nmodel: {init_from: marker.Net}\n")
+        kept = checkpoints.load(checkpoint)
+        kept["hyper_parameters"]["net"]["class_path"] = "marker.Net"
+        checkpoints.write(kept, "own.ckpt")
+        result = run(*words, "--ckpt_path", "own.ckpt")
+        assert (result.code, "marker.Net is not a class of this project" in result.err) == (2, True), result.err
+
     def test_where_to_download_from_and_to_write_is_not_the_checkpoints_matter(self, checkpoint: Path) -> None:
         kept = checkpoints.load(checkpoint)
         other = {"url": "http://127.0.0.1:9/evil", "cache_dir": "/evil", "memory": 1e9}

@@ -323,7 +323,9 @@ class TestImageFolder:
 
     def test_a_class_that_train_lacks_is_named(self, photos: Path) -> None:
         (photos / "test" / "red").rename(photos / "test" / "zebra")
-        sentence = "test/zebra: 'zebra' is not one of the classes blue, green, red: leave it out, or train a model"
+        sentence = (
+            "test/zebra: 'zebra' is not one of the classes blue, green, red: leave it out, or train with photos of it"
+        )
         with pytest.raises(InputError, match=sentence):
             ImageFolder(str(photos)).images("test")
 

@@ -4,6 +4,7 @@ from copy import deepcopy
 from functools import partial
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import lightning.pytorch as L
 import pytest
@@ -72,7 +73,14 @@ class Short(OneCycleLR):
         super().__init__(optimizer, max_lr, total_steps=7)
 
 
-@pytest.mark.parametrize(("schedule", "steps"), [(OneCycleLR, 9), (Own, 9), (Short, 7)])
+class Further(OneCycleLR):
+    """One that passes on what it is given."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer, **settings: Any) -> None:
+        super().__init__(optimizer, **settings)
+
+
+@pytest.mark.parametrize(("schedule", "steps"), [(OneCycleLR, 9), (Own, 9), (Further, 9), (Short, 7)])
 def test_subclasses_are_given_the_number_of_steps_if_they_take_it(schedule: type[OneCycleLR], steps: int) -> None:
     optimizer = torch.optim.Adam([torch.zeros(1)])
     made = Recipe(torch.optim.Adam, partial(schedule, max_lr=0.1)).schedule(optimizer, lambda: 9)
@@ -275,8 +283,28 @@ def test_data_modules_and_batches_of_other_kinds_are_refused() -> None:
         )
     with pytest.raises(InputError, match=f"{needed}: a batch was a list"):
         trainer(max_epochs=1).fit(Classifier(CLASSES, CNN()), loader(), loader())
-    with pytest.raises(InputError, match=f"{needed}: a batch was a list"):
-        trainer().test(Classifier(CLASSES, CNN()), loader())
+    for judge in (trainer().test, trainer().predict):
+        with pytest.raises(InputError, match=f"{needed}: a batch was a list"):
+            judge(Classifier(CLASSES, CNN()), loader())
+
+
+@pytest.mark.filterwarnings("ignore:The '.*_dataloader' does not", "ignore:.*has shuffling enabled")
+def test_steps_of_a_subclass_take_what_batches_they_like() -> None:
+    class Pairs(Classifier):
+        def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+            return torch.nn.functional.cross_entropy(self(batch[0]), batch[1])
+
+        def validation_step(self, batch: Any, batch_idx: int) -> None:
+            self.log("val/loss", self.training_step(batch, batch_idx))
+
+        def on_train_epoch_end(self) -> None:
+            pass
+
+        on_validation_epoch_end = on_train_epoch_end
+
+    coach = trainer(max_epochs=1)
+    coach.fit(Pairs(CLASSES, CNN()), loader(), loader())
+    assert coach.global_step == 2
 
 
 @pytest.mark.filterwarnings("ignore:The '.*_dataloader' does not")

@@ -16,7 +16,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from cifar_lightning import runs
 from cifar_lightning.cli.choices import in_order, names_class
-from cifar_lightning.cli.config_file import mapping, texts, texts_of
+from cifar_lightning.cli.config_file import given_names, mapping
 from cifar_onnx import InputError
 
 _HEADER, _DIGEST = "# python -m cifar_lightning ", "  # sha256 "
@@ -38,7 +38,7 @@ class Command:
         ckpt_path: the checkpoint that it starts from, if any.
         going_on: the folder of the run that `fit` goes on with, if any.
         allow_custom: whether the checkpoint may name any class.
-        named: what was typed and what the config files say that were, where the checkpoint may name the same classes.
+        named: texts by which it and its config files name classes, and set these: the checkpoint may have the same.
         appended: lists that are appended to, and that neither a config file nor another word gives.
         contents: what its config files say.
     """
@@ -72,7 +72,7 @@ def read(words: Sequence[str]) -> Command:
     shown = [word for word in words if word.startswith("--print_config")]
     _, typed = taken([word for word in words if word not in shown], "--ckpt_path")
     _, rest = taken(rest, "--ckpt_path")
-    named = texts_of(rest) | texts([mapping(Path(path)) for path in configs])  # the run's own may be of others
+    named = given_names(rest, [mapping(Path(path)) for path in configs])  # the run's own may be of others
     rest = in_order(rest)
     settings = beginning(words, configs)
     ckpt_path, going_on, sources = settings.get("ckpt_path"), None, configs

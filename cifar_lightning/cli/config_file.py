@@ -1,7 +1,8 @@
 """Config files: YAML that says what a command is to do."""
 
+import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from cifar_onnx.errors import one_line
 
 _load = get_loader("yaml")
 _OF_CLASSES = {"class_path", "init_args", "dict_kwargs"}  # keys of what names a class
+_NAMING = re.compile(r"--(model\.(?!init_from\b).+|data(\.init_args)?\.(class_path|augment|mix)\b.*)")
 
 
 def mapping(path: Path) -> dict[str, Any]:
@@ -53,8 +55,41 @@ def _check_classes(path: Path, config: dict[str, Any]) -> None:
             todo += [(f"{key}.{name}".removeprefix("."), each) for name, each in value.items()]
 
 
-def texts(value: Any) -> frozenset[str]:
-    """Every text in what a config file or an option says, among them the names of classes; not those of keys."""
+def given_names(words: Iterable[str], configs: Iterable[Mapping[str, Any]]) -> frozenset[str]:
+    """Texts by which a command and its config files name the classes of a model and its data, or set these.
+
+    Names of files are left out, by which modules may be called: model.onnx would be a class in model.py.
+    """
+    found = [each for config in configs for each in _naming(config)]
+    option = ""
+    for word in words:
+        value = word
+        if word.startswith("-"):
+            option, _, value = word.partition("=")
+        with suppress(ValueError, RecursionError, yaml.YAMLError):  # it is no YAML: the parser refuses it
+            if option in ("--model", "--data"):
+                found += _naming({option[2:]: load_yaml(value)})
+            elif _NAMING.fullmatch(option):
+                found.append(load_yaml(value))
+    return frozenset(text for text in _texts(found) if not os.path.isfile(text))
+
+
+def _naming(config: Mapping[str, Any]) -> list[Any]:
+    """What of a config may name classes."""
+    found, model, data = list[Any](), config.get("model"), config.get("data")
+    if isinstance(model, dict):
+        found += [value for key, value in model.items() if key != "init_from"]
+    if isinstance(data, dict):
+        settings = data.get("init_args")
+        for given in (data, settings if isinstance(settings, dict) else {}):
+            found += [given.get(key) for key in ("class_path", "augment", "mix")]
+    else:
+        found.append(data)
+    return found
+
+
+def _texts(value: Any) -> set[str]:
+    """Every text in it, but for keys."""
     todo, seen, found = [value], set[int](), set[str]()
     while todo:
         each = todo.pop()
@@ -63,17 +98,7 @@ def texts(value: Any) -> frozenset[str]:
         elif id(each) not in seen:  # by another alias of YAML
             seen.add(id(each))
             todo += each.values() if isinstance(each, dict) else each if isinstance(each, list) else []
-    return frozenset(found)
-
-
-def texts_of(words: Iterable[str]) -> frozenset[str]:
-    """The same of the values in a command line."""
-    found = []
-    for word in words:
-        value = word.partition("=")[2] if word.startswith("-") else word
-        with suppress(ValueError, RecursionError, yaml.YAMLError):  # it is something else, or the parser refuses it
-            found.append(load_yaml(value))
-    return texts(found)
+    return found
 
 
 def load_yaml(text: str) -> Any:

@@ -233,14 +233,14 @@ class CLI(LightningCLI):
 
     def after_test(self) -> None:
         if self.trainer.is_global_zero:
-            allowed = ["--allow_custom_classes"] if self.command.allow_custom else []
-            say_next("export", "--ckpt_path", self.config.test.ckpt_path, *allowed, *self.command.configs)
+            say_next("export", "--ckpt_path", self.config.test.ckpt_path, *self._custom(), *self.command.configs)
 
     def _custom(self) -> list[str]:
-        """Further options that a command with a checkpoint of this run needs, whose classes may be the user's own."""
-        if not self.run or not custom_classes([dict(each.hparams) for each in (self.model, self.datamodule)]):
+        """Further options that a command with the checkpoint needs, whose classes may be the user's own."""
+        if not custom_classes([dict(each.hparams) for each in (self.model, self.datamodule)]):
             return []
-        return ["--allow_custom_classes", "--config", str(short(self.run.folder / "config.yaml"))]
+        config = ["--config", str(short(self.run.folder / "config.yaml"))] if self.run else []
+        return ["--allow_custom_classes", *config]
 
 
 def _left_out(trainer: L.Trainer) -> str:

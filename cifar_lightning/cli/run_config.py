@@ -36,9 +36,10 @@ class RunConfig(SaveConfigCallback):
         self.already_saved = False
         if self.command.going_on is None:
             self._save(trainer)
-        settings = load_yaml(self._text())
-        for logger in trainer.loggers[1:]:  # the first is the run's metrics.csv
-            logger.log_hyperparams(settings)
+        if others := trainer.loggers[1:]:  # the first is the run's metrics.csv
+            settings = load_yaml(self._text())
+            for logger in others:
+                logger.log_hyperparams(settings)
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         self._save(trainer)

@@ -54,7 +54,7 @@ Train; without options the tutorial's CNN on CIFAR-10. Each key of a config file
 _CHECKPOINT = """\
   --ckpt_path P                             the checkpoint, such as runs/cnn/version_0/checkpoints/best.ckpt
   --data.root DIR                           where its photos are now, or other photos (--data.labels: in a list)
-  --allow_custom_classes                    the checkpoint may name classes of your own, whose code runs
+  --allow_custom_classes                    the checkpoint may name any classes: their code runs
 """
 _TEST = f"""\
 python -m cifar_lightning test --ckpt_path P [--KEY VALUE ...]

@@ -101,7 +101,7 @@ def _parser() -> argparse.ArgumentParser:
     compare = add("compare", help="compare two models on the same pictures (needs [evaluate])")
     compare.add_argument("a", metavar="A", help="the model file that is in use")
     compare.add_argument("b", metavar="B", help="the one that may take its place")
-    compare.add_argument("photos", metavar="PHOTOS", help=_LABELLED)
+    compare.add_argument("photos", metavar="PHOTOS", help=f"{_LABELLED}; unreadable ones break the bounds below")
     compare.add_argument(
         "--max-drop", type=_within(0, 100), metavar="POINTS", help="exit code 1 if B's accuracy is lower by more"
     )

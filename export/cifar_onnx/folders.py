@@ -15,6 +15,7 @@ from cifar_onnx.errors import InputError, some
 from cifar_onnx.sources import check_path
 
 _SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".webp"})
+_SUFFIX = re.compile(r"\.[A-Za-z]\w{1,4}", re.ASCII)  # of a file; a class may be called v1.5 or St. Bernard
 _JUNK = frozenset(  # of Windows, macOS' archives, Synology's servers (small copies of each picture) and Linux
     {
         "thumbs.db",
@@ -62,7 +63,7 @@ def subfolders(folder: Path) -> list[str]:
         if path.is_dir():
             if not _no_class(path):
                 names.append(path.name)
-        elif not path.suffix and not path.exists() and not _left_behind(path.name):
+        elif not _SUFFIX.fullmatch(path.suffix) and not path.exists() and not _left_behind(path.name):
             raise InputError(f"{path} is a link that leads nowhere: mount its disk, or remove the link")
     return sorted(names)
 
@@ -164,7 +165,7 @@ def labelled(folder: Path, classes: Sequence[str]) -> list[tuple[Path, int]]:
     found = subfolders(folder)
     if unknown := [name for name in found if composed(name) not in places]:
         part = next((part for part in _PARTS if part in unknown), None)
-        hint = f"did you mean {folder / part}?" if part else "leave it out, or train a model that knows it"
+        hint = f"did you mean {folder / part}?" if part else "leave it out, or train with photos of it"
         raise InputError(f"{folder / unknown[0]}: {unknown[0]!r} is not one of the classes {some(classes)}: {hint}")
     pairs = [(path, places[composed(name)]) for name in found for path in files(folder / name)]
     if not pairs:
@@ -218,15 +219,14 @@ def find(pattern: str | PathLike[str]) -> list[Path]:
     check_path(pattern)
     path = Path(pattern)
     if os.path.isdir(path):  # Path's own raises where it may not look
-        found = _pictures(path)
-        if not found:
-            raise InputError(f"{path}: no pictures in this folder (looked for {', '.join(sorted(_SUFFIXES))})")
-        return found
+        if found := _pictures(path):
+            return found
+        raise InputError(f"{path}: no pictures in this folder (looked for {', '.join(sorted(_SUFFIXES))})")
     if os.path.exists(path) or not has_magic(str(pattern)):
         return [path]
     matches = in_order(map(Path, glob(str(pattern), recursive=True)))
     # A pattern that names no suffix means pictures, as a folder does.
-    named = [match for match in matches if os.path.isdir(match) or path.suffix or match.suffix.lower() in _SUFFIXES]
+    named = [match for match in matches if os.path.isdir(match) or path.suffix or called_picture(match)]
     found = [file for match in named for file in (_pictures(match) if os.path.isdir(match) else [match])]
     if not found:
         raise InputError(f"{pattern}: no {'file' if path.suffix else 'picture'} matches")
@@ -238,8 +238,13 @@ def find(pattern: str | PathLike[str]) -> list[Path]:
 
 def others(folder: Path) -> list[Path]:
     """Files below a folder that `find` leaves out: of formats that are not read, for some."""
-    return [file for file in files(folder) if file.suffix.lower() not in _SUFFIXES]
+    return [file for file in files(folder) if not called_picture(file)]
+
+
+def called_picture(path: PurePath) -> bool:
+    """Whether a file is called as the pictures are that can be read."""
+    return path.suffix.lower() in _SUFFIXES
 
 
 def _pictures(folder: Path) -> list[Path]:
-    return [file for file in files(folder) if file.suffix.lower() in _SUFFIXES]
+    return [*filter(called_picture, files(folder))]

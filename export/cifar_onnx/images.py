@@ -78,10 +78,8 @@ def decode(source: Source, limit: int = MAX_PIXELS) -> Pixels:
     """
     if isinstance(source, np.ndarray):
         return _from_array(source)
-    if is_file(source):
+    if is_file(source) or isinstance(source, bytearray | memoryview):
         source = contents(source)
-    if isinstance(source, bytearray | memoryview):
-        source = bytes(source)
     if not isinstance(source, str | PathLike | bytes | Image.Image):
         raise no_picture(source)
     if isinstance(source, str):

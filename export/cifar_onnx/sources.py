@@ -44,8 +44,8 @@ def is_file(source: object) -> TypeGuard[File]:
     return hasattr(source, "read") and not isinstance(source, PathLike)
 
 
-def contents(file: File) -> bytes:
-    """The rest of a file.
+def contents(file: File | bytearray | memoryview) -> bytes:
+    """The rest of a file, or what is in a buffer.
 
     Raises:
         ImageError: there is none, or it is text.
@@ -54,7 +54,7 @@ def contents(file: File) -> bytes:
     if isinstance(file, TextIOWrapper):
         raise ImageError("its file is open as text: open it with 'rb'", UNNAMED)
     try:
-        data = file.read()
+        data = bytes(file) if isinstance(file, bytearray | memoryview) else file.read()
     except Exception as error:  # of many kinds: it is closed, or a connection is
         raise ReadError(f"its file cannot be read ({error})", UNNAMED) from None
     if isinstance(data, Coroutine):
@@ -62,7 +62,7 @@ def contents(file: File) -> bytes:
         raise ImageError(f"{type(file).__name__} is read by await: give the bytes, await file.read()")
     if not isinstance(data, bytes):
         raise no_picture(file)
-    if not data:
+    if not data and not isinstance(file, bytearray | memoryview):
         raise ImageError("its file is empty, or has been read to its end: seek(0) goes back", UNNAMED)
     return data
 
@@ -71,10 +71,8 @@ def kept(source: Source) -> Source | ImageError:
     """A picture; of what may be filled anew for the next one (array, buffer, file) a copy, or why there is none."""
     if isinstance(source, np.ndarray):
         return source.copy()
-    if isinstance(source, bytearray | memoryview):
-        return bytes(source)
     try:
-        return contents(source) if is_file(source) else source
+        return contents(source) if is_file(source) or isinstance(source, bytearray | memoryview) else source
     except ImageError as error:
         return error
 

@@ -108,6 +108,8 @@ def test_a_binary_file_is_one_picture(classifier: Classifier, digits: Path, tmp_
     data, expected = path.read_bytes(), classifier(path)
     assert classifier(Upload(data)) == classifier(io.BytesIO(data)) == expected
     assert classifier(bytearray(data)) == classifier(memoryview(data)) == expected
+    (released := memoryview(data)).release()
+    assert [type(each) for each in classifier.stream([released, data])] == [ReadError, Prediction]
     with path.open("rb") as file, tempfile.NamedTemporaryFile(dir=tmp_path) as temporary:
         temporary.write(data)
         temporary.seek(0)

@@ -785,11 +785,15 @@ class TestCompare:
 
     @pytest.mark.parametrize("given", [(0.3, None), (None, 0.5)])
     def test_no_bound_passes_for_files_that_could_not_be_read(self, given: tuple[float | None, float | None]) -> None:
-        a = replace(outcome(self.labels[:4], 1.0), unreadable=(Unreadable("cut.jpg", 0, "its file is cut"),) * 1996)
+        beside = Unreadable("cut.json", 0, "not a picture")  # as some programs put one beside each picture
+        a = replace(outcome(self.labels[:4], 1.0), unreadable=(Unreadable("cut.JPG", 0, "cut"),) * 1996 + (beside,))
         assert bounds(Comparison(a, a), *given) == [
-            "1,996 of 2,000 files could not be read, and the bounds are judged by the rest alone: mend or remove them"
+            "1,996 of 2,000 pictures could not be read, and the bounds are judged by the rest alone: "
+            "mend or remove them (in a CSV file, their rows)"
         ]
         assert bounds(Comparison(a, a), None, None) == []
+        a = replace(a, unreadable=(beside,))
+        assert bounds(Comparison(a, a), *given) == []
 
     @pytest.mark.parametrize("bound", [["--max-drop", "nan"], ["--max-drop", "-1"], ["--no-class-below", "90"]])
     def test_bounds_that_are_none(self, bound: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -883,7 +887,7 @@ class TestCompare:
         assert f"files that could not be read: 1, {scans / '3' / 'broken.png'} is the first" in out
         bounded = [*words, "--max-drop", "0.3", "--no-class-below", "0.5"]
         assert main(bounded) == 1
-        assert "broken: 1 of 201 files could not be read" in capsys.readouterr().out
+        assert "broken: 1 of 201 pictures could not be read" in capsys.readouterr().out
         assert json.loads((tmp_path / "out" / "comparison.json").read_text())["unreadable"] == 1
         (scans / "3" / "broken.png").unlink()
         assert main(bounded) == 0

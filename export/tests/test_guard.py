@@ -375,7 +375,7 @@ def test_without_python_nothing_passes_as_tried(executable: str | None, monkeypa
 
 
 def test_a_frozen_app_is_not_started_again(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """PyInstaller, cx_Freeze and py2app say `sys.frozen`, and `sys.executable` is the app."""
+    """PyInstaller and cx_Freeze say `sys.frozen`, and `sys.executable` is the app."""
     monkeypatch.setattr(sys, "frozen", True, raising=False)
     monkeypatch.setattr(probe.subprocess, "run", lambda *_, **__: pytest.fail("the app has started itself"))
     with pytest.raises(ContractError, match=r"^m\.onnx: refused: no Python was found to try it in"):

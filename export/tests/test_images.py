@@ -489,9 +489,13 @@ def test_links_that_lead_nowhere_are_not_left_out(tmp_path: Path) -> None:
     (tmp_path / ".lock").symlink_to("nobody")
     assert folders.files(tmp_path) == [tmp_path / "gone.png"]
     assert folders.subfolders(tmp_path) == []
-    (tmp_path / "ship").symlink_to("/unmounted/ship")
-    with pytest.raises(InputError, match=r"ship is a link that leads nowhere: mount its disk, or remove the link$"):
-        labelled(tmp_path, ["ship"])
+    for name in ("ship", "v1.5", "St. Bernard"):
+        (tmp_path / name).symlink_to("/unmounted")
+        with pytest.raises(
+            InputError, match=f"{name} is a link that leads nowhere: mount its disk, or remove the link$"
+        ):
+            labelled(tmp_path, [name])
+        (tmp_path / name).unlink()
 
 
 @pytest.mark.skipif(os.name != "posix", reason="on Windows few people may make links")

@@ -7,13 +7,14 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import PurePath
 
 import numpy as np
 
 from cifar_onnx.errors import InputError, some
 from cifar_onnx.evaluation.bootstrap import Estimate, Z
 from cifar_onnx.evaluation.outcome import Booleans, Integers, Outcome
-from cifar_onnx.folders import composed
+from cifar_onnx.folders import called_picture, composed
 from cifar_onnx.images import Pixels
 
 _LEAST, _MOST, _SECONDS = 3, 50, 10.0  # rounds of runs that are timed; no more than the least after so long
@@ -116,7 +117,7 @@ def same_classes(a: Sequence[str], b: Sequence[str]) -> None:
 def bounds(comparison: Comparison, max_drop: float | None, no_class_below: float | None) -> list[str]:
     """Sentences that say which bound is broken, at the end those of classes, the lowest recall first.
 
-    None holds for files that could not be read: that there are any breaks it.
+    None holds for pictures that could not be read: that there are any, by their names, breaks it.
 
     Args:
         comparison: of A and B.
@@ -124,10 +125,11 @@ def bounds(comparison: Comparison, max_drop: float | None, no_class_below: float
         no_class_below: what the recall of each class by B must reach, from 0 to 1.
     """
     broken = []
-    judged, unreadable = len(comparison.a.labels), len(comparison.a.unreadable)
-    if unreadable and (max_drop, no_class_below) != (None, None):
-        files = f"{unreadable:,} of {judged + unreadable:,} files could not be read"
-        broken.append(f"{files}, and the bounds are judged by the rest alone: mend or remove them")
+    judged, unreadable = len(comparison.a.labels), [PurePath(each.name) for each in comparison.a.unreadable]
+    if (count := sum(map(called_picture, unreadable))) and (max_drop, no_class_below) != (None, None):
+        pictures = f"{count:,} of {judged + count:,} pictures could not be read"
+        rest = "and the bounds are judged by the rest alone"
+        broken.append(f"{pictures}, {rest}: mend or remove them (in a CSV file, their rows)")
     drop = -100 * comparison.change.value
     if max_drop is not None and drop > max_drop + 1e-9:
         broken.append(f"accuracy falls by {drop:.4g} points, --max-drop allows {max_drop:g}")

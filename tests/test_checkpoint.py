@@ -25,6 +25,7 @@ from jsonargparse import Namespace
 from cifar_lightning import checkpoint as checkpoints
 from cifar_lightning import runs
 from cifar_lightning.callbacks import EpochLines
+from cifar_lightning.cli.config_file import given_names
 from cifar_lightning.cli.from_checkpoint import check_resumable, choose_photos, parser_defaults
 from cifar_lightning.data.match import check_match
 from cifar_onnx import InputError
@@ -379,6 +380,32 @@ class TestNoCode:
             assert (result.code, refused in result.err) == (2, True), result.err
         result = run(*job, mirrored)
         assert (result.code, "resuming runs/cnn/version_0" in result.err) == (0, True), result.err
+        ckpt = "runs/cnn/version_0/checkpoints/best.ckpt"
+        result = run("test", "--config", "job.yaml", mirrored, "--ckpt_path", ckpt, "--resamples", 2)
+        assert result.out.endswith(f" export --ckpt_path {ckpt} --allow_custom_classes --config job.yaml\n")
+
+    @pytest.mark.parametrize(
+        ("words", "config"),
+        [
+            (["--data", "a.B", "--output", "c.D"], {}),
+            (["--data={class_path: a.B, init_args: {root: c.D}}"], {}),
+            (["--data.class_path=a.B", "--data.root=c.D", "--data.init_args.labels", "c.D"], {}),
+            (["--data.augment+", "a.B", "--data.cache_dir", "c.D"], {}),
+            (["--data.init_args.mix={class_path: a.B}", "c.D: {"], {}),
+            (["--model={net: a.B, init_from: c.D}"], {}),
+            (["--model.net.init_args.first", "a.B", "--model.init_from=c.D"], {}),
+            (["--model.net", "a.B", "--model.loss.teacher", "file.ckpt"], {"experiment": "c.D"}),
+            ([], {"data": "a.B"}),
+            ([], {"data": {"class_path": "a.B", "root": "c.D"}}),
+            ([], {"data": {"init_args": {"augment": [{"class_path": "a.B"}], "labels": "c.D"}}}),
+            ([], {"model": {"net": {"init_args": {"first": "a.B"}}, "init_from": "c.D"}}),
+        ],
+    )
+    def test_names_of_classes_are_told_from_those_of_files(
+        self, tmp_path: Path, words: list[str], config: dict[str, Any]
+    ) -> None:
+        (tmp_path / "file.ckpt").touch()
+        assert given_names(words, [config]) == {"a.B"}
 
     @pytest.mark.parametrize(
         "words",

@@ -324,6 +324,8 @@ class TestGoingOn:
         assert (facts["finished"], facts["pruned"]) == (True, False)
         assert run("fit", *words, "--ckpt_path", kept / "checkpoints/last.ckpt").code == 0
         assert load("runs/cnn/version_1/checkpoints/last.ckpt")["global_step"] == 8
+        longer = run("fit", *BRIEF, "--trainer.max_epochs", 2, *stop, "--ckpt_path", kept / "checkpoints/last.ckpt")
+        assert (longer.code, "EarlyStopping" in longer.out) == (0, False), longer.out
 
     @pytest.mark.slow
     def test_what_did_not_work_does_not_stay(self, run: Run) -> None:
@@ -700,6 +702,16 @@ def test_a_run_that_goes_on_with_other_photos_says_so(run: Run, photos: Path, mo
         ]
         assert said == [epochs > 2] * 2
         runs.record(Path("runs/cnn/version_0"), finished=False)
+
+
+def test_photos_that_may_have_been_held_out_are_told_once(run: Run, photos: Path) -> None:
+    words = ("fit", *BRIEF, "--data", "ImageFolder", "--data.root", photos, "--ckpt_path", "last")
+    assert run(*words).code == 0
+    runs.record(Path("runs/cnn/version_0"), finished=False)
+    shutil.copy(photos / "test" / "red" / "00.jpg", photos / "train" / "red" / "new.jpg")
+    result = run(*words, "--trainer.max_epochs", 2)
+    assert "it may have seen some of the images that are held out now" in result.out
+    assert "the training images are not those" not in result.out
 
 
 def test_a_run_whose_time_is_up_when_it_is_done_has_ended(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,6 +23,7 @@ from torch.nn.functional import cross_entropy
 from cifar_lightning.attacks import fgsm, pgd, under_attacks
 from cifar_lightning.batch import Batch
 from cifar_lightning.callbacks import curves, first_batch
+from cifar_lightning.cli.trainer import _validated_others
 from cifar_lightning.data import Digits
 from cifar_lightning.export.graph import core
 from cifar_lightning.module import Classifier
@@ -442,3 +443,7 @@ class TestCurves:
         assert [x for x, _ in train] == sorted({x for x, _ in train})
         dots = list(root.iter("{http://www.w3.org/2000/svg}circle"))
         assert len(dots) == (3 * epochs if epochs < 30 else 0)
+
+
+def test_of_what_a_run_was_validated_on_is_not_known_where_it_noted_nothing(tmp_path: Path) -> None:
+    assert not _validated_others(Digits(), str(tmp_path / "checkpoints" / "best.ckpt"))

@@ -180,6 +180,8 @@ class TestSplit:
         with pytest.raises(InputError) as error:
             slices(Images(pixels, labels, ["x"] * count, fingerprints=prints), {"test": 0.1}, 0)
         assert str(error.value) == f"no image is left for test: {count} images of 2 classes are too few{end}"
+        with pytest.raises(InputError, match=r"are too few$"):  # what has no fingerprints has no copies
+            slices(Images(pixels[:2], labels[::copies], ["x"] * 2), {"test": 0.1}, 0)
 
     def test_copies_are_as_likely_to_be_in_a_part_as_others(self) -> None:
         """Of a placeholder that was saved forty times, say."""
@@ -238,6 +240,7 @@ PIXELS, LABELS = np.zeros((6, 32, 32, 3), np.uint8), np.arange(6) % 2
         (PIXELS, LABELS + 1, 6, "labels 1 to 2: for 2 classes they must be 0 to 1"),
         (PIXELS, LABELS - 1, 6, "labels -1 to 0: for 2 classes they must be 0 to 1"),
         (PIXELS, LABELS, 5, "5 names for 6 pictures: it must give one for each"),
+        (PIXELS[:0], LABELS[:0], 0, "no pictures: it must give one at least"),
     ],
 )
 def test_what_a_source_gives_is_looked_at(pixels: Any, labels: Any, names: int, reason: str) -> None:
@@ -396,7 +399,7 @@ class TestImageFolder:
         for name in ("train", *others):
             Path("photos", name).mkdir(parents=True)
             Path("photos", name, "0.png").touch()
-        with pytest.raises(InputError, match=r"^photos/train holds no classes to train on, at least two are needed"):
+        with pytest.raises(InputError, match=r"^photos/train holds no classes .*needed: put the photos of each"):
             ImageFolder("photos")
 
     def test_of_many_unreadable_files_a_few_are_named(self, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -130,7 +130,9 @@ def check_images(images: object, source: str, part: Part, size: int, classes: in
         raise InputError(f"{source} gives labels {_kind(labels)}: they must be int64 ({count},), one for each picture")
     if len(images.names) != count:
         raise InputError(f"{source} gives {len(images.names)} names for {count} pictures: it must give one for each")
-    if count and not least <= labels.min() <= labels.max() < classes:
+    if not count:
+        raise InputError(f"{source} gives no pictures: it must give one at least")
+    if not least <= labels.min() <= labels.max() < classes:
         span = f"{labels.min()} to {labels.max()}"
         raise InputError(f"{source} gives labels {span}: for {classes} classes they must be {least} to {classes - 1}")
     return images

@@ -76,5 +76,5 @@ function duration(milliseconds) {
 
 export function sentence(error) {
   const text = error.message || String(error);
-  return `${text[0].toUpperCase()}${text.slice(1).replace(/\.$/, "")}.`; // browsers' own have their full stop
+  return `${text[0].toUpperCase()}${text.slice(1)}${/[.?]$/.test(text) ? "" : "."}`; // browsers' own have their full stop
 }

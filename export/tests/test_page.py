@@ -92,6 +92,8 @@ def test_a_static_site_in_a_subfolder_answers_as_python(
     failed = pick(page, photo("notes.txt", b"no picture"))[0]
     assert heading(failed) == "Not a picture that this browser can read."
     failed.locator("img").wait_for(state="detached")  # the browser says so when it likes
+    empty = pick(page, photo("empty.png", b""))[0]
+    assert heading(empty) == "An empty file: was it copied or downloaded to its end?"
     heic = pick(page, photo("a.heic", b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"))[0]
     assert heading(heic) == "Not a picture that this browser can read: convert it to JPEG."
     wide = pick(page, photo("wide.png", noise(1, 65_536)))[0]

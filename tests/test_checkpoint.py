@@ -389,12 +389,15 @@ class TestNoCode:
         [
             (["--data", "a.B", "--output", "c.D"], {}),
             (["--data={class_path: a.B, init_args: {root: c.D}}"], {}),
+            (["--data.init_args={augment: [a.B], root: c.D}"], {}),
             (["--data.class_path=a.B", "--data.root=c.D", "--data.init_args.labels", "c.D"], {}),
             (["--data.augment+", "a.B", "--data.cache_dir", "c.D"], {}),
             (["--data.init_args.mix={class_path: a.B}", "c.D: {"], {}),
             (["--model={net: a.B, init_from: c.D}"], {}),
             (["--model.net.init_args.first", "a.B", "--model.init_from=c.D"], {}),
             (["--model.net", "a.B", "--model.loss.teacher", "file.ckpt"], {"experiment": "c.D"}),
+            (["--model=&all {again: *all, net: a.B}"], {}),
+            (["--data.mix=" + 5000 * "1", "--data.augment=" + 9999 * "[", "--data.mix=a.B"], {}),  # neither is YAML
             ([], {"data": "a.B"}),
             ([], {"data": {"class_path": "a.B", "root": "c.D"}}),
             ([], {"data": {"init_args": {"augment": [{"class_path": "a.B"}], "labels": "c.D"}}}),

@@ -16,7 +16,7 @@ from PIL import Image
 
 from cifar_lightning import runs
 from cifar_lightning.cli import trainer
-from cifar_lightning.cli.command import beginning, read
+from cifar_lightning.cli.command import read
 from cifar_lightning.cli.lightning_cli import CLI
 from cifar_lightning.data import Digits
 from cifar_lightning.files import target
@@ -429,7 +429,7 @@ def test_typed_keys_are_those_of_the_options_however_they_are_written() -> None:
 
 def test_what_is_below_a_class_in_a_config_may_be_joined_by_dots_and_stand_in_itself() -> None:
     Path("c.yaml").write_text("data: &data {class_path: Digits, init_args.augment: [*data], dict_kwargs: {}}")
-    assert "data" in beginning([], ["c.yaml"])
+    assert "data" in read(["fit", "--config", "c.yaml"]).contents[0]
 
 
 def test_of_the_commands_only_the_one_that_is_asked_for_gets_a_parser() -> None:

@@ -25,8 +25,7 @@ class Record(L.Callback):
     def __init__(self) -> None:
         self._folder: Path | None = None
         self._before, self._start = 0.0, time.monotonic()  # seconds of earlier sessions, moment
-        self._images: dict[str, str] = {}
-        self._validation: dict[str, int] = {}
+        self._noted: dict[str, str | int] = {}
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         self._folder = run_folder(trainer) if stage == "fit" else None
@@ -55,18 +54,18 @@ class Record(L.Callback):
             if begun.get("validation", validation) != validation:
                 validation = "various"
                 print("the validation images are not those with which the run began: its epochs are not comparable")
-            self._images = {"images": noted, "validation": validation}
+            self._noted |= {"images": noted, "validation": validation}
             runs.record(self._folder, parameters=sum(each.numel() for each in net.parameters()))
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if not trainer.sanity_checking:
             batches: Batches = trainer.val_dataloaders  # type: ignore[assignment]
-            self._validation = {"validation_images": batches.images_in(int(trainer.num_val_batches[0]))}
+            self._noted["validation_images"] = batches.images_in(int(trainer.num_val_batches[0]))
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         if self._folder:
             seconds = self._before + time.monotonic() - self._start
-            runs.record(self._folder, seconds=round(seconds, 1), **self._images, **self._validation)
+            runs.record(self._folder, seconds=round(seconds, 1), **self._noted)
 
 
 def _learnt_from(trainer: L.Trainer, pl_module: L.LightningModule) -> Iterator[str]:

@@ -72,9 +72,10 @@ def read(words: Sequence[str]) -> Command:
     shown = [word for word in words if word.startswith("--print_config")]
     _, typed = taken([word for word in words if word not in shown], "--ckpt_path")
     _, rest = taken(rest, "--ckpt_path")
-    named = given_names(rest, [mapping(Path(path)) for path in configs])  # the run's own may be of others
+    given = {path: mapping(Path(path)) for path in configs}
+    named = given_names(rest, given.values())  # the run's own may be of others
     rest = in_order(rest)
-    settings = beginning(words, configs)
+    settings = beginning(words, given)
     ckpt_path, going_on, sources = settings.get("ckpt_path"), None, configs
     line, digest = " ".join(shlex.join(typed).splitlines()), _digest(configs)
     if words[:1] == ["fit"] and ckpt_path == "last":
@@ -84,7 +85,7 @@ def read(words: Sequence[str]) -> Command:
     if going_on:
         own = going_on / "config.yaml"
         try:
-            mapping(own)
+            given[str(own)] = mapping(own)
         except InputError as error:
             how = f"--ckpt_path {ckpt_path} and --config of the file that began it"
             why = str(error).removesuffix(": name a config file")
@@ -102,7 +103,7 @@ def read(words: Sequence[str]) -> Command:
             say(f"a checkpoint holds no trainer settings and no callbacks: --config {own} adds those of its run")
     checkpoint = ["--ckpt_path", str(ckpt_path or "null")] if "ckpt_path" in settings else []
     options = [word for path in configs for word in ("--config", path)]
-    contents = [mapping(Path(path)) for path in configs]
+    contents = [given[path] for path in configs]
     lists = {match[1]: match[1].replace(".init_args", "") for word in rest if (match := _APPENDING.match(word))}
     return Command(
         words=[*rest[:1], *options, *rest[1:], *checkpoint],
@@ -206,11 +207,10 @@ def taken(words: Sequence[str], *options: str) -> tuple[list[str], list[str]]:
     return found.values, rest
 
 
-def beginning(words: Sequence[str], configs: Iterable[str]) -> dict[str, Any]:
-    """What decides where a command starts from: typed, or else from the config files, which are checked."""
+def beginning(words: Sequence[str], configs: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+    """What decides where a command starts from: typed, or else from what the config files say, which is checked."""
     settings: dict[str, Any] = {"experiment": "cnn"}
-    for path in configs:
-        config = mapping(Path(path))
+    for path, config in configs.items():
         if "config" in config:
             raise InputError(f"{path}: config is no key of a config file: name each file with --config")
         for group in ("trainer", "model", "data"):

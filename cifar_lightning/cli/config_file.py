@@ -15,7 +15,6 @@ from cifar_onnx.errors import one_line
 
 _load = get_loader("yaml")
 _OF_CLASSES = {"class_path", "init_args", "dict_kwargs"}  # keys of what names a class
-_NAMING = re.compile(r"--(model\.(?!init_from\b).+|data(\.init_args)?\.(class_path|augment|mix)\b.*)")
 
 
 def mapping(path: Path) -> dict[str, Any]:
@@ -67,10 +66,10 @@ def given_names(words: Iterable[str], configs: Iterable[Mapping[str, Any]]) -> f
         if word.startswith("-"):
             option, _, value = word.partition("=")
         with suppress(ValueError, RecursionError, yaml.YAMLError):  # it is no YAML: the parser refuses it
-            if option in ("--model", "--data"):
-                found += _naming({option[2:]: load_yaml(value)})
-            elif _NAMING.fullmatch(option):
-                found.append(load_yaml(value))
+            config = load_yaml(value)
+            for key in reversed(option[2:].removesuffix("+").split(".")):
+                config = {key: config}
+            found += _naming(config)
     return frozenset(text for text in _texts(found) if not os.path.isfile(text))
 
 

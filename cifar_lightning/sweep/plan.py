@@ -94,7 +94,7 @@ def read(words: Sequence[str]) -> Plan:
         raise InputError(f"there is no option {words[0]!r}: did you mean '--config {words[0]}'?")
     own, rest = _parted(words)
     settings, configs, file = _settings(own)
-    if command.beginning(rest, configs).get("ckpt_path") == "last":
+    if command.beginning(rest, {path: mapping(Path(path)) for path in configs}).get("ckpt_path") == "last":
         raise InputError("ckpt_path is last: leave it out, since the same command resumes a sweep")
     space = spaces.read(settings.space)
     if settings.trials < 1:

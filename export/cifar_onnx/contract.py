@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cifar_onnx import guard, shell
-from cifar_onnx.errors import ContractError, NoContractError, check_choice
+from cifar_onnx.errors import EMPTY, ContractError, NoContractError, check_choice
 from cifar_onnx.resizing import MAX_SIZE, ResizeMode
 from cifar_onnx.uncertainty import Method, PredictionSets, Unknown
 
@@ -103,7 +103,7 @@ def read(path: str | PathLike[str]) -> tuple[bytes, Contract]:
 def parse(data: bytes) -> Contract:
     """The contract inside the bytes of an ONNX file; raises ContractError as `read` does."""
     if not data:
-        raise ContractError("an empty file: was it copied or downloaded to its end?")
+        raise ContractError(EMPTY)
     try:
         text = _text(data)
         if text is None:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, get_args
 
+EMPTY = "an empty file: was it copied or downloaded to its end?"
 _NAMED = 10  # of many
 
 

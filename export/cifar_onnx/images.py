@@ -18,8 +18,8 @@ from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 
 from cifar_onnx import picture_parts
-from cifar_onnx.errors import ImageError, ReadError
-from cifar_onnx.sources import UNNAMED, Source, check_path, contents, is_file, no_picture
+from cifar_onnx.errors import EMPTY, ImageError, ReadError
+from cifar_onnx.sources import UNNAMED, Source, check_path, contents, has_contents, no_picture
 
 Pixels = NDArray[np.uint8]
 
@@ -78,7 +78,7 @@ def decode(source: Source, limit: int = MAX_PIXELS) -> Pixels:
     """
     if isinstance(source, np.ndarray):
         return _from_array(source)
-    if is_file(source) or isinstance(source, bytearray | memoryview):
+    if has_contents(source):
         source = contents(source)
     if not isinstance(source, str | PathLike | bytes | Image.Image):
         raise no_picture(source)
@@ -116,7 +116,7 @@ def opened(file: IO[bytes]) -> ImageFile:
         file.seek(0)
         beginning = file.read(12)
         if not beginning:
-            raise ImageError("an empty file: was it copied or downloaded to its end?") from None
+            raise ImageError(EMPTY) from None
         advice = ": convert it to JPEG" if beginning[4:] in _PHONES else ""
         raise ImageError(f"not a picture in one of the formats {', '.join(FORMATS)}{advice}") from None
 

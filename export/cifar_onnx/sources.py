@@ -31,17 +31,18 @@ class Upload(Protocol):
 
 
 Source = str | PathLike[str] | bytes | bytearray | memoryview | File | Upload | Image.Image | NDArray[np.uint8]
-_ONE = (str, PathLike, bytes, bytearray, memoryview, Image.Image, np.ndarray, Mapping)
+_ONE = (str, PathLike, bytes, Image.Image, np.ndarray, Mapping)
 
 
 def is_one(source: object) -> bool:
     """Whether it is one picture or none, whatever else it could be taken apart into: letters, bytes, rows, keys."""
-    return isinstance(source, _ONE) or is_file(source) or hasattr(source, "iter_content")  # as a response of requests
+    response = hasattr(source, "iter_content")  # of requests
+    return isinstance(source, _ONE) or has_contents(source) or response
 
 
-def is_file(source: object) -> TypeGuard[File]:
-    """Whether it can be read, and is not to be taken apart into lines: files and uploads have no class in common."""
-    return hasattr(source, "read") and not isinstance(source, PathLike)
+def has_contents(source: object) -> TypeGuard[File | bytearray | memoryview]:
+    """Whether it is a buffer, or can be read: files and uploads have no class in common."""
+    return isinstance(source, bytearray | memoryview) or (hasattr(source, "read") and not isinstance(source, PathLike))
 
 
 def contents(file: File | bytearray | memoryview) -> bytes:
@@ -72,7 +73,7 @@ def kept(source: Source) -> Source | ImageError:
     if isinstance(source, np.ndarray):
         return source.copy()
     try:
-        return contents(source) if is_file(source) or isinstance(source, bytearray | memoryview) else source
+        return contents(source) if has_contents(source) else source
     except ImageError as error:
         return error
 

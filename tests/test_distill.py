@@ -151,7 +151,7 @@ class TestCommands:
             ),
             (
                 lambda kept: kept["hyper_parameters"]["net"].update(class_path="own.Net"),
-                "own.Net is not a class of .*; Distillation and Pruned take no nets of your own",
+                "own.Net is not a class of .*; Distillation and Pruned take no nets of your own; --model.init",
             ),
             (
                 lambda kept: kept["hyper_parameters"]["net"]["init_args"].update(dropuot=1),

@@ -218,7 +218,7 @@ class TestListing:
                 "labels.csv, line 3: unexpected end of data: close the quotes",
             ),
             (["{0},red", '{1},"re"d', "{2},red"], "path,label", "labels.csv, line 3: ',' expected after '\"': close"),
-            (["{0},red"], "path,label", "one class to train on, at least two are needed: list photos of each, with"),
+            (["{0},red"], "path,label", "labels.csv holds one class .*, at least two are needed: list photos of each"),
         ],
     )
     def test_what_is_wrong_is_named_with_its_line(

@@ -22,6 +22,7 @@ import yaml
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.strategies import SingleDeviceStrategy
 
+from cifar_lightning import runs
 from cifar_lightning.callbacks import BestCheckpoint, EpochLines, LastCheckpoint
 from cifar_lightning.cli.devices import advise
 from cifar_lightning.data import Digits, ImageData
@@ -534,6 +535,13 @@ class TestFit:
         ]
         told = yaml.unsafe_load(Path("runs/cnn/version_0/hparams.yaml").read_text())
         assert told["model"]["optimizer"]["init_args"]["lr"] == 0.001
+        Path("runs/cnn/version_0/hparams.yaml").unlink()
+        runs.record(Path("runs/cnn/version_0"), finished=False)
+        more = ("--trainer.max_epochs", 2, "--ckpt_path", "last")
+        result = run("fit", "--config", "tb.yaml", *BRIEF, *more)
+        assert (result.code, "resuming runs/cnn/version_0" in result.err) == (0, True), result.err
+        told = yaml.unsafe_load(Path("runs/cnn/version_0/hparams.yaml").read_text())
+        assert told["trainer"]["max_epochs"] == 2
 
     def test_callbacks_come_from_yaml(self, run: Run) -> None:
         Path("stop.yaml").write_text(
@@ -544,6 +552,8 @@ class TestFit:
         assert result.code == 0, result.err
         assert len(lines(result.out, "epoch ")) == 2
         assert "\nEarlyStopping ended the run after epoch 2: Monitored metric val/accuracy did not" in result.out
+        result = run("fit", "--config", "stop.yaml", *BRIEF)
+        assert (result.code, "EarlyStopping" in result.out) == (0, False), result.out  # which had no reason
 
     def test_a_default_that_is_an_enum_is_a_word_in_the_config_of_the_run(self, run: Run) -> None:
         result = run("fit", *BRIEF, "--trainer.callbacks+", "Timer")

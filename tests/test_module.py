@@ -12,7 +12,7 @@ import torch
 from lightning.pytorch.callbacks import GradientAccumulationScheduler, LearningRateFinder, ModelCheckpoint
 from sklearn.metrics import precision_recall_fscore_support
 from torch import Tensor
-from torch.optim.lr_scheduler import CosineAnnealingLR, ExponentialLR, OneCycleLR, ReduceLROnPlateau
+from torch.optim.lr_scheduler import CosineAnnealingLR, ExponentialLR, OneCycleLR, ReduceLROnPlateau, StepLR
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader
 from torchmetrics import MetricCollection
@@ -85,6 +85,14 @@ def test_subclasses_are_given_the_number_of_steps_if_they_take_it(schedule: type
     optimizer = torch.optim.Adam([torch.zeros(1)])
     made = Recipe(torch.optim.Adam, partial(schedule, max_lr=0.1)).schedule(optimizer, lambda: 9)
     assert made.total_steps == steps  # type: ignore[union-attr]
+
+
+def test_a_schedule_may_be_what_a_function_makes() -> None:
+    def halved(period: int, optimizer: torch.optim.Optimizer, **settings: float) -> StepLR:
+        return StepLR(optimizer, period, **settings)
+
+    made = Recipe(torch.optim.Adam, partial(halved, 3, gamma=0.5)).schedule(torch.optim.Adam([torch.zeros(1)]), int)
+    assert (made.step_size, made.gamma) == (3, 0.5)  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("told", [{}, {"total_steps": 6}])

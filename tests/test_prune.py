@@ -128,7 +128,10 @@ class TestCommands:
         checkpoints.write(state, "wide.ckpt")
         result = run("fit", *PRUNED, "wide.ckpt", *NARROW)
         assert result.code == 2
-        assert "elsewhere.Net is not a class of this project or its libraries; Distillation and" in result.err
+        assert (
+            "elsewhere.Net is not a class of this project or its libraries; Distillation and Pruned take no nets of"
+            in result.err
+        )
 
     def test_whitening_and_normalisation_are_carried_over(self, run: Run, tmp_path: Path) -> None:
         net = speed(16, 16)

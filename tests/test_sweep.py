@@ -580,7 +580,7 @@ class TestGoingOn:
 
     def test_trials_that_were_validated_on_other_images_are_told(self, run: Run, begun: Path) -> None:
         for last, told in (("a", False), ("b", True)):
-            for trial, digest in zip(study(begun).trials, ("a", "a", "a", last), strict=True):
+            for trial, digest in zip(study(begun).trials[1:], ("a", "a", last), strict=True):  # earlier runs note none
                 folder = Path(trial.user_attrs["run"])
                 folder.mkdir(exist_ok=True)
                 runs.record(folder, validation=digest)

@@ -67,6 +67,10 @@ def test_of_very_many_classes_a_pixel_is_the_darkest_of_a_block_of_cells(tmp_pat
     text = page.read_text()
     assert "of 1103 classes, each pixel the darkest of 3 x 3 cells: confusion.csv has" in text
     assert "of 3 x 3 cells; rows and columns are in the order of confusion.csv, which has the numbers.</p>" in text
+    outcome, _ = drawn(4)  # whose cells have names and numbers
+    evaluation = Evaluation("model", {}, Bootstrap(outcome, draw(len(outcome.labels), 2)))
+    report.write(evaluation, page, lambda pixels, k: np.zeros((4, 4), np.float32), True)
+    assert "in the order of confusion.csv" not in page.read_text()
 
 
 def test_classes_are_those_of_lowest_recall_the_worst_first() -> None:

@@ -108,6 +108,9 @@ def test_a_binary_file_is_one_picture(classifier: Classifier, digits: Path, tmp_
     data, expected = path.read_bytes(), classifier(path)
     assert classifier(Upload(data)) == classifier(io.BytesIO(data)) == expected
     assert classifier(bytearray(data)) == classifier(memoryview(data)) == expected
+    for nothing in (b"", bytearray(), memoryview(b"")):  # no file that could be read again
+        with pytest.raises(ImageError, match="an empty file: was it copied"):
+            classifier(nothing)
     (released := memoryview(data)).release()
     assert [type(each) for each in classifier.stream([released, data])] == [ReadError, Prediction]
     with path.open("rb") as file, tempfile.NamedTemporaryFile(dir=tmp_path) as temporary:
@@ -601,6 +604,7 @@ def test_the_next_pictures_are_decoded_while_some_run(
 def test_a_batch_of_none_is_refused(classifier: Classifier, digits: Path) -> None:
     with pytest.raises(InputError, match="batch_size is 0"):
         classifier(list(digits.iterdir()), batch_size=0)
+    assert [*classifier.stream([], np.int64(8))] == []  # type: ignore[arg-type]
     for size in (0, 2.5, "8", None):
         with pytest.raises(InputError, match=f"batch_size is {size!r}: it must be"):  # before it is gone through
             classifier.stream([], size)  # type: ignore[arg-type]

@@ -488,6 +488,7 @@ def test_links_that_lead_nowhere_are_not_left_out(tmp_path: Path) -> None:
     (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere.png")
     (tmp_path / ".lock").symlink_to("nobody")
     assert folders.files(tmp_path) == [tmp_path / "gone.png"]
+    (tmp_path / "LICENSE").symlink_to(__file__)  # which leads somewhere, but is no class
     assert folders.subfolders(tmp_path) == []
     for name in ("ship", "v1.5", "St. Bernard"):
         (tmp_path / name).symlink_to("/unmounted")

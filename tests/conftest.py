@@ -30,6 +30,9 @@ from cifar_lightning.data.images import Images
 from cifar_lightning.module import Classifier
 from cifar_lightning.nets import Normalize
 
+# OpenVINO tells its makers over the network of each import, unless its package for that is missing.
+sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
+
 
 @dataclass(frozen=True)
 class Result:

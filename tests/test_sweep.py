@@ -25,6 +25,7 @@ from optuna.samplers import RandomSampler, TPESampler
 from optuna.storages import JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
+from sqlalchemy.pool import NullPool
 
 from cifar_lightning import checkpoint as checkpoints
 from cifar_lightning import files, runs
@@ -862,7 +863,7 @@ class TestTogether:
     def test_a_database_of_another_optuna_is_named(self, run: Run) -> None:
         Path("runs").mkdir()
         words = ("sweep", "--config", "lr.yaml", "--storage", "sqlite:///runs/sweep.db", "--trials", 1)
-        RDBStorage(words[4])
+        RDBStorage(words[4], {"poolclass": NullPool})
         with closing(sqlite3.connect("runs/sweep.db")) as database, database:
             database.execute("update alembic_version set version_num = 'v0.9.0.a'")
         result = run(*words)

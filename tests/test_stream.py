@@ -138,7 +138,7 @@ class TestBatches:
         streamed = iter(self.both(4, 7, shuffled=True)[0])
         next(streamed)
         assert 1 <= len(asked) <= 5
-        streamed.close()  # type: ignore[attr-defined]
+        del streamed  # close() would do, but early 3.12 keeps what the generator holds
         count = len(asked)
         time.sleep(0.05)
         assert len(asked) == count < 13

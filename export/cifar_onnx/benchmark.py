@@ -59,6 +59,7 @@ class Advice:
     batch: int
 
 
+@np.errstate(all="ignore")  # as for `resizing.resize`
 def ceiling(seconds: float = 0.5) -> float:
     """What this machine can do with all its CPUs: 1e9 operations a second in a float32 matrix product (numpy's)."""
     a = np.ones((1024, 1024), np.float32)

@@ -33,6 +33,7 @@ def explained(classifier: "Classifier", pixels: Pixels, label: str | None) -> He
     return occlusion(lambda batch: classifier.run(batch)[0], pixels, k)
 
 
+@np.errstate(all="ignore")  # as for `resize`
 def cam(maps: NDArray[np.float32], size: int) -> Heat:
     """A class activation map, drawn over the picture (Zhou et al. 2016, https://arxiv.org/abs/1512.04150).
 

@@ -27,6 +27,7 @@ _PART = 60_000  # input pixels that are computed together: little enough for num
 _Band = tuple[slice, slice, Weights]  # output pixels, the input pixels that they look at, and the weights of these
 
 
+@np.errstate(all="ignore")  # on some ARM machines numpy tells of divisions by 0 in products, where there are none
 def resize(pixels: Pixels, size: int, mode: ResizeMode = "stretch") -> Pixels:
     """Antialiased bilinear resize to a square, as two matrix products with triangle weights.
 

@@ -4,6 +4,7 @@ Made by: fit --data Digits --model.net.init_args.widths "[8, 8]" --model.net.ini
 --model.net.init_args.dropout 0 --model.optimizer.init_args.lr 0.01 --trainer.max_epochs 20
 """
 
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -32,6 +33,16 @@ def _own_terminal() -> Iterator[None]:
 @pytest.fixture
 def model() -> Path:
     return MODEL
+
+
+@pytest.fixture(scope="session")
+def said() -> Callable[..., str]:
+    """Decode what a process wrote to stderr, but for what onnxruntime says of CPUs that it does not know."""
+
+    def decode(stderr: bytes, encoding: str = "utf-8") -> str:
+        return re.sub(r"onnxruntime cpuid_info warning: .*\n", "", stderr.decode(encoding))
+
+    return decode
 
 
 @pytest.fixture

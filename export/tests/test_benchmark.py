@@ -20,6 +20,7 @@ def timing(threads: int, batch: int, rate: float, work: str = "pixels") -> Timin
 
 
 def test_every_setting_is_timed(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(benchmark, "PATIENCE", 1000)  # for slow machines
     monkeypatch.setattr(benchmark, "usable_cpus", lambda: 3)
     timings = list(benchmark.benchmark(str(model), benchmark.encoded(str(model), []), 0))
     settings = {(each.work, each.threads, each.batch) for each in timings}

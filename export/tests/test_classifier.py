@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import FrozenInstanceError
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,17 @@ from cifar_onnx.errors import ReadError
 @pytest.fixture(scope="module")
 def classifier() -> Classifier:
     return Classifier(Path(__file__).parent / "digits.onnx")
+
+
+def alike(answers: Sequence[Prediction | ImageError], expected: Sequence[Prediction]) -> bool:
+    """Whether they are the same but for rounding: on ARM it depends on what other pictures run with one."""
+
+    def facts(answer: Prediction | ImageError, probabilities: Any) -> tuple[object, ...]:
+        assert isinstance(answer, Prediction)
+        return answer.classes, answer.labels, answer.unknown, probabilities
+
+    right = [facts(each, pytest.approx(each.probabilities, rel=1e-4, abs=1e-6)) for each in expected]
+    return [facts(each, each.probabilities) for each in answers] == right
 
 
 def test_a_picture_gives_a_frozen_prediction(classifier: Classifier, digits: Path) -> None:
@@ -116,7 +127,7 @@ def test_a_binary_file_is_one_picture(classifier: Classifier, digits: Path, tmp_
     with path.open("rb") as file, tempfile.NamedTemporaryFile(dir=tmp_path) as temporary:
         temporary.write(data)
         temporary.seek(0)
-        assert classifier([file, temporary, Upload(data)], batch_size=2) == [expected] * 3
+        assert alike(classifier([file, temporary, Upload(data)], batch_size=2), [expected] * 3)
         with pytest.raises(ImageError, match=r"its file is empty, or has been read to its end: seek\(0\) goes back"):
             classifier(file)
     with path.open(encoding="utf-8") as text, pytest.raises(ImageError, match="its file is open as text: open it with"):
@@ -518,7 +529,7 @@ def test_a_stream_goes_on_after_a_picture_that_cannot_be_read(classifier: Classi
     sources = [files[0], b"no picture", *files[1:], files[0]]
     answers = list(classifier.stream(iter(sources), batch_size=2))
     assert [type(answer).__name__ for answer in answers] == ["Prediction", "ImageError", *["Prediction"] * len(files)]
-    assert answers[0] == answers[-1]
+    assert alike(answers[:1], answers[-1:])
     with pytest.raises(ImageError):
         classifier(sources)
 
@@ -536,8 +547,8 @@ def test_a_picture_is_judged_as_it_was_when_it_came(classifier: Classifier, digi
             yield one
 
     expected = [classifier(pixels) for pixels in pictures for _ in range(2)]
-    assert len({answer.probabilities for answer in expected}) > 1
-    assert list(classifier.stream(refilled(), batch_size)) == expected
+    assert not alike(expected[:1], expected[-1:])
+    assert alike(list(classifier.stream(refilled(), batch_size)), expected)
 
 
 def test_one_pillow_image_may_be_there_several_times(classifier: Classifier, digits: Path, tmp_path: Path) -> None:
@@ -546,7 +557,7 @@ def test_one_pillow_image_may_be_there_several_times(classifier: Classifier, dig
         picture.convert("RGB").resize((990, 990)).save(path)
     with Image.open(path) as lazy:
         answers = classifier([lazy] * 8)
-    assert answers == [classifier(path)] * 8
+    assert alike(answers, [classifier(path)] * 8)
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 32])
@@ -556,7 +567,7 @@ def test_what_came_before_an_iterable_failed_is_answered(classifier: Classifier,
         raise OSError("the camera is gone")
 
     answers = classifier.stream(unplugged(), batch_size)
-    assert [next(answers) for _ in range(5)] == classifier(sorted(digits.iterdir())[:5])
+    assert alike([next(answers) for _ in range(5)], classifier(sorted(digits.iterdir())[:5]))
     with pytest.raises(OSError, match="the camera is gone"):
         next(answers)
 

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -278,13 +279,13 @@ def test_a_trial_does_not_look_where_the_user_is_for_what_is_nowhere_else(
         probe.run(model.read_bytes(), "m.onnx")
 
 
-def test_a_trial_keeps_to_limits_that_are_lower_than_its_own(model: Path) -> None:
+def test_a_trial_keeps_to_limits_that_are_lower_than_its_own(model: Path, said: Callable[..., str]) -> None:
     """A login node's, for one, which no process may raise."""
     pytest.importorskip("resource")
     lower = "import resource; resource.setrlimit(resource.RLIMIT_CPU, (9, 9))"
     words = [sys.executable, "-P", "-c", f"{lower}; from cifar_onnx.probe import trial; trial()"]
     done = subprocess.run(words, input=model.read_bytes(), capture_output=True)
-    assert (done.returncode, done.stderr) == (0, b"")
+    assert (done.returncode, said(done.stderr)) == (0, "")
 
 
 def test_a_trial_on_macos_sets_no_limit_that_is_refused_there(monkeypatch: pytest.MonkeyPatch) -> None:

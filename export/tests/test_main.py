@@ -10,6 +10,7 @@ import shlex
 import subprocess
 import sys
 import zlib
+from collections.abc import Callable
 from errno import EINVAL, ENOSPC
 from pathlib import Path, PureWindowsPath
 from unittest.mock import Mock
@@ -22,6 +23,7 @@ from cifar_onnx import InputError, Prediction, contract, shell
 from cifar_onnx.__main__ import main
 from cifar_onnx.folders import files
 
+Said = Callable[..., str]
 SAMPLES = [
     *("1-plain.png", "2-wide.png", "3-tall.png", "4-grey.png", "5-16-bit grey.png"),
     *("6-transparent.png", "7-rotated.png", "8-JPEG.jpg"),
@@ -255,14 +257,14 @@ def test_a_full_disk_is_one_sentence(capsys: pytest.CaptureFixture[str], monkeyp
 
 
 @pytest.mark.skipif(os.name != "posix", reason="a pipe of POSIX")
-def test_a_reader_that_has_seen_enough_is_no_mistake(digits: Path) -> None:
+def test_a_reader_that_has_seen_enough_is_no_mistake(digits: Path, said: Said) -> None:
     """As `head` does: exit code 0, and not a word."""
     reading, writing = os.pipe()
     os.close(reading)
     words = [sys.executable, "-m", "cifar_onnx", "classify", "digits", "--json"]
-    done = subprocess.run(words, stdout=writing, stderr=subprocess.PIPE, text=True)
+    done = subprocess.run(words, stdout=writing, stderr=subprocess.PIPE)
     os.close(writing)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, said(done.stderr)) == (0, "")
 
 
 @pytest.mark.parametrize(
@@ -295,36 +297,36 @@ def test_a_duration_has_the_units_that_matter() -> None:
 @pytest.mark.parametrize(
     "words", ["classify digits", "classify digits --csv", "classify digits nowhere.png --csv", "--help"]
 )
-def test_an_output_that_cannot_be_written_is_one_sentence(words: str, digits: Path) -> None:
+def test_an_output_that_cannot_be_written_is_one_sentence(words: str, digits: Path, said: Said) -> None:
     """Exit code 1 would mean that a picture failed."""
     with open("/dev/full", "w") as full:
         command = [sys.executable, "-m", "cifar_onnx", *words.split()]
         env = {**os.environ, "PYTHONUNBUFFERED": ""}
-        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, env=env)
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, env=env)
     assert done.returncode == 2
-    assert re.fullmatch("error: .*: No space left on device\n", done.stderr)
+    assert re.fullmatch("error: .*: No space left on device\n", said(done.stderr))
 
 
 @pytest.mark.skipif(os.name != "posix", reason="a shell of POSIX")
 @pytest.mark.parametrize("words", ["info", "classify digits --csv"])
-def test_without_an_output_there_is_still_an_exit_code(words: str, digits: Path) -> None:
+def test_without_an_output_there_is_still_an_exit_code(words: str, digits: Path, said: Said) -> None:
     words = f"{shlex.quote(sys.executable)} -m cifar_onnx {words} >&-"
-    done = subprocess.run(words, shell=True, stderr=subprocess.PIPE, text=True)
-    assert (done.returncode, done.stderr) == (0, "")
+    done = subprocess.run(words, shell=True, stderr=subprocess.PIPE)
+    assert (done.returncode, said(done.stderr)) == (0, "")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere names of files are text")
-def test_names_of_files_need_not_be_text(digits: Path) -> None:
+def test_names_of_files_need_not_be_text(digits: Path, said: Said) -> None:
     name = os.fsdecode(b"caf\xe9.png")
     next(digits.iterdir()).rename(name)
     words = [sys.executable, "-m", "cifar_onnx", "classify", name]
     done = subprocess.run(words, capture_output=True, env={**os.environ, "PYTHONIOENCODING": "utf-8"})
-    assert (done.returncode, done.stderr) == (0, b"")
+    assert (done.returncode, said(done.stderr)) == (0, "")
     assert done.stdout.startswith(b"caf\\udce9.png ")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere names of files may not have these letters")
-def test_a_pipe_gets_utf_8_where_the_locale_is_another(digits: Path) -> None:
+def test_a_pipe_gets_utf_8_where_the_locale_is_another(digits: Path, said: Said) -> None:
     next(digits.iterdir()).rename("café 猫.png")
     locale = "sys.stdout.reconfigure(encoding='cp1252'); sys.stderr.reconfigure(encoding='cp1252')"
     code = f"import runpy, sys; {locale}; runpy.run_module('cifar_onnx', run_name='__main__', alter_sys=True)"
@@ -334,17 +336,17 @@ def test_a_pipe_gets_utf_8_where_the_locale_is_another(digits: Path) -> None:
     assert done.stdout.decode().splitlines()[1].startswith("café 猫.png,")
     words[3:] = ["info", "猫.onnx"]
     done = subprocess.run(words, capture_output=True, env=env)
-    assert done.stderr.decode().startswith("error: 猫.onnx: ")
+    assert said(done.stderr).startswith("error: 猫.onnx: ")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere names of files may not have these letters")
-def test_a_pipe_gets_the_encoding_that_is_asked_for(digits: Path) -> None:
+def test_a_pipe_gets_the_encoding_that_is_asked_for(digits: Path, said: Said) -> None:
     words = [sys.executable, "-m", "cifar_onnx", "info", "café 猫.onnx"]
     done = subprocess.run(words, capture_output=True, env={**os.environ, "PYTHONIOENCODING": "cp1252"})
-    assert done.stderr.decode("cp1252").startswith(r"error: café \u732b.onnx: ")
+    assert said(done.stderr, "cp1252").startswith(r"error: café \u732b.onnx: ")
 
 
-def test_of_large_pictures_each_gets_its_sentence_and_pillow_says_nothing(digits: Path) -> None:
+def test_of_large_pictures_each_gets_its_sentence_and_pillow_says_nothing(digits: Path, said: Said) -> None:
     """Pillow warns from 89 million pixels on, and refuses twice as many by a sentence that names its own limit."""
     png = next(digits.iterdir()).read_bytes()
     for side in (9_900, 15_000):
@@ -353,9 +355,9 @@ def test_of_large_pictures_each_gets_its_sentence_and_pillow_says_nothing(digits
         Path(f"{side}.png").write_bytes(png)
     Image.new("RGB", (8, 8)).save("exif.jpg", exif=b"Exif\0\0MM\0*\0\0\0\x08")  # rotten, of which it warns, too
     words = [sys.executable, "-m", "cifar_onnx", "classify", "9900.png", "15000.png", "exif.jpg"]
-    done = subprocess.run(words, capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (1, "")
-    first, second, third = done.stdout.splitlines()
+    done = subprocess.run(words, capture_output=True)
+    assert (done.returncode, said(done.stderr)) == (1, "")
+    first, second, third = done.stdout.decode().splitlines()
     assert first.startswith("9900.png   error: cannot be decoded")  # its pixels are not there
     assert second == "15000.png  error: it has more pixels than the limit of 100,000,000"
     assert "error" not in third

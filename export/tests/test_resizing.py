@@ -55,6 +55,18 @@ def test_a_very_long_white_picture_stays_white(shape: tuple[int, int]) -> None:
     assert resizing.resize(picture, 32).min() >= 253
 
 
+def test_nothing_is_said_of_divisions_that_there_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As numpy does on some ARM machines: https://github.com/numpy/numpy/issues/28687."""
+    product = np.matmul
+
+    def divided(*arrays: np.ndarray, out: np.ndarray) -> None:
+        product(*arrays, out=out)
+        np.divide(np.ones(2), np.zeros(2))
+
+    monkeypatch.setattr(np, "matmul", divided)
+    resizing.resize(np.zeros((8, 9, 3), np.uint8), 32)
+
+
 def test_a_large_picture_takes_little_memory() -> None:
     picture = np.zeros((3000, 4000, 3), np.uint8)
     resizing._passes.cache_clear()

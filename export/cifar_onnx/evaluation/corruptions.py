@@ -104,8 +104,9 @@ def spatter(x: Floats, severity: int, seed: int) -> Floats:
     """
     size, level, opacity = ((0.7, 2, 0.5), (0.8, 1.4, 0.5), (1, 0.9, 0.5), (0.7, 1.2, 1), (0.8, 0.7, 1))[severity - 1]
     noise, frequency = _spectrum(x, seed)
-    film = np.fft.irfft2(noise * np.exp(-2 * (np.pi * size * _unit(x) * frequency) ** 2), s=x.shape[:2])
-    film = opacity * np.clip(2 * (film / film.std() - level), 0, 1)[:, :, None]
+    blurred = noise * np.exp(-2 * (np.pi * size * _unit(x) * frequency) ** 2)
+    drops: Floats = np.fft.irfft2(blurred, s=x.shape[:2]).astype(np.float32, copy=False)
+    film = opacity * np.clip(2 * (drops / drops.std() - level), 0, 1)[:, :, None]
     splashed: Floats = x + film * ((_TURQUOISE if severity < 4 else _MUD) - x)
     return splashed
 

@@ -103,7 +103,10 @@ def _texts(value: Any) -> set[str]:
 def load_yaml(text: str) -> Any:
     """As jsonargparse does, but a key that is given twice is an error."""
     _refuse_duplicates(text)
-    return _load(text)
+    try:
+        return _load(text)
+    except (AttributeError, KeyError):  # PyYAML's own, of !!timestamp x and !!bool x
+        raise yaml.YAMLError("a value does not fit the tag in front of it") from None
 
 
 def _refuse_duplicates(text: str) -> None:

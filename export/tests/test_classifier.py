@@ -44,7 +44,7 @@ def alike(answers: Sequence[Prediction | ImageError], expected: Sequence[Predict
         assert isinstance(answer, Prediction)
         return answer.classes, answer.labels, answer.unknown, probabilities
 
-    right = [facts(each, pytest.approx(each.probabilities, rel=1e-4, abs=1e-6)) for each in expected]
+    right = [facts(each, pytest.approx(each.probabilities, abs=1e-6)) for each in expected]
     return [facts(each, each.probabilities) for each in answers] == right
 
 

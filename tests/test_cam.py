@@ -1,5 +1,6 @@
 """The output `cam`: which nets get it, that it is torch's map, and that it points at what a net was taught to see."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -97,6 +98,10 @@ def test_resnet18_has_it(memory: torch.memory_format) -> None:
     torch.manual_seed(0)
     net = torchvision.models.resnet18(num_classes=7).eval().to(memory_format=memory)
     check(nn.Sequential(*list(net.children())[:-2]), net.fc, built(net, 64), noise(3, 64))
+
+
+def test_openvino_tells_nobody_that_it_was_imported() -> None:
+    assert sys.modules["openvino.tools.ovc.telemetry_utils"].tm.__name__.endswith(".telemetry_stub")
 
 
 def test_openvino_gives_the_same_maps(tmp_path: Path) -> None:

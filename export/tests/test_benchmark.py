@@ -166,6 +166,12 @@ def test_work_is_held_against_what_the_file_says_it_costs() -> None:
     assert benchmark.ceiling(seconds=0.01) > 0
 
 
+def test_of_the_ceiling_nothing_is_said_of_divisions_that_there_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As numpy does in products on some ARM machines."""
+    monkeypatch.setattr(benchmark, "laps", lambda *_: np.divide(np.ones(1), np.zeros(1)))
+    assert benchmark.ceiling() == 0
+
+
 @pytest.mark.parametrize("cost", [{}, {"flops": "many"}])
 def test_a_cost_that_is_no_number_is_not_told(cost: object, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     classifier = Classifier(model)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cifar_onnx import Classifier, InputError, contract
+from cifar_onnx import Classifier, InputError, contract, explain
 from cifar_onnx.explain import cam, occlusion
 from cifar_onnx.images import Pixels, decode
 from cifar_onnx.resizing import resize
@@ -38,7 +38,20 @@ def share_of_each_colour(batch: Pixels) -> np.ndarray:
     return 20 * near.mean(axis=(1, 2), dtype=np.float32)
 
 
+class Divided(np.ndarray):
+    """Tells of a division that there is not, as numpy does in products on some ARM machines."""
+
+    def __matmul__(self, other: np.ndarray) -> np.ndarray:  # type: ignore[override]
+        np.divide(np.ones(2), np.zeros(2))
+        return np.asarray(self) @ other
+
+
 class TestCam:
+    def test_nothing_is_said_of_divisions_that_there_are_not(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        weights = explain.resize_weights
+        monkeypatch.setattr(explain, "resize_weights", lambda *way: [each.view(Divided) for each in weights(*way)])
+        assert cam(np.ones((4, 4), np.float32), 8).max() == 1
+
     def test_it_is_pillows_bilinear_of_the_positive_part_over_its_maximum(self) -> None:
         for shape, size in (((4, 4), 32), ((7, 7), 224), ((3, 5), 30), ((8, 8), 8)):
             maps = np.random.default_rng(0).normal(size=shape).astype(np.float32)
